@@ -1,0 +1,5 @@
+"""The one exception that means "the user can mend this": the command line prints it as one line and exits with code 1."""
+
+
+class MagiError(Exception):
+    """A mistake in the input (a file, a setting, a checkpoint), told in one line: what was wrong, what was expected."""
