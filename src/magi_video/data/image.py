@@ -1,0 +1,155 @@
+"""Single pictures, and the two rules every picture and frame passes through: how it is resized and what range its values have."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageOps
+
+from magi_video.data.video import MAX_PIXELS, enlarge
+from magi_video.errors import MagiError
+
+RESIZE_RULE = "centre crop to the target aspect, then antialiased bilinear"  # recorded beside results that depend on it
+RESIZE_CHUNK = 32  # frames turned into float32 at a time, so that a long video does not need four times its memory
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Reads a picture as uint8 [H, W, 3], RGB, turned upright by its EXIF tag, transparency dropped.
+
+    Raises:
+        MagiError: not a readable picture, or larger than 2**25 pixels (checked before anything is decompressed).
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise MagiError(f"{path}: {image.width}×{image.height} pixels; expected at most {MAX_PIXELS} pixels")
+                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError as error:
+        raise MagiError(f"{path}: no such file; expected a picture") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow reports a broken PNG as SyntaxError
+        raise MagiError(f"{path}: not a readable picture ({error})") from error
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] as a PNG file, completely or not at all.
+
+    Raises:
+        MagiError: the file cannot be written, or the array is not a picture.
+    """
+    path = Path(path)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise MagiError(f"{path}: the picture is {image.dtype} {image.shape}; expected uint8 [height, width, 3]")
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, format="png")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(encoded.getvalue())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise MagiError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def fit_frames(frames_THWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes frames by the project's one rule: centre crop to the target aspect, then antialiased bilinear.
+
+    Args:
+        frames_THWC: uint8 [T, H, W, 3], any size.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+
+    Returns:
+        uint8 [T, height, width, 3]; the very array that came in where the size is already right.
+    """
+    if height < 1 or width < 1:
+        raise MagiError(f"size {height}×{width}; expected at least 1×1 pixels")
+    if frames_THWC.dtype != np.uint8 or frames_THWC.ndim != 4 or frames_THWC.shape[3] != 3:
+        raise MagiError(f"frames are {frames_THWC.dtype} {frames_THWC.shape}; expected uint8 [frames, height, width, 3]")
+    given_height, given_width = frames_THWC.shape[1:3]
+    if (given_height, given_width) == (height, width):
+        return frames_THWC
+    crop_width = min(given_width, max(1, round(given_height * width / height)))
+    crop_height = min(given_height, max(1, round(given_width * height / width)))
+    top, left = (given_height - crop_height) // 2, (given_width - crop_width) // 2
+    cropped = frames_THWC[:, top : top + crop_height, left : left + crop_width]
+    fitted = np.empty((len(cropped), height, width, 3), dtype=np.uint8)
+    for start in range(0, len(cropped), RESIZE_CHUNK):
+        pixels = torch.from_numpy(cropped[start : start + RESIZE_CHUNK].astype(np.float32)).permute(0, 3, 1, 2)
+        pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+        fitted[start : start + RESIZE_CHUNK] = pixels.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return fitted
+
+
+def to_model_range(frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """uint8 [..., H, W, 3] to the models' float32 [..., 3, H, W] in [-1, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames
+    return pixels.movedim(-1, -3).contiguous().float().div_(127.5).sub_(1.0)
+
+
+def to_uint8(video: torch.Tensor) -> np.ndarray:
+    """A model's [..., 3, H, W] in [-1, 1] to a uint8 array [..., H, W, 3]; values outside the range are clamped."""
+    pixels = video.detach().float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())
+
+
+def contact_sheet(
+    videos: Sequence[np.ndarray],
+    *,
+    columns: int = 8,
+    max_frames: int = 16,
+    labels: Sequence[str] | None = None,
+    min_side: int = 96,
+) -> np.ndarray:
+    """Frames of several videos as one picture, each with its frame number.
+
+    Args:
+        videos: uint8 arrays [T, H, W, 3]; each begins a new row.
+        columns: frames in a row.
+        max_frames: at most so many frames of a video, evenly spaced, its first and last among them.
+        labels: a line of text above each video.
+        min_side: small frames are enlarged by a whole number until their short side has this many pixels.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    if len(videos) == 0 or any(len(video) == 0 for video in videos):
+        raise MagiError("a contact sheet of no frames; expected at least one frame of each video")
+    if columns < 1 or max_frames < 1:
+        raise MagiError(f"contact sheet of {columns} columns and {max_frames} frames; expected at least 1 of each")
+    if labels is not None and len(labels) != len(videos):
+        raise MagiError(f"{len(labels)} labels for {len(videos)} videos; expected one for each")
+    blocks = [
+        _sheet_block(video, columns, max_frames, None if labels is None else labels[i], min_side) for i, video in enumerate(videos)
+    ]
+    width = max(block.shape[1] for block in blocks)
+    return np.concatenate([np.pad(block, ((0, 0), (0, width - block.shape[1]), (0, 0))) for block in blocks])
+
+
+def _sheet_block(video_THWC: np.ndarray, columns: int, max_frames: int, label: str | None, min_side: int) -> np.ndarray:
+    count = min(max_frames, len(video_THWC))
+    indices = np.linspace(0, len(video_THWC) - 1, count).round().astype(int)
+    tiles = [_numbered(enlarge(video_THWC[i], min_side), str(i)) for i in indices]
+    tiles += [np.zeros_like(tiles[0])] * (-count % columns)
+    rows = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, len(tiles), columns)]
+    if label is not None:
+        strip = Image.new("RGB", (rows[0].shape[1], 16))
+        ImageDraw.Draw(strip).text((3, 2), label, fill="white")
+        rows.insert(0, np.array(strip))
+    return np.concatenate(rows)
+
+
+def _numbered(frame: np.ndarray, text: str) -> np.ndarray:
+    image = Image.fromarray(frame)
+    ImageDraw.Draw(image).text((2, 1), text, fill="white", stroke_width=1, stroke_fill="black")
+    return np.array(image)

@@ -1,0 +1,190 @@
+"""Recording gameplay: ordinary video files with the actions beside them.
+
+A recording is a folder: `recording.json` (what was recorded), and for each episode `episode_00000.mp4` and `episode_00000.actions.jsonl`. Row i of the
+latter, `{"frame": i, "action": {"TURN_LEFT": 1}}`, is the action taken after frame i, the one that leads to frame i+1; only entries that are not 0 are
+written, and the last row is empty. An episode is a pure function of (game, seed, episode number, settings), so recording more episodes into the
+same folder continues the set, and an interrupted recording is taken up where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magi_video.data.explorer import Explorer
+from magi_video.data.games import Game, open_game
+from magi_video.data.image import fit_frames
+from magi_video.data.video import VideoWriter
+from magi_video.errors import MagiError
+
+RECORDING_FILE = "recording.json"
+CRF = 10  # near lossless at 64×64: the codec learns from these pixels
+
+
+@dataclass(frozen=True)
+class RecordingSummary:
+    """What a call of `record` did: frames and episodes now in the folder, and how many of the episodes were there already."""
+
+    folder: Path
+    episodes: int
+    kept: int
+    frames: int
+    action_names: tuple[str, ...]
+    frame_rate: float
+
+
+def record(
+    game: str,
+    out: str | Path,
+    *,
+    episodes: int,
+    seed: int = 0,
+    max_frames: int = 2100,
+    height: int = 64,
+    width: int = 64,
+    frame_skip: int = 1,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> RecordingSummary:
+    """Records episodes of a game played by the explorer.
+
+    Args:
+        game: see `open_game`.
+        out: folder of the recording; made if needed. A recording of the same settings in it is continued.
+        episodes: how many episodes the folder shall hold.
+        seed: of the games and of the explorer.
+        max_frames: an episode ends by the game's own rules or after so many frames.
+        height: of the recorded frames, in pixels; see `fit_frames` for how they are resized.
+        width: of the recorded frames, in pixels.
+        frame_skip: steps of the game for one recorded frame.
+        progress: called after each episode with (episodes done, episodes asked for, frames of this episode).
+
+    Raises:
+        MagiError: unknown game, a folder with another recording in it, or a folder that cannot be written.
+    """
+    out = Path(out)
+    for name, value in {"episodes": episodes, "max_frames": max_frames, "height": height, "width": width}.items():
+        if value < 1:
+            raise MagiError(f"{name} {value}; expected 1 or more")
+    if seed < 0:
+        raise MagiError(f"seed {seed}; expected 0 or more")
+    settings = {"game": game, "seed": seed, "max_frames": max_frames, "height": height, "width": width, "frame_skip": frame_skip}
+    counts = _frames_by_episode(out, settings)
+    kept = sum(1 for episode in counts if episode < episodes)
+    actions, frame_rate = _look_at(game, frame_skip)
+    for episode in range(episodes):
+        if episode not in counts:
+            # A fresh environment each time: nothing of an earlier episode can leak into a later one.
+            opened = open_game(game, frame_skip)
+            try:
+                counts[episode] = _record_episode(opened, out, episode, settings)
+            finally:
+                opened.close()
+            _write_json(out / RECORDING_FILE, _description(settings, counts, actions, frame_rate))
+        if progress is not None:
+            progress(episode + 1, episodes, counts[episode])
+    return RecordingSummary(out, len(counts), kept, sum(counts.values()), actions, frame_rate)
+
+
+def episode_name(episode: int) -> str:
+    """File name of an episode's video."""
+    return f"episode_{episode:05d}.mp4"
+
+
+def actions_path(video: Path) -> Path:
+    """Where the actions of a recorded video lie."""
+    return video.with_name(f"{video.stem}.actions.jsonl")
+
+
+def _look_at(game: str, frame_skip: int) -> tuple[tuple[str, ...], float]:
+    opened = open_game(game, frame_skip)
+    try:
+        return opened.actions.names, opened.frame_rate
+    finally:
+        opened.close()
+
+
+def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any]) -> int:
+    """Plays one episode; returns its number of frames. The actions are in place before the video is, so a video is always complete."""
+    seed = settings["seed"]
+    game_seed = int(np.random.SeedSequence([seed, episode]).generate_state(1)[0] >> 1)
+    explorer = Explorer(game.actions, [seed, episode, 1], settings["frame_skip"])
+    names = game.actions.names
+    path = out / episode_name(episode)
+    rows: list[dict[str, Any]] = []
+    with VideoWriter(path, game.frame_rate, crf=CRF, pixel_format="yuv444p") as writer:
+        frame: np.ndarray | None = game.reset(game_seed)
+        while frame is not None:
+            fitted = fit_frames(frame[None], settings["height"], settings["width"])[0]
+            writer.write(fitted)
+            if writer.num_frames == settings["max_frames"]:
+                rows.append({})
+                break
+            vector = explorer.act(fitted)
+            rows.append({names[i]: _number(vector[i]) for i in np.flatnonzero(vector)})
+            frame = game.step(vector)
+        rows[-1] = {}  # the last frame leads nowhere
+        lines = [json.dumps({"frame": i, "action": action}) for i, action in enumerate(rows)]
+        _write_text(actions_path(path), "\n".join(lines) + "\n")
+    return len(rows)
+
+
+def _number(value: np.float32) -> int | float:
+    return int(value) if value == int(value) else round(float(value), 6)
+
+
+def _frames_by_episode(out: Path, settings: dict[str, Any]) -> dict[int, int]:
+    """Frames of the complete episodes already in the folder."""
+    path = out / RECORDING_FILE
+    if not path.exists():
+        if out.exists() and any(out.glob("episode_*.mp4")):
+            raise MagiError(f"{out} holds episodes but no {RECORDING_FILE}; expected an empty folder or a recording")
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        differing = [f"{key} is {found['settings'][key]!r}, not {value!r}" for key, value in settings.items() if found["settings"][key] != value]
+        frames = {int(number): int(count) for number, count in found["frames"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MagiError(f"{path}: not the description of a recording ({error})") from error
+    if differing:
+        raise MagiError(f"{out} holds another recording ({'; '.join(differing)}); expected the same settings or an empty folder")
+    return {e: n for e, n in frames.items() if (out / episode_name(e)).is_file() and actions_path(out / episode_name(e)).is_file()}
+
+
+def _description(settings: dict[str, Any], counts: dict[int, int], actions: tuple[str, ...], frame_rate: float) -> dict[str, Any]:
+    return {
+        "settings": settings,
+        "frame_rate": frame_rate,
+        "action_names": list(actions),
+        "episodes": len(counts),
+        "frames": {str(episode): counts[episode] for episode in sorted(counts)},
+        "magi_version": _version(),
+    }
+
+
+def _version() -> str:
+    try:
+        return version("magi-video")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    _write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise MagiError(f"{path}: cannot be written ({error.strerror})") from error
