@@ -1,7 +1,8 @@
 """The policy that plays while a game is recorded: it holds actions for a while and prefers those that move the camera.
 
 It knows nothing of any game but the names of its buttons. Where "forward" and "turn" buttons exist it walks, mostly straight on, often in a curve,
-sometimes turning on the spot, and it turns away when walking no longer changes the picture (a wall). Elsewhere it holds random actions.
+sometimes turning on the spot, and it turns away from walls: from those the game says are near, or, where the game cannot tell, when walking no
+longer changes the picture. Elsewhere it holds random actions.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Literal
 import numpy as np
 
 HOLD_TICS = (8, 30)  # an action is held for a uniformly drawn number of tics of this range
-STUCK_CHANGE = 1.5  # mean absolute difference of two frames (of 255) below which walking is judged to be against a wall
-STUCK_TICS = 5  # for so many tics in a row
+TURN_TICS = (10, 35)
+TOUCHING, NEAR, CLEAR = 0.4, 1.5, 3.0  # room: turn away from what is touched at any side or near ahead, until the way ahead is clear
+STILL_CHANGE = 1.5  # mean absolute difference of two frames (of 255) below which walking is judged to be against a wall,
+STILL_TICS = 5  # if it stays there for so many tics
 
 
 @dataclass(frozen=True)
@@ -39,42 +42,67 @@ class Explorer:
         self._tics_a_frame = frame_skip
         self._current = np.zeros(len(actions.names), dtype=np.float32)
         self._tics_left = 0
+        self._turning_away = False
         self._still_tics = 0
         self._last_frame: np.ndarray | None = None
         column = {name.upper(): i for i, name in enumerate(actions.names)}
-        self._forward = column.get("MOVE_FORWARD")
+        self._forward = column.get("MOVE_FORWARD", -1)
         self._turns = [column[name] for name in ("TURN_LEFT", "TURN_RIGHT") if name in column]
         self._strafes = [column[name] for name in ("MOVE_LEFT", "MOVE_RIGHT") if name in column]
+        self._walks = actions.kind == "buttons" and self._forward >= 0 and len(self._turns) == 2
         self._taps = [column[name] for name in ("ATTACK", "USE") if name in column]
 
-    def act(self, frame: np.ndarray) -> np.ndarray:
-        """The action vector, float32 [A], to take after `frame` (uint8 [H, W, 3], any size)."""
-        walks = self._actions.kind == "buttons" and self._forward is not None and len(self._turns) == 2
-        if walks and self._is_stuck(frame):
-            self._current = self._press(self._random.choice(self._turns))
-            self._tics_left = int(self._random.integers(10, 36))
-        elif self._tics_left <= 0:
-            self._current = self._walk() if walks else self._anything()
-            self._tics_left = int(self._random.integers(*HOLD_TICS, endpoint=True))
+    def act(self, frame: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
+        """Chooses the next action.
+
+        Args:
+            frame: what the game shows, uint8 [H, W, 3], any size.
+            room: how far the way is free in five directions from left to right, 1 being an arm's length; None where the game cannot tell.
+
+        Returns:
+            float32 [A].
+        """
+        if not self._walks:
+            if self._tics_left <= 0:
+                self._hold(self._anything(), HOLD_TICS)
+        elif self._is_blocked(frame, room):
+            if not self._turning_away:
+                self._hold(self._press(self._random.choice(self._turns, p=self._lean(room))), TURN_TICS)
+            self._turning_away = True
+        elif self._tics_left <= 0 or (self._turning_away and room is not None):
+            self._hold(self._walk(room), HOLD_TICS)
+            self._turning_away = False
         self._tics_left -= self._tics_a_frame
         return self._current.copy()
 
-    def _is_stuck(self, frame: np.ndarray) -> bool:
+    def _hold(self, vector: np.ndarray, tics: tuple[int, int]) -> None:
+        self._current = vector
+        self._tics_left = int(self._random.integers(*tics, endpoint=True))
+
+    def _is_blocked(self, frame: np.ndarray, room: np.ndarray | None) -> bool:
+        if room is not None:
+            return bool(room[1:-1].min() < TOUCHING or room[2] < (CLEAR if self._turning_away else NEAR))
+        if self._turning_away and self._tics_left > 0:
+            return True
         small = frame[::4, ::4].astype(np.float32)
-        moving = self._forward is not None and self._current[self._forward] > 0
-        still = moving and self._last_frame is not None and float(np.abs(small - self._last_frame).mean()) < STUCK_CHANGE
+        walking = self._current[self._forward] > 0
+        still = walking and self._last_frame is not None and float(np.abs(small - self._last_frame).mean()) < STILL_CHANGE
         self._still_tics = self._still_tics + self._tics_a_frame if still else 0
         self._last_frame = small
-        if self._still_tics < STUCK_TICS:
-            return False
-        self._still_tics = 0
-        return True
+        return self._still_tics >= STILL_TICS
 
-    def _walk(self) -> np.ndarray:
-        kind = self._random.choice(["straight", "curve", "turn", "strafe"], p=[0.45, 0.3, 0.17, 0.08])
+    def _lean(self, room: np.ndarray | None) -> list[float]:
+        """Probabilities of turning left and right: towards the side with more room."""
+        if room is None:
+            return [0.5, 0.5]
+        left, right = float(room[:2].sum()) + 0.1, float(room[-2:].sum()) + 0.1
+        return [left / (left + right), right / (left + right)]
+
+    def _walk(self, room: np.ndarray | None) -> np.ndarray:
+        kind = self._random.choice(["straight", "curve", "turn", "strafe"], p=[0.5, 0.32, 0.1, 0.08])
         pressed = [] if kind == "turn" else [self._forward]
         if kind in ("curve", "turn"):
-            pressed.append(self._random.choice(self._turns))
+            pressed.append(self._random.choice(self._turns, p=self._lean(room)))
         if kind == "strafe" and self._strafes:
             pressed.append(self._random.choice(self._strafes))
         pressed += [tap for tap in self._taps if self._random.random() < 0.4]
@@ -88,7 +116,7 @@ class Explorer:
             return self._random.uniform(self._actions.low, self._actions.high, size=count).astype(np.float32)
         return (self._random.random(count) < min(0.5, 2 / max(count, 1))).astype(np.float32)
 
-    def _press(self, *columns: int | None) -> np.ndarray:
+    def _press(self, *columns: int) -> np.ndarray:
         vector = np.zeros(len(self._actions.names), dtype=np.float32)
-        vector[[c for c in columns if c is not None]] = 1.0
+        vector[list(columns)] = 1.0
         return vector

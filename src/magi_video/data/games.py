@@ -17,6 +17,7 @@ from magi_video.errors import MagiError
 
 DOOM_TICS_PER_SECOND = 35.0
 ATARI_FRAMES_PER_SECOND = 60.0
+DOOM_NEAR = 5.0  # in the units of Doom's depth buffer: a wall this near fills most of the view
 MAX_AXIS = 1.0  # an axis without finite bounds is drawn from [-1, 1]
 
 
@@ -50,6 +51,10 @@ class Game:
             if terminated or truncated:
                 return None
         return self._picture(observation)
+
+    def room(self) -> np.ndarray | None:
+        """How far the way is free, float [5], in directions from left to right (1: an arm's length), or None where unknown."""
+        return None
 
     def close(self) -> None:
         """Ends the environment and removes what it left on disk."""
@@ -87,7 +92,14 @@ class DoomGame(Game):
         # The engine writes its settings and its working files into the current folder unless told otherwise.
         self._scratch = tempfile.TemporaryDirectory(prefix="magi-doom-", ignore_cleanup_errors=True)
         env.unwrapped.game.set_doom_config_path(f"{self._scratch.name}/vizdoom.ini")
+        env.unwrapped.game.set_depth_buffer_enabled(True)  # for `room` alone
         super().__init__(env, DOOM_TICS_PER_SECOND, frame_skip, repeats=1)
+
+    def room(self) -> np.ndarray | None:
+        """The median depth along the horizon."""
+        depth = self._env.unwrapped.state.depth_buffer
+        horizon = depth[int(0.42 * len(depth)) : int(0.54 * len(depth)) : 4, ::4]
+        return np.array([np.median(part) for part in np.array_split(horizon, 5, axis=1)]) / DOOM_NEAR
 
     def close(self) -> None:
         """Ends the engine."""

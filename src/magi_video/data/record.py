@@ -126,7 +126,7 @@ def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any
             if writer.num_frames == settings["max_frames"]:
                 rows.append({})
                 break
-            vector = explorer.act(fitted)
+            vector = explorer.act(fitted, game.room())
             rows.append({names[i]: _number(vector[i]) for i in np.flatnonzero(vector)})
             frame = game.step(vector)
         rows[-1] = {}  # the last frame leads nowhere
