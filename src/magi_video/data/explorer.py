@@ -1,22 +1,29 @@
 """The policy that plays while a game is recorded: it holds actions for a while and prefers those that move the camera.
 
-It knows nothing of any game but the names of its buttons. Where "forward" and "turn" buttons exist it walks, mostly straight on, often in a curve,
-sometimes turning on the spot, and it turns away from walls: from those the game says are near, or, where the game cannot tell, when walking no
-longer changes the picture. Elsewhere it holds random actions.
+It knows nothing of any game but the names of its buttons. Where "forward" and "turn" buttons exist it walks, mostly
+straight on, often in a curve, sometimes turning on the spot, and it turns away from walls: from those the game says
+are near, or, where the game cannot tell, when walking no longer changes the picture. Elsewhere it holds random
+actions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 HOLD_TICS = (8, 30)  # an action is held for a uniformly drawn number of tics of this range
 TURN_TICS = (10, 35)
-TOUCHING, NEAR, CLEAR = 0.4, 1.5, 3.0  # room: turn away from what is touched at any side or near ahead, until the way ahead is clear
-STILL_CHANGE = 1.5  # mean absolute difference of two frames (of 255) below which walking is judged to be against a wall,
+NEAR = 2.0  # room ahead below which to turn away,
+CLEAR = 6.0  # and how much it takes to walk on: less and less with every tic of turning,
+FULL_TURN = (
+    110  # none at all after a turn right round (Doom turns 3.5 degrees a tic), so that a narrow place is no trap
+)
+STILL_CHANGE = (
+    1.5  # mean absolute difference of two frames (of 255) below which walking is judged to be against a wall,
+)
 STILL_TICS = 5  # if it stays there for so many tics
 
 
@@ -24,7 +31,8 @@ STILL_TICS = 5  # if it stays there for so many tics
 class Actions:
     """The columns of a game's action vector.
 
-    kind: "choice" (one-hot: exactly one entry is 1), "buttons" (each 0 or 1, together as you like) or "axes" (floats in [low, high]).
+    kind: "choice" (one-hot: exactly one entry is 1), "buttons" (each 0 or 1, together as you like) or "axes" (floats
+    in [low, high]).
     """
 
     names: tuple[str, ...]
@@ -43,6 +51,7 @@ class Explorer:
         self._current = np.zeros(len(actions.names), dtype=np.float32)
         self._tics_left = 0
         self._turning_away = False
+        self._turned_tics = 0
         self._still_tics = 0
         self._last_frame: np.ndarray | None = None
         column = {name.upper(): i for i, name in enumerate(actions.names)}
@@ -57,7 +66,8 @@ class Explorer:
 
         Args:
             frame: what the game shows, uint8 [H, W, 3], any size.
-            room: how far the way is free in five directions from left to right, 1 being an arm's length; None where the game cannot tell.
+            room: how far the way is free in five directions from left to right, 1 being an arm's length; None where
+                the game cannot tell.
 
         Returns:
             float32 [A].
@@ -68,10 +78,13 @@ class Explorer:
         elif self._is_blocked(frame, room):
             if not self._turning_away:
                 self._hold(self._press(self._random.choice(self._turns, p=self._lean(room))), TURN_TICS)
-            self._turning_away = True
-        elif self._tics_left <= 0 or (self._turning_away and room is not None):
-            self._hold(self._walk(room), HOLD_TICS)
+                self._turning_away, self._turned_tics = True, 0
+            self._turned_tics += self._tics_a_frame
+        elif self._turning_away:
+            self._hold(self._press(self._forward), HOLD_TICS)
             self._turning_away = False
+        elif self._tics_left <= 0:
+            self._hold(self._walk(room), HOLD_TICS)
         self._tics_left -= self._tics_a_frame
         return self._current.copy()
 
@@ -81,12 +94,15 @@ class Explorer:
 
     def _is_blocked(self, frame: np.ndarray, room: np.ndarray | None) -> bool:
         if room is not None:
-            return bool(room[1:-1].min() < TOUCHING or room[2] < (CLEAR if self._turning_away else NEAR))
+            needed = CLEAR * max(0.0, 1 - self._turned_tics / FULL_TURN) if self._turning_away else NEAR
+            return bool(room[len(room) // 2] < needed)
         if self._turning_away and self._tics_left > 0:
             return True
         small = frame[::4, ::4].astype(np.float32)
         walking = self._current[self._forward] > 0
-        still = walking and self._last_frame is not None and float(np.abs(small - self._last_frame).mean()) < STILL_CHANGE
+        still = (
+            walking and self._last_frame is not None and float(np.abs(small - self._last_frame).mean()) < STILL_CHANGE
+        )
         self._still_tics = self._still_tics + self._tics_a_frame if still else 0
         self._last_frame = small
         return self._still_tics >= STILL_TICS
@@ -116,7 +132,7 @@ class Explorer:
             return self._random.uniform(self._actions.low, self._actions.high, size=count).astype(np.float32)
         return (self._random.random(count) < min(0.5, 2 / max(count, 1))).astype(np.float32)
 
-    def _press(self, *columns: int) -> np.ndarray:
+    def _press(self, *columns: Any) -> np.ndarray:
         vector = np.zeros(len(self._actions.names), dtype=np.float32)
         vector[list(columns)] = 1.0
         return vector

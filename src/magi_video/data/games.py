@@ -1,13 +1,16 @@
-"""Games as a source of frames: ViZDoom scenarios, Atari, or any registered Gymnasium environment that shows RGB pictures.
+"""Games as a source of frames: ViZDoom scenarios, Atari, or any registered Gymnasium environment that shows RGB
+pictures.
 
-`open_game` gives them one face: an action vector in, a frame out. A game package is imported only when one of its games is named.
-To add a family of games, subclass `Game` and name it in `open_game`.
+`open_game` gives them one face: an action vector in, a frame out. A game package is imported only when one of its
+games is named. To add a family of games, subclass `Game` and name it in `open_game`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +56,8 @@ class Game:
         return self._picture(observation)
 
     def room(self) -> np.ndarray | None:
-        """How far the way is free, float [5], in directions from left to right (1: an arm's length), or None where unknown."""
+        """How far the way is free, float [5], in directions from left to right (1: an arm's length), or None where
+        unknown."""
         return None
 
     def close(self) -> None:
@@ -86,10 +90,12 @@ class Game:
 
 
 class DoomGame(Game):
-    """A ViZDoom scenario: one frame every `frame_skip` tics, any buttons pressed together; analogue ("delta") buttons stay at rest."""
+    """A ViZDoom scenario: one frame every `frame_skip` tics, any buttons pressed together; analogue ("delta") buttons
+    stay at rest."""
 
     def __init__(self, env: Any, frame_skip: int) -> None:
-        # The engine writes its settings and its working files into the current folder unless told otherwise.
+        # The engine writes its settings into the current folder unless told otherwise.
+        self._had_folder = Path("_vizdoom").exists()
         self._scratch = tempfile.TemporaryDirectory(prefix="magi-doom-", ignore_cleanup_errors=True)
         env.unwrapped.game.set_doom_config_path(f"{self._scratch.name}/vizdoom.ini")
         env.unwrapped.game.set_depth_buffer_enabled(True)  # for `room` alone
@@ -105,6 +111,10 @@ class DoomGame(Game):
         """Ends the engine."""
         super().close()
         self._scratch.cleanup()
+        if not self._had_folder:
+            # The engine makes this folder in the current one, whatever it is told, and leaves it empty.
+            with contextlib.suppress(OSError):
+                Path("_vizdoom").rmdir()
 
     def _picture(self, observation: Any) -> np.ndarray:
         screen = observation["screen"]
@@ -136,7 +146,8 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
     """Opens a game by name.
 
     Args:
-        name: `vizdoom/SCENARIO` (`vizdoom/my_way_home`), an Atari id (`ALE/Breakout-v5`), or any registered Gymnasium id.
+        name: `vizdoom/SCENARIO` (`vizdoom/my_way_home`), an Atari id (`ALE/Breakout-v5`), or any registered Gymnasium
+            id.
         frame_skip: steps of the game (Doom: tics of 1/35 s; Atari: frames of 1/60 s) for one recorded frame.
 
     Raises:
@@ -190,7 +201,8 @@ def _known_id(name: str, known: list[str]) -> str:
 
 
 def _doom_id(name: str, registry: list[str]) -> str:
-    """The registered id of a scenario, whatever the case and the underscores: `my_way_home`, `MyWayHome`, `VizdoomMyWayHome-v1`."""
+    """The registered id of a scenario, whatever the case and the underscores: `my_way_home`, `MyWayHome`,
+    `VizdoomMyWayHome-v1`."""
     known = {}
     for env_id in registry:
         match = re.fullmatch(r"Vizdoom(.+?)-v\d+", env_id)

@@ -1,9 +1,9 @@
-"""Single pictures, and the two rules every picture and frame passes through: how it is resized and what range its values have."""
+"""Single pictures, and the two rules every picture and frame passes through: how it is resized and what range its
+values have."""
 
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageOps
 
-from magi_video.data.video import MAX_PIXELS, enlarge
+from magi_video.data.decoding import MAX_PIXELS
+from magi_video.data.files import replacing
+from magi_video.data.video import enlarge
 from magi_video.errors import MagiError
 
 RESIZE_RULE = "centre crop to the target aspect, then antialiased bilinear"  # recorded beside results that depend on it
@@ -31,11 +33,18 @@ def read_image(path: str | Path) -> np.ndarray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise MagiError(f"{path}: {image.width}×{image.height} pixels; expected at most {MAX_PIXELS} pixels")
+                    raise MagiError(
+                        f"{path}: {image.width} x {image.height} pixels; expected at most {MAX_PIXELS} pixels"
+                    )
                 return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError as error:
         raise MagiError(f"{path}: no such file; expected a picture") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow reports a broken PNG as SyntaxError
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # Pillow reports a broken PNG as SyntaxError
         raise MagiError(f"{path}: not a readable picture ({error})") from error
 
 
@@ -50,14 +59,8 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         raise MagiError(f"{path}: the picture is {image.dtype} {image.shape}; expected uint8 [height, width, 3]")
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="png")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
         part.write_bytes(encoded.getvalue())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise MagiError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def fit_frames(frames_THWC: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -72,9 +75,11 @@ def fit_frames(frames_THWC: np.ndarray, height: int, width: int) -> np.ndarray:
         uint8 [T, height, width, 3]; the very array that came in where the size is already right.
     """
     if height < 1 or width < 1:
-        raise MagiError(f"size {height}×{width}; expected at least 1×1 pixels")
+        raise MagiError(f"size {height} x {width}; expected at least 1 x 1 pixels")
     if frames_THWC.dtype != np.uint8 or frames_THWC.ndim != 4 or frames_THWC.shape[3] != 3:
-        raise MagiError(f"frames are {frames_THWC.dtype} {frames_THWC.shape}; expected uint8 [frames, height, width, 3]")
+        raise MagiError(
+            f"frames are {frames_THWC.dtype} {frames_THWC.shape}; expected uint8 [frames, height, width, 3]"
+        )
     given_height, given_width = frames_THWC.shape[1:3]
     if (given_height, given_width) == (height, width):
         return frames_THWC
@@ -83,7 +88,8 @@ def fit_frames(frames_THWC: np.ndarray, height: int, width: int) -> np.ndarray:
     top, left = (given_height - crop_height) // 2, (given_width - crop_width) // 2
     cropped = frames_THWC[:, top : top + crop_height, left : left + crop_width]
     pixels = torch.from_numpy(np.ascontiguousarray(cropped)).permute(0, 3, 1, 2)
-    # On uint8 torch works in integers, as Pillow does: ten times quicker than float32 and the same bits wherever it runs.
+    # On uint8 torch works in integers, as Pillow does: ten times quicker than float32 and the same bits wherever it
+    # runs.
     fitted = F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
     return np.ascontiguousarray(fitted.permute(0, 2, 3, 1).numpy())
 
@@ -127,7 +133,8 @@ def contact_sheet(
     if labels is not None and len(labels) != len(videos):
         raise MagiError(f"{len(labels)} labels for {len(videos)} videos; expected one for each")
     blocks = [
-        _sheet_block(video, columns, max_frames, None if labels is None else labels[i], min_side) for i, video in enumerate(videos)
+        _sheet_block(video, columns, max_frames, None if labels is None else labels[i], min_side)
+        for i, video in enumerate(videos)
     ]
     width = max(block.shape[1] for block in blocks)
     return np.concatenate([np.pad(block, ((0, 0), (0, width - block.shape[1]), (0, 0))) for block in blocks])

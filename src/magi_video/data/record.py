@@ -1,15 +1,15 @@
 """Recording gameplay: ordinary video files with the actions beside them.
 
-A recording is a folder: `recording.json` (what was recorded), and for each episode `episode_00000.mp4` and `episode_00000.actions.jsonl`. Row i of the
-latter, `{"frame": i, "action": {"TURN_LEFT": 1}}`, is the action taken after frame i, the one that leads to frame i+1; only entries that are not 0 are
-written, and the last row is empty. An episode is a pure function of (game, seed, episode number, settings), so recording more episodes into the
-same folder continues the set, and an interrupted recording is taken up where it stopped.
+A recording is a folder: `recording.json` (what was recorded), and for each episode `episode_00000.mp4` and
+`episode_00000.actions.jsonl`. Row i of the latter, `{"frame": i, "action": {"TURN_LEFT": 1}}`, is the action taken
+after frame i, the one that leads to frame i+1; only entries that are not 0 are written, and the last row is empty. An
+episode is a pure function of (game, seed, episode number, settings), so recording more episodes into the same folder
+continues the set, and an interrupted recording is taken up where it stopped.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,19 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from magi_video.data.actions import RECORDING_FILE, actions_path
 from magi_video.data.explorer import Explorer
+from magi_video.data.files import replacing, write_json
 from magi_video.data.games import Game, open_game
 from magi_video.data.image import fit_frames
 from magi_video.data.video import VideoWriter
 from magi_video.errors import MagiError
 
-RECORDING_FILE = "recording.json"
 CRF = 10  # near lossless at 64×64: the codec learns from these pixels
 
 
 @dataclass(frozen=True)
 class RecordingSummary:
-    """What a call of `record` did: frames and episodes now in the folder, and how many of the episodes were there already."""
+    """What a call of `record` did: frames and episodes now in the folder, and how many of the episodes were there
+    already."""
 
     folder: Path
     episodes: int
@@ -74,22 +76,35 @@ def record(
             raise MagiError(f"{name} {value}; expected 1 or more")
     if seed < 0:
         raise MagiError(f"seed {seed}; expected 0 or more")
-    settings = {"game": game, "seed": seed, "max_frames": max_frames, "height": height, "width": width, "frame_skip": frame_skip}
-    counts = _frames_by_episode(out, settings)
-    kept = sum(1 for episode in counts if episode < episodes)
-    actions, frame_rate = _look_at(game, frame_skip)
+    settings = {
+        "game": game,
+        "seed": seed,
+        "max_frames": max_frames,
+        "height": height,
+        "width": width,
+        "frame_skip": frame_skip,
+    }
+    description = _continued(out, settings)
+    frames: dict[str, int] = description["episodes"]
+    kept = sum(1 for episode in range(episodes) if str(episode) in frames)
     for episode in range(episodes):
-        if episode not in counts:
+        if str(episode) not in frames:
             # A fresh environment each time: nothing of an earlier episode can leak into a later one.
             opened = open_game(game, frame_skip)
             try:
-                counts[episode] = _record_episode(opened, out, episode, settings)
+                description |= {"frame_rate": opened.frame_rate, "action_names": list(opened.actions.names)}
+                write_json(
+                    out / RECORDING_FILE, description
+                )  # before the first video: a folder with videos is always a recording
+                frames[str(episode)] = _record_episode(opened, out, episode, settings)
             finally:
                 opened.close()
-            _write_json(out / RECORDING_FILE, _description(settings, counts, actions, frame_rate))
+            write_json(out / RECORDING_FILE, description)
         if progress is not None:
-            progress(episode + 1, episodes, counts[episode])
-    return RecordingSummary(out, len(counts), kept, sum(counts.values()), actions, frame_rate)
+            progress(episode + 1, episodes, frames[str(episode)])
+    return RecordingSummary(
+        out, len(frames), kept, sum(frames.values()), tuple(description["action_names"]), description["frame_rate"]
+    )
 
 
 def episode_name(episode: int) -> str:
@@ -97,21 +112,9 @@ def episode_name(episode: int) -> str:
     return f"episode_{episode:05d}.mp4"
 
 
-def actions_path(video: Path) -> Path:
-    """Where the actions of a recorded video lie."""
-    return video.with_name(f"{video.stem}.actions.jsonl")
-
-
-def _look_at(game: str, frame_skip: int) -> tuple[tuple[str, ...], float]:
-    opened = open_game(game, frame_skip)
-    try:
-        return opened.actions.names, opened.frame_rate
-    finally:
-        opened.close()
-
-
 def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any]) -> int:
-    """Plays one episode; returns its number of frames. The actions are in place before the video is, so a video is always complete."""
+    """Plays one episode; returns its number of frames. The actions are in place before the video is, so a video is
+    always complete."""
     seed = settings["seed"]
     game_seed = int(np.random.SeedSequence([seed, episode]).generate_state(1)[0] >> 1)
     explorer = Explorer(game.actions, [seed, episode, 1], settings["frame_skip"])
@@ -131,7 +134,8 @@ def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any
             frame = game.step(vector)
         rows[-1] = {}  # the last frame leads nowhere
         lines = [json.dumps({"frame": i, "action": action}) for i, action in enumerate(rows)]
-        _write_text(actions_path(path), "\n".join(lines) + "\n")
+        with replacing(actions_path(path)) as part:
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(rows)
 
 
@@ -139,33 +143,34 @@ def _number(value: np.float32) -> int | float:
     return int(value) if value == int(value) else round(float(value), 6)
 
 
-def _frames_by_episode(out: Path, settings: dict[str, Any]) -> dict[int, int]:
-    """Frames of the complete episodes already in the folder."""
+def _continued(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The description to go on from: that of the recording in the folder, with its complete episodes, or a new one."""
     path = out / RECORDING_FILE
-    if not path.exists():
-        if out.exists() and any(out.glob("episode_*.mp4")):
-            raise MagiError(f"{out} holds episodes but no {RECORDING_FILE}; expected an empty folder or a recording")
-        return {}
     try:
-        found = json.loads(path.read_text())
-        differing = [f"{key} is {found['settings'][key]!r}, not {value!r}" for key, value in settings.items() if found["settings"][key] != value]
-        frames = {int(number): int(count) for number, count in found["frames"].items()}
+        if not path.exists():
+            if out.exists() and any(out.glob("episode_*.mp4")):
+                raise MagiError(
+                    f"{out} holds episodes but no {RECORDING_FILE}; expected an empty folder or a recording"
+                )
+            return settings | {"frame_rate": 0.0, "action_names": [], "episodes": {}, "magi_version": _version()}
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            f"{key} is {found[key]!r}, not {value!r}" for key, value in settings.items() if found[key] != value
+        ]
+        names, rate = [str(name) for name in found["action_names"]], float(found["frame_rate"])
+        frames = {int(episode): int(count) for episode, count in found["episodes"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MagiError(f"{path}: not the description of a recording ({error})") from error
     if differing:
-        raise MagiError(f"{out} holds another recording ({'; '.join(differing)}); expected the same settings or an empty folder")
-    return {e: n for e, n in frames.items() if (out / episode_name(e)).is_file() and actions_path(out / episode_name(e)).is_file()}
-
-
-def _description(settings: dict[str, Any], counts: dict[int, int], actions: tuple[str, ...], frame_rate: float) -> dict[str, Any]:
-    return {
-        "settings": settings,
-        "frame_rate": frame_rate,
-        "action_names": list(actions),
-        "episodes": len(counts),
-        "frames": {str(episode): counts[episode] for episode in sorted(counts)},
-        "magi_version": _version(),
+        raise MagiError(
+            f"{out} holds another recording ({'; '.join(differing)}); expected the same settings or an empty folder"
+        )
+    complete = {
+        str(episode): count
+        for episode, count in sorted(frames.items())
+        if (out / episode_name(episode)).is_file() and actions_path(out / episode_name(episode)).is_file()
     }
+    return settings | {"frame_rate": rate, "action_names": names, "episodes": complete, "magi_version": _version()}
 
 
 def _version() -> str:
@@ -173,18 +178,3 @@ def _version() -> str:
         return version("magi-video")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    _write_text(path, json.dumps(value, indent=1) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise MagiError(f"{path}: cannot be written ({error.strerror})") from error

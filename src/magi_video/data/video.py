@@ -1,16 +1,17 @@
 """Video files in and out, through PyAV; nothing else in the package opens one.
 
-A video is the sequence of frames its file decodes to, in presentation order: frame i is the i-th of them. Timestamps only serve to seek, so
-a variable-rate file is read frame by frame like any other and its `frame_rate` is the average. `inspect_video` decodes the whole file once,
-because a header's frame count is only a claim; what it counts is exactly what `read_frames` delivers, and a file that breaks off in an
-error is refused as a whole rather than read up to there.
+A video is the sequence of frames its file decodes to, in presentation order: frame i is the i-th of them. Timestamps
+only serve to seek, so a variable-rate file is read frame by frame like any other and its `frame_rate` is the average.
+`inspect_video` decodes the whole file once, because a header's frame count is only a claim; what it counts is exactly
+what `read_frames` delivers, and a file that breaks off in an error is refused as a whole rather than read up to
+there.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,17 +21,19 @@ from typing import Any, Self
 import av
 import numpy as np
 
+from magi_video.data.decoding import decode_by_seeking, decode_through, opened, reason, seek_pays_off
 from magi_video.errors import MagiError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif"})
-MAX_PIXELS = 2**25  # one frame: a little more than 8K UHD
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif"}
+)
 MAX_BYTES = 2**33  # one call of read_frames
-SEEK_WORTHWHILE = 48  # frames; decoding through fewer than this is quicker than listing the packets for a seek
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file really holds: decoded frames, their size in pixels, and the average rate in frames/s (0.0 where unknown)."""
+    """What a file really holds: decoded frames, their size in pixels, and the average rate in frames/s (0.0 where
+    unknown)."""
 
     num_frames: int
     height: int
@@ -42,11 +45,12 @@ def inspect_video(path: str | Path) -> VideoInfo:
     """Counts the frames of a video by decoding it.
 
     Raises:
-        MagiError: the file cannot be opened or decoded to its end, has no frame, or has frames that are too large or change their size.
+        MagiError: the file cannot be opened or decoded to its end, has no frame, or has frames that are too large or
+            change their size.
     """
     path = Path(path)
     count, size = 0, (0, 0)
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         for frame in container.decode(stream):
             if count == 0:
                 size = (frame.height, frame.width)
@@ -59,12 +63,14 @@ def inspect_video(path: str | Path) -> VideoInfo:
     return VideoInfo(count, *size, rate)
 
 
-def read_frames(path: str | Path, indices: Sequence[int] | None = None) -> np.ndarray:
+def read_frames(path: str | Path, indices: Sequence[int] | None = None, *, num_frames: int | None = None) -> np.ndarray:
     """Reads frames by index.
 
     Args:
         path: a video file.
         indices: frame numbers, counted from 0, in any order and with repetitions; None for all frames.
+        num_frames: what `inspect_video` has counted; lets frames deep in the video be reached by a seek in formats
+            where it could not be known otherwise that a seek is exact.
 
     Returns:
         uint8 array [T, H, W, 3], RGB, one frame for each index in the order asked for.
@@ -74,102 +80,21 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None) -> np.nd
     """
     path = Path(path)
     if indices is None:
-        return _stack(path, _decode_through(path, None))
+        return _stack(path, decode_through(path, None))
     if len(indices) == 0:
         raise MagiError(f"{path}: no frame asked for; expected at least one index")
     wanted = sorted({int(i) for i in indices})
     if wanted[0] < 0:
         raise MagiError(f"{path}: frame {wanted[0]} asked for; expected indices from 0")
-    frames = _decode_by_seeking(path, wanted) if wanted[0] >= SEEK_WORTHWHILE or _has_long_gap(wanted) else None
+    frames = decode_by_seeking(path, wanted, num_frames) if seek_pays_off(wanted) else None
     if frames is None:
-        frames = list(_decode_through(path, wanted))
+        frames = list(decode_through(path, wanted))
     if len(frames) < len(wanted):
         raise MagiError(f"{path}: frame {wanted[len(frames)]} asked for, but the video ends before it")
     stacked = _stack(path, frames)
-    if len(wanted) == len(indices) and all(a == b for a, b in zip(wanted, indices, strict=True)):
-        return stacked
     row = {index: position for position, index in enumerate(wanted)}
-    return stacked[[row[int(i)] for i in indices]]
-
-
-def _has_long_gap(wanted: list[int]) -> bool:
-    return any(b - a > 4 * SEEK_WORTHWHILE for a, b in zip(wanted, wanted[1:], strict=False))
-
-
-def _decode_through(path: Path, wanted: list[int] | None) -> Iterator[np.ndarray]:
-    """Decodes from the first frame on and yields the wanted ones (sorted), or all."""
-    with _opened(path) as (container, stream):
-        position = 0
-        for index, frame in enumerate(container.decode(stream)):
-            if wanted is None:
-                yield _to_rgb(frame)
-                continue
-            if index == wanted[position]:
-                yield _to_rgb(frame)
-                position += 1
-                if position == len(wanted):
-                    return
-
-
-def _decode_by_seeking(path: Path, wanted: list[int]) -> list[np.ndarray] | None:
-    """Decodes the wanted frames (sorted) from the nearest keyframe before each, or returns None where that could be inexact.
-
-    Frame i is the one that carries the i-th smallest timestamp. That holds only if every packet has a timestamp of its own and none is to be
-    discarded, and it is checked on the way: the decoded timestamps must follow the list of packets without a gap.
-    """
-    frames: list[np.ndarray] = []
-    with _opened(path) as (container, stream):
-        packets = [p for p in container.demux(stream) if p.size > 0]
-        if any(p.pts is None or p.is_discard or p.is_corrupt for p in packets):
-            return None
-        stamps = sorted(p.pts for p in packets)
-        position_of = {stamp: i for i, stamp in enumerate(stamps)}
-        if len(position_of) != len(packets) or wanted[-1] >= len(stamps):
-            return None
-        keyframes = np.array(sorted(position_of[p.pts] for p in packets if p.is_keyframe))
-        decoder: Iterator[Any] | None = None
-        expected = -1  # index of the frame the decoder delivers next
-        for index in wanted:
-            before = keyframes[keyframes <= index]
-            if len(before) == 0:
-                return None
-            if decoder is None or before[-1] > expected + SEEK_WORTHWHILE:
-                container.seek(stamps[before[-1]], stream=stream, backward=True)
-                decoder, expected = container.decode(stream), -1
-            for frame in decoder:
-                position = position_of.get(frame.pts, -1)
-                if position < 0 or position > index or (expected >= 0 and position != expected):
-                    return None
-                expected = position + 1
-                if position == index:
-                    frames.append(_to_rgb(frame))
-                    break
-            else:
-                return None
-    return frames
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its first video stream; every failure inside becomes a MagiError."""
-    if not path.is_file():
-        raise MagiError(f"{path}: no such file; expected a video")
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise MagiError(f"{path}: no video stream in it")
-            stream = container.streams.video[0]
-            if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-                width, height = stream.codec_context.width, stream.codec_context.height
-                raise MagiError(f"{path}: frames of {width}×{height} pixels; expected at most {MAX_PIXELS} pixels a frame")
-            stream.thread_type = "SLICE"  # frame threads would pay off for whole films only, and cost their start in every short read
-            yield container, stream
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise MagiError(f"{path}: unreadable ({_reason(error)})") from error
-
-
-def _to_rgb(frame: Any) -> np.ndarray:
-    return frame.to_ndarray(format="rgb24")
+    order = [row[int(i)] for i in indices]
+    return stacked if order == list(range(len(wanted))) else stacked[order]
 
 
 def _stack(path: Path, frames: Iterator[np.ndarray] | list[np.ndarray]) -> np.ndarray:
@@ -178,7 +103,9 @@ def _stack(path: Path, frames: Iterator[np.ndarray] | list[np.ndarray]) -> np.nd
     for frame in frames:
         total += frame.nbytes
         if total > MAX_BYTES:
-            raise MagiError(f"{path}: more than {MAX_BYTES >> 30} GiB of frames asked for at once; expected fewer indices")
+            raise MagiError(
+                f"{path}: more than {MAX_BYTES >> 30} GiB of frames asked for at once; expected fewer indices"
+            )
         if kept and frame.shape != kept[0].shape:
             raise MagiError(f"{path}: the frame size changes within the file; expected one size throughout")
         kept.append(frame)
@@ -187,27 +114,24 @@ def _stack(path: Path, frames: Iterator[np.ndarray] | list[np.ndarray]) -> np.nd
     return np.stack(kept)
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
-
-
 class VideoWriter:
     """Writes frames to an H.264 file one by one; the file appears under its name only when it is complete.
 
-    A context manager: leaving it normally finishes the file, leaving it by an exception removes what was written. One encoder thread, so
-    that the same frames give the same bytes on any number of cores.
+    A context manager: leaving it normally finishes the file, leaving it by an exception removes what was written. One
+    encoder thread, so that the same frames give the same bytes on any number of cores.
 
     Args:
         path: the file to write; its folder is made.
         frame_rate: frames per second.
         min_side: frames are enlarged by a whole number (nearest neighbour) until their short side has this many pixels.
         crf: x264's quality, 0 (lossless) to 51.
-        pixel_format: "yuv420p" plays everywhere and needs even sizes (edge pixels are repeated where a side is odd); "yuv444p" keeps every
-            pixel's colour: for recordings.
+        pixel_format: "yuv420p" plays everywhere and needs even sizes (edge pixels are repeated where a side is odd);
+            "yuv444p" keeps every pixel's colour: for recordings.
         keyframe_interval: most frames between two keyframes: what a seek has to decode at worst.
 
     Raises:
-        MagiError: the folder or file cannot be written, the disk is full, frames of different sizes, or no frame at all.
+        MagiError: the folder or file cannot be written, the disk is full, frames of different sizes, or no frame at
+            all.
     """
 
     def __init__(
@@ -239,7 +163,7 @@ class VideoWriter:
     def __enter__(self) -> Self:
         with self._told():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = av.open(str(self._part.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
         return self
 
     def write(self, frame: np.ndarray) -> None:
@@ -266,7 +190,9 @@ class VideoWriter:
         stream.codec_context.thread_count = 1
         self._stream = stream
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None and self.num_frames == 0:
                 raise MagiError(f"{self.path}: no frame to write; expected at least one")
@@ -277,10 +203,8 @@ class VideoWriter:
                     self._container.close()
                     self._part.replace(self.path)
         finally:
-            try:
+            with suppress(av.FFmpegError, OSError):  # the first error is the one to tell
                 self._container.close()
-            except (av.FFmpegError, OSError):
-                pass  # the first error is the one to tell
             self._part.unlink(missing_ok=True)
 
     @contextmanager
@@ -288,17 +212,24 @@ class VideoWriter:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise MagiError(f"{self.path}: cannot be written ({_reason(error)})") from error
+            raise MagiError(f"{self.path}: cannot be written ({reason(error)})") from error
 
 
 def enlarge(frame: np.ndarray, min_side: int) -> np.ndarray:
-    """Repeats the pixels of uint8 [H, W, 3] by the smallest whole number that makes the short side at least `min_side`."""
+    """Repeats the pixels of uint8 [H, W, 3] by the smallest whole number that makes the short side at least
+    `min_side`."""
     factor = max(1, -(-min_side // min(frame.shape[:2])))
     return frame if factor == 1 else frame.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def write_video(
-    path: str | Path, frames_THWC: np.ndarray, frame_rate: float, *, min_side: int = 0, crf: int = 16, pixel_format: str = "yuv420p"
+    path: str | Path,
+    frames_THWC: np.ndarray,
+    frame_rate: float,
+    *,
+    min_side: int = 0,
+    crf: int = 16,
+    pixel_format: str = "yuv420p",
 ) -> None:
     """Writes uint8 frames [T, H, W, 3] to an H.264 mp4 file; see `VideoWriter` for the arguments and the errors."""
     if frames_THWC.ndim != 4 or 0 in frames_THWC.shape:

@@ -1,0 +1,177 @@
+"""Clips for training: T frames of a video at a random start and a random interval, with the actions between them.
+
+The frames are start, start + k, …, start + (T−1)·k, exactly. Which clip is drawn at which position of the training is
+a pure function of the seed, so a resumed run goes on with the clips the uninterrupted one would have seen, whatever
+the number of loader processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from magi_video.data.folder import VideoFolder
+from magi_video.data.image import fit_frames, to_model_range
+from magi_video.errors import MagiError
+
+UNBOUNDED = 2**31 - 1  # the largest interval of a one-frame clip, to which intervals mean nothing
+
+
+def max_interval(num_frames: int, clip_length: int) -> int:
+    """The largest interval at which a clip of `clip_length` frames fits into a video: floor((L − 1) / (T − 1)); 0
+    where none does."""
+    if num_frames < clip_length:
+        return 0
+    return UNBOUNDED if clip_length == 1 else (num_frames - 1) // (clip_length - 1)
+
+
+def clip_frames(start: int, interval: int, length: int) -> list[int]:
+    """The frame numbers of a clip: start, start + interval, …"""
+    return list(range(start, start + interval * length, interval))
+
+
+class FrameReader(Protocol):
+    """What a clip's frames come from: pixels of the files, or cached latents."""
+
+    def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
+        """Frames [T, C, H, W], float32, of a video of the folder."""
+        ...
+
+
+class PixelReader:
+    """Reads frames from the video files, resized by `fit_frames`: float32 [T, 3, height, width] in [-1, 1]."""
+
+    def __init__(self, folder: VideoFolder, height: int, width: int) -> None:
+        self.folder, self.height, self.width = folder, height, width
+
+    def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
+        """Frames of a video in the order asked for."""
+        return to_model_range(fit_frames(self.folder.read(video, frames).numpy(), self.height, self.width))
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """Which clip to draw: an item of the `ClipDataset` and the seed of its random choices."""
+
+    index: int
+    seed: int
+
+
+class ClipDataset(Dataset[dict[str, torch.Tensor]]):
+    """Clips of the videos of a folder; one item a video, asked for by a `ClipRequest`.
+
+    The interval is uniform in min_interval…max_interval, or up to the largest that fits where the video is too short
+    for all of them. A video too short for min_interval is left out.
+
+    Args:
+        folder: the videos.
+        reader: where the frames come from; its video numbers are the folder's.
+        clip_length: T, frames of a clip.
+        min_interval: in frames of the video.
+        max_interval: in frames of the video.
+        action_names: the columns of `action`; the folder's own if not given.
+
+    Attributes:
+        videos: the folder's numbers of the videos in use.
+        left_out: how many videos are too short.
+
+    Raises:
+        MagiError: no video is long enough, or the settings make no sense.
+    """
+
+    def __init__(
+        self,
+        folder: VideoFolder,
+        reader: FrameReader,
+        clip_length: int,
+        min_interval: int = 1,
+        max_interval: int = 25,
+        *,
+        action_names: Sequence[str] | None = None,
+    ) -> None:
+        if clip_length < 1 or not 1 <= min_interval <= max_interval:
+            raise MagiError(
+                f"clips of {clip_length} frames at intervals {min_interval} to {max_interval}; expected 1 ≤ min ≤ max"
+            )
+        self.folder, self.reader, self.clip_length = folder, reader, clip_length
+        self.min_interval, self.max_interval = min_interval, max_interval
+        self.action_names = list(folder.action_names if action_names is None else action_names)
+        self.videos = [i for i, video in enumerate(folder.videos) if self._largest(video.num_frames) >= min_interval]
+        self.left_out = len(folder.videos) - len(self.videos)
+        if not self.videos:
+            needed = (clip_length - 1) * min_interval + 1
+            raise MagiError(
+                f"{folder.root}: no video of at least {needed} frames ({folder.summary()}); expected one or more"
+            )
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def _largest(self, num_frames: int) -> int:
+        return min(self.max_interval, max_interval(num_frames, self.clip_length))
+
+    def __getitem__(self, request: ClipRequest) -> dict[str, torch.Tensor]:
+        """Draws a clip.
+
+        Returns:
+            frames: what the reader gives for the T frames, [T, …];
+            interval: the interval used, int64 scalar;
+            label: the class, int64 scalar, -1 where unknown;
+            action: float32 [T, A], row t the mean of the actions on the way from frame t−1 to frame t (row 0: zeros);
+            action_known: bool [T], False at t = 0 and throughout a video without actions.
+        """
+        video = self.videos[request.index]
+        info = self.folder.videos[video]
+        random = np.random.default_rng(request.seed)
+        interval = int(random.integers(self.min_interval, self._largest(info.num_frames), endpoint=True))
+        start = int(random.integers(info.num_frames - (self.clip_length - 1) * interval))
+        frames = clip_frames(start, interval, self.clip_length)
+        action, known = self._actions_between(video, frames)
+        return {
+            "frames": self.reader.read(video, frames),
+            "interval": torch.tensor(interval, dtype=torch.int64),
+            "label": torch.tensor(-1 if info.label is None else info.label, dtype=torch.int64),
+            "action": action,
+            "action_known": known,
+        }
+
+    def _actions_between(self, video: int, frames: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        action = torch.zeros(len(frames), len(self.action_names))
+        known = torch.zeros(len(frames), dtype=torch.bool)
+        recorded = self.folder.actions(video, self.action_names)
+        if recorded is not None:
+            for t in range(1, len(frames)):
+                action[t] = torch.from_numpy(recorded[frames[t - 1] : frames[t]].mean(axis=0))
+            known[1:] = True
+        return action, known
+
+
+class ClipSampler(Sampler[ClipRequest]):
+    """An endless order of clips: epoch after epoch each item once, every epoch in a permutation of its own, every
+    clip with a seed of its own.
+
+    Args:
+        num_items: `len(clip_dataset)`.
+        seed: of the whole order.
+        start: position to begin at: the number of clips an interrupted run has already used.
+    """
+
+    def __init__(self, num_items: int, seed: int, start: int = 0) -> None:
+        if num_items < 1 or seed < 0 or start < 0:
+            raise MagiError(f"sampler of {num_items} items, seed {seed}, start {start}; expected at least 1, 0 and 0")
+        self.num_items, self.seed, self.start = num_items, seed, start
+
+    def __iter__(self) -> Iterator[ClipRequest]:
+        position = self.start
+        while True:
+            epoch, offset = divmod(position, self.num_items)
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_items)
+            for index in order[offset:]:
+                clip_seed = np.random.SeedSequence([self.seed, position, 1]).generate_state(1, np.uint64)[0]
+                yield ClipRequest(int(index), int(clip_seed))
+                position += 1

@@ -1,0 +1,145 @@
+"""Decoding frames of a video file: from its beginning, or from the nearest keyframe where that is provably the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from magi_video.errors import MagiError
+
+MAX_PIXELS = 2**25  # one frame: a little more than 8K UHD
+SEEK_WORTHWHILE = 48  # frames; decoding through fewer than this is quicker than listing the packets for a seek
+
+
+def seek_pays_off(wanted: list[int]) -> bool:
+    """Whether frames (sorted) lie deep enough in a video, or far enough apart, to seek for them."""
+    return wanted[0] >= SEEK_WORTHWHILE or any(b - a > 4 * SEEK_WORTHWHILE for a, b in pairwise(wanted))
+
+
+def decode_through(path: Path, wanted: list[int] | None) -> Iterator[np.ndarray]:
+    """Decodes from the first frame on and yields the wanted ones (sorted), or all."""
+    with opened(path) as (container, stream):
+        position = 0
+        for index, frame in enumerate(container.decode(stream)):
+            if wanted is None:
+                yield to_rgb(frame)
+                continue
+            if index == wanted[position]:
+                yield to_rgb(frame)
+                position += 1
+                if position == len(wanted):
+                    return
+
+
+def decode_by_seeking(path: Path, wanted: list[int], num_frames: int | None) -> list[np.ndarray] | None:
+    """Decodes the wanted frames (sorted) from the nearest keyframe before each; None where that could be inexact.
+
+    Frame i is the one with the i-th smallest timestamp, provided that every packet gives one frame. That is checked
+    again on the way: the decoded timestamps must follow the list of packets without a gap.
+    """
+    status = path.stat() if path.is_file() else None
+    if status is None or (timeline := _timeline(path, status.st_size, status.st_mtime_ns)) is None:
+        return None
+    if num_frames != len(timeline.stamps) and not (num_frames is None and timeline.one_frame_a_packet):
+        return None
+    if wanted[-1] >= len(timeline.stamps):
+        return None
+    frames: list[np.ndarray] = []
+    with opened(path) as (container, stream):
+        decoder: Iterator[Any] | None = None
+        upcoming = 0  # index of the frame the decoder delivers next
+        for index in wanted:
+            keyframe = int(timeline.keyframes[np.searchsorted(timeline.keyframes, index, side="right") - 1])
+            if decoder is None or keyframe > upcoming + SEEK_WORTHWHILE:
+                container.seek(int(timeline.stamps[keyframe]), stream=stream, backward=True)
+                decoder, upcoming = container.decode(stream), -1
+            for frame in decoder:
+                position = timeline.index_of(frame.pts)
+                if position is None or position > index or upcoming not in (-1, position):
+                    return None
+                upcoming = position + 1
+                if position == index:
+                    frames.append(to_rgb(frame))
+                    break
+            else:
+                return None
+    return frames
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """Timestamps of a file's packets (int64, ascending), the indices of the keyframes (ascending, the first one 0), and
+    whether the format promises one frame a packet."""
+
+    stamps: np.ndarray
+    keyframes: np.ndarray
+    one_frame_a_packet: bool
+
+    def index_of(self, stamp: int | None) -> int | None:
+        if stamp is None:
+            return None
+        index = int(np.searchsorted(self.stamps, stamp))
+        return index if index < len(self.stamps) and self.stamps[index] == stamp else None
+
+
+@lru_cache(maxsize=512)
+def _timeline(path: Path, size: int, mtime_ns: int) -> _Timeline | None:
+    """Lists the packets of a file, without decoding; None where they tell too little.
+
+    Size and time are there to remember the answer by.
+    """
+    with opened(path) as (container, stream):
+        packets = [packet for packet in container.demux(stream) if packet.size > 0]
+        if not packets or any(p.pts is None or p.is_discard or p.is_corrupt for p in packets):
+            return None
+        stamps = np.array([p.pts for p in packets])
+        order = np.sort(stamps)
+        starts_clean = packets[0].is_keyframe and stamps[0] == order[0]
+        if not starts_clean or (np.diff(order) == 0).any():
+            return None
+        keyframes = np.searchsorted(order, np.sort(stamps[[p.is_keyframe for p in packets]]))
+        # MPEG-4 part 2, for one, has packets that only say "the same again" and give no frame.
+        promised = stream.codec_context.name == "h264" and "mp4" in container.format.name
+        return _Timeline(order, keyframes, promised)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container and its first video stream; every failure inside becomes a MagiError."""
+    if not path.is_file():
+        raise MagiError(f"{path}: no such file; expected a video")
+    try:
+        # Absolute, so that a colon in a name is no protocol; file only, so that a playlist called .mp4 fetches nothing.
+        options = {"protocol_whitelist": "file"}
+        with av.open(str(path.absolute()), metadata_errors="ignore", options=options) as container:
+            if not container.streams.video:
+                raise MagiError(f"{path}: no video stream in it")
+            stream = container.streams.video[0]
+            if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+                width, height = stream.codec_context.width, stream.codec_context.height
+                raise MagiError(
+                    f"{path}: frames of {width} x {height} pixels; expected at most {MAX_PIXELS} pixels a frame"
+                )
+            # Frame threads would pay off for whole films only, and cost their start in every short read.
+            stream.thread_type = "SLICE"
+            yield container, stream
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MagiError(f"{path}: unreadable ({reason(error)})") from error
+
+
+def to_rgb(frame: Any) -> np.ndarray:
+    """A decoded frame as uint8 [H, W, 3]."""
+    return frame.to_ndarray(format="rgb24")
+
+
+def reason(error: Exception) -> str:
+    """What an error of PyAV or of the system says, without its numbers and paths."""
+    return str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
