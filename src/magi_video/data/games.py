@@ -8,6 +8,7 @@ games is named. To add a family of games, subclass `Game` and name it in `open_g
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 import tempfile
 from pathlib import Path
@@ -43,8 +44,13 @@ class Game:
 
     def reset(self, seed: int) -> np.ndarray:
         """Begins an episode; its first frame, uint8 [H, W, 3]."""
-        observation, _ = self._env.reset(seed=seed)
-        return self._picture(observation)
+        try:
+            observation, _ = self._env.reset(seed=seed)
+            return self._picture(observation)
+        except MagiError:
+            raise
+        except Exception as error:  # a missing asset or package may only be noticed here
+            raise _not_started(self._env.spec.id, error) from error
 
     def step(self, vector: np.ndarray) -> np.ndarray | None:
         """Takes an action, float32 [A]; the frame it leads to, or None where it ends the episode."""
@@ -165,7 +171,8 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
         env_id = _known_id(name, [i for i in gymnasium.registry if i.startswith("ALE/")])
         env = _make(gymnasium, env_id, frameskip=frame_skip, repeat_action_probability=0.0)
         return AtariGame(env, ATARI_FRAMES_PER_SECOND, frame_skip, repeats=1)
-    env_id = name if ":" in name else _known_id(name, list(gymnasium.registry))
+    own = [i for i in gymnasium.registry if not i.startswith(("Vizdoom", "ALE/"))]
+    env_id = name if ":" in name else _known_id(name, own)
     env = _make(gymnasium, env_id)
     if not _is_picture(env.observation_space):
         if "rgb_array" not in env.metadata.get("render_modes", []):
@@ -183,7 +190,11 @@ def _make(gymnasium: Any, env_id: str, **settings: Any) -> Any:
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **settings)
     except Exception as error:  # whatever a game's own constructor raises: a missing asset, a missing package
-        raise MagiError(f"{env_id} cannot be started: {' '.join(str(error).split())}") from error
+        raise _not_started(env_id, error) from error
+
+
+def _not_started(env_id: str, error: Exception) -> MagiError:
+    return MagiError(f"{env_id} cannot be started: {' '.join(str(error).split())}")
 
 
 def _need(module: str, package: str | None = None) -> Any:
@@ -195,9 +206,11 @@ def _need(module: str, package: str | None = None) -> Any:
 
 def _known_id(name: str, known: list[str]) -> str:
     by_lower = {i.lower(): i for i in known}
-    if name.lower() not in by_lower:
-        raise MagiError(f"no game is called {name!r}; known: {', '.join(sorted(known))}")
-    return by_lower[name.lower()]
+    if name.lower() in by_lower:
+        return by_lower[name.lower()]
+    close = [by_lower[i] for i in difflib.get_close_matches(name.lower(), by_lower, n=5, cutoff=0.3)]
+    hint = f"; similar: {', '.join(close)}" if close else ""
+    raise MagiError(f"no game is called {name!r}{hint}; expected vizdoom/SCENARIO, ALE/GAME-v5 or a Gymnasium id")
 
 
 def _doom_id(name: str, registry: list[str]) -> str:

@@ -146,13 +146,12 @@ def _number(value: np.float32) -> int | float:
 def _continued(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The description to go on from: that of the recording in the folder, with its complete episodes, or a new one."""
     path = out / RECORDING_FILE
+    new = settings | {"frame_rate": 0.0, "action_names": [], "episodes": {}, "magi_version": _version()}
     try:
+        if not any(out.glob("episode_*.mp4")):
+            return new
         if not path.exists():
-            if out.exists() and any(out.glob("episode_*.mp4")):
-                raise MagiError(
-                    f"{out} holds episodes but no {RECORDING_FILE}; expected an empty folder or a recording"
-                )
-            return settings | {"frame_rate": 0.0, "action_names": [], "episodes": {}, "magi_version": _version()}
+            raise MagiError(f"{out} holds episodes but no {RECORDING_FILE}; expected an empty folder or a recording")
         found = json.loads(path.read_text(encoding="utf-8"))
         differing = [
             f"{key} is {found[key]!r}, not {value!r}" for key, value in settings.items() if found[key] != value
@@ -170,7 +169,7 @@ def _continued(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         for episode, count in sorted(frames.items())
         if (out / episode_name(episode)).is_file() and actions_path(out / episode_name(episode)).is_file()
     }
-    return settings | {"frame_rate": rate, "action_names": names, "episodes": complete, "magi_version": _version()}
+    return new | {"frame_rate": rate, "action_names": names, "episodes": complete}
 
 
 def _version() -> str:
