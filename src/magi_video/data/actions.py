@@ -8,7 +8,6 @@ model wrong actions in silence.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from magi_video.errors import MagiError
 RECORDING_FILE = "recording.json"
 MAX_NAMES = 256  # different actions
 MAX_ROW_BYTES = 8192  # on average
+MAX_VALUE = 1e6
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def _parse_row(path: Path, number: int, line: str) -> tuple[int, dict[str, float
     if type(frame) is not int or frame < 0 or not isinstance(action, dict):
         raise MagiError(f'{path}: line {number}; expected {{"frame": 0, "action": {{"NAME": 1}}}}')
     for name, value in action.items():
-        if not isinstance(value, (int, float)) or not math.isfinite(value) or abs(value) > 1e6:
-            raise MagiError(f"{path}: line {number}: {name[:40]!r} is not a number between -1e6 and 1e6")
+        if not isinstance(value, (int, float)) or not abs(value) <= MAX_VALUE:  # so that NaN is refused too
+            raise MagiError(f"{path}: line {number}: {name[:40]!r} is not a number of at most {MAX_VALUE:.0f}")
     return frame, action
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from magi_video.errors import MagiError
 
 MAX_PIXELS = 2**25  # one frame: a little more than 8K UHD
+SEEKABLE = ("mp4", "matroska", "avi")  # containers that store a timestamp for every packet; others make theirs up
 SEEK_WORTHWHILE = 48  # frames; decoding through fewer than this is quicker than listing the packets for a seek
 
 
@@ -97,6 +98,8 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> _Timeline | None:
     Size and time are there to remember the answer by.
     """
     with opened(path) as (container, stream):
+        if not any(name in container.format.name for name in SEEKABLE):
+            return None
         packets = [packet for packet in container.demux(stream) if packet.size > 0]
         if not packets or any(p.pts is None or p.is_discard or p.is_corrupt for p in packets):
             return None
@@ -123,6 +126,8 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
             if not container.streams.video:
                 raise MagiError(f"{path}: no video stream in it")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise MagiError(f"{path}: a video format that cannot be decoded")
             if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
                 width, height = stream.codec_context.width, stream.codec_context.height
                 raise MagiError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import re
 import tempfile
 from pathlib import Path
@@ -199,7 +200,7 @@ def _not_started(env_id: str, error: Exception) -> MagiError:
 
 def _need(module: str, package: str | None = None) -> Any:
     try:
-        return __import__(module, fromlist=["_"])
+        return importlib.import_module(module)
     except ImportError as error:
         raise MagiError(f"{package or module} is not installed: pip install 'magi-video[games]'") from error
 

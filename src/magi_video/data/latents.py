@@ -117,7 +117,7 @@ class LatentCache:
                     f"{path}: frames {min(frames)} to {max(frames)} asked for; expected 0 to {len(stored) - 1}"
                 )
             return torch.from_numpy(stored[list(frames)].astype(np.float32))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise MagiError(
                 f"{path}: unreadable latents ({error}); expected the cache as it was built: build it again"
             ) from error

@@ -97,6 +97,7 @@ def record(
                     out / RECORDING_FILE, description
                 )  # before the first video: a folder with videos is always a recording
                 frames[str(episode)] = _record_episode(opened, out, episode, settings)
+                description["episodes"] = frames = dict(sorted(frames.items(), key=lambda item: int(item[0])))
             finally:
                 opened.close()
             write_json(out / RECORDING_FILE, description)

@@ -152,7 +152,8 @@ class VideoWriter:
         self.num_frames = 0
         self._rate = Fraction(frame_rate).limit_denominator(65535)
         self._min_side = min_side
-        self._options = {"crf": str(crf), "preset": "medium"}
+        # No B-frames: with them x264 lets memory it never set decide, and small videos differ from run to run.
+        self._options = {"crf": str(crf), "preset": "medium", "bf": "0"}
         self._pixel_format = pixel_format
         self._keyframe_interval = keyframe_interval
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
