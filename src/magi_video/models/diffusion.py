@@ -1,0 +1,188 @@
+"""The ε-prediction head with learned variance: MAR's `DiffLoss`, after "Improved Denoising Diffusion" (Nichol 2021).
+
+1000 training steps on the cosine schedule. The network predicts the noise and, for each number, where the step's
+log-variance lies between its two bounds. Sampling takes any number of steps of the same chain: ancestral (default), or
+diffusers' DDIM and DPM-Solver++.
+"""
+
+import math
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from torch import Tensor
+
+from magi_video.errors import MagiError
+from magi_video.models.head import DiffusionHead, NormalNoise
+
+NUM_TRAIN_STEPS = 1000
+NOISIEST_STEP = 990
+
+
+def cosine_alphas_cumprod(num_steps: int = NUM_TRAIN_STEPS, max_beta: float = 0.999) -> np.ndarray:
+    """ᾱ of the cosine schedule, float64 `[num_steps]`: ᾱ(t) ∝ cos²((t + 0.008)/1.008 · π/2), every β ≤ `max_beta`."""
+    ends = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.cumprod(1 - np.minimum(1 - ends[1:] / ends[:-1], max_beta))
+
+
+def respaced_timesteps(num_steps: int) -> list[int]:
+    """`num_steps` of the 1000 training steps, ascending, both ends included, as evenly spread as rounding allows.
+
+    The full chain is all of them. A respaced one begins at `NOISIEST_STEP`, not at 999 as MAR's does: on the cosine
+    schedule the last few steps have next to no signal (√ᾱ = 5·10⁻⁵ at 999), so x̂₀ there is the network's error times
+    20,000, and a long stride carries that error on. √ᾱ = 0.014 at step 990 is as good as pure noise to begin from.
+    """
+    if not 1 <= num_steps <= NUM_TRAIN_STEPS:
+        raise MagiError(f"denoise steps must lie in 1…{NUM_TRAIN_STEPS}, got {num_steps}")
+    if num_steps == 1:
+        return [NOISIEST_STEP]
+    last = NOISIEST_STEP if num_steps <= NOISIEST_STEP else NUM_TRAIN_STEPS - 1
+    return [round(i * last / (num_steps - 1)) for i in range(num_steps)]
+
+
+class GaussianChain:
+    """Coefficients of q(x_{t−1} | x_t, x_0) for a subset of the training steps, as float32 tensors `[num_steps]`."""
+
+    def __init__(self, timesteps: list[int]) -> None:
+        alpha_bar = cosine_alphas_cumprod()[timesteps]
+        alpha_bar_prev = np.concatenate([[1.0], alpha_bar[:-1]])
+        beta = 1 - alpha_bar / alpha_bar_prev
+        variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
+        # The last step's posterior variance is 0; its log borrows the neighbour's, as in the reference.
+        floor = variance[1] if len(variance) > 1 else beta[0]
+        self.timesteps = torch.tensor(timesteps)
+        self.signal = self._float(np.sqrt(alpha_bar))
+        self.sigma = self._float(np.sqrt(1 - alpha_bar))
+        self.x0_from_x = self._float(np.sqrt(1 / alpha_bar))
+        self.x0_from_eps = self._float(np.sqrt(1 / alpha_bar - 1))
+        self.mean_from_x0 = self._float(beta * np.sqrt(alpha_bar_prev) / (1 - alpha_bar))
+        self.mean_from_x = self._float((1 - alpha_bar_prev) * np.sqrt(1 - beta) / (1 - alpha_bar))
+        self.log_variance_min = self._float(np.log(np.append(floor, variance[1:])))
+        self.log_variance_max = self._float(np.log(beta))
+
+    @staticmethod
+    def _float(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(values)).float()
+
+    def to(self, device: torch.device) -> "GaussianChain":
+        """The same chain with its tables on `device`."""
+        for name, value in vars(self).items():
+            setattr(self, name, value.to(device))
+        return self
+
+    def posterior_mean(self, x: Tensor, x0: Tensor, step: Tensor | int) -> Tensor:
+        """Mean of q(x_{t−1} | x_t, x_0)."""
+        return self.mean_from_x0[step] * x0 + self.mean_from_x[step] * x
+
+    def predict_x0(self, x: Tensor, eps: Tensor, step: Tensor | int) -> Tensor:
+        """Clean token from the noisy one and its noise."""
+        return self.x0_from_x[step] * x - self.x0_from_eps[step] * eps
+
+    def log_variance(self, fraction: Tensor, step: Tensor | int) -> Tensor:
+        """Learned log-variance: the network's output in [−1, 1] between the two bounds."""
+        weight = (fraction + 1) / 2
+        return weight * self.log_variance_max[step] + (1 - weight) * self.log_variance_min[step]
+
+
+def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
+    """KL(N₁ ‖ N₂) in nats, element by element."""
+    return 0.5 * (
+        log_variance2
+        - log_variance1
+        - 1
+        + torch.exp(log_variance1 - log_variance2)
+        + (mean1 - mean2) ** 2 * torch.exp(-log_variance2)
+    )
+
+
+def discretized_nll(x: Tensor, mean: Tensor, log_variance: Tensor, half_bin: float = 1 / 255) -> Tensor:
+    """−log probability (nats) of the bin x ± `half_bin` under a normal; the outer bins reach to infinity."""
+    centered = x - mean
+    scale = torch.exp(-0.5 * log_variance)
+
+    def cdf(value: Tensor) -> Tensor:
+        # MAR's tanh approximation of the normal distribution function.
+        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
+
+    upper, lower = cdf(scale * (centered + half_bin)), cdf(scale * (centered - half_bin))
+    probability = torch.where(x < -0.999, upper, torch.where(x > 0.999, 1 - lower, upper - lower))
+    return -probability.clamp(min=1e-12).log()
+
+
+class EpsilonHead(DiffusionHead):
+    """MSE on ε plus the variational bound that trains the variance alone (the mean is frozen in it)."""
+
+    samplers = ("ancestral", "ddim", "dpmsolver++")
+
+    def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
+        super().__init__(token_dim, 2 * token_dim, condition_dim, width, depth)
+        self._chains: dict[tuple[int, torch.device], GaussianChain] = {}
+
+    def chain(self, num_steps: int, device: torch.device) -> GaussianChain:
+        """Tables of the `num_steps` chain on `device`, made once."""
+        key = (num_steps, device)
+        if key not in self._chains:
+            self._chains[key] = GaussianChain(respaced_timesteps(num_steps)).to(device)
+        return self._chains[key]
+
+    def loss(
+        self, target_MD: Tensor, z_MW: Tensor, repeats: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """See `DiffusionHead.loss`; nats of the bound are counted in bits, with weight 1 (MAR)."""
+        chain = self.chain(NUM_TRAIN_STEPS, target_MD.device)
+        condition = self.net.condition_embed(z_MW).repeat(repeats, 1)
+        target_MD = target_MD.repeat(repeats, 1)
+        step = torch.randint(NUM_TRAIN_STEPS, target_MD.shape[:1], generator=generator, device=target_MD.device)
+        eps = torch.randn(target_MD.shape, generator=generator, device=target_MD.device)
+        at = step[:, None]
+        noisy = chain.signal[at] * target_MD + chain.sigma[at] * eps
+        eps_hat, fraction = self.net(noisy, step, condition).chunk(2, dim=-1)
+        mse = (eps_hat - eps).square().mean(dim=-1)
+
+        true_mean = chain.posterior_mean(noisy, target_MD, at)
+        mean = chain.posterior_mean(noisy, chain.predict_x0(noisy, eps_hat.detach(), at), at)
+        log_variance = chain.log_variance(fraction, at)
+        kl = normal_kl(true_mean, chain.log_variance_min[at], mean, log_variance)
+        bound = torch.where(at == 0, discretized_nll(target_MD, mean, log_variance), kl)
+        return mse + bound.mean(dim=-1) / math.log(2)
+
+    def sample(
+        self, z_BnW: Tensor, noise: NormalNoise, num_steps: int, *, sampler: str | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """See `DiffusionHead.sample`; deterministic samplers use the temperature on the starting noise alone."""
+        sampler = sampler or self.samplers[0]
+        condition = self.net.condition_embed(z_BnW)
+        shape = (z_BnW.shape[1], self.token_dim)
+        if sampler == "ancestral":
+            return self._sample_ancestral(condition, noise, shape, num_steps, temperature)
+        scheduler = self._scheduler(sampler, num_steps)
+        x = noise.normal(*shape) * temperature
+        for time in scheduler.timesteps:
+            eps = self.net(x, time.to(x.device), condition)[..., : self.token_dim]
+            x = scheduler.step(eps, time, x).prev_sample
+        return x
+
+    def _sample_ancestral(
+        self, condition: Tensor, noise: NormalNoise, shape: tuple[int, int], num_steps: int, temperature: float
+    ) -> Tensor:
+        chain = self.chain(num_steps, condition.device)
+        x = noise.normal(*shape)
+        for step in reversed(range(num_steps)):
+            eps, fraction = self.net(x, chain.timesteps[step], condition).chunk(2, dim=-1)
+            x = chain.posterior_mean(x, chain.predict_x0(x, eps, step), step)
+            if step > 0:
+                std = torch.exp(0.5 * chain.log_variance(fraction, step))
+                x = x + std * noise.normal(*shape) * temperature
+        return x
+
+    @staticmethod
+    def _scheduler(sampler: str, num_steps: int) -> DPMSolverMultistepScheduler:
+        # DDIM is the first-order DPM-Solver (Lu 2022), whose scheduler takes the steps as they are.
+        orders = {"ddim": 1, "dpmsolver++": 2}
+        if sampler not in orders:
+            raise MagiError(f"unknown sampler {sampler!r}: this head has {', '.join(EpsilonHead.samplers)}")
+        scheduler = DPMSolverMultistepScheduler(
+            num_train_timesteps=NUM_TRAIN_STEPS, beta_schedule="squaredcos_cap_v2", solver_order=orders[sampler]
+        )
+        scheduler.set_timesteps(timesteps=respaced_timesteps(num_steps)[::-1])
+        return scheduler

@@ -1,0 +1,65 @@
+"""Fixed sinusoidal embeddings of time, space and diffusion steps, and the rotary embedding of the temporal layers."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal_1d(positions: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Transformer sinusoids of real-valued positions.
+
+    Args:
+        positions: any shape `[...]`; need not be integers (interpolated frame positions, diffusion times).
+        width: even size of the embedding.
+        max_period: longest wavelength over 2π.
+
+    Returns:
+        `[..., width]` float32, sines first, then cosines.
+    """
+    half = width // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, device=positions.device) / half)
+    angles = positions.float()[..., None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def sinusoidal_2d(rows: int, columns: int, width: int) -> Tensor:
+    """Sinusoids of a grid of `rows` × `columns` places: half of the width tells the row, half the column.
+
+    Returns:
+        `[rows · columns, width]` float32 in raster order; `width` must be a multiple of 4.
+    """
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    halves = [sinusoidal_1d(axis.flatten(), width // 2) for axis in (row, column)]
+    return torch.cat(halves, dim=-1)
+
+
+class TimestepEmbedding(nn.Module):
+    """Diffusion time → vector: 256 sinusoids, then Linear–SiLU–Linear (MAR, `diffloss.py`)."""
+
+    def __init__(self, width: int, frequencies: int = 256) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.mlp = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, time: Tensor) -> Tensor:
+        """`time` `[...]` on the scale 0…1000 → `[..., width]`."""
+        return self.mlp(sinusoidal_1d(time, self.frequencies))
+
+
+def rotary_angles(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines that rotate queries and keys of frames at `positions` `[S]`; each `[S, head_dim]` float32.
+
+    Angles are formed in float64: an unbounded stream counts its frames without end, and float32 would lose the phase.
+    """
+    frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
+    angles = positions.double()[:, None] * frequencies
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply rotary angles `[S, d]` to `x` `[..., S, d]` (RoFormer, eq. 34, half-split layout)."""
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)

@@ -1,0 +1,186 @@
+"""MAGI's network: a stack of spatial-temporal blocks over the frames of a clip, and the diffusion head on top.
+
+One forward serves every use. In training it reads whole sequences under the paradigm's temporal mask; in generation it
+reads one frame over a `FrameCache`. It knows nothing of paradigms, samplers or codecs.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from magi_video.errors import MagiError
+from magi_video.models.cache import FrameCache
+from magi_video.models.conditions import NOISE_LEVEL, ConditionTokens
+from magi_video.models.diffusion import EpsilonHead
+from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
+from magi_video.models.flow import FlowHead
+from magi_video.models.head import DiffusionHead
+from magi_video.models.layers import Block
+from magi_video.models.sequence import FrameSequence
+
+HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
+TEMPORAL_POSITIONS = ("interpolate", "rope")
+
+
+class MagiTransformer(ModelMixin, ConfigMixin):
+    """The spatial-temporal transformer with its diffusion head (paper, section 4 and appendix A.1).
+
+    Args:
+        latent_channels: channels C of a latent frame.
+        latent_height, latent_width: its size, multiples of `patch_size`.
+        patch_size: side P of the square that makes one token of D = C·P² numbers.
+        num_frames: frames T of a training clip.
+        width, depth, heads, mlp_width: of the blocks; one block is two Transformer layers.
+        head: "epsilon" (MAR's) or "flow".
+        head_width, head_depth: of the diffusion head's MLP.
+        num_intervals: size of the interval vocabulary (25 in the paper).
+        max_interval: largest interval that training showed; `num_intervals` at most.
+        conditions: name → {"size", "kind", "drop"} of each condition token, in order; see `ConditionSpec`.
+        temporal_position: "interpolate" (sinusoids added to the input; rollouts longer than T interpolate them, their
+            length fixed at the start) or "rope" (relative, unbounded rollouts over a sliding window of T frames).
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 4,
+        latent_height: int = 32,
+        latent_width: int = 32,
+        patch_size: int = 2,
+        num_frames: int = 16,
+        width: int = 1280,
+        depth: int = 20,
+        heads: int = 16,
+        mlp_width: int = 5120,
+        head: str = "epsilon",
+        head_width: int = 1024,
+        head_depth: int = 3,
+        num_intervals: int = 25,
+        max_interval: int = 25,
+        conditions: dict[str, Any] | None = None,
+        temporal_position: str = "interpolate",
+    ) -> None:
+        super().__init__()
+        if latent_height % patch_size or latent_width % patch_size:
+            raise MagiError(f"latent size {latent_height}×{latent_width} is not a multiple of patch size {patch_size}")
+        if width % 4 or width % heads or (width // heads) % 2:
+            raise MagiError(f"width {width} must be a multiple of 4 and of twice the {heads} heads")
+        if head not in HEADS:
+            raise MagiError(f"unknown head {head!r}: choose from {', '.join(HEADS)}")
+        if temporal_position not in TEMPORAL_POSITIONS:
+            raise MagiError(f"unknown temporal_position {temporal_position!r}: choose from {TEMPORAL_POSITIONS}")
+        if not 1 <= max_interval <= num_intervals:
+            raise MagiError(f"max_interval {max_interval} must lie in 1…{num_intervals}")
+
+        rows, columns = latent_height // patch_size, latent_width // patch_size
+        self.num_tokens = rows * columns
+        self.token_dim = latent_channels * patch_size**2
+        self.head_dim = width // heads
+        self.token_in = nn.Linear(self.token_dim, width)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.kind_position = nn.Parameter(torch.zeros(2, self.num_tokens, width))
+        self.interval_embed = nn.Embedding(num_intervals, width)
+        self.condition_tokens = ConditionTokens(conditions or {NOISE_LEVEL: {"size": 6}}, width)
+        self.blocks = nn.ModuleList(Block(index, width, heads, mlp_width) for index in range(depth))
+        self.norm_out = nn.LayerNorm(width, eps=1e-6)
+        self.head_position = nn.Parameter(torch.zeros(self.num_tokens, width))
+        self.diffusion_head: DiffusionHead = HEADS[head](self.token_dim, width, head_width, head_depth)
+        self.register_buffer("spatial_position", sinusoidal_2d(rows, columns, width), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier for linear layers, N(0, 0.02) for embeddings; the head sets its own (MAR)."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+        for embedding in (self.mask_token, self.kind_position, self.head_position):
+            nn.init.normal_(embedding, std=0.02)
+        self.diffusion_head.net.reset_parameters()
+
+    def patchify(self, latents_BTCHW: Tensor) -> Tensor:
+        """Latent frames → tokens `[B, T, N, D]`, raster order, channels first within a token."""
+        p = self.config.patch_size
+        batch, frames, channels, height, width = latents_BTCHW.shape
+        x = latents_BTCHW.reshape(batch, frames, channels, height // p, p, width // p, p)
+        return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch, frames, self.num_tokens, self.token_dim)
+
+    def unpatchify(self, tokens_BTND: Tensor) -> Tensor:
+        """Inverse of `patchify`: `[B, T, C, H, W]`."""
+        p, channels = self.config.patch_size, self.config.latent_channels
+        rows, columns = self.config.latent_height // p, self.config.latent_width // p
+        batch, frames = tokens_BTND.shape[:2]
+        x = tokens_BTND.reshape(batch, frames, rows, columns, channels, p, p)
+        return x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, frames, channels, rows * p, columns * p)
+
+    def frame_positions(self, total_frames: int) -> Tensor:
+        """Temporal positions `[total_frames]` of a rollout.
+
+        0…F−1 for rollouts no longer than the trained T frames (and for "rope"); beyond that, F positions interpolated
+        linearly into 0…T−1 (appendix A.4). A cached key carries its position, so F is fixed before the first frame.
+        """
+        trained = self.config.num_frames
+        if total_frames <= trained or self.config.temporal_position == "rope":
+            return torch.arange(total_frames, dtype=torch.float64)
+        return torch.linspace(0, trained - 1, total_frames, dtype=torch.float64)
+
+    def make_cache(self, batch: int, capacity: int | None, dtype: torch.dtype = torch.float32) -> FrameCache:
+        """A frame cache for this model.
+
+        Args:
+            batch: samples.
+            capacity: frames of the rollout; None for a sliding window of the trained T frames ("rope" alone).
+            dtype: of the keys and values.
+        """
+        sliding = self.config.temporal_position == "rope"
+        if capacity is None and not sliding:
+            raise MagiError("an unbounded rollout needs a model with temporal_position='rope'; give a number of frames")
+        frames = min(capacity or self.config.num_frames, self.config.num_frames) if sliding else capacity
+        assert frames is not None
+        return FrameCache(
+            layers=self.config.depth,
+            batch=batch,
+            places=self.num_tokens + len(self.condition_tokens.specs),
+            heads=self.config.heads,
+            head_dim=self.head_dim,
+            capacity=frames,
+            sliding=sliding,
+            dtype=dtype,
+            device=self.mask_token.device,
+        )
+
+    def embed(self, sequence: FrameSequence) -> Tensor:
+        """Input activations `[B, S, L, width]`: condition tokens, then the frame's tokens."""
+        tokens = self.token_in(sequence.tokens_BSND.to(self.token_in.weight.dtype))
+        tokens = torch.where(sequence.hidden_BSN[..., None], self.mask_token.to(tokens.dtype), tokens)
+        tokens = tokens + self.spatial_position.to(tokens.dtype) + self.kind_position[sequence.kind_S].to(tokens.dtype)
+        batch, frames = tokens.shape[:2]
+        conditions = self.condition_tokens(sequence.conditions, batch, frames, tokens.device)
+        frame = self.interval_embed(sequence.interval_B - 1)[:, None, None]
+        if self.config.temporal_position == "interpolate":
+            frame = frame + sinusoidal_1d(sequence.position_S, self.config.width)[:, None].to(frame.dtype)
+        return torch.cat([conditions.to(tokens.dtype), tokens], dim=2) + frame.to(tokens.dtype)
+
+    def forward(self, sequence: FrameSequence, cache: FrameCache | None = None) -> Tensor:
+        """The head's conditions z `[B, S, N, width]`.
+
+        Args:
+            sequence: frames to read; with a cache a single one (S = 1), without one a temporal mask is needed.
+            cache: the past of a rollout; the frame's keys and values are written into its current slot.
+        """
+        x_BSLW = self.embed(sequence)
+        rotary = None
+        if self.config.temporal_position == "rope":
+            rotary = rotary_angles(sequence.position_S, self.head_dim)
+        for block in self.blocks:
+            x_BSLW = block(x_BSLW, sequence.mask_SS, rotary, cache)
+        tokens_BSNW = x_BSLW[:, :, -self.num_tokens :]
+        return self.norm_out(tokens_BSNW) + self.head_position.to(tokens_BSNW.dtype)

@@ -1,0 +1,73 @@
+"""Shared small models and clips; every test is seeded."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from magi_video.forcing import Clip
+from magi_video.models import MagiTransformer
+
+FRAMES, TOKENS = 5, 16
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_model() -> Callable[..., MagiTransformer]:
+    """Small transformers whose every layer matters: nothing is left at zero."""
+
+    def make(**changes: Any) -> MagiTransformer:
+        settings: dict[str, Any] = {
+            "latent_channels": 3,
+            "latent_height": 8,
+            "latent_width": 8,
+            "num_frames": FRAMES,
+            "width": 32,
+            "depth": 2,
+            "heads": 2,
+            "mlp_width": 64,
+            "head_width": 32,
+            "head_depth": 2,
+            "conditions": {"noise_level": {"size": 6}, "action": {"size": 3, "kind": "vector", "drop": 0.1}},
+        }
+        model = MagiTransformer(**settings | changes).eval()
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.15)
+        # A head of zero output, as at the start of training, would hide differences; a wild one would amplify them.
+        nn.init.normal_(model.diffusion_head.net.token_out.weight, std=0.02)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def model(make_model: Callable[..., MagiTransformer]) -> MagiTransformer:
+    return make_model()
+
+
+@pytest.fixture
+def clip() -> Clip:
+    """Two clips of five frames with actions."""
+    return Clip(
+        tokens_BTND=torch.randn(2, FRAMES, TOKENS, 12),
+        interval_B=torch.tensor([1, 7]),
+        conditions={"action": torch.rand(2, FRAMES, 3)},
+    )
+
+
+@pytest.fixture(scope="session")
+def ucf101() -> Path:
+    """Folder of real UCF-101 clips, named by MAGI_UCF101."""
+    folder = os.environ.get("MAGI_UCF101")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("MAGI_UCF101 names no folder with UCF-101 clips")
+    return Path(folder)

@@ -1,0 +1,147 @@
+"""The diffusion heads against diffusers' scheduler, closed forms, and a distribution they must learn."""
+
+import math
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from magi_video.errors import MagiError
+from magi_video.models import EpsilonHead, FlowHead
+from magi_video.models.diffusion import (
+    GaussianChain,
+    cosine_alphas_cumprod,
+    discretized_nll,
+    normal_kl,
+    respaced_timesteps,
+)
+from magi_video.sampling import SampleNoise
+
+
+def diffusers_scheduler() -> DDPMScheduler:
+    return DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="learned_range", clip_sample=False)
+
+
+def test_schedule_is_diffusers_cosine() -> None:
+    ours = torch.from_numpy(cosine_alphas_cumprod()).float()
+    assert torch.allclose(ours, diffusers_scheduler().alphas_cumprod, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_steps", [1000, 100, 25, 7, 2])
+def test_ancestral_step_is_diffusers_step(num_steps: int) -> None:
+    timesteps = respaced_timesteps(num_steps)
+    assert timesteps[0] == 0 and timesteps[-1] == 999 and len(set(timesteps)) == num_steps
+    scheduler = diffusers_scheduler()
+    scheduler.set_timesteps(timesteps=timesteps[::-1])
+    chain = GaussianChain(timesteps)
+    x, eps, fraction = torch.randn(3, 4, 8).unbind(0)
+    for step in {num_steps - 1, num_steps // 2, 1} - {0}:
+        expected_noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
+        stepped = scheduler.step(
+            torch.cat([eps, fraction], dim=1), timesteps[step], x, generator=torch.Generator().manual_seed(9)
+        ).prev_sample
+        mean = chain.posterior_mean(x, chain.predict_x0(x, eps, step), step)
+        ours = mean + torch.exp(0.5 * chain.log_variance(fraction, step)) * expected_noise
+        assert torch.allclose(ours, stepped, rtol=2e-4, atol=2e-4 * stepped.abs().max())
+
+
+def test_kl_closed_form() -> None:
+    zero = torch.zeros(1)
+    assert normal_kl(zero, zero, zero, zero).item() == 0
+    first = torch.distributions.Normal(0.3, math.exp(0.25))
+    second = torch.distributions.Normal(-0.2, math.exp(-0.4))
+    ours = normal_kl(torch.tensor(0.3), torch.tensor(0.5), torch.tensor(-0.2), torch.tensor(-0.8))
+    assert ours.item() == pytest.approx(torch.distributions.kl_divergence(first, second).item(), rel=1e-5)
+
+
+def test_discretized_nll_integrates_to_one() -> None:
+    bins = torch.linspace(-1, 1, 256)
+    mean, log_variance = torch.tensor(0.2), torch.tensor(-2.0)
+    probability = torch.exp(-discretized_nll(bins, mean, log_variance)).sum()
+    assert probability.item() == pytest.approx(1, abs=2e-3)
+
+
+def test_variance_lies_between_its_bounds() -> None:
+    chain = GaussianChain(respaced_timesteps(100))
+    step = torch.arange(1, 100)
+    low, high = chain.log_variance(-torch.ones(99), step), chain.log_variance(torch.ones(99), step)
+    assert torch.allclose(low, chain.log_variance_min[1:]) and torch.allclose(high, chain.log_variance_max[1:])
+    assert (low <= high + 1e-6).all()
+
+
+def test_untrained_epsilon_head_has_unit_mse_and_the_bound_trains_variance_alone() -> None:
+    head = EpsilonHead(token_dim=8, condition_dim=16, width=32, depth=2)
+    head.net.reset_parameters()
+    target, z = torch.randn(4000, 8), torch.randn(4000, 16)
+    losses = head.loss(target, z, generator=torch.Generator().manual_seed(0))
+    assert losses.shape == (4000,) and losses.isfinite().all()
+    # Zero output: ε̂ = 0, so the MSE part is 1 on average; the bound adds something positive.
+    assert 0.95 < losses.mean() < 3
+    # With the mean frozen, the ε half of the output learns from the MSE alone: its gradient is 2(ε̂ − ε)/D/M.
+    captured: list[Tensor] = []
+    head.net.register_forward_hook(lambda _module, _inputs, out: (out.retain_grad(), captured.append(out))[0])
+    head.loss(target, z, generator=torch.Generator().manual_seed(0)).mean().backward()
+    generator = torch.Generator().manual_seed(0)
+    torch.randint(1000, (4000,), generator=generator)
+    eps = torch.randn(4000, 8, generator=generator)
+    assert captured[0].grad is not None
+    assert torch.allclose(captured[0].grad[:, :8], 2 * (0 - eps) / 8 / 4000, atol=1e-9)
+
+
+def test_repeats_draw_independently() -> None:
+    head = EpsilonHead(8, 16, 32, 2)
+    losses = head.loss(torch.randn(3, 8), torch.randn(3, 16), repeats=4, generator=torch.Generator().manual_seed(0))
+    assert losses.shape == (12,) and len(set(losses.tolist())) == 12
+
+
+def train_head(head: EpsilonHead | FlowHead, steps: int = 600) -> None:
+    """Teach a head the distribution x ~ N(±2 by the condition's sign, 0.3²)."""
+    head.net.reset_parameters()
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        sign = torch.randint(2, (512, 1), generator=generator) * 2.0 - 1
+        target = 2 * sign + 0.3 * torch.randn(512, 2, generator=generator)
+        loss = head.loss(target, sign.expand(-1, 4), generator=generator).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [EpsilonHead, FlowHead])
+def test_heads_learn_a_conditional_distribution_and_sample_it_in_any_number_of_steps(
+    kind: type[EpsilonHead] | type[FlowHead],
+) -> None:
+    head = kind(token_dim=2, condition_dim=4, width=64, depth=2)
+    train_head(head)
+    z = torch.ones(1, 2000, 4)
+    z[:, 1000:] = -1
+    for sampler in head.samplers:
+        for num_steps in (20, 50):
+            noise = SampleNoise.from_seeds([0])
+            with torch.no_grad():
+                made = head.sample(z, noise, num_steps, sampler=sampler)[0]
+            for part, mean in ((made[:1000], 2.0), (made[1000:], -2.0)):
+                assert part.mean().item() == pytest.approx(mean, abs=0.2), (sampler, num_steps)
+                assert 0.15 < part.std(dim=0).mean() < 0.55, (sampler, num_steps)
+
+
+def test_temperature_zero_is_deterministic_and_narrower() -> None:
+    head = EpsilonHead(2, 4, 64, 2)
+    train_head(head, steps=200)
+    z = torch.ones(1, 500, 4)
+    with torch.no_grad():
+        cold, warm = (head.sample(z, SampleNoise.from_seeds([0]), 50, temperature=t) for t in (0.5, 1.0))
+    assert cold.std() < warm.std()
+
+
+@pytest.mark.parametrize(("head", "sampler", "steps"), [
+    (EpsilonHead, "euler", 10), (FlowHead, "ddim", 10), (EpsilonHead, None, 0), (EpsilonHead, "ddim", 1001),
+    (FlowHead, "midpoint", 3), (FlowHead, None, 0),
+])  # fmt: skip
+def test_wrong_samplers_and_steps_are_refused(
+    head: type[EpsilonHead] | type[FlowHead], sampler: str | None, steps: int
+) -> None:
+    with pytest.raises(MagiError):
+        head(2, 4, 8, 1).sample(torch.zeros(1, 1, 4), SampleNoise.from_seeds([0]), steps, sampler=sampler)

@@ -1,0 +1,126 @@
+"""Shapes, sizes, conditions, precision, saving."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from magi_video.errors import MagiError
+from magi_video.forcing import Clip, CompleteTeacherForcing
+from magi_video.models import FrameSequence, MagiTransformer, causal_mask
+from magi_video.models.attention import attention
+from magi_video.models.embeddings import rotary_angles, rotate, sinusoidal_1d
+
+
+def sequence(batch: int = 2, frames: int = 5, hidden: bool = False) -> FrameSequence:
+    generator = torch.Generator().manual_seed(0)
+    return FrameSequence(
+        tokens_BSND=torch.randn(batch, frames, 16, 12, generator=generator),
+        hidden_BSN=torch.full((batch, frames, 16), hidden),
+        kind_S=torch.ones(frames, dtype=torch.long),
+        position_S=torch.arange(frames),
+        interval_B=torch.ones(batch, dtype=torch.long),
+        mask_SS=causal_mask(frames),
+    )
+
+
+def test_paper_size() -> None:
+    """20 blocks of width 1280 and the 3 × 1024 head: 0.81 G parameters (the paper: "approximately 850 million")."""
+    with torch.device("meta"):
+        model = MagiTransformer()
+    total = sum(p.numel() for p in model.parameters())
+    assert total == 808_671_264
+    assert 40 * 12 * 1280**2 < total
+    assert sum(p.numel() for p in model.diffusion_head.parameters()) == 20_524_064
+
+
+def test_patches_round_trip_and_keep_places(model: MagiTransformer) -> None:
+    latents = torch.randn(2, 3, 3, 8, 8)
+    tokens = model.patchify(latents)
+    assert tokens.shape == (2, 3, 16, 12)
+    assert torch.equal(model.unpatchify(tokens), latents)
+    assert torch.equal(tokens[0, 0, 5].view(3, 2, 2), latents[0, 0, :, 2:4, 2:4]), "token 5 of a 4-wide grid: row 1, column 1"
+
+
+def test_noise_level_interval_and_action_are_felt(model: MagiTransformer) -> None:
+    base = sequence()
+    before = model(base)
+    for name, value in (("noise_level", torch.full((2, 5), 3)), ("action", torch.ones(2, 5, 3))):
+        changed = sequence()
+        changed.conditions = {name: value}
+        assert not torch.allclose(model(changed), before, atol=1e-3), name
+    changed = sequence()
+    changed.interval_B = torch.tensor([1, 9])
+    after = model(changed)
+    assert torch.equal(after[0], before[0]) and not torch.allclose(after[1], before[1], atol=1e-3)
+
+
+def test_conditions_of_one_frame_reach_that_frame_and_later_ones_only(model: MagiTransformer) -> None:
+    changed = sequence()
+    action = torch.full((2, 5, 3), torch.nan)
+    action[:, 2] = 1.0
+    changed.conditions = {"action": action}
+    difference = (model(changed) - model(sequence())).abs().amax((0, 2, 3))
+    assert (difference > 1e-4).tolist() == [False, False, True, True, True]
+
+
+def test_everything_hidden_is_finite(model: MagiTransformer) -> None:
+    assert model(sequence(hidden=True)).isfinite().all()
+
+
+def test_rotary_attention_depends_on_distance_alone() -> None:
+    q, k = torch.randn(2, 1, 8).unbind(0)
+
+    def score(at: float, other: float) -> float:
+        turned_q = rotate(q, *rotary_angles(torch.tensor([at], dtype=torch.float64), 8))
+        turned_k = rotate(k, *rotary_angles(torch.tensor([other], dtype=torch.float64), 8))
+        return (turned_q * turned_k).sum().item()
+
+    assert score(3, 1) == pytest.approx(score(1_000_003, 1_000_001), abs=1e-4), "an endless stream keeps its phase"
+    assert score(3, 1) != pytest.approx(score(4, 1), abs=1e-3)
+
+
+def test_interpolated_positions_lie_between_their_neighbours() -> None:
+    embedding = sinusoidal_1d(torch.tensor([1.0, 1.5, 2.0]), 32)
+    # The slow sinusoids are nearly linear between integers.
+    assert torch.allclose(embedding[1, 20:], (embedding[0, 20:] + embedding[2, 20:]) / 2, atol=1e-2)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_plain_attention_equals_the_fused_kernel(masked: bool) -> None:
+    q, k, v = torch.randn(3, 2, 4, 6, 8).unbind(0)
+    mask = causal_mask(6) if masked else None
+    fused = attention(q, k, v, mask)
+    plain = attention(q.clone().requires_grad_(), k, v, mask)
+    assert torch.allclose(fused, plain, atol=1e-5)
+
+
+def test_bf16_autocast_keeps_the_head_in_float32(model: MagiTransformer, clip: Clip) -> None:
+    kinds = []
+    model.diffusion_head.net.register_forward_hook(lambda _m, inputs, out: kinds.extend([inputs[2].dtype, out.dtype]))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = CompleteTeacherForcing().loss(model, clip, torch.Generator().manual_seed(0))
+    assert kinds == [torch.float32, torch.float32] and loss.dtype == torch.float32
+    exact = CompleteTeacherForcing().loss(model, clip, torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(exact.item(), rel=0.03)
+
+
+@pytest.mark.parametrize("head", ["epsilon", "flow"])
+def test_saved_and_loaded_gives_the_same(
+    make_model: Callable[..., MagiTransformer], tmp_path: Path, head: str
+) -> None:
+    model = make_model(head=head)
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    loaded = MagiTransformer.from_pretrained(tmp_path).eval()
+    assert torch.equal(model(sequence()), loaded(sequence()))
+    assert list(loaded.condition_tokens.specs) == list(model.condition_tokens.specs)
+
+
+@pytest.mark.parametrize("change", [
+    {"patch_size": 3}, {"heads": 3}, {"head": "gan"}, {"temporal_position": "alibi"}, {"max_interval": 26},
+])  # fmt: skip
+def test_impossible_settings_are_refused(make_model: Callable[..., MagiTransformer], change: dict[str, object]) -> None:
+    with pytest.raises(MagiError):
+        make_model(**change)
