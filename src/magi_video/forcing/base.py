@@ -1,0 +1,89 @@
+"""What a teacher-forcing paradigm is: how a clip becomes a training sequence, and what the cache holds at inference.
+
+The trainer calls `loss`, the rollout reads `cached_kind`; neither knows which paradigm it serves.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from magi_video.forcing.masking import MaskRatio
+from magi_video.forcing.noise import NoiseInjection
+from magi_video.models import MagiTransformer
+from magi_video.models.sequence import FrameSequence
+
+
+@dataclass
+class Clip:
+    """T complete frames of each of B clips.
+
+    Attributes:
+        tokens_BTND: clean tokens, zero mean and unit variance per latent channel.
+        interval_B: interval between frames, 1…25.
+        conditions: name → `[B, T]` or `[B, T, size]`; all but the noise level, which the paradigm sets.
+    """
+
+    tokens_BTND: Tensor
+    interval_B: Tensor
+    conditions: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class TrainingSequence:
+    """What the transformer reads for a clip, and where its loss lies.
+
+    Attributes:
+        sequence: S frames.
+        predicted: the T frames of the sequence that stand for the clip's frames 1…T.
+    """
+
+    sequence: FrameSequence
+    predicted: slice
+
+
+class Forcing(ABC):
+    """One paradigm.
+
+    Args:
+        mask_ratio: how many tokens of a frame are hidden.
+        noise: what is done to the frames that are observed.
+        diffusion_batch_mul: independent diffusion draws for each hidden token.
+    """
+
+    name: ClassVar[str]
+    cached_kind: ClassVar[int]
+    """Kind of frame as which a finished frame enters the cache: the one that training let later frames see."""
+
+    def __init__(
+        self, mask_ratio: MaskRatio | None = None, noise: NoiseInjection | None = None, diffusion_batch_mul: int = 4
+    ) -> None:
+        self.mask_ratio = mask_ratio or MaskRatio()
+        self.noise = noise or NoiseInjection()
+        self.diffusion_batch_mul = diffusion_batch_mul
+
+    @abstractmethod
+    def build(self, clip: Clip, hidden_BTN: Tensor, generator: torch.Generator | None) -> TrainingSequence:
+        """The sequence for a clip whose masked frames hide `hidden_BTN`; `generator` draws the noise."""
+
+    def loss(self, model: MagiTransformer, clip: Clip, generator: torch.Generator | None = None) -> Tensor:
+        """Mean head loss over the hidden tokens of all frames, a float32 scalar.
+
+        Args:
+            model: the transformer, possibly wrapped for distributed training; runs under the caller's autocast.
+            clip: what to learn from.
+            generator: source of every draw (ratios, orders, noise, dropped conditions), on the clip's device.
+        """
+        core: MagiTransformer = getattr(model, "module", model)
+        hidden_BTN = self.mask_ratio.draw(*clip.tokens_BTND.shape[:3], generator, clip.tokens_BTND.device)
+        clip = Clip(clip.tokens_BTND, clip.interval_B, core.condition_tokens.drop(clip.conditions, generator))
+        training = self.build(clip, hidden_BTN, generator)
+        z_BTNW = model(training.sequence)[:, training.predicted]
+        # The target is the clip itself, never what masking or noise made of it; the head is float32 throughout.
+        with torch.autocast(clip.tokens_BTND.device.type, enabled=False):
+            losses = core.diffusion_head.loss(
+                clip.tokens_BTND[hidden_BTN].float(), z_BTNW[hidden_BTN].float(), self.diffusion_batch_mul, generator
+            )
+        return losses.mean()
