@@ -1,0 +1,41 @@
+"""Actions for a rollout, written by hand: "MOVE_FORWARD*30 MOVE_FORWARD+TURN_LEFT*12 NONE*5"."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from magi_video.errors import MagiError
+
+MAX_REPEATS = 100_000
+WORD = re.compile(r"(?P<names>[^*\s]+)(?:\*(?P<repeats>\d{1,6}))?")
+
+
+def parse_actions(script: str, names: Sequence[str], num_frames: int) -> np.ndarray:
+    """The action that leads to each frame, float32 `[num_frames, A]`; row 0 is of no use and zero.
+
+    Args:
+        script: words NAME, NAME+NAME (held together) or NONE, each optionally `*` how many frames; it starts over at
+            its end.
+        names: the model's action columns.
+        num_frames: rows wanted.
+
+    Raises:
+        MagiError: an empty script, an unknown name, or something that is no such word.
+    """
+    rows: list[np.ndarray] = []
+    for word in script.split():
+        match = WORD.fullmatch(word)
+        if match is None:
+            raise MagiError(f"actions: {word!r} is not of the form NAME, NAME+NAME or NAME*FRAMES")
+        row = np.zeros(len(names), np.float32)
+        for name in match["names"].split("+"):
+            if name == "NONE":
+                continue
+            if name not in names:
+                raise MagiError(f"unknown action {name!r}: this model has {', '.join(names) or 'none'}, and NONE")
+            row[list(names).index(name)] = 1
+        rows += [row] * min(int(match["repeats"] or 1), MAX_REPEATS)
+    if not rows:
+        raise MagiError("actions: nothing is done; expected words such as MOVE_FORWARD*30")
+    return np.stack([np.zeros_like(rows[0]), *(rows[index % len(rows)] for index in range(num_frames - 1))])

@@ -1,0 +1,203 @@
+"""A rollout: frames one after another, each by masked diffusion over the past (paper, section 4 and appendix A.4).
+
+    rollout = Rollout(model, cached_kind, noise, settings, interval_B, total_frames)
+    rollout.observe(given_tokens)      # any number of given frames, or none
+    tokens = rollout.predict()         # the next frame; K passes over the cache
+    ...
+
+A finished frame enters the past by one more pass, as an observation at noise level 0; that pass runs when the next
+frame is begun, so the last frame never pays for it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magi_video.errors import MagiError
+from magi_video.models import MagiTransformer
+from magi_video.models.conditions import NOISE_LEVEL, unknown
+from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
+from magi_video.sampling.noise import SampleNoise
+from magi_video.sampling.schedule import unmasking_schedule
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a frame is made.
+
+    Attributes:
+        num_mask_steps: K, steps in which a frame's tokens appear; 64 in the paper.
+        num_denoise_steps: S, steps of the diffusion head for each token; 100 in the paper.
+        sampler: one of the head's samplers; None for its default.
+        temperature: of the head's noise; 1 samples the model's distribution.
+    """
+
+    num_mask_steps: int = 64
+    num_denoise_steps: int = 100
+    sampler: str | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_mask_steps", "num_denoise_steps"):
+            if getattr(self, name) < 1:
+                raise MagiError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.temperature <= 10:
+            raise MagiError(f"temperature must lie in 0…10, got {self.temperature}")
+
+
+class Rollout:
+    """The state of one batch of videos in the making.
+
+    Args:
+        model: the transformer with its head, in eval mode.
+        cached_kind: the kind of frame as which finished frames enter the past (the paradigm's `cached_kind`).
+        noise: one generator a sample; its number is the batch size B.
+        settings: steps and sampler.
+        interval_B: interval of every sample, 1…`max_interval` of the model.
+        total_frames: frames that the rollout may reach, given ones included; None for an unbounded one ("rope").
+        use_cache: False recomputes the whole past in every pass: the same frames, for comparison and tests.
+    """
+
+    def __init__(
+        self,
+        model: MagiTransformer,
+        cached_kind: int,
+        noise: SampleNoise,
+        settings: SamplingSettings,
+        interval_B: Tensor,
+        total_frames: int | None,
+        *,
+        use_cache: bool = True,
+    ) -> None:
+        largest = model.config.max_interval
+        if interval_B.min() < 1 or interval_B.max() > largest:
+            raise MagiError(f"interval must lie in 1…{largest} for this model, got {interval_B.tolist()}")
+        self.model = model
+        self.cached_kind = cached_kind
+        self.noise = noise
+        self.settings = settings
+        self.interval_B = interval_B.to(noise.device)
+        self.batch = len(noise.generators)
+        self.total_frames = total_frames
+        self.past = CachedPast(model, self.batch, total_frames) if use_cache else RecomputedPast(model, total_frames)
+        self.schedule = unmasking_schedule(model.num_tokens, settings.num_mask_steps)
+        self._positions = None if total_frames is None else model.frame_positions(total_frames)
+        self.begun = 0  # frames observed or predicted
+        self._pending: FrameSequence | None = None  # the finished frame that has yet to enter the past
+
+    @torch.no_grad()
+    def observe(self, tokens_BND: Tensor, conditions: dict[str, Tensor] | None = None) -> None:
+        """Append a given, complete frame.
+
+        Args:
+            tokens_BND: its clean tokens.
+            conditions: name → `[B]` or `[B, size]` of this frame (its action: the one that led to it).
+        """
+        nothing_hidden = torch.zeros(tokens_BND.shape[:2], dtype=torch.bool, device=tokens_BND.device)
+        self._settle_pending()
+        self._pending = self._frame(tokens_BND, nothing_hidden, self.cached_kind, conditions)
+        self.begun += 1
+
+    @torch.no_grad()
+    def predict(self, conditions: dict[str, Tensor] | None = None) -> Tensor:
+        """Generate the next frame, tokens `[B, N, D]` float32; arguments as in `observe`."""
+        model, noise = self.model, self.noise
+        self._settle_pending()
+        tokens_BND = torch.zeros(self.batch, model.num_tokens, model.token_dim, device=noise.device)
+        hidden_BN = torch.ones(self.batch, model.num_tokens, dtype=torch.bool, device=noise.device)
+        frame = self._frame(tokens_BND, hidden_BN, MASKED, conditions)
+        order_BN = noise.permutation(model.num_tokens)
+        done = 0
+        for count in self.schedule:
+            places_Bn = order_BN[:, done : done + count]
+            z_BNW = self.past.read(frame)
+            z_BnW = z_BNW.gather(1, places_Bn[..., None].expand(-1, -1, z_BNW.shape[-1]))
+            predicted_BnD = model.diffusion_head.sample(
+                z_BnW.float(),
+                noise,
+                self.settings.num_denoise_steps,
+                sampler=self.settings.sampler,
+                temperature=self.settings.temperature,
+            )
+            tokens_BND.scatter_(1, places_Bn[..., None].expand_as(predicted_BnD), predicted_BnD)
+            hidden_BN.scatter_(1, places_Bn, False)
+            done += count
+        self._pending = self._frame(tokens_BND, hidden_BN, self.cached_kind, conditions)
+        self.begun += 1
+        return tokens_BND
+
+    def _settle_pending(self) -> None:
+        if self.total_frames is not None and self.begun >= self.total_frames:
+            raise MagiError(
+                f"the rollout was planned for {self.total_frames} frames and cannot go past them: "
+                "ask for more frames at its start"
+            )
+        if self._pending is not None:
+            self.past.append(self._pending)
+            self._pending = None
+
+    def _frame(
+        self, tokens_BND: Tensor, hidden_BN: Tensor, kind: int, conditions: dict[str, Tensor] | None
+    ) -> FrameSequence:
+        """The next frame as a sequence of one; it shares `tokens_BND` and `hidden_BN`, which mask steps fill in."""
+        device = tokens_BND.device
+        position = float(self.begun if self._positions is None else self._positions[self.begun])
+        specs = self.model.condition_tokens.specs
+        values = {name: unknown(spec, self.batch, 1, device) for name, spec in specs.items()}
+        values |= {name: value.to(device)[:, None] for name, value in (conditions or {}).items()}
+        values[NOISE_LEVEL] = torch.zeros(self.batch, 1, dtype=torch.long, device=device)
+        return FrameSequence(
+            tokens_BSND=tokens_BND[:, None],
+            hidden_BSN=hidden_BN[:, None],
+            kind_S=torch.tensor([kind], device=device),
+            position_S=torch.tensor([position], dtype=torch.float64, device=device),
+            interval_B=self.interval_B,
+            conditions=values,
+        )
+
+
+class CachedPast:
+    """The past as keys and values."""
+
+    def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None) -> None:
+        self.model = model
+        self.cache = model.make_cache(batch, total_frames)
+
+    def read(self, frame: FrameSequence) -> Tensor:
+        """z `[B, N, W]` of a frame that follows the past."""
+        return self.model(frame, self.cache)[:, 0]
+
+    def append(self, frame: FrameSequence) -> None:
+        """Make a finished frame part of the past."""
+        self.model(frame, self.cache)
+        self.cache.advance()
+
+
+class RecomputedPast:
+    """The past as frames, read again in every pass: the slow reference of `CachedPast`."""
+
+    def __init__(self, model: MagiTransformer, total_frames: int | None) -> None:
+        self.model = model
+        self.window = model.config.num_frames if model.config.temporal_position == "rope" else None
+        self.frames: list[FrameSequence] = []
+
+    def read(self, frame: FrameSequence) -> Tensor:
+        """See `CachedPast.read`."""
+        every = [*self.frames, frame]
+        sequence = FrameSequence(
+            tokens_BSND=torch.cat([one.tokens_BSND for one in every], dim=1),
+            hidden_BSN=torch.cat([one.hidden_BSN for one in every], dim=1),
+            kind_S=torch.cat([one.kind_S for one in every]),
+            position_S=torch.cat([one.position_S for one in every]),
+            interval_B=frame.interval_B,
+            conditions={
+                name: torch.cat([one.conditions[name] for one in every], dim=1) for name in frame.conditions
+            },
+            mask_SS=causal_mask(len(every), self.window, frame.hidden_BSN.device),
+        )
+        return self.model(sequence)[:, -1]
+
+    def append(self, frame: FrameSequence) -> None:
+        """See `CachedPast.append`."""
+        self.frames.append(frame)

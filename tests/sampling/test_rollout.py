@@ -1,0 +1,113 @@
+"""Rollouts: cached equals uncached, batches do not matter, limits are told."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from magi_video.errors import MagiError
+from magi_video.models import MASKED, OBSERVATION, MagiTransformer
+from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+
+SETTINGS = SamplingSettings(num_mask_steps=3, num_denoise_steps=4)
+
+
+def roll(
+    model: MagiTransformer,
+    seeds: list[int],
+    frames: int,
+    given: torch.Tensor | None = None,
+    actions: torch.Tensor | None = None,
+    kind: int = OBSERVATION,
+    use_cache: bool = True,
+    total: int | None = None,
+    settings: SamplingSettings = SETTINGS,
+) -> torch.Tensor:
+    interval = torch.full((len(seeds),), 2)
+    noise = SampleNoise.from_seeds(seeds)
+    rollout = Rollout(model, kind, noise, settings, interval, total or frames, use_cache=use_cache)
+    made = []
+    for t in range(frames):
+        conditions = {} if actions is None or t == 0 else {"action": actions[:, t]}
+        if given is not None and t < given.shape[1]:
+            rollout.observe(given[:, t], conditions)
+        else:
+            made.append(rollout.predict(conditions))
+    return torch.stack(made, dim=1)
+
+
+@pytest.mark.parametrize("given", [0, 1, 3])
+@pytest.mark.parametrize("kind", [OBSERVATION, MASKED])
+@pytest.mark.parametrize("temporal_position", ["interpolate", "rope"])
+def test_cached_and_uncached_give_the_same_frames(
+    make_model: Callable[..., MagiTransformer], temporal_position: str, kind: int, given: int
+) -> None:
+    model = make_model(temporal_position=temporal_position)
+    frames = 8  # past the 5 trained ones: positions interpolate, or the window slides
+    begin = torch.randn(2, given, 16, 12) if given else None
+    actions = torch.rand(2, frames, 3)
+    cached = roll(model, [1, 2], frames, begin, actions, kind)
+    uncached = roll(model, [1, 2], frames, begin, actions, kind, use_cache=False)
+    assert cached.std() > 0.1
+    assert torch.allclose(cached, uncached, atol=1e-4, rtol=1e-4)
+
+
+def test_a_sample_depends_on_its_own_seed_alone(model: MagiTransformer) -> None:
+    begin = torch.randn(1, 1, 16, 12)
+    four = roll(model, [5, 6, 7, 8], 4, begin.expand(4, -1, -1, -1))
+    one = roll(model, [7], 4, begin)
+    assert torch.allclose(four[2], one[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(four[2], four[1], atol=1e-2)
+
+
+def test_orders_differ_between_samples() -> None:
+    order = SampleNoise.from_seeds([1, 2]).permutation(16)
+    assert not torch.equal(order[0], order[1])
+    assert torch.equal(order.sort(-1).values, torch.arange(16).expand(2, -1))
+
+
+def test_actions_and_interval_change_what_follows_not_what_was(model: MagiTransformer) -> None:
+    begin = torch.randn(1, 1, 16, 12)
+    actions = torch.zeros(1, 5, 3)
+    other = actions.clone()
+    other[:, 3] = 4.0
+    one, two = roll(model, [1], 5, begin, actions), roll(model, [1], 5, begin, other)
+    assert torch.equal(one[:, :2], two[:, :2]) and not torch.allclose(one[:, 2:], two[:, 2:], atol=1e-3)
+
+
+def test_going_past_the_planned_length_is_an_error_that_says_so(model: MagiTransformer) -> None:
+    rollout = Rollout(model, OBSERVATION, SampleNoise.from_seeds([0]), SETTINGS, torch.tensor([1]), 3)
+    for _ in range(3):
+        rollout.predict()
+    with pytest.raises(MagiError, match="planned for 3 frames"):
+        rollout.predict()
+
+
+def test_unbounded_rollouts_need_relative_positions(
+    model: MagiTransformer, make_model: Callable[..., MagiTransformer]
+) -> None:
+    noise = SampleNoise.from_seeds([0])
+    with pytest.raises(MagiError, match="rope"):
+        Rollout(model, OBSERVATION, noise, SETTINGS, torch.tensor([1]), None)
+    rollout = Rollout(make_model(temporal_position="rope"), OBSERVATION, noise, SETTINGS, torch.tensor([1]), None)
+    frames = [rollout.predict() for _ in range(12)]
+    assert all(frame.isfinite().all() for frame in frames)
+    assert rollout.past.cache.keys.shape[4] == 5, "memory stays that of the window"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("interval", [0, -1, 26])
+def test_interval_out_of_range_is_refused(model: MagiTransformer, interval: int) -> None:
+    with pytest.raises(MagiError, match="1…25"):
+        Rollout(model, OBSERVATION, SampleNoise.from_seeds([0]), SETTINGS, torch.tensor([interval]), 3)
+
+
+def test_positions_are_interpolated_beyond_the_trained_length(model: MagiTransformer) -> None:
+    assert model.frame_positions(3).tolist() == [0, 1, 2]
+    positions = model.frame_positions(9)
+    assert positions[0] == 0 and positions[-1] == 4 and torch.allclose(positions.diff(), torch.tensor(0.5).double())
+
+
+def test_memory_of_the_cache_is_that_of_its_frames(model: MagiTransformer) -> None:
+    cache = model.make_cache(batch=2, capacity=7)
+    # layers × batch × (16 tokens + 2 conditions) × frames × width, keys and values, 4 bytes
+    assert cache.nbytes == 2 * (2 * 2 * 18 * 7 * 32) * 4
