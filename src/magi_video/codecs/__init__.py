@@ -1,0 +1,40 @@
+"""Codecs: how frames become the latents a model works on.
+
+`PixelCodec` (no compression) and `ImageVAECodec` (any diffusers 2D VAE); `codecs.training.train_image_vae` trains the
+project's own small VAE, `codecs.statistics.measure_statistics` measures the normalisation of any.
+
+How to add a codec
+------------------
+1. Subclass `Codec` in a file of its own. Set `latent_channels`, `spatial_factor`, `temporal_factor`; give `__init__`
+   (decorated with diffusers' `register_to_config`) the arguments `latents_mean` and `latents_std` and end it with
+   `self.set_statistics(...)`; write `encode_raw` and `decode_raw`. Normalisation, checks, saving, loading and the
+   fingerprint are inherited. With `temporal_factor` > 1 write `decode_stream` too, with a causal cache.
+2. Add the class to `CODECS` in `registry.py`: `load_codec` builds nothing that is not listed there.
+3. Test that it saves and loads, that `decode_stream` equals `decode`, and that wrong input gives a `MagiError`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from magi_video.codecs.base import Codec
+    from magi_video.codecs.image_vae import ImageVAECodec
+    from magi_video.codecs.pixels import PixelCodec
+    from magi_video.codecs.registry import CODECS, load_codec
+
+__all__ = ["CODECS", "Codec", "ImageVAECodec", "PixelCodec", "load_codec"]
+
+# Loaded on first use: `codecs.config` must be readable (for presets, for --help) without importing torch.
+_HOMES = {
+    "CODECS": "registry",
+    "Codec": "base",
+    "ImageVAECodec": "image_vae",
+    "PixelCodec": "pixels",
+    "load_codec": "registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

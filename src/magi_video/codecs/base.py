@@ -1,0 +1,161 @@
+"""What every codec is: pixels to normalised latents and back, with its own statistics, loadable from one folder.
+
+A codec is a diffusers model: `save_pretrained` writes `config.json` (architecture and latent statistics) and, where
+there are weights, one safetensors file; `from_pretrained` reads them back. Callers see only this interface, and it
+speaks of time compression throughout, so a causal video VAE drops in where an image VAE was: ask `num_latent_frames`
+and `latent_size`, never assume them.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
+
+from magi_video.errors import MagiError
+
+
+class Codec(ModelMixin, ConfigMixin):
+    """Base of all codecs. A subclass sets the three numbers below and writes `encode_raw` and `decode_raw`.
+
+    Its `__init__` takes `latents_mean` and `latents_std` among its registered config arguments and ends with
+    `self.set_statistics(mean, std)`, so that the statistics travel in `config.json`.
+    """
+
+    config_name = "config.json"  # type: ignore[assignment]  # diffusers types its own default, None
+
+    latent_channels: int
+    """Channels C of a latent frame."""
+    spatial_factor: int
+    """Pixels per latent position, along height and along width."""
+    temporal_factor: int
+    """Pixel frames per latent frame; the first frame always stands alone (causal), 1 = frame by frame."""
+
+    # Statistics as float32 tensors [C, 1, 1]; buffers, so that they follow the codec to its device.
+    _latents_mean: torch.Tensor
+    _latents_std: torch.Tensor
+
+    # --- shapes ---------------------------------------------------------------------------------------------------
+
+    def num_latent_frames(self, num_frames: int) -> int:
+        """Latent frames of `num_frames` pixel frames: 1 + (num_frames − 1) / temporal_factor, which must be whole."""
+        if num_frames < 1 or (num_frames - 1) % self.temporal_factor:
+            expected = f"1 + a multiple of {self.temporal_factor}" if self.temporal_factor > 1 else "at least 1"
+            raise MagiError(f"{type(self).__name__} cannot encode {num_frames} frames; expected {expected}")
+        return 1 + (num_frames - 1) // self.temporal_factor
+
+    def num_pixel_frames(self, num_latent_frames: int) -> int:
+        """Pixel frames that `num_latent_frames` latent frames decode to."""
+        if num_latent_frames < 1:
+            raise MagiError(f"cannot decode {num_latent_frames} latent frames; expected at least 1")
+        return 1 + (num_latent_frames - 1) * self.temporal_factor
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the latent of a `height` × `width` picture; `MagiError` if they do not divide."""
+        factor = self.spatial_factor
+        if height < 1 or width < 1 or height % factor or width % factor:
+            raise MagiError(
+                f"{type(self).__name__} cannot encode {height}x{width} pixels; expected sides that {factor} divides"
+            )
+        return height // factor, width // factor
+
+    # --- coding ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Encode pixels, float in [-1, 1], to float32 latents of zero mean and unit deviation per channel.
+
+        Shapes: [B, T, 3, H, W] → [B, num_latent_frames(T), latent_channels, *latent_size(H, W)]. Deterministic: a
+        variational codec gives the mode of its posterior. The codec's own precision holds, autocast or not: the same
+        picture must not get other latents because of where it was encoded.
+        """
+        if video_BTCHW.ndim != 5 or video_BTCHW.shape[2] != 3 or not video_BTCHW.is_floating_point():
+            raise MagiError(
+                f"a codec encodes float video of shape [batch, frames, 3, height, width] in [-1, 1]; "
+                f"got {str(video_BTCHW.dtype).removeprefix('torch.')} {list(video_BTCHW.shape)}"
+            )
+        self.num_latent_frames(video_BTCHW.shape[1])
+        self.latent_size(*video_BTCHW.shape[3:])
+        with torch.autocast(video_BTCHW.device.type, enabled=False):
+            latents_BTCHW = self.encode_raw(video_BTCHW).float()
+        return (latents_BTCHW - self._latents_mean) / self._latents_std
+
+    @torch.no_grad()
+    def decode(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Decode normalised latents [B, t, C, h, w] to float32 pixels [B, num_pixel_frames(t), 3, H, W] in [-1, 1]."""
+        if latents_BTCHW.ndim != 5 or latents_BTCHW.shape[2] != self.latent_channels:
+            raise MagiError(
+                f"{type(self).__name__} decodes latents [batch, frames, {self.latent_channels}, height, width]; "
+                f"got {list(latents_BTCHW.shape)}"
+            )
+        self.num_pixel_frames(latents_BTCHW.shape[1])
+        raw_BTCHW = latents_BTCHW.float() * self._latents_std + self._latents_mean
+        with torch.autocast(latents_BTCHW.device.type, enabled=False):
+            return self.decode_raw(raw_BTCHW).float().clamp(-1, 1)
+
+    def decode_stream(self, latents: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Decode latent frames [B, C, h, w] as they come; yields the pixels [B, T, 3, H, W] each of them completes.
+
+        Joined along time, what comes out is what `decode` gives for all of them at once. Frame-by-frame codecs need
+        no memory of the past; a codec with temporal_factor > 1 overrides this with its causal cache.
+        """
+        if self.temporal_factor != 1:
+            raise NotImplementedError(f"{type(self).__name__} compresses time and must write its own decode_stream")
+        for latents_BCHW in latents:
+            yield self.decode(latents_BCHW[:, None])
+
+    def encode_raw(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Encode to the codec's own latents, before normalisation. Shapes as `encode`; the codec's own precision."""
+        raise NotImplementedError
+
+    def decode_raw(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Decode the codec's own latents, after normalisation is undone. Shapes as `decode`; need not be clamped."""
+        raise NotImplementedError
+
+    # --- statistics -----------------------------------------------------------------------------------------------
+
+    def set_statistics(self, mean_C: torch.Tensor | Sequence[float], std_C: torch.Tensor | Sequence[float]) -> None:
+        """Set mean and standard deviation of each raw latent channel; they are saved with the codec's config."""
+        mean_C = torch.as_tensor(mean_C, dtype=torch.float64).cpu()
+        std_C = torch.as_tensor(std_C, dtype=torch.float64).cpu()
+        if mean_C.shape != (self.latent_channels,) or std_C.shape != (self.latent_channels,):
+            raise MagiError(
+                f"latent statistics need {self.latent_channels} means and deviations, one per channel; "
+                f"got {list(mean_C.shape)} and {list(std_C.shape)}"
+            )
+        if not (mean_C.isfinite().all() and std_C.isfinite().all() and (std_C > 0).all()):
+            raise MagiError("latent statistics must be finite with deviations above zero")
+        self.register_to_config(latents_mean=mean_C.tolist(), latents_std=std_C.tolist())
+        # The codec may have moved since it was made; a first call finds no buffer yet.
+        device = self._latents_mean.device if hasattr(self, "_latents_mean") else None
+        self.register_buffer("_latents_mean", mean_C[:, None, None].to(device, torch.float32), persistent=False)
+        self.register_buffer("_latents_std", std_C[:, None, None].to(device, torch.float32), persistent=False)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Move or cast the codec; the statistics follow to the device but stay float32 in a half-precision codec."""
+        super()._apply(fn, recurse)
+        if self._latents_mean.dtype != torch.float32:
+            for name in ("latents_mean", "latents_std"):
+                buffer = getattr(self, f"_{name}")
+                values_C = buffer.new_tensor(self.config[name], dtype=torch.float32)
+                setattr(self, f"_{name}", values_C[:, None, None])
+        return self
+
+    # --- identity -------------------------------------------------------------------------------------------------
+
+    def fingerprint(self) -> str:
+        """SHA-256 over class, config (statistics included) and weights: equal exactly if the latents are the same."""
+        settings = {key: value for key, value in self.config.items() if not key.startswith("_")}
+        digest = hashlib.sha256(f"{type(self).__name__} {json.dumps(settings, sort_keys=True)}".encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def save_config(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write `config.json`, without the private path that the codec happened to be loaded from."""
+        self.register_to_config(_name_or_path="")
+        super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
