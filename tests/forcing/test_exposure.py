@@ -56,8 +56,8 @@ def test_ctf_noises_observations_alone_and_reports_the_level(clip: Clip) -> None
 @pytest.mark.parametrize("name", FORCINGS)
 def test_loss_is_reproducible_and_reaches_every_parameter(name: str, model: MagiTransformer, clip: Clip) -> None:
     forcing = FORCINGS[name]()
-    first = forcing.loss(model, clip, torch.Generator().manual_seed(5))
-    assert torch.equal(first, forcing.loss(model, clip, torch.Generator().manual_seed(5)))
+    first = forcing.loss(model, clip, torch.Generator().manual_seed(7))
+    assert torch.equal(first, forcing.loss(model, clip, torch.Generator().manual_seed(7)))
     assert not torch.equal(first, forcing.loss(model, clip, torch.Generator().manual_seed(6)))
     first.backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]

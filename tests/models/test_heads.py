@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from magi_video.errors import MagiError
@@ -31,7 +31,8 @@ def test_schedule_is_diffusers_cosine() -> None:
 @pytest.mark.parametrize("num_steps", [1000, 100, 25, 7, 2])
 def test_ancestral_step_is_diffusers_step(num_steps: int) -> None:
     timesteps = respaced_timesteps(num_steps)
-    assert timesteps[0] == 0 and timesteps[-1] == 999 and len(set(timesteps)) == num_steps
+    assert timesteps[0] == 0 and timesteps[-1] == (999 if num_steps == 1000 else 990)
+    assert len(set(timesteps)) == num_steps
     scheduler = diffusers_scheduler()
     scheduler.set_timesteps(timesteps=timesteps[::-1])
     chain = GaussianChain(timesteps)
@@ -44,6 +45,24 @@ def test_ancestral_step_is_diffusers_step(num_steps: int) -> None:
         mean = chain.posterior_mean(x, chain.predict_x0(x, eps, step), step)
         ours = mean + torch.exp(0.5 * chain.log_variance(fraction, step)) * expected_noise
         assert torch.allclose(ours, stepped, rtol=2e-4, atol=2e-4 * stepped.abs().max())
+
+
+def test_ddim_is_diffusers_ddim() -> None:
+    head = EpsilonHead(token_dim=4, condition_dim=4, width=16, depth=1)
+    for parameter in head.net.token_out.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
+    z = torch.randn(1, 5, 4)
+    with torch.no_grad():
+        made = head.sample(z, SampleNoise.from_seeds([0]), 34, sampler="ddim")
+        x = SampleNoise.from_seeds([0]).normal(5, 4)
+        condition = head.net.condition_embed(z)
+        scheduler.set_timesteps(34)
+        scheduler.timesteps = torch.tensor(respaced_timesteps(34)[::-1])  # 990, 960, …, 0: diffusers' stride is 29
+        scheduler.num_inference_steps = 1000 // 30
+        for time in scheduler.timesteps:
+            x = scheduler.step(head.net(x, time, condition)[..., :4], time, x).prev_sample
+    assert torch.allclose(made, x, atol=2e-3, rtol=2e-3)
 
 
 def test_kl_closed_form() -> None:
@@ -118,7 +137,7 @@ def test_heads_learn_a_conditional_distribution_and_sample_it_in_any_number_of_s
     z = torch.ones(1, 2000, 4)
     z[:, 1000:] = -1
     for sampler in head.samplers:
-        for num_steps in (20, 50):
+        for num_steps in (50, 100):
             noise = SampleNoise.from_seeds([0])
             with torch.no_grad():
                 made = head.sample(z, noise, num_steps, sampler=sampler)[0]

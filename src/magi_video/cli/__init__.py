@@ -1,0 +1,57 @@
+"""The `magi` command: one thin file a verb, each with a dataclass whose fields are the verb's options."""
+
+import importlib
+import sys
+import warnings
+
+from magi_video.errors import MagiError
+
+VERBS = {
+    "demo": "generate a video of 120 frames with the shipped model",
+    "record": "record gameplay: video files with the actions beside them",
+    "train": "train a model on a folder of videos",
+    "generate": "generate videos with a model",
+    "info": "tell what a model is",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb; returns the exit code: 0 on success, 1 for a mistake told in one line, 2 for a wrong command line."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from magi_video import __version__
+
+        print(f"magi-video {__version__}")
+        return 0
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        print(f"magi: unknown command {verb!r}; expected one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of our dependencies; users can do nothing about them
+    module = importlib.import_module(f"magi_video.cli.{verb}")
+    try:
+        module.main(rest)
+    except MagiError as error:
+        print(f"magi {verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"magi {verb}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def usage() -> str:
+    """What `magi --help` prints."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {text}" for verb, text in VERBS.items())
+    return f"""usage: magi COMMAND [options]
+
+Masked autoregressive video generation with complete teacher forcing (MAGI).
+
+commands:
+{verbs}
+
+magi COMMAND --help tells the options of a command, with units and defaults; magi --version tells the version."""

@@ -1,0 +1,220 @@
+"""`magi generate MODEL`: the options are the fields of `Generate`."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from magi_video.cli.progress import bar
+from magi_video.errors import MagiError
+
+if TYPE_CHECKING:
+    from magi_video.pipeline import MagiPipeline
+
+VIEW_SIDE = 256
+"""Small videos are enlarged, by a whole number, until their short side has this many pixels."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Generate videos: `sample_000.mp4`, …, `contact.png` and `generate.json` (settings, seed, seconds of every frame).
+
+    Small videos are enlarged for the eye by a whole number; --save-arrays keeps the frames as they are.
+    """
+
+    model: Positional[str]
+    """Folder, hub id, or the name of a shipped model ("doom")."""
+    out: Path
+    """Folder for the results."""
+    first_frame: Path | None = None
+    """Picture to begin from; another size is centre-cropped to the model's aspect and resized."""
+    context: Path | None = None
+    """Video to begin from instead. Neither: from nothing."""
+    context_frames: int | None = None
+    """Frames taken from it, `interval` apart; 1 if not said."""
+    frames: int = 16
+    """Frames of each video, given ones included."""
+    interval: int = 1
+    """Frames of the training videos' time from one frame to the next, 1…25."""
+    mask_steps: int | None = None
+    """Steps in which a frame's tokens appear; the model's own number if not said."""
+    denoise_steps: int | None = None
+    """Steps of the diffusion head; the model's own number if not said."""
+    sampler: str | None = None
+    """Of the head: ancestral, ddim, dpmsolver++ (epsilon head); euler, midpoint (flow head)."""
+    temperature: float = 1.0
+    """Of the head's noise; 1 samples what the model learned."""
+    actions: str | None = None
+    """What is done, for models with actions: "MOVE_FORWARD*30 MOVE_FORWARD+TURN_LEFT*12 NONE*5", over and over; or the
+    .actions.jsonl file of a recording. Not said: unknown."""
+    label: int | None = None
+    """Class of the videos, for models with labels."""
+    num: int = 1
+    """Videos to make."""
+    seed: int = 0
+    """Of the first video; the next ones have seed + 1, seed + 2, …"""
+    save_arrays: bool = False
+    """Write `sample_000.npy` too: uint8 frames × height × width × 3, without loss."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: Annotated[bool, arg(name="json")] = False
+    """Print the content of generate.json."""
+
+
+def main(argv: list[str]) -> None:
+    """Parse, generate, tell."""
+    import tyro
+
+    settings = tyro.cli(Generate, prog="magi generate", args=argv)
+    report = generate(settings)
+    if settings.json:
+        print(json.dumps(report))
+    else:
+        print(summary(report, settings.out))
+
+
+def generate(settings: Generate) -> dict[str, Any]:
+    """Generate as the settings say, write the files, return what `generate.json` holds."""
+    import torch
+
+    from magi_video.data import write_video
+    from magi_video.data.image import contact_sheet, write_image
+    from magi_video.pipeline import MagiPipeline
+
+    if settings.num < 1:
+        raise MagiError(f"num must be at least 1, got {settings.num}")
+    pipe = MagiPipeline.from_pretrained(settings.model).to(pick_device(settings.device))
+    inputs = read_inputs(settings, pipe)
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MagiError(f"{settings.out}: cannot be made ({error.strerror})") from None
+    seeds = [settings.seed + index for index in range(settings.num)]
+    stream = pipe.stream(
+        **inputs,
+        num_frames=settings.frames,
+        interval=settings.interval,
+        num_mask_steps=settings.mask_steps,
+        num_denoise_steps=settings.denoise_steps,
+        sampler=settings.sampler,
+        temperature=settings.temperature,
+        label=settings.label,
+        num_videos=settings.num,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    )
+    frames, seconds = [], []
+    began = time.perf_counter()
+    with bar("generating", settings.frames, unit="frames") as advance:
+        for frame_BHWC in stream:
+            frames.append((frame_BHWC * 255).round().astype(np.uint8))
+            seconds.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            advance(len(frames), settings.frames)
+    videos = np.stack(frames, axis=1)
+    rate = pipe.config.frame_rate / settings.interval
+    names = []
+    for index, video in enumerate(videos):
+        names.append(f"sample_{index:03d}.mp4")
+        write_video(settings.out / names[-1], video, rate, min_side=VIEW_SIDE)
+        if settings.save_arrays:
+            write_array(settings.out / f"sample_{index:03d}.npy", video)
+    write_image(settings.out / "contact.png", contact_sheet(list(videos), columns=10, max_frames=30))
+    report = {
+        "model": settings.model,
+        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
+        | {
+            "mask_steps": settings.mask_steps or pipe.config.mask_steps,
+            "denoise_steps": settings.denoise_steps or pipe.config.denoise_steps,
+        },
+        "seeds": seeds,
+        "files": names,
+        "frame_rate": rate,
+        "height": pipe.config.height,
+        "width": pipe.config.width,
+        "device": str(pipe.device),
+        "seconds_per_frame": [round(value, 6) for value in seconds],
+        "seconds": round(sum(seconds), 3),
+    }
+    (settings.out / "generate.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def read_inputs(settings: Generate, pipe: "MagiPipeline") -> dict[str, Any]:
+    """The given frames and actions, read and checked."""
+    from magi_video.data import inspect_video, read_frames, read_image
+    from magi_video.data.clips import clip_frames
+
+    if settings.first_frame and settings.context:
+        raise MagiError("give --first-frame or --context, not both")
+    if settings.context_frames is not None and not settings.context:
+        raise MagiError("--context-frames says how many frames of --context to take: give that too")
+    inputs: dict[str, Any] = {}
+    if settings.first_frame:
+        inputs["image"] = read_image(settings.first_frame)
+    if settings.context:
+        count, held = settings.context_frames or 1, inspect_video(settings.context).num_frames
+        indices = clip_frames(0, settings.interval, count) if count > 0 and settings.interval > 0 else []
+        if not indices or indices[-1] >= held:
+            raise MagiError(
+                f"{settings.context}: {count} context frames at interval {settings.interval} do not fit its {held} frames"
+            )
+        inputs["video"] = read_frames(settings.context, indices)
+    if settings.actions is not None:
+        inputs["actions"] = read_actions_option(settings, pipe.config.action_names)
+    return inputs
+
+
+def read_actions_option(settings: Generate, names: list[str]) -> np.ndarray:
+    """`--actions` as the action that leads to each frame, `[frames, A]`."""
+    from magi_video.data.actions import read_actions
+    from magi_video.sampling.actions import parse_actions
+
+    assert settings.actions is not None
+    if not names:
+        raise MagiError("this model takes no actions: it was trained without")
+    if not settings.actions.endswith(".jsonl"):
+        return parse_actions(settings.actions, names, settings.frames)
+    last = (settings.frames - 1) * settings.interval
+    recorded = read_actions(Path(settings.actions), last + 1).columns(names)
+    between = [recorded[start : start + settings.interval].mean(axis=0) for start in range(0, last, settings.interval)]
+    return np.stack([np.zeros(len(names), np.float32), *between])
+
+
+def write_array(path: Path, video: np.ndarray) -> None:
+    """Write frames without loss."""
+    try:
+        with path.open("wb") as file:
+            np.save(file, video, allow_pickle=False)
+    except OSError as error:
+        raise MagiError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def pick_device(name: str) -> str:
+    """A device that is there: "auto" takes the fastest."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name.split(":")[0], False):
+        raise MagiError(f"device {name!r} is not available here: there is {', '.join(d for d, is_ in available.items() if is_)}")
+    return name
+
+
+def summary(report: dict[str, Any], out: Path) -> str:
+    """Where the results are and how fast they came."""
+    seconds = report["seconds_per_frame"]
+    count = len(seconds) * len(report["seeds"])
+    return (
+        f"{len(report['files'])} video(s) of {len(seconds)} frames in {report['seconds']:.1f} s "
+        f"({count / report['seconds']:.1f} frames/s, {np.median(seconds):.3f} s a frame in the median)\n"
+        f"video:         {out / report['files'][0]}\n"
+        f"contact sheet: {out / 'contact.png'}\n"
+        f"figures:       {out / 'generate.json'}"
+    )
+
+

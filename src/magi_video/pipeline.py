@@ -1,0 +1,352 @@
+"""What a user calls: from a first frame, a few frames or nothing to a video, all at once or frame by frame."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from magi_video.codecs import Codec, load_codec
+from magi_video.codecs.loading import load_strictly
+from magi_video.data.image import fit_frames, to_model_range
+from magi_video.errors import MagiError
+from magi_video.forcing import find_forcing
+from magi_video.loading import read_json, resolve_model
+from magi_video.models import ACTION, LABEL, MagiTransformer
+from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+
+Picture = Image.Image | np.ndarray
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass
+class MagiPipelineOutput(BaseOutput):
+    """`frames`: `[batch, frames, height, width, 3]` floats in [0, 1] ("np"), `[batch, frames, 3, height, width]` ("pt"),
+    or a list of lists of PIL images ("pil")."""
+
+    frames: Any
+
+
+class MagiPipeline(DiffusionPipeline):
+    """A trained model with its codec.
+
+    Args:
+        transformer: the network with its head.
+        codec: between pixels and normalised latents.
+        forcing: paradigm that the transformer was trained with; says as what finished frames enter the past.
+        height, width: size of a frame in pixels.
+        frame_rate: of the training videos at interval 1, frames/s.
+        action_names: columns of an action, when the model takes actions.
+        class_names: labels, when the model takes a class.
+        mask_steps, denoise_steps: defaults of generation.
+        training: how the model was made, for `magi info`.
+    """
+
+    model_cpu_offload_seq = "codec->transformer->codec"
+    transformer: MagiTransformer
+    codec: Codec
+
+    def __init__(
+        self,
+        transformer: MagiTransformer,
+        codec: Codec,
+        forcing: str = "complete",
+        height: int = 256,
+        width: int = 256,
+        frame_rate: float = 25.0,
+        action_names: list[str] | None = None,
+        class_names: list[str] | None = None,
+        mask_steps: int = 64,
+        denoise_steps: int = 100,
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        find_forcing(forcing)
+        self.register_modules(transformer=transformer, codec=codec)
+        self.register_to_config(
+            forcing=forcing,
+            height=height,
+            width=width,
+            frame_rate=frame_rate,
+            action_names=action_names or [],
+            class_names=class_names or [],
+            mask_steps=mask_steps,
+            denoise_steps=denoise_steps,
+            training=training or {},
+        )
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype = torch.float32
+    ) -> "MagiPipeline":
+        """Load a model.
+
+        Args:
+            pretrained_model_name_or_path: folder, hub id, or the name of a shipped model ("doom").
+            torch_dtype: of the transformer; the codec and, whatever is asked, the head's arithmetic stay float32.
+
+        Raises:
+            MagiError: there is no such model, or a file of it is missing, truncated or of another shape.
+        """
+        folder = resolve_model(pretrained_model_name_or_path)
+        index = read_json(folder / "model_index.json")
+        if index.get("_class_name") != cls.__name__:
+            raise MagiError(f"{folder}: not a {cls.__name__} but {index.get('_class_name')!r}")
+        settings = {name: value for name, value in index.items() if not name.startswith("_")}
+        settings |= {
+            "transformer": load_strictly(MagiTransformer, str(folder / "transformer")).to(torch_dtype),
+            "codec": load_codec(folder / "codec"),
+        }
+        try:
+            return cls(**settings)
+        except TypeError as error:
+            raise MagiError(f"{folder / 'model_index.json'}: {error}") from None
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write the model into a folder: each file whole or not at all, `model_index.json` last.
+
+        Raises:
+            MagiError: it cannot be written (disk full, folder read-only); what was there is kept.
+        """
+        folder = Path(save_directory)
+        part = folder / f".part-model-{os.getpid()}"
+        try:
+            super().save_pretrained(part, **kwargs)
+            for file in sorted(part.rglob("*"), key=lambda file: (file.name == "model_index.json", file)):
+                if file.is_file():
+                    target = folder / file.relative_to(part)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(target)
+        except (OSError, SafetensorError) as error:
+            raise MagiError(f"{folder}: cannot save the model ({error})") from None
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def action(self, *names: str) -> np.ndarray:
+        """The vector of the actions of these names held together, `[A]`; none of them is standing still."""
+        vector = np.zeros(len(self.config.action_names), np.float32)
+        for name in names:
+            if name not in self.config.action_names:
+                raise MagiError(f"unknown action {name!r}: this model has {', '.join(self.config.action_names) or 'none'}")
+            vector[self.config.action_names.index(name)] = 1
+        return vector
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Picture | list[Picture] | None = None,
+        video: np.ndarray | None = None,
+        num_frames: int = 16,
+        interval: int = 1,
+        num_mask_steps: int | None = None,
+        num_denoise_steps: int | None = None,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+        actions: Iterable[np.ndarray | None] | None = None,
+        label: int | list[int] | None = None,
+        num_videos: int = 1,
+        generator: Generators = None,
+        output_type: str = "np",
+        use_cache: bool = True,
+    ) -> MagiPipelineOutput:
+        """Generate whole videos.
+
+        Args:
+            image: first frame, or a list of B of them: PIL or uint8 `[H, W, 3]`; another size is centre-cropped to the
+                model's aspect and resized.
+            video: given frames instead, uint8 `[K, H, W, 3]` or `[B, K, H, W, 3]`. Neither: unconditional.
+            num_frames: frames of the result, the given ones included.
+            interval: frames of the training videos' time from one frame to the next, 1…25.
+            num_mask_steps: steps in which a frame's tokens appear; the model's default if None.
+            num_denoise_steps: steps of the diffusion head; the model's default if None.
+            sampler: one of the head's ("ancestral", "ddim", "dpmsolver++"; "euler", "midpoint").
+            temperature: of the head's noise.
+            actions: for each frame the action that leads to it, `[A]` or `[B, A]` or None (unknown); the first is
+                not used. May be a generator: an entry is taken when its frame is begun.
+            label: class of the videos.
+            num_videos: videos for each given beginning.
+            generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
+            output_type: "np", "pt" or "pil".
+            use_cache: False recomputes the past in every pass, the slow reference.
+        """
+        chunks = list(
+            self.stream(
+                image=image,
+                video=video,
+                num_frames=num_frames,
+                interval=interval,
+                num_mask_steps=num_mask_steps,
+                num_denoise_steps=num_denoise_steps,
+                sampler=sampler,
+                temperature=temperature,
+                actions=actions,
+                label=label,
+                num_videos=num_videos,
+                generator=generator,
+                output_type="pt",
+                use_cache=use_cache,
+            )
+        )
+        frames = torch.stack(chunks, dim=1) * 2 - 1
+        return MagiPipelineOutput(frames=convert_output(frames, output_type))
+
+    def stream(
+        self,
+        image: Picture | list[Picture] | None = None,
+        video: np.ndarray | None = None,
+        num_frames: int | None = None,
+        interval: int = 1,
+        num_mask_steps: int | None = None,
+        num_denoise_steps: int | None = None,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+        actions: Iterable[np.ndarray | None] | None = None,
+        label: int | list[int] | None = None,
+        num_videos: int = 1,
+        generator: Generators = None,
+        output_type: str = "np",
+        use_cache: bool = True,
+    ) -> Iterator[Any]:
+        """Frame by frame: as `__call__`, each item a frame of every video, `[B, H, W, 3]` ("np"), `[B, 3, H, W]` ("pt").
+
+        `num_frames=None` goes on without end where the model has relative temporal positions ("rope"), else for the
+        frames of a training clip. Settings are checked before the first frame is asked for.
+        """
+        given_BTCHW = self._given_frames(image, video, num_videos)
+        given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
+        batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]
+        if num_frames is None and self.transformer.config.temporal_position != "rope":
+            num_frames = self.codec.num_pixel_frames(self.transformer.config.num_frames)
+        if num_frames is not None and num_frames < max(given, 1):
+            raise MagiError(f"num_frames must be at least the {max(given, 1)} frames given, got {num_frames}")
+        convert_output(torch.zeros(1, 1, 3, 1, 1), output_type)
+        rollout = Rollout(
+            self.transformer,
+            find_forcing(self.config.forcing).cached_kind,
+            SampleNoise(spread_generator(generator, batch), self.device),
+            SamplingSettings(
+                num_mask_steps or self.config.mask_steps,
+                num_denoise_steps or self.config.denoise_steps,
+                sampler,
+                temperature,
+            ),
+            torch.full((batch,), interval, device=self.device),
+            None if num_frames is None else self.codec.num_latent_frames(num_frames),
+            use_cache=use_cache,
+        )
+        conditions = self._conditions(actions, label, batch)
+        latents = self._latent_frames(rollout, given_BTCHW, conditions)
+        chunks = self.codec.decode_stream(latents)
+        return (convert_output(frame_BCHW, output_type) for chunk in chunks for frame_BCHW in chunk.unbind(dim=1))
+
+    @torch.no_grad()
+    def _latent_frames(
+        self, rollout: Rollout, given_BTCHW: Tensor | None, conditions: Iterator[dict[str, Tensor]]
+    ) -> Iterator[Tensor]:
+        """Latent frames `[B, C, H, W]`: the given ones as the model sees them, then the predicted ones."""
+        if given_BTCHW is not None:
+            latents_BTCHW = self.codec.encode(given_BTCHW)
+            for latents_BCHW, tokens_BND in zip(
+                latents_BTCHW.unbind(1), self.transformer.patchify(latents_BTCHW).unbind(1), strict=True
+            ):
+                rollout.observe(tokens_BND, next(conditions))
+                yield latents_BCHW
+        while rollout.total_frames is None or rollout.begun < rollout.total_frames:
+            tokens_BND = rollout.predict(next(conditions))
+            yield self.transformer.unpatchify(tokens_BND[:, None])[:, 0]
+
+    def _given_frames(
+        self, image: Picture | list[Picture] | None, video: np.ndarray | None, num_videos: int
+    ) -> Tensor | None:
+        """Given frames `[B, K, 3, height, width]` in [−1, 1], or None."""
+        if image is not None and video is not None:
+            raise MagiError("give an image or a video to begin from, not both")
+        if num_videos < 1:
+            raise MagiError(f"num_videos must be at least 1, got {num_videos}")
+        if image is not None:
+            clips = [as_rgb(one)[None] for one in (image if isinstance(image, list) else [image])]
+        elif video is not None:
+            clips = list(video[None] if video.ndim == 4 else video)
+        else:
+            return None
+        for clip in clips:
+            if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or not len(clip):
+                raise MagiError(f"given frames must be uint8 [frames, height, width, 3], got {clip.dtype} {clip.shape}")
+        fitted = [to_model_range(fit_frames(clip, self.config.height, self.config.width)) for clip in clips]
+        return torch.stack(fitted).repeat_interleave(num_videos, dim=0).to(self.device)
+
+    def _conditions(
+        self, actions: Iterable[np.ndarray | None] | None, label: int | list[int] | None, batch: int
+    ) -> Iterator[dict[str, Tensor]]:
+        """What each frame is told, in order, without end."""
+        specs = self.transformer.condition_tokens.specs
+        for name, value in ((ACTION, actions), (LABEL, label)):
+            if value is not None and name not in specs:
+                raise MagiError(f"this model takes no {name}: it was trained without")
+        constant: dict[str, Tensor] = {}
+        if label is not None:
+            labels = torch.as_tensor(label).expand(batch)
+            if labels.min() < 0 or labels.max() >= specs[LABEL].size:
+                raise MagiError(f"label must lie in 0…{specs[LABEL].size - 1}, got {label}")
+            constant[LABEL] = labels
+        if isinstance(actions, np.ndarray | list) and len(actions):
+            self._action_vector(actions[-1], batch)  # refuse a wrong shape before the first frame
+        return self._each_frame(iter(() if actions is None else actions), constant, batch)
+
+    def _each_frame(
+        self, actions: Iterator[np.ndarray | None], constant: dict[str, Tensor], batch: int
+    ) -> Iterator[dict[str, Tensor]]:
+        for index in itertools.count():
+            action = next(actions, None)
+            known = action is not None and index > 0  # nothing led to the first frame
+            yield constant | ({ACTION: self._action_vector(action, batch)} if known else {})
+
+    def _action_vector(self, action: np.ndarray | None, batch: int) -> Tensor:
+        size = len(self.config.action_names)
+        vector = torch.as_tensor(np.asarray(action, dtype=np.float32))
+        if vector.shape not in ((size,), (batch, size)):
+            raise MagiError(f"an action is a vector of {size} ({', '.join(self.config.action_names)}), got {vector.shape}")
+        return vector.expand(batch, size)
+
+
+def as_rgb(image: Picture) -> np.ndarray:
+    """A picture as uint8 `[H, W, 3]`."""
+    return np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
+
+
+def spread_generator(generator: Generators, batch: int) -> list[torch.Generator]:
+    """One CPU generator for each of `batch` videos; from a single one, each is seeded by its next draw."""
+    if isinstance(generator, list):
+        if len(generator) != batch:
+            raise MagiError(f"{len(generator)} generators were given for {batch} videos")
+        return generator
+    seeds = torch.randint(2**62, (batch,), generator=generator).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def convert_output(frames: Tensor, output_type: str) -> Any:
+    """Pixels `[..., 3, H, W]` in [−1, 1] → "pt" in [0, 1], "np" channels last, or (nested lists of) PIL images."""
+    frames = ((frames.float() + 1) / 2).clamp(0, 1)
+    if output_type == "pt":
+        return frames
+    array = frames.movedim(-3, -1).cpu().numpy()
+    if output_type == "np":
+        return array
+    if output_type == "pil":
+        return to_pil((array * 255).round().astype(np.uint8))
+    raise MagiError(f"unknown output_type {output_type!r}: choose from np, pt, pil")
+
+
+def to_pil(array: np.ndarray) -> Any:
+    """uint8 `[..., H, W, 3]` as PIL images in lists nested like the leading dimensions."""
+    return Image.fromarray(array) if array.ndim == 3 else [to_pil(one) for one in array]

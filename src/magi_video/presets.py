@@ -1,0 +1,263 @@
+"""Every recipe: a few lines over typed defaults. The defaults are the paper's wherever the paper or MAR says anything.
+
+    magi train doom --data DIR --out RUN                     a preset by name
+    magi train doom --data DIR --out RUN --forcing masked    any field as a flag
+    magi train my-recipe.json --data DIR --out RUN           a file: {"forcing": "masked", "model": {"depth": 8}, …}
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from magi_video.codecs.config import SmallVAEConfig
+from magi_video.errors import MagiError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Clips."""
+
+    dataset: Literal["folder", "ucf101"] = "folder"
+    """"folder": any tree of video files; "ucf101": the official layout with its split files."""
+    split: int = 1
+    """UCF-101 split, 1…3; its training half is used."""
+    height: int = 256
+    """Pixels; frames are centre-cropped to the aspect and resized with antialias."""
+    width: int = 256
+    """Pixels."""
+    num_frames: int = 16
+    """Frames of a training clip."""
+    min_interval: int = 1
+    """Least interval between a clip's frames."""
+    max_interval: int = 25
+    """Largest interval, 25 at most; equal to the least it switches dynamic intervals off."""
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """From pixels to latents."""
+
+    codec: Literal["image_vae", "small_vae", "pixels"] = "image_vae"
+    """"image_vae": a diffusers 2D VAE; "small_vae": our own, trained first on the same data; "pixels": none."""
+    vae: str = "CompVis/stable-diffusion-v1-4"
+    """Hub name or folder of the 2D VAE."""
+    vae_subfolder: str = "vae"
+    """Folder of the VAE inside it, "" for none."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The transformer and its head (paper, appendix A.1)."""
+
+    patch_size: int = 2
+    """Latent pixels on a token's side."""
+    hidden: int = 1280
+    """Width of the transformer."""
+    depth: int = 20
+    """Spatial-temporal blocks; each is two layers."""
+    heads: int = 16
+    """Attention heads."""
+    mlp: int = 5120
+    """Width of the layers' MLPs."""
+    head: Literal["epsilon", "flow"] = "epsilon"
+    """Objective of the diffusion head."""
+    head_width: int = 1024
+    """Width of its MLP."""
+    head_depth: int = 3
+    """Its residual blocks."""
+    temporal_position: Literal["interpolate", "rope"] = "interpolate"
+    """"interpolate": the paper's; "rope": relative positions, a sliding window, rollouts without end."""
+    actions: bool = False
+    """Give each frame the recorded actions that led to it."""
+    labels: bool = False
+    """Give each frame its video's class."""
+    condition_drop: float = 0.1
+    """Probability that training hides an action or a label of a clip."""
+
+
+@dataclass(frozen=True)
+class ExposureConfig:
+    """Masking and the guard against exposure bias (paper, section 3)."""
+
+    mask_ratio_min: float = 0.7
+    """Least share of a frame's tokens that is masked."""
+    mask_ratio_std: float = 0.25
+    """Of the normal, centred at 1, that the ratio is drawn from."""
+    noise_levels: int = 5
+    """Highest level of noise on observations; 0 switches the injection off."""
+    noise_sigma: float = 0.7
+    """Its standard deviation, on unit-variance latents."""
+    diffusion_batch_mul: int = 4
+    """Diffusion draws per masked token."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation (paper, appendix A.3; MAR where it is silent)."""
+
+    steps: int = 100_000
+    """Optimiser steps in all."""
+    batch_size: int = 128
+    """Clips in an optimiser step, over all processes."""
+    accumulate: int = 1
+    """Parts in which each process takes its share of the batch, to save memory."""
+    learning_rate: float = 1e-4
+    """After the warm-up, constant."""
+    warmup_steps: int = 10_000
+    """Of linear warm-up."""
+    weight_decay: float = 0.02
+    """None on 1-D parameters, embeddings and the head."""
+    clip_norm: float = 3.0
+    """Largest norm of the gradient."""
+    spike_factor: float = 20.0
+    """A step whose gradient exceeds this many times the usual norm, or is not finite, is skipped and reported."""
+    ema_decay: float = 0.9999
+    """Of the averaged weights, which are the ones that generate; rises to this during the first steps."""
+    precision: Literal["bf16", "no"] = "bf16"
+    """Autocast of the transformer; the head is float32 always."""
+    workers: int = 2
+    """Processes that load data."""
+    log_every: int = 10
+    """Steps between TensorBoard points."""
+    sample_every: int = 5_000
+    """Steps between sample sheets; 0 for none."""
+    checkpoint_every: int = 1_000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """What a model generates with unless told otherwise (paper, appendix A.4)."""
+
+    mask_steps: int = 64
+    """Steps in which a frame's tokens appear."""
+    denoise_steps: int = 100
+    """Steps of the diffusion head."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A whole recipe."""
+
+    forcing: Literal["complete", "masked"] = "complete"
+    """Teacher-forcing paradigm: "complete" is MAGI, "masked" its rival."""
+    data: DataConfig = field(default_factory=DataConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    small_vae: SmallVAEConfig = field(default_factory=SmallVAEConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    exposure: ExposureConfig = field(default_factory=ExposureConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self) -> None:
+        check(1 <= self.data.min_interval <= self.data.max_interval <= 25, "intervals must satisfy 1 ≤ min ≤ max ≤ 25")
+        check(self.data.num_frames >= 1, "num_frames must be at least 1")
+        check(0 < self.exposure.mask_ratio_min <= 1, "mask_ratio_min must lie in (0, 1]")
+        check(self.exposure.mask_ratio_std > 0, "mask_ratio_std must be positive")
+        check(self.exposure.noise_levels >= 0, "noise_levels must not be negative")
+        check(0 <= self.model.condition_drop <= 1, "condition_drop must lie in [0, 1]")
+        check(self.train.batch_size >= 1 and self.train.accumulate >= 1, "batch_size and accumulate must be positive")
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise a `MagiError` unless a setting holds."""
+    if not condition:
+        raise MagiError(message)
+
+
+def tiny() -> Preset:
+    """Seconds on a CPU: for tests and for trying the commands."""
+    return Preset(
+        data=DataConfig(height=16, width=16, num_frames=4, max_interval=4),
+        codec=CodecConfig(codec="pixels"),
+        model=ModelConfig(patch_size=4, hidden=64, depth=2, heads=4, mlp=128, head_width=64, head_depth=2),
+        train=TrainConfig(
+            steps=20, batch_size=4, learning_rate=1e-3, warmup_steps=5, ema_decay=0.99, precision="no", workers=0,
+            sample_every=10, checkpoint_every=10,
+        ),
+        sample=SampleConfig(mask_steps=4, denoise_steps=10),
+    )  # fmt: skip
+
+
+def doom() -> Preset:
+    """The demo's world: 64×64 ViZDoom with actions, a model that trains on two CPU cores and plays without end."""
+    return Preset(
+        data=DataConfig(height=64, width=64, max_interval=4),
+        codec=CodecConfig(codec="small_vae"),
+        small_vae=SmallVAEConfig(
+            width=64, encoder_blocks=(0, 1, 1, 1), decoder_blocks=(1, 1, 1, 0), steps=4_000, batch_size=16,
+            learning_rate=1.5e-3, latent_noise=0.2,
+        ),
+        model=ModelConfig(
+            hidden=256, depth=5, heads=4, mlp=1024, head_width=256, temporal_position="rope", actions=True
+        ),
+        train=TrainConfig(
+            steps=4_000, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
+            sample_every=500, checkpoint_every=250,
+        ),
+        sample=SampleConfig(mask_steps=8, denoise_steps=20),
+    )  # fmt: skip
+
+
+def ucf101() -> Preset:
+    """The paper's UCF-101 model: 256×256, the SD-1.4 VAE, 0.81 G parameters, 1400 epochs of the 9,537 videos."""
+    return Preset(
+        data=DataConfig(dataset="ucf101"),
+        train=TrainConfig(steps=104_000, batch_size=128, learning_rate=1e-4),
+    )
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "tiny": tiny,
+    "tiny-mtf": lambda: replace(tiny(), forcing="masked"),
+    "doom": doom,
+    "doom-mtf": lambda: replace(doom(), forcing="masked"),
+    "ucf101": ucf101,
+    "ucf101-mtf": lambda: replace(ucf101(), forcing="masked"),
+}
+
+
+def load_preset(name_or_file: str) -> Preset:
+    """A preset by name, or from a JSON file of its fields (those left out keep their defaults)."""
+    if name_or_file in PRESETS:
+        return PRESETS[name_or_file]()
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise MagiError(f"no preset or file {name_or_file!r}: presets are {', '.join(PRESETS)}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MagiError(f"{path}: not a readable JSON file ({error})") from None
+    return from_dict(Preset, content, str(path))
+
+
+def from_dict(cls: type[Any], content: Any, where: str) -> Any:
+    """A (nested) settings dataclass from JSON values; unknown names and wrong types are refused."""
+    if not isinstance(content, dict):
+        raise MagiError(f"{where}: expected an object of settings, got {type(content).__name__}")
+    hints = get_type_hints(cls)
+    known = {one.name for one in dataclasses.fields(cls)}
+    if extra := sorted(set(content) - known):
+        raise MagiError(f"{where}: unknown setting {extra[0]!r}; known are {', '.join(sorted(known))}")
+    return cls(**{name: convert(hints[name], value, f"{where}: {name}") for name, value in content.items()})
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """A JSON value as the type that a setting has."""
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) is Literal:
+        check(value in get_args(hint), f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}")
+        return value
+    if get_origin(hint) is tuple:
+        check(isinstance(value, list), f"{where} must be a list, got {value!r}")
+        return tuple(convert(get_args(hint)[0], one, where) for one in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    check(type(value) is hint, f"{where} must be of type {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,75 @@
+"""AdamW as in MAR, and the guard that keeps one bad step from spoiling a run."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from magi_video.errors import MagiError
+from magi_video.presets import TrainConfig
+
+BETAS = (0.9, 0.95)
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (0.9, 0.95); weight decay for matrices alone: not 1-D parameters, embeddings or the diffusion head."""
+    embeddings = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        is_embedding = id(parameter) in embeddings or name.endswith("_position")
+        exempt = parameter.ndim == 1 or is_embedding or name.startswith("diffusion_head.")
+        (free if exempt else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS)
+
+
+@dataclass
+class SpikeGuard:
+    """Refuses optimiser steps whose gradient is not finite or far above the usual.
+
+    Attributes:
+        factor: how many times the usual norm is too much.
+        patience: refusals in a row after which training gives up.
+        usual: running mean of the gradient norm.
+        accepted, skipped, in_a_row: counts.
+    """
+
+    factor: float
+    patience: int = 50
+    usual: float = 0.0
+    accepted: int = 0
+    skipped: int = 0
+    in_a_row: int = field(default=0)
+
+    def accepts(self, loss: float, norm: float) -> bool:
+        """Whether to take the step.
+
+        Raises:
+            MagiError: `patience` steps in a row were refused.
+        """
+        settled = self.accepted >= 20  # the first steps' norms say little about the usual one
+        if math.isfinite(loss) and math.isfinite(norm) and not (settled and norm > self.factor * self.usual):
+            weight = 0.9 if settled else self.accepted / (self.accepted + 1)
+            self.usual = weight * self.usual + (1 - weight) * norm
+            self.accepted += 1
+            self.in_a_row = 0
+            return True
+        self.skipped += 1
+        self.in_a_row += 1
+        if self.in_a_row >= self.patience:
+            raise MagiError(
+                f"training diverged: {self.patience} steps in a row had a loss or gradient that is not finite or above "
+                f"{self.factor} × the usual norm {self.usual:.3g} (last: loss {loss}, norm {norm}); lower learning_rate"
+            )
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """Counts as JSON values."""
+        return {name: getattr(self, name) for name in ("usual", "accepted", "skipped", "in_a_row")}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        for name, value in state.items():
+            setattr(self, name, value)

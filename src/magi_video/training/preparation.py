@@ -1,0 +1,166 @@
+"""From a preset and a folder to what the training loop needs: videos, codec, latents, model."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from magi_video.codecs import Codec, ImageVAECodec, PixelCodec, load_codec
+from magi_video.codecs.statistics import measure_statistics
+from magi_video.codecs.training import train_image_vae
+from magi_video.data import UCF101, LatentCache, PixelReader, VideoFolder
+from magi_video.data.clips import FrameReader
+from magi_video.data.image import fit_frames, to_model_range
+from magi_video.errors import MagiError
+from magi_video.models import ACTION, LABEL, NOISE_LEVEL, MagiTransformer
+from magi_video.presets import Preset
+
+STATISTICS_BATCHES = 64
+STATISTICS_FROM = 10**9
+OnStep = Callable[[int, dict[str, float]], None]
+Progress = Callable[[int, int], None]
+
+
+def derive_seed(*parts: int) -> int:
+    """One seed from several numbers, well mixed: (run seed, step, …) → an independent stream."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def open_videos(preset: Preset, data: Path, index: Path | None = None) -> VideoFolder:
+    """The preset's data set."""
+    if not data.is_dir():
+        raise MagiError(f"{data}: no such folder; expected one with videos")
+    if preset.data.dataset == "ucf101":
+        return UCF101(data, split=preset.data.split, subset="train")
+    return VideoFolder(data, index=index)
+
+
+class FrameBatches:
+    """Random frames of a data set, for training and measuring codecs: batch i is a pure function of (seed, i).
+
+    Frames are decoded once, evenly strided so that those of all videos fit in `max_bytes`, and kept in memory: picking
+    single frames from compressed files would decode through whole videos for every batch.
+
+    Args:
+        videos: where the frames come from.
+        height, width: their size in pixels.
+        batch_size: frames in a batch.
+        seed: of the choice.
+        max_bytes: memory for the frames.
+    """
+
+    def __init__(
+        self, videos: VideoFolder, height: int, width: int, batch_size: int, seed: int, max_bytes: int = 512 * 2**20
+    ) -> None:
+        total = sum(video.num_frames for video in videos.videos)
+        if not total:
+            raise MagiError(f"{videos.root}: no readable video ({videos.summary()})")
+        stride = math.ceil(total * height * width * 3 / max_bytes)
+        self.frames_MHWC = np.concatenate(
+            [
+                fit_frames(videos.read(index, range(0, video.num_frames, stride)).numpy(), height, width)
+                for index, video in enumerate(videos.videos)
+            ]
+        )
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __call__(self, step: int) -> torch.Tensor:
+        """Frames `[B, 3, H, W]` in [−1, 1]."""
+        picked = np.random.default_rng([self.seed, step]).integers(len(self.frames_MHWC), size=self.batch_size)
+        return to_model_range(self.frames_MHWC[picked])
+
+
+def prepare_codec(preset: Preset, videos: VideoFolder, out: Path, seed: int, on_step: OnStep | None) -> Codec:
+    """The run's codec with statistics measured on its data: loaded from `out/codec`, or made (and trained) there."""
+    folder = out / "codec"
+    if (folder / "config.json").is_file():
+        return load_codec(folder)
+    size = (preset.data.height, preset.data.width)
+    small = preset.codec.codec == "small_vae"
+    batches = FrameBatches(videos, *size, preset.small_vae.batch_size if small else 16, derive_seed(seed, 1))
+    # Steps that training does not reach: other draws from the same frames.
+    measured = [batches(STATISTICS_FROM + step) for step in range(STATISTICS_BATCHES)]
+    if small:
+        return train_image_vae(preset.small_vae, batches, measured, folder, on_step=on_step)
+    codec: Codec = PixelCodec()
+    if preset.codec.codec == "image_vae":
+        codec = ImageVAECodec.from_vae(preset.codec.vae, preset.codec.vae_subfolder or None)
+    codec.latent_size(*size)
+    codec.set_statistics(*measure_statistics(codec, (frames_BCHW[:, None] for frames_BCHW in measured)))
+    codec.save_pretrained(folder)
+    return codec
+
+
+def prepare_reader(
+    preset: Preset, videos: VideoFolder, codec: Codec, out: Path, progress: Progress | None
+) -> tuple[FrameReader, bool]:
+    """What clips are read through, and whether it yields latents already (else pixels, encoded in the loop)."""
+    size = (preset.data.height, preset.data.width)
+    if codec.temporal_factor == 1 and preset.codec.codec != "pixels":
+        return LatentCache.build(videos, codec, out / "latents", *size, progress=progress), True
+    return PixelReader(videos, *size), False
+
+
+def build_model(preset: Preset, codec: Codec, videos: VideoFolder) -> MagiTransformer:
+    """The preset's transformer, fitted to the codec's latents and the data's actions and classes."""
+    latent_height, latent_width = codec.latent_size(preset.data.height, preset.data.width)
+    conditions: dict[str, dict[str, object]] = {NOISE_LEVEL: {"size": preset.exposure.noise_levels + 1}}
+    drop = preset.model.condition_drop
+    if preset.model.actions:
+        actions = pressed_actions(videos)
+        if not actions:
+            raise MagiError(f"{videos.root}: the preset wants actions, but no video has any beside it; see magi record")
+        conditions[ACTION] = {"size": len(actions), "kind": "vector", "drop": drop}
+    if preset.model.labels:
+        if not videos.class_names:
+            raise MagiError(f"{videos.root}: the preset wants labels, but the videos lie in no class folders")
+        conditions[LABEL] = {"size": len(videos.class_names), "drop": drop}
+    return MagiTransformer(
+        latent_channels=codec.latent_channels,
+        latent_height=latent_height,
+        latent_width=latent_width,
+        patch_size=preset.model.patch_size,
+        num_frames=codec.num_latent_frames(preset.data.num_frames),
+        width=preset.model.hidden,
+        depth=preset.model.depth,
+        heads=preset.model.heads,
+        mlp_width=preset.model.mlp,
+        head=preset.model.head,
+        head_width=preset.model.head_width,
+        head_depth=preset.model.head_depth,
+        max_interval=preset.data.max_interval,
+        conditions=conditions,
+        temporal_position=preset.model.temporal_position,
+    )
+
+
+def pressed_actions(videos: VideoFolder) -> list[str]:
+    """The action columns that are ever used; a game may offer many more than its player presses."""
+    used = np.zeros(len(videos.action_names), bool)
+    for index in range(len(videos.videos)):
+        recorded = videos.actions(index)
+        if recorded is not None:
+            used |= recorded.any(axis=0)
+    return [name for name, pressed in zip(videos.action_names, used, strict=True) if pressed]
+
+
+def preset_differences(saved: dict[str, object], preset: Preset) -> list[str]:
+    """Settings of a saved run that a resumption would change, but for those that may change (how long, how often)."""
+    free = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints"}
+    differences = []
+    for group, value in asdict(preset).items():
+        before = saved.get(group)
+        if not isinstance(value, dict) or not isinstance(before, dict):
+            if value != before:
+                differences.append(f"{group} {before} → {value}")
+            continue
+        for name, now in value.items():
+            then = before.get(name)
+            then = tuple(then) if isinstance(then, list) else then
+            if then != now and not (group == "train" and name in free) and group != "sample":
+                differences.append(f"{name} {then} → {now}")
+    return differences

@@ -1,0 +1,96 @@
+"""From a preset, a folder of videos and an output folder to a trained model: what `magi train` does."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from magi_video.errors import MagiError
+from magi_video.loading import read_json
+from magi_video.presets import Preset
+from magi_video.training.preparation import open_videos, preset_differences, prepare_codec, prepare_reader
+from magi_video.training.trainer import Trainer
+
+
+class Display(Protocol):
+    """Whoever wants to see how training goes."""
+
+    def say(self, text: str) -> None:
+        """A line of news."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A new stage begins: "codec", "latents" or "model"."""
+
+    def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
+        """So much of the stage is done."""
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
+        """Nothing."""
+
+
+def train(preset: Preset, data: str | Path, out: str | Path, seed: int = 0, display: Display | None = None) -> Path:
+    """Train a model; the same call again continues from the last checkpoint.
+
+    Args:
+        preset: the recipe.
+        data: folder of videos.
+        out: folder of the run, which is then itself a model.
+        seed: of everything random.
+        display: shows progress.
+
+    Returns:
+        `out`.
+
+    Raises:
+        MagiError: the data is unusable, or `out` holds a run of another recipe or seed.
+    """
+    data, out, display = Path(data), Path(out), display or Silent()
+    videos = open_videos(preset, data, out / "videos.json")
+    display.say(f"{data}: {videos.summary()}")
+    claim_folder(preset, seed, out)
+    display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
+    codec = prepare_codec(preset, videos, out, seed, display.advance)
+    display.stage("latents", len(videos.videos))
+    reader, latents = prepare_reader(preset, videos, codec, out, lambda done, total: display.advance(done))
+    trainer = Trainer(preset, videos, codec, reader, latents, out, seed)
+    if trainer.clips.left_out:
+        display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
+    if trainer.step:
+        display.say(f"continuing from step {trainer.step}")
+    display.stage("model", preset.train.steps)
+    skipped = trainer.guard.skipped
+    for figures in trainer.run():
+        if figures["skipped"] > skipped:
+            skipped = int(figures["skipped"])
+            display.say(
+                f"step {trainer.step} skipped: loss {figures['loss']:.4g}, gradient norm {figures['gradient_norm']:.4g}"
+            )
+        display.advance(trainer.step, figures)
+    return out
+
+
+def claim_folder(preset: Preset, seed: int, out: Path) -> None:
+    """Record the recipe in the run's folder, or refuse one that differs from what is recorded there."""
+    record = out / "run.json"
+    if record.exists():
+        saved = read_json(record)
+        differences = preset_differences(saved.get("preset", {}), preset)
+        if saved.get("seed") != seed:
+            differences.append(f"seed {saved.get('seed')} → {seed}")
+        if differences:
+            raise MagiError(f"{out} holds a run of another recipe ({'; '.join(differences)}); use another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"preset": asdict(preset), "seed": seed}, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise MagiError(f"{out}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,73 @@
+"""Recipes: every one parses, the rivals differ in one key, files are checked."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from magi_video.errors import MagiError
+from magi_video.presets import PRESETS, Preset, from_dict, load_preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_a_json_round_trip(name: str, tmp_path: Path) -> None:
+    preset = load_preset(name)
+    path = tmp_path / "preset.json"
+    path.write_text(json.dumps(dataclasses.asdict(preset)))
+    assert load_preset(str(path)) == preset
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("-mtf")])
+def test_ctf_and_mtf_differ_in_one_key_only(name: str) -> None:
+    masked, complete = (dataclasses.asdict(load_preset(one)) for one in (name, name.removesuffix("-mtf")))
+    different = {key for key in masked if masked[key] != complete[key]}
+    assert different == {"forcing"} and (complete["forcing"], masked["forcing"]) == ("complete", "masked")
+
+
+def test_paper_recipe() -> None:
+    """SPEC of the paper's UCF-101 model; the defaults are the paper's."""
+    preset = load_preset("ucf101")
+    assert (preset.model.hidden, preset.model.depth, preset.model.heads, preset.model.mlp) == (1280, 20, 16, 5120)
+    assert (preset.model.head_width, preset.model.head_depth, preset.model.patch_size) == (1024, 3, 2)
+    assert (preset.data.height, preset.data.num_frames, preset.data.max_interval) == (256, 16, 25)
+    assert (preset.train.learning_rate, preset.train.batch_size, preset.train.warmup_steps) == (1e-4, 128, 10_000)
+    assert (preset.train.weight_decay, preset.train.clip_norm, preset.train.ema_decay) == (0.02, 3.0, 0.9999)
+    assert preset.train.steps == pytest.approx(1400 * 9537 / 128, rel=0.01)
+    assert (preset.exposure.noise_levels, preset.exposure.noise_sigma, preset.exposure.diffusion_batch_mul) == (5, 0.7, 4)
+    assert (preset.sample.mask_steps, preset.sample.denoise_steps) == (64, 100)
+
+
+def test_a_file_needs_only_what_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{"forcing": "masked", "model": {"depth": 8}, "exposure": {"noise_sigma": 1}}')
+    preset = load_preset(str(path))
+    assert preset.forcing == "masked" and preset.model.depth == 8 and preset.exposure.noise_sigma == 1.0
+    assert preset.train == Preset().train
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ('{"modle": {}}', "unknown setting 'modle'"),
+    ('{"model": {"depth": "8"}}', "depth must be of type int"),
+    ('{"model": {"depth": true}}', "depth must be of type int"),
+    ('{"forcing": "noisy"}', "must be one of complete, masked"),
+    ('{"data": {"max_interval": 26}}', "max ≤ 25"),
+    ('{"exposure": {"mask_ratio_min": 0}}', "mask_ratio_min"),
+    ("[1, 2]", "expected an object"),
+    ("{", "not a readable JSON"),
+])  # fmt: skip
+def test_bad_files_are_told_in_one_line(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(content)
+    with pytest.raises(MagiError, match=message):
+        load_preset(str(path))
+
+
+def test_unknown_names_list_the_known() -> None:
+    with pytest.raises(MagiError, match="doom"):
+        load_preset("dooom")
+
+
+def test_wrong_types_inside_tuples_are_refused() -> None:
+    with pytest.raises(MagiError, match="encoder_blocks"):
+        from_dict(Preset, {"small_vae": {"encoder_blocks": 3}}, "x")

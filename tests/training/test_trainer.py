@@ -1,0 +1,142 @@
+"""Training: it learns, it resumes to the bit, it survives a full disk, it refuses what does not fit."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from magi_video import checkpoints
+from magi_video.errors import MagiError
+from magi_video.pipeline import MagiPipeline
+from magi_video.presets import Preset
+from magi_video.training import train
+from tests.training.conftest import moving_square
+
+Recipe = Callable[..., Preset]
+
+
+def final_state(run: Path, step: int) -> dict[str, torch.Tensor]:
+    folder = run / "checkpoints" / f"step_{step:08d}"
+    return {
+        f"{name}/{key}": value
+        for name in ("model", "ema", "optimizer")
+        for key, value in load_file(folder / f"{name}.safetensors").items()
+    }
+
+
+def test_resuming_equals_not_having_stopped_to_the_bit(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    with_actions = dataclasses.replace(recipe(), model=dataclasses.replace(recipe().model, actions=True))
+    train(with_actions, videos, tmp_path / "whole", seed=3)
+    half = dataclasses.replace(with_actions, train=dataclasses.replace(with_actions.train, steps=3))
+    train(half, videos, tmp_path / "halves", seed=3)
+    train(with_actions, videos, tmp_path / "halves", seed=3)
+    whole, halves = final_state(tmp_path / "whole", 6), final_state(tmp_path / "halves", 6)
+    assert whole.keys() == halves.keys() and len(whole) > 100
+    assert all(torch.equal(whole[key], halves[key]) for key in whole)
+    first = final_state(tmp_path / "whole", 3)
+    assert not all(torch.equal(whole[key], first[key]) for key in whole), "the last steps did something"
+
+
+def test_accumulation_runs_and_uses_every_part(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe(accumulate=2, steps=2, checkpoint_every=2), videos, tmp_path / "run")
+    assert (tmp_path / "run" / "model_index.json").is_file()
+    with pytest.raises(MagiError, match="does not divide"):
+        train(recipe(accumulate=3), videos, tmp_path / "odd")
+
+
+def test_overfitting_a_few_clips_reproduces_them_from_their_first_frame(
+    videos: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    preset = recipe(
+        steps=700, checkpoint_every=700, batch_size=8, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98
+    )
+    preset = dataclasses.replace(
+        preset,
+        model=dataclasses.replace(preset.model, hidden=64, depth=2, head_width=128),
+        data=dataclasses.replace(preset.data, max_interval=1),
+        exposure=dataclasses.replace(preset.exposure, noise_levels=0),
+    )
+    train(preset, videos, tmp_path / "run")
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert np.mean(losses[-10:]) < 0.35 * losses[0]
+    pipe = MagiPipeline.from_pretrained(tmp_path / "run")
+    ratios = []
+    for number in range(4):
+        truth = moving_square(24, 3 * number, 1 + number % 2)[:4]
+        generator = torch.Generator().manual_seed(number)
+        made = pipe(image=truth[0], num_frames=4, num_mask_steps=16, num_denoise_steps=100, generator=generator)
+        error = np.square(made.frames[0][1:] - truth[1:] / 255).mean()
+        ratios.append(-10 * np.log10(error))
+        still = -10 * np.log10(np.square(truth[:1] / 255 - truth[1:] / 255).mean())
+        assert ratios[-1] > still + 3, "better than repeating the first frame"
+    assert np.mean(ratios) > 20, f"PSNR {ratios} dB"
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(
+    videos: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    original = checkpoints.save_file
+
+    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if (run / "checkpoints" / "step_00000003").exists() and path.name == "optimizer.safetensors":
+            path.write_bytes(b"half a file")
+            raise OSError(28, "No space left on device")
+        original(tensors, path)
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(MagiError, match="No space left"):
+        train(recipe(), videos, run)
+    latest = checkpoints.latest_checkpoint(run / "checkpoints")
+    assert latest is not None and latest.step == 3
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_00000003"], "nothing half-written stays"
+    MagiPipeline.from_pretrained(run)
+    monkeypatch.undo()
+    train(recipe(), videos, run)
+    assert checkpoints.latest_checkpoint(run / "checkpoints").step == 6  # type: ignore[union-attr]
+
+
+def test_a_damaged_checkpoint_is_passed_over(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(recipe(), videos, run)
+    newest = run / "checkpoints" / "step_00000006" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert checkpoints.latest_checkpoint(run / "checkpoints").step == 3  # type: ignore[union-attr]
+
+
+def test_another_recipe_or_seed_in_the_folder_is_refused(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe(steps=2, checkpoint_every=2), videos, tmp_path / "run")
+    with pytest.raises(MagiError, match="forcing complete → masked"):
+        train(dataclasses.replace(recipe(), forcing="masked"), videos, tmp_path / "run")
+    with pytest.raises(MagiError, match="seed 0 → 1"):
+        train(recipe(), videos, tmp_path / "run", seed=1)
+    train(recipe(steps=3, checkpoint_every=9), videos, tmp_path / "run")  # longer is no other recipe
+
+
+def test_masked_teacher_forcing_trains_by_the_same_loop(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    train(dataclasses.replace(recipe(steps=2), forcing="masked"), videos, tmp_path / "run")
+    pipe = MagiPipeline.from_pretrained(tmp_path / "run")
+    assert pipe.config.forcing == "masked"
+    assert pipe(num_frames=3, num_mask_steps=2, num_denoise_steps=3).frames.shape == (1, 3, 16, 16, 3)
+
+
+def test_previews_show_truth_and_result(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe(steps=2, sample_every=2), videos, tmp_path / "run")
+    assert (tmp_path / "run" / "samples" / "step_00000002.png").is_file()
+    assert list((tmp_path / "run" / "logs").rglob("events.out*"))
+
+
+def test_unusable_data_is_told_in_one_line(recipe: Recipe, tmp_path: Path, videos: Path) -> None:
+    with pytest.raises(MagiError, match="no such folder"):
+        train(recipe(), tmp_path / "nowhere", tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MagiError, match="no readable video"):
+        train(recipe(), tmp_path / "empty", tmp_path / "run1")
+    long = dataclasses.replace(recipe(), data=dataclasses.replace(recipe().data, num_frames=100))
+    with pytest.raises(MagiError, match="at least 100 frames"):
+        train(long, videos, tmp_path / "run2")
