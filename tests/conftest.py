@@ -14,6 +14,8 @@ from magi_video.models import MagiTransformer
 
 FRAMES, TOKENS = 5, 16
 
+torch.set_num_threads(1)  # the models here are too small to gain from more
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:

@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from magi_video.forcing import FORCINGS, Clip, CompleteTeacherForcing, MaskRatio, NoiseInjection
+from magi_video.forcing.base import padded_selection
 from magi_video.models import MASKED, NOISE_LEVEL, OBSERVATION, MagiTransformer
 
 
@@ -72,6 +73,19 @@ def test_target_is_the_clean_token_whatever_noise_does(model: MagiTransformer, c
     head.loss = lambda target, z, *rest: (seen.append(target.clone()), original(target, z, *rest))[1]  # type: ignore[method-assign, assignment]
     CompleteTeacherForcing(MaskRatio(1.0), NoiseInjection(5, 50.0)).loss(model, clip, torch.Generator().manual_seed(0))
     assert torch.equal(seen[0], clip.tokens_BTND.flatten(0, 2))
+
+
+def test_loss_is_the_mean_over_hidden_tokens_alone(model: MagiTransformer, clip: Clip) -> None:
+    """Padding to a few sizes must not change the loss, and visible tokens must not enter it."""
+    hidden = MaskRatio().draw(2, 5, 16, torch.Generator().manual_seed(2), "cpu")
+    places, weight = padded_selection(hidden)
+    assert weight.sum() == hidden.sum() and len(places) % 10 == 0
+    assert torch.equal(places[weight > 0], hidden.flatten().nonzero()[:, 0])
+    model.diffusion_head.loss = lambda target, z, repeats, generator: target.sum(-1).repeat(repeats)  # type: ignore[method-assign, assignment]
+    forcing = CompleteTeacherForcing(noise=NoiseInjection(levels=0))
+    loss = forcing.loss(model, clip, torch.Generator().manual_seed(4))
+    hidden = MaskRatio().draw(2, 5, 16, torch.Generator().manual_seed(4), "cpu")
+    assert torch.allclose(loss, clip.tokens_BTND[hidden].sum(-1).mean(), atol=1e-5)
 
 
 def test_dropped_conditions_are_unknown(model: MagiTransformer) -> None:

@@ -3,6 +3,7 @@
 The trainer calls `loss`, the rollout reads `cached_kind`; neither knows which paradigm it serves.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -81,9 +82,29 @@ class Forcing(ABC):
         clip = Clip(clip.tokens_BTND, clip.interval_B, core.condition_tokens.drop(clip.conditions, generator))
         training = self.build(clip, hidden_BTN, generator)
         z_BTNW = model(training.sequence)[:, training.predicted]
+        picked_M, weight_M = padded_selection(hidden_BTN)
         # The target is the clip itself, never what masking or noise made of it; the head is float32 throughout.
         with torch.autocast(clip.tokens_BTND.device.type, enabled=False):
             losses = core.diffusion_head.loss(
-                clip.tokens_BTND[hidden_BTN].float(), z_BTNW[hidden_BTN].float(), self.diffusion_batch_mul, generator
+                clip.tokens_BTND.flatten(0, 2)[picked_M].float(),
+                z_BTNW.flatten(0, 2)[picked_M].float(),
+                self.diffusion_batch_mul,
+                generator,
             )
-        return losses.mean()
+            return (losses.view(self.diffusion_batch_mul, -1) * weight_M).sum() / (
+                self.diffusion_batch_mul * weight_M.sum()
+            )
+
+
+def padded_selection(hidden_BTN: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of the hidden tokens, padded to one of 16 sizes, and their weights (0 for padding), both `[M]`.
+
+    The number of hidden tokens differs from step to step. oneDNN keeps kernels and buffers for every shape that it
+    meets, gigabytes in the end, and a compiler would compile for each; a few sizes cost 3 % of the head's work.
+    """
+    places = hidden_BTN.flatten().nonzero()[:, 0]
+    size = math.ceil(hidden_BTN.numel() / 16)
+    padding = -len(places) % size
+    weight_M = torch.ones(len(places) + padding, device=places.device)
+    weight_M[len(places) :] = 0
+    return torch.cat([places, places[:1].expand(padding)]), weight_M

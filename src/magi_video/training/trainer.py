@@ -253,6 +253,8 @@ class Trainer:
         restore_optimizer(self.optimizer.optimizer, checkpoint.tensors("optimizer"))
         torch.set_rng_state(checkpoint.tensors("rng")["torch"])
         self.schedule.load_state_dict(checkpoint.state["schedule"])
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = rate  # the schedule itself sets it only when it steps
         self.guard.restore(checkpoint.state["guard"])
         self.ema.optimization_step = checkpoint.state["ema_step"]
         self.step = checkpoint.step
