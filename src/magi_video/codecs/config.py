@@ -14,24 +14,24 @@ class SmallVAEConfig:
     """
 
     latent_channels: int = 8
-    width: int = 48
+    width: int = 64
     """Channels of every convolution."""
-    encoder_blocks: tuple[int, ...] = (0, 1, 2, 2)
+    encoder_blocks: tuple[int, ...] = (0, 1, 1, 1)
     """Residual blocks of each level, from full size to the latent's."""
-    decoder_blocks: tuple[int, ...] = (2, 2, 1, 0)
+    decoder_blocks: tuple[int, ...] = (1, 1, 1, 0)
     """Residual blocks of each level, from the latent's size to full size; as many levels as the encoder."""
 
-    steps: int = 2000
-    batch_size: int = 32
+    steps: int = 4000
+    batch_size: int = 16
     """Pictures in a step; whoever supplies the batches reads it."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     """Peak rate: linear warm-up, then a cosine to 1 % of it."""
     warmup_steps: int = 100
     weight_decay: float = 0.01
     gradient_clip: float = 0.5
     """Largest norm of the whole gradient."""
 
-    latent_noise: float = 0.3
+    latent_noise: float = 0.2
     """Largest Gaussian noise added to the latents, in standard deviations of each channel; the level is uniform
     from 0 to this per picture. It makes the decoder forgive small errors of a generated latent."""
     latent_penalty: float = 1e-4

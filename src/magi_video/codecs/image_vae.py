@@ -88,23 +88,25 @@ class ImageVAECodec(Codec):
 
     def encode_raw(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
         """Encode each frame; `AutoencoderKL` gives the mode of its posterior."""
-        frames_NCHW = video_BTCHW.flatten(0, 1).to(self.vae.dtype)
-        parts = [self._encode_frames(part) for part in frames_NCHW.split(self._frames_at_once(*video_BTCHW.shape[3:]))]
-        return torch.cat(parts).unflatten(0, video_BTCHW.shape[:2])
+        height, width = video_BTCHW.shape[3:]
+        parts = [self._encode_frames(part) for part in self._sub_batches(video_BTCHW, height * width)]
+        return torch.cat(parts).contiguous().unflatten(0, video_BTCHW.shape[:2])
 
     def decode_raw(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
         """Decode each frame."""
-        latents_NCHW = latents_BTCHW.flatten(0, 1).to(self.vae.dtype)
         height, width = (side * self.spatial_factor for side in latents_BTCHW.shape[3:])
-        parts = [self.vae.decode(part).sample for part in latents_NCHW.split(self._frames_at_once(height, width))]
-        return torch.cat(parts).unflatten(0, latents_BTCHW.shape[:2])
+        parts = [self.vae.decode(part).sample for part in self._sub_batches(latents_BTCHW, height * width)]
+        return torch.cat(parts).contiguous().unflatten(0, latents_BTCHW.shape[:2])
 
     def _encode_frames(self, frames_NCHW: torch.Tensor) -> torch.Tensor:
         encoded = self.vae.encode(frames_NCHW)
         return encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
 
-    def _frames_at_once(self, height: int, width: int) -> int:
-        return max(1, self.max_pixels_at_once // (height * width))
+    def _sub_batches(self, frames_BTCHW: torch.Tensor, pixels: int) -> tuple[torch.Tensor, ...]:
+        """Frames one after another, as many at once as `max_pixels_at_once` allows at `pixels` each."""
+        # Channels-last convolutions take a half to three quarters of the time on a CPU.
+        frames_NCHW = frames_BTCHW.flatten(0, 1).to(self.vae.dtype, memory_format=torch.channels_last)
+        return frames_NCHW.split(max(1, self.max_pixels_at_once // pixels))
 
 
 def _spatial_factor(vae_class: str, settings: Any) -> int:

@@ -1,4 +1,4 @@
-"""Strict loading: safetensors alone, float32, every weight present, and one clear line when anything is wrong.
+"""Strict loading: safetensors alone, every weight present, and one clear line when anything is wrong.
 
 diffusers by itself only warns about missing weights, which would leave a VAE that decodes to noise.
 """
@@ -31,12 +31,12 @@ def read_config(model_class: Any, name: str, **place: Any) -> dict[str, Any]:
     return config
 
 
-def load_strictly(model_class: Any, name: str, **place: Any) -> Any:
-    """Load a diffusers model in float32 and evaluation mode; `place` may hold subfolder, revision and variant."""
+def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.float32, **place: Any) -> Any:
+    """Load a diffusers model in evaluation mode; `place` may hold subfolder, revision and variant."""
     name = str(name)
     try:
         model, info = model_class.from_pretrained(
-            name, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True, **place
+            name, use_safetensors=True, torch_dtype=torch_dtype, output_loading_info=True, **place
         )
     except MagiError:
         raise
