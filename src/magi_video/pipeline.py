@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from PIL import Image
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from magi_video.codecs import Codec, load_codec
@@ -104,7 +105,7 @@ class MagiPipeline(DiffusionPipeline):
             raise MagiError(f"{folder}: not a {cls.__name__} but {index.get('_class_name')!r}")
         settings = {name: value for name, value in index.items() if not name.startswith("_")}
         settings |= {
-            "transformer": load_strictly(MagiTransformer, str(folder / "transformer")).to(torch_dtype),
+            "transformer": load_strictly(MagiTransformer, str(folder / "transformer"), torch_dtype),
             "codec": load_codec(folder / "codec"),
         }
         try:
@@ -112,8 +113,14 @@ class MagiPipeline(DiffusionPipeline):
         except TypeError as error:
             raise MagiError(f"{folder / 'model_index.json'}: {error}") from None
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, torch_dtype: torch.dtype | None = None
+    ) -> None:
         """Write the model into a folder: each file whole or not at all, `model_index.json` last.
+
+        Args:
+            save_directory: the folder; made if needed.
+            torch_dtype: of the weights on disk (float16 halves them); None for what they are.
 
         Raises:
             MagiError: it cannot be written (disk full, folder read-only); what was there is kept.
@@ -121,7 +128,9 @@ class MagiPipeline(DiffusionPipeline):
         folder = Path(save_directory)
         part = folder / f".part-model-{os.getpid()}"
         try:
-            super().save_pretrained(part, **kwargs)
+            super().save_pretrained(part)
+            for file in part.rglob("*.safetensors") if torch_dtype else ():
+                save_file({k: v.to(torch_dtype) for k, v in load_file(file).items()}, file, {"format": "pt"})
             for file in sorted(part.rglob("*"), key=lambda file: (file.name == "model_index.json", file)):
                 if file.is_file():
                     target = folder / file.relative_to(part)
@@ -235,8 +244,8 @@ class MagiPipeline(DiffusionPipeline):
             find_forcing(self.config.forcing).cached_kind,
             SampleNoise(spread_generator(generator, batch), self.device),
             SamplingSettings(
-                num_mask_steps or self.config.mask_steps,
-                num_denoise_steps or self.config.denoise_steps,
+                self.config.mask_steps if num_mask_steps is None else num_mask_steps,
+                self.config.denoise_steps if num_denoise_steps is None else num_denoise_steps,
                 sampler,
                 temperature,
             ),
@@ -299,8 +308,9 @@ class MagiPipeline(DiffusionPipeline):
             if labels.min() < 0 or labels.max() >= specs[LABEL].size:
                 raise MagiError(f"label must lie in 0…{specs[LABEL].size - 1}, got {label}")
             constant[LABEL] = labels
-        if isinstance(actions, np.ndarray | list) and len(actions):
-            self._action_vector(actions[-1], batch)  # refuse a wrong shape before the first frame
+        for action in actions if isinstance(actions, np.ndarray | list) else ():
+            if action is not None:
+                self._action_vector(action, batch)  # refuse a wrong shape before the first frame
         return self._each_frame(iter(() if actions is None else actions), constant, batch)
 
     def _each_frame(

@@ -189,10 +189,6 @@ def doom() -> Preset:
     return Preset(
         data=DataConfig(height=64, width=64, max_interval=4),
         codec=CodecConfig(codec="small_vae"),
-        small_vae=SmallVAEConfig(
-            width=64, encoder_blocks=(0, 1, 1, 1), decoder_blocks=(1, 1, 1, 0), steps=4_000, batch_size=16,
-            learning_rate=1.5e-3, latent_noise=0.2,
-        ),
         model=ModelConfig(
             hidden=256, depth=5, heads=4, mlp=1024, head_width=256, temporal_position="rope", actions=True
         ),

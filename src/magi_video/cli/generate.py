@@ -127,8 +127,8 @@ def generate(settings: Generate) -> dict[str, Any]:
         "model": settings.model,
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
         | {
-            "mask_steps": settings.mask_steps or pipe.config.mask_steps,
-            "denoise_steps": settings.denoise_steps or pipe.config.denoise_steps,
+            "mask_steps": pipe.config.mask_steps if settings.mask_steps is None else settings.mask_steps,
+            "denoise_steps": pipe.config.denoise_steps if settings.denoise_steps is None else settings.denoise_steps,
         },
         "seeds": seeds,
         "files": names,
@@ -156,7 +156,8 @@ def read_inputs(settings: Generate, pipe: "MagiPipeline") -> dict[str, Any]:
     if settings.first_frame:
         inputs["image"] = read_image(settings.first_frame)
     if settings.context:
-        count, held = settings.context_frames or 1, inspect_video(settings.context).num_frames
+        count = 1 if settings.context_frames is None else settings.context_frames
+        held = inspect_video(settings.context).num_frames
         indices = clip_frames(0, settings.interval, count) if count > 0 and settings.interval > 0 else []
         if not indices or indices[-1] >= held:
             raise MagiError(
