@@ -123,7 +123,10 @@ def test_saved_and_loaded_gives_the_same(pipe: MagiPipeline, tmp_path: Path) -> 
 def test_saved_in_half_precision_it_is_half_as_large_and_still_itself(pipe: MagiPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "whole")
     pipe.save_pretrained(tmp_path / "half", torch_dtype=torch.float16)
-    size = {name: (tmp_path / name / "transformer/diffusion_pytorch_model.safetensors").stat().st_size for name in ("whole", "half")}
+    size = {
+        name: (tmp_path / name / "transformer/diffusion_pytorch_model.safetensors").stat().st_size
+        for name in ("whole", "half")
+    }
     assert size["half"] < 0.6 * size["whole"]
     loaded = MagiPipeline.from_pretrained(tmp_path / "half")
     assert loaded.transformer.token_in.weight.dtype == torch.float32

@@ -34,7 +34,11 @@ def test_paper_recipe() -> None:
     assert (preset.train.learning_rate, preset.train.batch_size, preset.train.warmup_steps) == (1e-4, 128, 10_000)
     assert (preset.train.weight_decay, preset.train.clip_norm, preset.train.ema_decay) == (0.02, 3.0, 0.9999)
     assert preset.train.steps == pytest.approx(1400 * 9537 / 128, rel=0.01)
-    assert (preset.exposure.noise_levels, preset.exposure.noise_sigma, preset.exposure.diffusion_batch_mul) == (5, 0.7, 4)
+    assert (preset.exposure.noise_levels, preset.exposure.noise_sigma, preset.exposure.diffusion_batch_mul) == (
+        5,
+        0.7,
+        4,
+    )
     assert (preset.sample.mask_steps, preset.sample.denoise_steps) == (64, 100)
 
 

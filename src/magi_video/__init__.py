@@ -1,8 +1,8 @@
 """magi-video: masked autoregressive video generation with complete teacher forcing (MAGI, CVPR 2025).
 
-    from magi_video import MagiPipeline
-    pipe = MagiPipeline.from_pretrained("doom")
-    video = pipe(image=first_frame, num_frames=100).frames
+from magi_video import MagiPipeline
+pipe = MagiPipeline.from_pretrained("doom")
+video = pipe(image=first_frame, num_frames=100).frames
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this": the command line prints it as one line and exits with code 1."""
+"""The one exception that means "the user can mend this": the command line prints its one line and exits with 1."""
 
 
 class MagiError(Exception):

@@ -36,7 +36,9 @@ def resolve_model(name: str | Path) -> Path:
         except Exception as error:  # the hub client raises many kinds; all mean "not available"
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise MagiError(f"model {name!r}: no such folder, and not to be had from the hub ({reason})") from None
-    raise MagiError(f"no model {str(name)!r}: give a folder, a hub id, or one of {', '.join(shipped_models()) or 'none'}")
+    raise MagiError(
+        f"no model {str(name)!r}: give a folder, a hub id, or one of {', '.join(shipped_models()) or 'none'}"
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -32,8 +32,12 @@ Generators = torch.Generator | list[torch.Generator] | None
 
 @dataclass
 class MagiPipelineOutput(BaseOutput):
-    """`frames`: `[batch, frames, height, width, 3]` floats in [0, 1] ("np"), `[batch, frames, 3, height, width]` ("pt"),
-    or a list of lists of PIL images ("pil")."""
+    """The result.
+
+    Attributes:
+        frames: `[batch, frames, height, width, 3]` floats in [0, 1] ("np"), `[batch, frames, 3, height, width]` ("pt"),
+            or a list of lists of PIL images ("pil").
+    """
 
     frames: Any
 
@@ -87,7 +91,7 @@ class MagiPipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype = torch.float32
     ) -> "MagiPipeline":
         """Load a model.
@@ -113,9 +117,7 @@ class MagiPipeline(DiffusionPipeline):
         except TypeError as error:
             raise MagiError(f"{folder / 'model_index.json'}: {error}") from None
 
-    def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, torch_dtype: torch.dtype | None = None
-    ) -> None:
+    def save_pretrained(self, save_directory: str | Path, torch_dtype: torch.dtype | None = None) -> None:
         """Write the model into a folder: each file whole or not at all, `model_index.json` last.
 
         Args:
@@ -146,7 +148,9 @@ class MagiPipeline(DiffusionPipeline):
         vector = np.zeros(len(self.config.action_names), np.float32)
         for name in names:
             if name not in self.config.action_names:
-                raise MagiError(f"unknown action {name!r}: this model has {', '.join(self.config.action_names) or 'none'}")
+                raise MagiError(
+                    f"unknown action {name!r}: this model has {', '.join(self.config.action_names) or 'none'}"
+                )
             vector[self.config.action_names.index(name)] = 1
         return vector
 
@@ -226,7 +230,7 @@ class MagiPipeline(DiffusionPipeline):
         output_type: str = "np",
         use_cache: bool = True,
     ) -> Iterator[Any]:
-        """Frame by frame: as `__call__`, each item a frame of every video, `[B, H, W, 3]` ("np"), `[B, 3, H, W]` ("pt").
+        """Frame by frame: as `__call__`, each item one frame of every video, `[B, H, W, 3]` ("np") or `[B, 3, H, W]`.
 
         `num_frames=None` goes on without end where the model has relative temporal positions ("rope"), else for the
         frames of a training clip. Settings are checked before the first frame is asked for.
@@ -325,7 +329,9 @@ class MagiPipeline(DiffusionPipeline):
         size = len(self.config.action_names)
         vector = torch.as_tensor(np.asarray(action, dtype=np.float32))
         if vector.shape not in ((size,), (batch, size)):
-            raise MagiError(f"an action is a vector of {size} ({', '.join(self.config.action_names)}), got {vector.shape}")
+            raise MagiError(
+                f"an action is a vector of {size} ({', '.join(self.config.action_names)}), got {vector.shape}"
+            )
         return vector.expand(batch, size)
 
 

@@ -1,8 +1,8 @@
 """Every recipe: a few lines over typed defaults. The defaults are the paper's wherever the paper or MAR says anything.
 
-    magi train doom --data DIR --out RUN                     a preset by name
-    magi train doom --data DIR --out RUN --forcing masked    any field as a flag
-    magi train my-recipe.json --data DIR --out RUN           a file: {"forcing": "masked", "model": {"depth": 8}, …}
+magi train doom --data DIR --out RUN                     a preset by name
+magi train doom --data DIR --out RUN --forcing masked    any field as a flag
+magi train my-recipe.json --data DIR --out RUN           a file: {"forcing": "masked", "model": {"depth": 8}, …}
 """
 
 import dataclasses

@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_video(root / "videos" / f"{number}.mp4", moving_square(20, number, 1), 10.0, crf=4)
     (root / "videos" / "broken.mp4").write_bytes(b"not a video")
     write_image(root / "first.png", moving_square(1, 0, 1, size=40)[0])
-    options = "--steps 2 --checkpoint-every 2 --sample-every 2 --hidden 32 --seed 1".split()
+    options = ["--steps", "2", "--checkpoint-every", "2", "--sample-every", "2", "--hidden", "32", "--seed", "1"]
     assert main(["train", "tiny", "--data", str(root / "videos"), "--out", str(root / "run"), *options]) == 0
     return root
 
@@ -39,7 +39,7 @@ def test_help_names_every_command_and_each_has_help(capsys: pytest.CaptureFixtur
     assert code == 0 and all(verb in out for verb in VERBS)
     for verb in VERBS:
         code, out, _ = run(capsys, verb, "--help")
-        assert code == 0 and "--out" in out or verb == "info"
+        assert (code == 0 and "--out" in out) or verb == "info"
     _, out, _ = run(capsys, "train", "doom", "--help")
     assert "--learning-rate" in out and "--noise-levels" in out and "--small-vae.steps" in out
 

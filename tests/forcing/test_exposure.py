@@ -34,8 +34,8 @@ def test_noise_levels_are_uniform_and_scaled() -> None:
     tokens = torch.zeros(200, 16, 4, 8)
     noisy, level = NoiseInjection(5, 0.7).inject(tokens, torch.Generator().manual_seed(0))
     assert torch.bincount(level.flatten(), minlength=6).min() > 400
-    for l in range(6):
-        assert noisy[level == l].std().item() == pytest.approx(0.7 * l / 5, rel=0.03, abs=1e-6)
+    for one in range(6):
+        assert noisy[level == one].std().item() == pytest.approx(0.7 * one / 5, rel=0.03, abs=1e-6)
 
 
 def test_noise_switched_off_changes_nothing(clip: Clip) -> None:

@@ -52,9 +52,7 @@ def test_accumulation_runs_and_uses_every_part(videos: Path, recipe: Recipe, tmp
 def test_overfitting_a_few_clips_reproduces_them_from_their_first_frame(
     videos: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
-    preset = recipe(
-        steps=400, checkpoint_every=400, batch_size=8, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98
-    )
+    preset = recipe(steps=400, checkpoint_every=400, batch_size=8, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98)
     preset = dataclasses.replace(
         preset,
         model=dataclasses.replace(preset.model, hidden=64, depth=2, head_width=128),

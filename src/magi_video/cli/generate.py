@@ -161,7 +161,8 @@ def read_inputs(settings: Generate, pipe: "MagiPipeline") -> dict[str, Any]:
         indices = clip_frames(0, settings.interval, count) if count > 0 and settings.interval > 0 else []
         if not indices or indices[-1] >= held:
             raise MagiError(
-                f"{settings.context}: {count} context frames at interval {settings.interval} do not fit its {held} frames"
+                f"{settings.context}: {count} context frames at interval {settings.interval} "
+                f"do not fit its {held} frames"
             )
         inputs["video"] = read_frames(settings.context, indices)
     if settings.actions is not None:
@@ -202,7 +203,8 @@ def pick_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(name.split(":")[0], False):
-        raise MagiError(f"device {name!r} is not available here: there is {', '.join(d for d, is_ in available.items() if is_)}")
+        there = ", ".join(device for device, present in available.items() if present)
+        raise MagiError(f"device {name!r} is not available here: there is {there}")
     return name
 
 
@@ -217,5 +219,3 @@ def summary(report: dict[str, Any], out: Path) -> str:
         f"contact sheet: {out / 'contact.png'}\n"
         f"figures:       {out / 'generate.json'}"
     )
-
-

@@ -55,7 +55,10 @@ def main(argv: list[str]) -> None:
             progress=lambda done, total, frames: advance(done, total),
         )
     if settings.json:
-        facts = {name: str(value) if isinstance(value, Path) else value for name, value in dataclasses.asdict(summary).items()}
+        facts = {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in dataclasses.asdict(summary).items()
+        }
         print(json.dumps(facts))
     else:
         print(

@@ -25,7 +25,7 @@ class Codec(ModelMixin, ConfigMixin):
     `self.set_statistics(mean, std)`, so that the statistics travel in `config.json`.
     """
 
-    config_name = "config.json"  # type: ignore[assignment]  # diffusers types its own default, None
+    config_name = "config.json"
 
     latent_channels: int
     """Channels C of a latent frame."""

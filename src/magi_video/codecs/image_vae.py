@@ -68,7 +68,8 @@ class ImageVAECodec(Codec):
         Its class is read from its config; weights must be safetensors and are held in float32 even if saved as fp16
         (`variant="fp16"` where the file is named so). `MagiError` if it cannot be had, or is of another class.
         """
-        place = {key: value for key, value in (("subfolder", subfolder), ("revision", revision)) if value is not None}
+        place: dict[str, Any] = {"subfolder": subfolder, "revision": revision}
+        place = {key: value for key, value in place.items() if value is not None}
         vae_class = read_config(AutoencoderKL, name, **place).get("_class_name")
         if vae_class not in IMAGE_VAES:
             raise MagiError(f"{name} holds {vae_class or 'no class name'}; expected one of {', '.join(IMAGE_VAES)}")

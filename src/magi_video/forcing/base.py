@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from magi_video.forcing.masking import MaskRatio
 from magi_video.forcing.noise import NoiseInjection
@@ -77,8 +77,9 @@ class Forcing(ABC):
             clip: what to learn from.
             generator: source of every draw (ratios, orders, noise, dropped conditions), on the clip's device.
         """
-        core: MagiTransformer = getattr(model, "module", model)
-        hidden_BTN = self.mask_ratio.draw(*clip.tokens_BTND.shape[:3], generator, clip.tokens_BTND.device)
+        core = unwrap(model)
+        batch, frames, tokens = clip.tokens_BTND.shape[:3]
+        hidden_BTN = self.mask_ratio.draw(batch, frames, tokens, generator, clip.tokens_BTND.device)
         clip = Clip(clip.tokens_BTND, clip.interval_B, core.condition_tokens.drop(clip.conditions, generator))
         training = self.build(clip, hidden_BTN, generator)
         z_BTNW = model(training.sequence)[:, training.predicted]
@@ -94,6 +95,13 @@ class Forcing(ABC):
             return (losses.view(self.diffusion_batch_mul, -1) * weight_M).sum() / (
                 self.diffusion_batch_mul * weight_M.sum()
             )
+
+
+def unwrap(model: nn.Module) -> MagiTransformer:
+    """The transformer inside a wrapper for distributed training, or itself."""
+    inner = getattr(model, "module", model)
+    assert isinstance(inner, MagiTransformer)
+    return inner
 
 
 def padded_selection(hidden_BTN: Tensor) -> tuple[Tensor, Tensor]:

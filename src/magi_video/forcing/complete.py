@@ -1,10 +1,10 @@
 """Complete teacher forcing, the paper's contribution: every masked frame learns from the *complete* frames before it.
 
-    sequence   o_1 … o_T  m_1 … m_T      complete (noise-injected) observations, then masked frames
-    o_t sees   o_1 … o_t
-    m_t sees   o_1 … o_{t−1} and itself  never o_t, never another masked frame
-    loss       on the hidden tokens of m_1 … m_T
-    cache      finished frames, as observations at noise level 0: just what m_t saw in training
+sequence   o_1 … o_T  m_1 … m_T      complete (noise-injected) observations, then masked frames
+o_t sees   o_1 … o_t
+m_t sees   o_1 … o_{t−1} and itself  never o_t, never another masked frame
+loss       on the hidden tokens of m_1 … m_T
+cache      finished frames, as observations at noise level 0: just what m_t saw in training
 """
 
 import torch

@@ -1,10 +1,10 @@
 """Masked teacher forcing, the rival: every masked frame learns from the *masked* frames before it.
 
-    sequence   m_1 … m_T                 masked frames, their visible tokens noise-injected
-    m_t sees   m_1 … m_t
-    loss       on the hidden tokens of m_1 … m_T
-    cache      finished frames, as masked frames with nothing hidden: training never showed such a past, and that gap
-               between training and inference is the paper's argument
+sequence   m_1 … m_T                 masked frames, their visible tokens noise-injected
+m_t sees   m_1 … m_t
+loss       on the hidden tokens of m_1 … m_T
+cache      finished frames, as masked frames with nothing hidden: training never showed such a past, and that gap
+           between training and inference is the paper's argument
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""The network alone: embeddings, layers, transformer, diffusion heads, frame cache. Imports nothing of ours above it."""
+"""The network alone: embeddings, layers, transformer, heads, frame cache. Imports nothing of ours above it."""
 
 from magi_video.models.cache import FrameCache
 from magi_video.models.conditions import ACTION, LABEL, NOISE_LEVEL, ConditionSpec

@@ -1,5 +1,7 @@
 """The rectified-flow head: the same network, x_t = (1 − t) x + t ε, target ε − x, straight paths and few steps."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -39,11 +41,13 @@ class FlowHead(DiffusionHead):
             raise MagiError(f"unknown sampler {sampler!r}: this head has {', '.join(self.samplers)}")
         evaluations = 1 if sampler == "euler" else 2
         if num_steps < 1 or num_steps % evaluations:
-            raise MagiError(f"denoise steps must be a positive multiple of {evaluations} for {sampler}, got {num_steps}")
+            raise MagiError(
+                f"denoise steps must be a positive multiple of {evaluations} for {sampler}, got {num_steps}"
+            )
         condition = self.net.condition_embed(z_BnW)
         x = noise.normal(z_BnW.shape[1], self.token_dim) * temperature
         times = torch.linspace(1, 0, num_steps // evaluations + 1, device=x.device)
-        for time, following in zip(times[:-1], times[1:], strict=True):
+        for time, following in pairwise(times):
             velocity = self.net(x, time * TIME_SCALE, condition)
             if sampler == "midpoint":
                 middle = (time + following) / 2

@@ -1,4 +1,4 @@
-"""The two layers of a spatial-temporal block: pre-norm Transformer layers that differ only in the axis they attend along.
+"""The two layers of a spatial-temporal block: pre-norm Transformer layers that differ in the axis they attend along.
 
 Activations are `x_BSLW`: B clips, S frames, L places of a frame (its condition tokens, then its N tokens), width W.
 """

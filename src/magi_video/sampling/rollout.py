@@ -191,9 +191,7 @@ class RecomputedPast:
             kind_S=torch.cat([one.kind_S for one in every]),
             position_S=torch.cat([one.position_S for one in every]),
             interval_B=frame.interval_B,
-            conditions={
-                name: torch.cat([one.conditions[name] for one in every], dim=1) for name in frame.conditions
-            },
+            conditions={name: torch.cat([one.conditions[name] for one in every], dim=1) for name in frame.conditions},
             mask_SS=causal_mask(len(every), self.window, frame.hidden_BSN.device),
         )
         return self.model(sequence)[:, -1]

@@ -16,7 +16,8 @@ BETAS = (0.9, 0.95)
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (0.9, 0.95); weight decay for matrices alone: not 1-D parameters, embeddings or the diffusion head."""
     embeddings = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_embedding = id(parameter) in embeddings or name.endswith("_position")
         exempt = parameter.ndim == 1 or is_embedding or name.startswith("diffusion_head.")

@@ -158,7 +158,7 @@ class Trainer:
         workers = self.config.workers
         return DataLoader(
             self.clips,
-            batch_sampler=_Endless(requests),  # type: ignore[arg-type]
+            batch_sampler=_Endless(requests),
             num_workers=workers,
             persistent_workers=False,
             prefetch_factor=4 if workers else None,
