@@ -18,11 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from magi_video.codecs import Codec, load_codec
-from magi_video.codecs.loading import load_strictly
 from magi_video.data.image import fit_frames, to_model_range
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
-from magi_video.loading import read_json, resolve_model
+from magi_video.loading import load_strictly, read_json, resolve_model
 from magi_video.models import ACTION, LABEL, MagiTransformer
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 

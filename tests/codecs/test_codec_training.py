@@ -83,7 +83,7 @@ def test_it_learns_and_is_saved(tmp_path):
     # What lies in the folder is the codec and the record of its training, nothing half-done.
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors", RECORD}
     record = json.loads((tmp_path / RECORD).read_text())
-    assert record["held_out_psnr_db"] == pytest.approx(psnr) and record["parameters"] > 0
+    assert record["psnr_db"] == pytest.approx(psnr) and record["parameters"] > 0
     assert load_codec(tmp_path).fingerprint() == codec.fingerprint()
     # The same call again trains nothing.
     again = train(stop_after(1))

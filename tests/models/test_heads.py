@@ -114,18 +114,20 @@ def test_repeats_draw_independently() -> None:
     assert losses.shape == (12,) and len(set(losses.tolist())) == 12
 
 
-def train_head(head: EpsilonHead | FlowHead, steps: int = 600) -> None:
+def train_head(head: EpsilonHead | FlowHead, steps: int = 1500) -> None:
     """Teach a head the distribution x ~ N(±2 by the condition's sign, 0.3²)."""
     head.net.reset_parameters()
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, steps)
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
-        sign = torch.randint(2, (512, 1), generator=generator) * 2.0 - 1
-        target = 2 * sign + 0.3 * torch.randn(512, 2, generator=generator)
+        sign = torch.randint(2, (256, 1), generator=generator) * 2.0 - 1
+        target = 2 * sign + 0.3 * torch.randn(256, 2, generator=generator)
         loss = head.loss(target, sign.expand(-1, 4), generator=generator).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
 
 
 @pytest.mark.parametrize("kind", [EpsilonHead, FlowHead])

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from magi_video import checkpoints
+from magi_video.data import write_video
 from magi_video.errors import MagiError
 from magi_video.pipeline import MagiPipeline
 from magi_video.presets import Preset
@@ -49,30 +50,30 @@ def test_accumulation_runs_and_uses_every_part(videos: Path, recipe: Recipe, tmp
         train(recipe(accumulate=3), videos, tmp_path / "odd")
 
 
-def test_overfitting_a_few_clips_reproduces_them_from_their_first_frame(
-    videos: Path, recipe: Recipe, tmp_path: Path
-) -> None:
-    preset = recipe(steps=400, checkpoint_every=400, batch_size=8, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98)
+def test_overfitting_a_few_clips_reproduces_them_from_their_first_frame(recipe: Recipe, tmp_path: Path) -> None:
+    """Four clips of four frames, learned by heart: PSNR above 19 dB (21 as a rule); repeating the first frame has 14."""
+    truth = [moving_square(4, 3 * number, 1 + number % 2) for number in range(4)]
+    (tmp_path / "clips").mkdir()
+    for number, clip in enumerate(truth):
+        write_video(tmp_path / "clips" / f"{number}.mp4", clip, 10.0, crf=1)
+    preset = recipe(steps=900, checkpoint_every=900, batch_size=8, learning_rate=2e-3, ema_decay=0.98)
     preset = dataclasses.replace(
         preset,
-        model=dataclasses.replace(preset.model, hidden=64, depth=2, head_width=128),
+        model=dataclasses.replace(preset.model, head_width=128),
         data=dataclasses.replace(preset.data, max_interval=1),
         exposure=dataclasses.replace(preset.exposure, noise_levels=0),
     )
-    train(preset, videos, tmp_path / "run")
+    train(preset, tmp_path / "clips", tmp_path / "run")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert np.mean(losses[-10:]) < 0.35 * losses[0]
     pipe = MagiPipeline.from_pretrained(tmp_path / "run")
-    ratios = []
-    for number in range(4):
-        truth = moving_square(24, 3 * number, 1 + number % 2)[:4]
-        generator = torch.Generator().manual_seed(number)
-        made = pipe(image=truth[0], num_frames=4, num_mask_steps=16, num_denoise_steps=100, generator=generator)
-        error = np.square(made.frames[0][1:] - truth[1:] / 255).mean()
-        ratios.append(-10 * np.log10(error))
-        still = -10 * np.log10(np.square(truth[:1] / 255 - truth[1:] / 255).mean())
-        assert ratios[-1] > still + 3, "better than repeating the first frame"
-    assert np.mean(ratios) > 20, f"PSNR {ratios} dB"
+    made = pipe(
+        image=[clip[0] for clip in truth], num_frames=4, num_mask_steps=16, num_denoise_steps=100,
+        generator=torch.Generator().manual_seed(0),
+    ).frames  # fmt: skip
+    real = np.stack(truth) / 255
+    psnr, still = (-10 * np.log10(np.square(video - real[:, 1:]).mean()) for video in (made[:, 1:], real[:, :1]))
+    assert psnr > 19 > still + 4, f"{psnr:.1f} dB, repeating the first frame {still:.1f} dB"
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(

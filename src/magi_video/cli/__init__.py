@@ -1,6 +1,7 @@
 """The `magi` command: one thin file a verb, each with a dataclass whose fields are the verb's options."""
 
 import importlib
+import os
 import sys
 import warnings
 
@@ -37,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     except MagiError as error:
         print(f"magi {verb}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader of our output had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(f"magi {verb}: interrupted", file=sys.stderr)
         return 130

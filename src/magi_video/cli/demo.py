@@ -1,6 +1,7 @@
 """`magi demo`: the shipped model, from a shipped first frame, under shipped controls."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -54,4 +55,5 @@ def main(argv: list[str]) -> None:
             seed=demo.seed,
         )
     )
+    shutil.copyfile(first_frame, demo.out / first_frame.name)  # to begin another video from
     print(json.dumps(report) if demo.json else summary(report, demo.out))

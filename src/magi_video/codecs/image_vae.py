@@ -14,8 +14,8 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
 from magi_video.codecs.base import Codec
-from magi_video.codecs.loading import load_strictly, read_config
 from magi_video.errors import MagiError
+from magi_video.loading import load_strictly, read_config
 
 IMAGE_VAES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 """The diffusers classes a config may name; nothing else is ever built."""

@@ -5,9 +5,9 @@ from typing import Any
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.image_vae import ImageVAECodec
-from magi_video.codecs.loading import load_strictly, read_class_name
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.errors import MagiError
+from magi_video.loading import load_strictly, read_json
 
 CODECS: dict[str, Any] = {"PixelCodec": PixelCodec, "ImageVAECodec": ImageVAECodec}
 """Every codec class that a saved folder may name."""
@@ -16,7 +16,7 @@ CODECS: dict[str, Any] = {"PixelCodec": PixelCodec, "ImageVAECodec": ImageVAECod
 def load_codec(folder: str | Path) -> Codec:
     """Load the codec saved in `folder` (`config.json` and, if it has weights, safetensors), in float32 on the CPU."""
     folder = Path(folder)
-    name = read_class_name(folder)
+    name = read_json(folder / "config.json").get("_class_name")
     if name not in CODECS:
         raise MagiError(f"{folder} holds {name}; expected a codec: {', '.join(CODECS)}")
     return load_strictly(CODECS[name], str(folder))

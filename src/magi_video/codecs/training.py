@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from magi_video.codecs.base import Codec
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.image_vae import ImageVAECodec
-from magi_video.codecs.loading import load_strictly
 from magi_video.codecs.quality import reconstruction_psnr
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.errors import MagiError
+from magi_video.loading import load_strictly
 
 CHECKPOINT = "checkpoint.safetensors"
 RECORD = "training.json"
@@ -54,19 +54,20 @@ def build_small_vae(config: SmallVAEConfig) -> AutoencoderTiny:
 def train_image_vae(
     config: SmallVAEConfig,
     batches: Callable[[int], torch.Tensor],
-    held_out: Sequence[torch.Tensor],
+    measured: Sequence[torch.Tensor],
     directory: str | Path,
     *,
     device: str | torch.device = "cpu",
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> ImageVAECodec:
-    """Train, measure latent statistics on `held_out`, save the codec in `directory` and return it on `device`.
+    """Train, measure latent statistics, save the codec in `directory` and return it on `device`.
 
-    `batches(step)` gives the pictures of steps 0 … config.steps − 1, float [B, 3, H, W] in [-1, 1]; `held_out` are
-    such batches that training never sees. `on_step(steps done, metrics)` is called after every step. The same call
-    again continues from the last checkpoint, on the CPU to the same bits as without the interruption, or loads the
-    finished codec. `directory` receives `config.json`, weights and `training.json` (settings, PSNR in dB, seconds).
-    `MagiError` for unusable batches, another configuration in `directory`, or a training that diverges.
+    `batches(step)` gives the pictures of steps 0 … config.steps − 1, float [B, 3, H, W] in [-1, 1]; `measured` are
+    such batches for the statistics and for the PSNR that is recorded. `on_step(steps done, metrics)` is called after
+    every step. The same call again continues from the last checkpoint, on the CPU to the same bits as without the
+    interruption, or loads the finished codec. `directory` receives `config.json`, weights and `training.json`
+    (settings, PSNR in dB, seconds). `MagiError` for unusable batches, another configuration in `directory`, or a
+    training that diverges.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -108,11 +109,11 @@ def train_image_vae(
             on_step(step + 1, metrics)
 
     codec = ImageVAECodec.from_module(vae.eval())
-    videos = [pictures_BCHW[:, None] for pictures_BCHW in held_out]
+    videos = [pictures_BCHW[:, None] for pictures_BCHW in measured]
     codec.set_statistics(*measure_statistics(codec, videos))
     record = {
         "config": asdict(config),
-        "held_out_psnr_db": reconstruction_psnr(codec, videos),
+        "psnr_db": reconstruction_psnr(codec, videos),
         "parameters": sum(parameter.numel() for parameter in vae.parameters()),
         "seconds": time.monotonic() - started,
     }
