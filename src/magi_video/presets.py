@@ -193,7 +193,7 @@ def doom() -> Preset:
             hidden=256, depth=5, heads=4, mlp=1024, head_width=256, temporal_position="rope", actions=True
         ),
         train=TrainConfig(
-            steps=2_500, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
+            steps=2_250, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
             sample_every=500, checkpoint_every=250,
         ),
         sample=SampleConfig(mask_steps=8, denoise_steps=20),

@@ -51,7 +51,7 @@ def test_accumulation_runs_and_uses_every_part(videos: Path, recipe: Recipe, tmp
 
 
 def test_overfitting_a_few_clips_reproduces_them_from_their_first_frame(recipe: Recipe, tmp_path: Path) -> None:
-    """Four clips of four frames, learned by heart: PSNR above 19 dB (21 as a rule); repeating the first frame has 14."""
+    """Four clips of four frames, learned by heart: PSNR above 19 dB, where repeating the first frame has 14."""
     truth = [moving_square(4, 3 * number, 1 + number % 2) for number in range(4)]
     (tmp_path / "clips").mkdir()
     for number, clip in enumerate(truth):
