@@ -12,7 +12,7 @@ from magi_video.cli.generate import Generate, generate, summary
 from magi_video.errors import MagiError
 from magi_video.loading import SHIPPED
 
-CONTROLS = (
+CONTROLS = "TURN_LEFT*10 MOVE_FORWARD+TURN_LEFT*12 ATTACK*6 TURN_RIGHT*14 MOVE_LEFT+TURN_RIGHT*14 ATTACK*4"
     "MOVE_FORWARD*24 MOVE_FORWARD+TURN_LEFT*10 MOVE_FORWARD*16 TURN_RIGHT*14 MOVE_FORWARD+ATTACK*20 TURN_RIGHT*10"
 )
 

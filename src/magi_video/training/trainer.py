@@ -120,6 +120,8 @@ class Trainer:
         preview = None
         if self.config.sample_every and self.accelerator.is_main_process:
             preview = Preview(self.videos, self.pipeline, self.codec.num_pixel_frames(self.core.config.num_frames))
+        if self.step >= self.config.steps:
+            self.publish()  # nothing left to do, but the folder shall say what it was asked for
         batches = iter(self._loader())
         while self.step < self.config.steps:
             began = time.perf_counter()
