@@ -155,3 +155,14 @@ def test_unknown_commands_and_options(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version")[1].startswith("magi-video ")
+
+
+def test_a_full_disk_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_arguments: object, **_settings: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, _, err = run(capsys, "generate", folder / "run", "--frames", 2, "--out", tmp_path)
+    assert code == 1 and "generate.json: No space left on device" in err and "Traceback" not in err

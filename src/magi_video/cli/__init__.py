@@ -38,9 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     except MagiError as error:
         print(f"magi {verb}: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader of our output had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:  # a full disk, a folder that may not be written: the user's to mend as well
+        if isinstance(error, BrokenPipeError):  # the reader of our output had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"magi {verb}: {error.filename or 'files'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"magi {verb}: interrupted", file=sys.stderr)
         return 130

@@ -95,12 +95,17 @@ def prepare_codec(preset: Preset, videos: VideoFolder, out: Path, seed: int, on_
     return codec
 
 
+def caches_latents(codec: Codec) -> bool:
+    """Whether latents are encoded once: not where that saves nothing, nor where they depend on the interval."""
+    return codec.temporal_factor == 1 and not isinstance(codec, PixelCodec)
+
+
 def prepare_reader(
     preset: Preset, videos: VideoFolder, codec: Codec, out: Path, progress: Progress | None
 ) -> tuple[FrameReader, bool]:
     """What clips are read through, and whether it yields latents already (else pixels, encoded in the loop)."""
     size = (preset.data.height, preset.data.width)
-    if codec.temporal_factor == 1 and preset.codec.codec != "pixels":
+    if caches_latents(codec):
         return LatentCache.build(videos, codec, out / "latents", *size, progress=progress), True
     return PixelReader(videos, *size), False
 

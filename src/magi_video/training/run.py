@@ -60,7 +60,7 @@ def train(preset: Preset, data: str | Path, out: str | Path, seed: int = 0, disp
     claim_folder(preset, seed, out)
     display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
     codec = prepare_codec(preset, videos, out, seed, display.advance)
-    display.stage("latents", len(videos.videos))
+    display.stage("latents", len(videos.videos) if caches_latents(codec) else 0)
     reader, latents = prepare_reader(preset, videos, codec, out, lambda done, total: display.advance(done))
     trainer = Trainer(preset, videos, codec, reader, latents, out, seed)
     if trainer.clips.left_out:
