@@ -8,7 +8,13 @@ from typing import Protocol
 from magi_video.errors import MagiError
 from magi_video.loading import read_json
 from magi_video.presets import Preset
-from magi_video.training.preparation import open_videos, prepare_codec, prepare_reader, preset_differences
+from magi_video.training.preparation import (
+    caches_latents,
+    open_videos,
+    prepare_codec,
+    prepare_reader,
+    preset_differences,
+)
 from magi_video.training.trainer import Trainer
 
 
