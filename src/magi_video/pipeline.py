@@ -345,7 +345,8 @@ def spread_generator(generator: Generators, batch: int) -> list[torch.Generator]
         if len(generator) != batch:
             raise MagiError(f"{len(generator)} generators were given for {batch} videos")
         return generator
-    seeds = torch.randint(2**62, (batch,), generator=generator).tolist()
+    device = "cpu" if generator is None else generator.device
+    seeds = torch.randint(2**62, (batch,), generator=generator, device=device).tolist()
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 

@@ -26,7 +26,7 @@ class Generate:
     Small videos are enlarged for the eye by a whole number; --save-arrays keeps the frames as they are.
     """
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """Folder, hub id, or the name of a shipped model ("doom")."""
     out: Path
     """Folder for the results."""

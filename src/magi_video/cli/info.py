@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 class Info:
     """Tell what a model is: parameters, paradigm, codec, data, training."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """Folder, hub id, or the name of a shipped model ("doom")."""
     json: Annotated[bool, arg(name="json")] = False
     """Print JSON."""

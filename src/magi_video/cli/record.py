@@ -15,7 +15,7 @@ from magi_video.cli.progress import bar
 class Record:
     """Record gameplay: one video file an episode and the actions beside it, the same for the same seed."""
 
-    game: Positional[str]
+    game: Annotated[Positional[str], arg(metavar="GAME")]
     """`vizdoom/my_way_home`, `ALE/Breakout-v5`, … or any registered Gymnasium id that renders RGB."""
     out: Path
     """Folder for the files; episodes that are there already are kept."""

@@ -5,7 +5,8 @@ from torch import Tensor
 
 
 class SampleNoise:
-    """Draws for B samples, each from its own CPU generator: neither the batch nor the device changes a sample.
+    """Draws for B samples, each from its own generator: the batch does not change a sample, and with generators on the
+    CPU (the default everywhere) neither does the device.
 
     Args:
         generators: one a sample.
@@ -23,10 +24,10 @@ class SampleNoise:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal `[B, *shape]`, float32."""
-        draws = [torch.randn(shape, generator=generator) for generator in self.generators]
+        draws = [torch.randn(shape, generator=one, device=one.device) for one in self.generators]
         return torch.stack(draws).to(self.device)
 
     def permutation(self, length: int) -> Tensor:
         """A uniformly random order of 0…length−1 for each sample, `[B, length]`."""
-        draws = [torch.randperm(length, generator=generator) for generator in self.generators]
+        draws = [torch.randperm(length, generator=one, device=one.device) for one in self.generators]
         return torch.stack(draws).to(self.device)
