@@ -116,6 +116,8 @@ def test_saved_and_loaded_gives_the_same(pipe: MagiPipeline, tmp_path: Path) -> 
     one, two = (each(generator=seeded(0), **kwargs).frames for each in (pipe, loaded))
     assert np.allclose(one, two, atol=1e-5)
     assert loaded.config.action_names == ["LEFT", "RIGHT", "FIRE"] and loaded.config.forcing == "complete"
+    loaded.save_pretrained(tmp_path / "again")
+    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "again").rglob("*.json"))
     kinds = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}
     assert kinds == {".json", ".safetensors"}, "nothing that would have to be unpickled"
 

@@ -129,6 +129,8 @@ class MagiPipeline(DiffusionPipeline):
         folder = Path(save_directory)
         part = folder / f".part-model-{os.getpid()}"
         try:
+            # diffusers notes where a module was loaded from: a private path, nobody else's business.
+            self.transformer.register_to_config(_name_or_path="")
             super().save_pretrained(part)
             for file in part.rglob("*.safetensors") if torch_dtype else ():
                 save_file({k: v.to(torch_dtype) for k, v in load_file(file).items()}, file, {"format": "pt"})
