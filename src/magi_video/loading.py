@@ -95,6 +95,8 @@ def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.
                 f"{_where(name, place)} does not hold the weights its config describes: "
                 f"{len(keys)} {problem.replace('_', ' ')}, the first {keys[0]}"
             )
+    # diffusers notes where a module was loaded from and saves it along: a private path, nobody else's business.
+    model.register_to_config(_name_or_path="")
     return model
 
 

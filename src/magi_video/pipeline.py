@@ -129,8 +129,6 @@ class MagiPipeline(DiffusionPipeline):
         folder = Path(save_directory)
         part = folder / f".part-model-{os.getpid()}"
         try:
-            # diffusers notes where a module was loaded from: a private path, nobody else's business.
-            self.transformer.register_to_config(_name_or_path="")
             super().save_pretrained(part)
             for file in part.rglob("*.safetensors") if torch_dtype else ():
                 save_file({k: v.to(torch_dtype) for k, v in load_file(file).items()}, file, {"format": "pt"})
@@ -211,8 +209,7 @@ class MagiPipeline(DiffusionPipeline):
                 use_cache=use_cache,
             )
         )
-        frames = torch.stack(chunks, dim=1) * 2 - 1
-        return MagiPipelineOutput(frames=convert_output(frames, output_type))
+        return MagiPipelineOutput(frames=convert_output(torch.stack(chunks, dim=1), output_type))
 
     def stream(
         self,
@@ -261,7 +258,11 @@ class MagiPipeline(DiffusionPipeline):
         conditions = self._conditions(actions, label, batch)
         latents = self._latent_frames(rollout, given_BTCHW, conditions)
         chunks = self.codec.decode_stream(latents)
-        return (convert_output(frame_BCHW, output_type) for chunk in chunks for frame_BCHW in chunk.unbind(dim=1))
+        return (
+            convert_output(unit_range(frame_BCHW), output_type)
+            for chunk in chunks
+            for frame_BCHW in chunk.unbind(dim=1)
+        )
 
     @torch.no_grad()
     def _latent_frames(
@@ -352,9 +353,13 @@ def spread_generator(generator: Generators, batch: int) -> list[torch.Generator]
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
+def unit_range(frames: Tensor) -> Tensor:
+    """Pixels of a codec, [−1, 1], as those of an output, [0, 1]."""
+    return ((frames.float() + 1) / 2).clamp(0, 1)
+
+
 def convert_output(frames: Tensor, output_type: str) -> Any:
-    """Pixels `[..., 3, H, W]` in [−1, 1] → "pt" in [0, 1], "np" channels last, or (nested lists of) PIL images."""
-    frames = ((frames.float() + 1) / 2).clamp(0, 1)
+    """Pixels `[..., 3, H, W]` in [0, 1] as they are ("pt"), channels last ("np"), or (nested lists of) PIL images."""
     if output_type == "pt":
         return frames
     array = frames.movedim(-3, -1).cpu().numpy()

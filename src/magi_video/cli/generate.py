@@ -188,11 +188,10 @@ def read_actions_option(settings: Generate, names: list[str]) -> np.ndarray:
 
 def write_array(path: Path, video: np.ndarray) -> None:
     """Write frames without loss."""
-    try:
-        with path.open("wb") as file:
-            np.save(file, video, allow_pickle=False)
-    except OSError as error:
-        raise MagiError(f"{path}: cannot be written ({error.strerror})") from None
+    from magi_video.data.files import replacing
+
+    with replacing(path) as part, part.open("wb") as file:
+        np.save(file, video, allow_pickle=False)
 
 
 def pick_device(name: str) -> str:

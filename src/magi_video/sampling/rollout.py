@@ -80,7 +80,7 @@ class Rollout:
         self.interval_B = interval_B.to(noise.device)
         self.batch = len(noise.generators)
         self.total_frames = total_frames
-        self.past = CachedPast(model, self.batch, total_frames) if use_cache else RecomputedPast(model, total_frames)
+        self.past = CachedPast(model, self.batch, total_frames) if use_cache else RecomputedPast(model)
         self.schedule = unmasking_schedule(model.num_tokens, settings.num_mask_steps)
         self._positions = None if total_frames is None else model.frame_positions(total_frames)
         self.begun = 0  # frames observed or predicted
@@ -177,7 +177,7 @@ class CachedPast:
 class RecomputedPast:
     """The past as frames, read again in every pass: the slow reference of `CachedPast`."""
 
-    def __init__(self, model: MagiTransformer, total_frames: int | None) -> None:
+    def __init__(self, model: MagiTransformer) -> None:
         self.model = model
         self.window = model.config.num_frames if model.config.temporal_position == "rope" else None
         self.frames: list[FrameSequence] = []

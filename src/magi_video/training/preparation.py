@@ -110,13 +110,12 @@ def prepare_reader(
     return PixelReader(videos, *size), False
 
 
-def build_model(preset: Preset, codec: Codec, videos: VideoFolder) -> MagiTransformer:
-    """The preset's transformer, fitted to the codec's latents and the data's actions and classes."""
+def build_model(preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str]) -> MagiTransformer:
+    """The preset's transformer, fitted to the codec's latents, the `actions` in use and the data's classes."""
     latent_height, latent_width = codec.latent_size(preset.data.height, preset.data.width)
     conditions: dict[str, dict[str, object]] = {NOISE_LEVEL: {"size": preset.exposure.noise_levels + 1}}
     drop = preset.model.condition_drop
     if preset.model.actions:
-        actions = pressed_actions(videos)
         if not actions:
             raise MagiError(f"{videos.root}: the preset wants actions, but no video has any beside it; see magi record")
         conditions[ACTION] = {"size": len(actions), "kind": "vector", "drop": drop}

@@ -1,10 +1,10 @@
 """From a preset, a folder of videos and an output folder to a trained model: what `magi train` does."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from magi_video.data.files import write_json
 from magi_video.errors import MagiError
 from magi_video.loading import read_json
 from magi_video.presets import Preset
@@ -95,8 +95,4 @@ def claim_folder(preset: Preset, seed: int, out: Path) -> None:
             differences.append(f"seed {saved.get('seed')} → {seed}")
         if differences:
             raise MagiError(f"{out} holds a run of another recipe ({'; '.join(differences)}); use another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"preset": asdict(preset), "seed": seed}, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise MagiError(f"{out}: cannot be written ({error.strerror})") from None
+    write_json(record, {"preset": asdict(preset), "seed": seed})

@@ -78,9 +78,10 @@ class Trainer:
             NoiseInjection(preset.exposure.noise_levels, preset.exposure.noise_sigma),
             preset.exposure.diffusion_batch_mul,
         )
+        actions = pressed_actions(videos) if preset.model.actions else []
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, 0))
-            model = build_model(preset, codec, videos)
+            model = build_model(preset, codec, videos, actions)
         self.names = [name for name, _ in model.named_parameters()]
         self.pipeline = MagiPipeline(
             model,
@@ -89,7 +90,7 @@ class Trainer:
             height=preset.data.height,
             width=preset.data.width,
             frame_rate=videos.videos[0].frame_rate if videos.videos else 25.0,
-            action_names=pressed_actions(videos) if ACTION in model.condition_tokens.specs else [],
+            action_names=actions,
             class_names=videos.class_names if LABEL in model.condition_tokens.specs else [],
             mask_steps=preset.sample.mask_steps,
             denoise_steps=preset.sample.denoise_steps,
@@ -101,7 +102,7 @@ class Trainer:
             codec.num_pixel_frames(model.config.num_frames),
             min_interval=preset.data.min_interval,
             max_interval=preset.data.max_interval,
-            action_names=self.pipeline.config.action_names,
+            action_names=actions,
         )
         optimizer = build_optimizer(model, self.config)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -205,7 +206,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, and the averaged weights as the run's model."""
         if not self.accelerator.is_main_process:
-            return
+            return  # the others would write the same files
         tensors = {
             "model": dict(zip(self.names, self.core.parameters(), strict=True)),
             "ema": dict(zip(self.names, self.ema.shadow_params, strict=True)),
@@ -225,6 +226,8 @@ class Trainer:
 
     def publish(self) -> None:
         """Make the folder a model: the averaged weights and how they came about."""
+        if not self.accelerator.is_main_process:
+            return
         self.pipeline.register_to_config(training=self._history())
         with averaged_weights(self.ema, list(self.core.parameters())):
             self.pipeline.save_pretrained(self.out)
