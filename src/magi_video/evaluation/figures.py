@@ -1,0 +1,191 @@
+"""From what was measured of each clip to the figures of a result, their warnings, and the files that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magi_video.data.files import write_json
+from magi_video.evaluation.features import Detectors
+from magi_video.evaluation.frechet import Moments, bootstrap_interval, frechet_distance
+from magi_video.evaluation.motion import Motion, compare_motion
+from magi_video.evaluation.protocols import Protocol
+from magi_video.evaluation.realset import Sets
+
+RESAMPLES = 100
+"""Of the bootstrap that the interval of the FVD comes from."""
+DIGITS = 6
+"""Significant digits of every figure."""
+
+
+@dataclass
+class Measured:
+    """What was measured of one clip.
+
+    Attributes:
+        hash: of its pixels.
+        video_LD: video features of its prefixes, the whole scored clip last.
+        frames_TD: image features of its scored frames, if asked for.
+        motion: of its generated frames.
+        errors: against its true continuation, by name, one value a generated frame.
+    """
+
+    hash: str
+    video_LD: np.ndarray
+    frames_TD: np.ndarray | None
+    motion: Motion
+    errors: dict[str, np.ndarray]
+
+
+def figures(
+    sets: Sets,
+    real: Sequence[Measured],
+    fake: Sequence[Measured],
+    protocol: Protocol,
+    lengths: Sequence[int],
+    detectors: Detectors,
+) -> dict[str, Any]:
+    """The content of `metrics.json`; a figure that was not measured is absent, and FID None."""
+    rule: dict[str, Any] = {"ddof": protocol.ddof, "root": protocol.root}
+    real_NLD, fake_NLD = (np.stack([one.video_LD for one in side]) for side in (real, fake))
+    distances = [
+        frechet_distance(Moments.from_features(real_NLD[:, i]), Moments.from_features(fake_NLD[:, i]), **rule)
+        for i in range(len(lengths))
+    ]
+    interval = bootstrap_interval(real_NLD[:, -1], fake_NLD[:, -1], resamples=RESAMPLES, seed=protocol.seed, **rule)
+    result: dict[str, Any] = {
+        "fvd": distances[-1].value,
+        "fvd_interval": list(interval),
+        "fid": None,
+        "per_frame": {"index": list(range(protocol.given, protocol.frames))},
+    }
+    if detectors.image is not None:
+        result["fid"], result["per_frame"]["fid"] = frame_distances(real, fake, protocol)
+    if sets.truth is not None:
+        errors = {name: np.stack([one.errors[name] for one in fake]) for name in fake[0].errors}
+        result["paired"] = {name: values_NT.mean() for name, values_NT in errors.items()}
+        result["per_frame"] |= {name: values_NT.mean(axis=0) for name, values_NT in errors.items()}
+    result["motion"] = compare_motion([one.motion for one in real], [one.motion for one in fake])
+    for name, side in (("motion", fake), ("motion_real", real)):
+        result["per_frame"][name] = motion_by_frame(side, protocol)
+    if len(lengths) > 1:
+        result["fvd_over_length"] = {"frames": list(lengths), "fvd": [distance.value for distance in distances]}
+    told = warnings(len(real), len(fake), protocol, distances[-1].dimension)
+    return rounded(result) | {
+        "num_real": len(real),
+        "num_fake": len(fake),
+        "left_out_real": sets.real.left_out,
+        "left_out_fake": sets.fake.left_out,
+        "reduced": is_reduced(len(real), len(fake), protocol),
+        "warnings": [*sets.warnings, *told, *detectors.missing],
+        "protocol": protocol.record(detectors.hashes.get("i3d")),
+        "real_hash": joint_hash(real),
+        "fake_hash": joint_hash(fake),
+        "detectors": detectors.hashes,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("magi-video", "torch", "numpy")},
+        },
+    }
+
+
+def frame_distances(
+    real: Sequence[Measured], fake: Sequence[Measured], protocol: Protocol
+) -> tuple[float, list[float]]:
+    """FID of all scored frames together, and of the generated frames of each index by themselves."""
+    rule: dict[str, Any] = {"ddof": protocol.ddof, "root": "eigh"}
+
+    def moments(side: Sequence[Measured]) -> list[Moments]:
+        count = protocol.frames - protocol.first_scored
+        return [Moments.from_features(np.stack([one.frames_TD[t] for one in side])) for t in range(count)]  # type: ignore[index]
+
+    by_frame = list(zip(moments(real), moments(fake), strict=True))
+    all_real, all_fake = by_frame[0]
+    for one_real, one_fake in by_frame[1:]:
+        all_real, all_fake = all_real.merge(one_real), all_fake.merge(one_fake)
+    generated = by_frame[protocol.given - protocol.first_scored :]
+    each = [frechet_distance(one_real, one_fake, **rule).value for one_real, one_fake in generated]
+    return frechet_distance(all_real, all_fake, **rule).value, each
+
+
+def motion_by_frame(side: Sequence[Measured], protocol: Protocol) -> list[float]:
+    """Mean speed into each generated frame (8-bit levels); 0 for frame 0, which nothing moves into."""
+    speed_T = np.mean([one.motion.speed_T for one in side], axis=0)
+    into = {protocol.first_moving + 1 + i: float(value) for i, value in enumerate(speed_T)}
+    return [into.get(index, 0.0) for index in range(protocol.given, protocol.frames)]
+
+
+def is_reduced(num_real: int, num_fake: int, protocol: Protocol) -> bool:
+    """Whether fewer clips were scored than the protocol asks for."""
+    return num_real < (protocol.num_real or 0) or num_fake < (protocol.num_fake or 0)
+
+
+def warnings(num_real: int, num_fake: int, protocol: Protocol, dimension: int) -> list[str]:
+    """What a reader must know about the numbers of clips."""
+    told = []
+    for side, count, asked in (("real", num_real, protocol.num_real), ("generated", num_fake, protocol.num_fake)):
+        if asked is not None and count != asked:
+            told.append(f"{count} {side} clips, the protocol asks for {asked}: not comparable with its figures")
+    fewest = min(num_real, num_fake)
+    if fewest <= dimension:
+        told.append(
+            f"{fewest} clips for {dimension} features: the covariance lacks rank; compare with equal numbers only"
+        )
+    if fewest < 2048:
+        told.append(f"FVD is biased upwards by about 1/n: {num_real} real and {num_fake} generated clips are few")
+    return told
+
+
+def joint_hash(side: Sequence[Measured]) -> str:
+    """SHA-256 of a set: of its clips' hashes in order."""
+    return hashlib.sha256("".join(one.hash for one in side).encode()).hexdigest()
+
+
+def rounded(value: Any) -> Any:
+    """Figures to so many significant digits, arrays as lists, through dictionaries and lists."""
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [rounded(one) for one in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{float(value):.{DIGITS}g}")
+    return value
+
+
+def write_result(
+    out: Path, result: dict[str, Any], sets: Sets, real: Sequence[Measured], fake: Sequence[Measured]
+) -> None:
+    """`report.html` with a few clips to look at, then `metrics.json`."""
+    from magi_video.evaluation.report import Strip, write_report
+
+    by, ranked = ranking(real, fake)
+    strips = []
+    for title, place in (("best", 0), ("median", len(ranked) // 2), ("worst", len(ranked) - 1)):
+        index = ranked[place]
+        truth = None if sets.truth is None else sets.truth[index]
+        strips.append(Strip(f"{title} by {by}: clip {sets.fake.names[index]}", truth, sets.fake[index]))
+    write_report(out, result, strips)
+    write_json(out / "metrics.json", result)
+
+
+def ranking(real: Sequence[Measured], fake: Sequence[Measured]) -> tuple[str, list[int]]:
+    """The generated clips from best to worst, and by what: LPIPS or PSNR against the true continuation, else how far
+    their features are from the real set's mean."""
+    if "lpips" in fake[0].errors:
+        by, badness = "LPIPS", [one.errors["lpips"].mean() for one in fake]
+    elif "psnr" in fake[0].errors:
+        by, badness = "PSNR", [-one.errors["psnr"].mean() for one in fake]
+    else:
+        centre_D = np.mean([one.video_LD[-1] for one in real], axis=0)
+        by, badness = (
+            "distance of features to the real mean",
+            [float(np.linalg.norm(one.video_LD[-1] - centre_D)) for one in fake],
+        )
+    return by, [int(index) for index in np.argsort(badness, kind="stable")]

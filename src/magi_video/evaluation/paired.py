@@ -1,0 +1,39 @@
+"""How far a generated continuation is from the true one, frame by frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from magi_video.errors import MagiError
+from magi_video.evaluation.features import Network
+
+MAX_PSNR = 100.0
+"""PSNR of equal frames, dB, which has no finite value."""
+
+
+def paired_errors(
+    real_THWC: np.ndarray, fake_THWC: np.ndarray, perceptual: Network | None, device: torch.device | str = "cpu"
+) -> dict[str, np.ndarray]:
+    """PSNR (dB, at most 100), SSIM and, with a network, LPIPS of each frame; clips are uint8 `[T, H, W, 3]`.
+
+    Returns:
+        Arrays `[T]` by the names psnr, ssim, lpips.
+    """
+    if real_THWC.shape != fake_THWC.shape:
+        raise MagiError(f"paired clips have the shapes {real_THWC.shape} and {fake_THWC.shape}; expected one shape")
+    real, fake = (
+        torch.from_numpy(np.ascontiguousarray(one)).permute(0, 3, 1, 2).float() for one in (real_THWC, fake_THWC)
+    )
+    squared_T = (real - fake).double().square().mean((1, 2, 3)).numpy()
+    with np.errstate(divide="ignore"):
+        psnr_T = np.minimum(10 * np.log10(255**2 / squared_T), MAX_PSNR)
+    ssim_T: Any = structural_similarity_index_measure(fake, real, data_range=255.0, reduction="none")
+    errors = {"psnr": psnr_T, "ssim": np.atleast_1d(ssim_T.double().numpy())}
+    if perceptual is not None:
+        pixels = [(one / 127.5 - 1).to(device) for one in (fake, real)]
+        errors["lpips"] = perceptual(*pixels).double().flatten().cpu().numpy()
+    return errors

@@ -1,0 +1,96 @@
+"""One process or many, started by `accelerate launch`: who does what, and bringing the results together.
+
+Results travel as objects over gloo, whatever the devices are. A mistake in one process is raised in all of them, so
+that none waits for ever.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from magi_video.errors import MagiError
+
+T = TypeVar("T")
+PATIENCE = datetime.timedelta(days=7)
+"""How long a process waits for the others: they may be hours apart."""
+
+
+class Processes:
+    """The processes of this run.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "mps"; with many processes each takes its own GPU.
+
+    Attributes:
+        index: number of this process, 0 for the main one.
+        count: how many there are.
+        device: where this process computes.
+    """
+
+    def __init__(self, device: str | torch.device = "auto") -> None:
+        self.index, self.count, self._group = 0, 1, None
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import PartialState
+
+            state = PartialState(cpu=self.device.type == "cpu", timeout=PATIENCE)
+            self.index, self.count = state.process_index, state.num_processes
+            if self.device.type != "cpu":
+                self.device = state.device
+            self._group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes and tells."""
+        return self.index == 0
+
+    def mine(self, number: int) -> range:
+        """The items of 0…number − 1 that this process does."""
+        return range(self.index, number, self.count)
+
+    def each(self, work: Callable[[], T]) -> list[T]:
+        """Every process does its work; all get everybody's result, in the order of the processes."""
+        result, error = _attempt(work)
+        if self.count == 1:
+            return [_raised(result, error)]
+        gathered: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(gathered, (result if error is None else None, error), group=self._group)
+        first = next((error for _, error in gathered if error is not None), None)
+        return [_raised(one, first) for one, _ in gathered]
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Every process does the work and keeps its own result."""
+        result, error = _attempt(work)
+        self.each(lambda: _raised(None, error))
+        return _raised(result, error)
+
+    def to_main(self, work: Callable[[], T]) -> list[T]:
+        """Every process does its work; the main one gets everybody's result, the others an empty list."""
+        result = self.together(work)
+        if self.count == 1:
+            return [result]
+        gathered: list[Any] | None = [None] * self.count if self.main else None
+        torch.distributed.gather_object(result, gathered, dst=0, group=self._group)
+        return gathered or []
+
+    def once(self, work: Callable[[], T]) -> T:
+        """The main process does the work while the others wait; all get its result."""
+        return self.each(lambda: work() if self.main else None)[0]  # type: ignore[return-value]
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return work(), None
+    except (MagiError, OSError) as error:
+        return None, error
+
+
+def _raised(result: Any, error: Exception | None) -> Any:
+    if error is not None:
+        raise error
+    return result

@@ -1,0 +1,291 @@
+"""The real set: which clips of which videos, chosen by the protocol alone, and what they look like when scored.
+
+The choice is a pure function of (videos in sorted order, protocol, how many): no batch size, process count or earlier
+call can change it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from magi_video.data import UCF101, VideoFolder, clip_frames, fit_frames
+from magi_video.data.ucf101 import LISTS, VIDEOS
+from magi_video.errors import MagiError
+from magi_video.evaluation.clipset import Clips, as_clips
+from magi_video.evaluation.protocols import Protocol
+from magi_video.evaluation.resizing import apply_chain, to_bytes
+
+ClipSource = Clips | Sequence[np.ndarray] | np.ndarray | str | Path
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A clip of the real set: number of the video in its list, and the video's frame that it begins with."""
+
+    video: int
+    start: int
+
+
+class ClipSet:
+    """Finished clips, all of one length: what a detector is given.
+
+    Args:
+        names: one for each clip.
+        read: gives clip i, uint8 `[T, H, W, 3]`.
+        where: what the set is, for messages.
+        left_out: videos and clips that were too short or could not be read.
+    """
+
+    def __init__(self, names: Sequence[str], read: Callable[[int], np.ndarray], where: str, left_out: int = 0) -> None:
+        self.names, self.where, self.left_out = list(names), where, left_out
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._read(index)
+
+
+def cache_folder() -> Path:
+    """Where weights and features are kept: `$MAGI_CACHE`, or `~/.cache/magi-video`."""
+    return Path(os.environ.get("MAGI_CACHE") or Path.home() / ".cache" / "magi-video")
+
+
+def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list[str]]:
+    """The videos of a data set that a protocol speaks of, and warnings about how they were found.
+
+    UCF-101 with its official lists gives the protocol's split; another folder may hold its splits as subfolders named
+    "train" and "test"; anything else is taken as a whole, with a warning where the protocol names a split.
+
+    Raises:
+        MagiError: no such folder, or nothing usable in it.
+    """
+    root = Path(data)
+    if not root.is_dir():
+        raise MagiError(f"{data}: no such folder; expected a folder of videos")
+    key = hashlib.sha256(f"{root.resolve()} {protocol.split}".encode()).hexdigest()[:16]
+    index = cache_folder() / "videos" / f"{key}.json"
+    warnings: list[str] = []
+    has_lists = any((place / "classInd.txt").is_file() for place in (root / LISTS, root.parent / LISTS, root))
+    if protocol.split == "folder":
+        videos = VideoFolder(root, index=index)
+    elif has_lists or (root / VIDEOS).is_dir():
+        videos = UCF101(root, subset=protocol.split, index=index)
+    elif protocol.split != "all" and (root / protocol.split).is_dir():
+        videos = VideoFolder(root / protocol.split, index=index)
+    else:
+        videos = VideoFolder(root, index=index)
+        if protocol.split != "all":
+            warnings.append(f"no {protocol.split} split was found in the data: all of its videos are taken")
+    if not videos.videos:
+        raise MagiError(f"{data}: no usable video ({videos.summary()}); expected at least two")
+    return videos, warnings
+
+
+def choose(
+    lengths: Sequence[int], protocol: Protocol, count: int | None, labels: Sequence[int | None] | None = None
+) -> list[Pick]:
+    """The clips of the real set.
+
+    Args:
+        lengths: frames of each video, in sorted order.
+        protocol: says the order, the temporal rule, the clips a video may give, and the seed.
+        count: how many; None for as many as there are, up to `protocol.most`.
+        labels: class of each video, for the class-balanced order.
+
+    Returns:
+        At most `count` clips, fewer where the videos give no more. Too short videos give none. A longer list begins
+        with the shorter ones' clips.
+    """
+    usable = [video for video, length in enumerate(lengths) if length >= protocol.span]
+    wanted = protocol.most if count is None else count
+    picks: list[Pick] = []
+    used: set[Pick] = set()
+    turn = 0
+    while usable and len(picks) < wanted and turn < (protocol.clips_per_video or max(lengths)):
+        for video in _order(usable, protocol, turn, labels):
+            pick = Pick(video, _start(video, turn, lengths[video] - protocol.span, protocol))
+            if pick not in used and len(picks) < wanted:
+                used.add(pick)
+                picks.append(pick)
+        turn += 1
+        # Where the number is open, clips of one video do not overlap on average.
+        if count is None and turn * protocol.span * len(usable) > sum(lengths[video] for video in usable):
+            break
+    return picks
+
+
+def _order(usable: list[int], protocol: Protocol, turn: int, labels: Sequence[int | None] | None) -> list[int]:
+    if protocol.order == "sorted-first":
+        return usable
+    shuffled = [usable[i] for i in np.random.default_rng([protocol.seed, turn]).permutation(len(usable))]
+    if protocol.order == "random" or labels is None:
+        return shuffled
+    place: dict[int, int] = {}
+    seen: dict[int | None, int] = {}
+    for video in shuffled:  # the first of every class, then the second of every class, …
+        place[video] = seen.get(labels[video], 0)
+        seen[labels[video]] = place[video] + 1
+    return sorted(shuffled, key=place.__getitem__)
+
+
+def _start(video: int, turn: int, last: int, protocol: Protocol) -> int:
+    if protocol.temporal == "random" or turn > 0:
+        return int(np.random.default_rng([protocol.seed, turn, video, 1]).integers(last + 1))
+    return last // 2 if protocol.temporal == "center" else 0
+
+
+def prepare(clip_THWC: np.ndarray, protocol: Protocol, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A clip's pixels as the protocol scores them: its `prepare` chain, rounded to uint8; where the protocol names no
+    size, centre crop and antialiased resize to `size` (the generated clips' own)."""
+    if protocol.side is None:
+        return clip_THWC if size is None else fit_frames(clip_THWC, *size)
+    if clip_THWC.shape[1:3] == (protocol.side, protocol.side):
+        return clip_THWC
+    frames_TCHW = torch.from_numpy(clip_THWC).permute(0, 3, 1, 2).float()
+    return np.ascontiguousarray(to_bytes(apply_chain(frames_TCHW, protocol.prepare)).permute(0, 2, 3, 1).numpy())
+
+
+def real_clips(
+    videos: VideoFolder, protocol: Protocol, count: int | None, size: tuple[int, int] | None = None
+) -> tuple[ClipSet, list[Pick]]:
+    """The real set of a folder of videos, and which clips it is made of."""
+    lengths = [video.num_frames for video in videos.videos]
+    picks = choose(lengths, protocol, count, [video.label for video in videos.videos])
+    short = sum(length < protocol.span for length in lengths)
+    if not picks:
+        raise MagiError(
+            f"{videos.root}: no video of at least {protocol.span} frames ({videos.summary()}, longest "
+            f"{max(lengths)}); {protocol.frames} frames at interval {protocol.interval} were expected"
+        )
+    names = [
+        f"{videos.videos[p.video].path.relative_to(videos.root).with_suffix('').as_posix()}@{p.start}" for p in picks
+    ]
+
+    def read(index: int) -> np.ndarray:
+        pick = picks[index]
+        frames = clip_frames(pick.start, protocol.interval, protocol.frames)
+        return prepare(videos.read(pick.video, frames).numpy(), protocol, size)
+
+    return ClipSet(names, read, str(videos.root), short + len(videos.skipped)), picks
+
+
+def finished_clips(clips: Clips, protocol: Protocol, count: int | None, size: tuple[int, int] | None = None) -> ClipSet:
+    """Clips that somebody made already: the first of the list, each from its first frame on, every frame."""
+    usable = [index for index, length in enumerate(clips.lengths) if length >= protocol.frames]
+    if not usable:
+        raise MagiError(
+            f"{clips.where}: no clip of at least {protocol.frames} frames (longest {max(clips.lengths)}); "
+            f"I3D needs at least 10, and --frames can ask for fewer than {protocol.frames}"
+        )
+    taken = usable[: protocol.most if count is None else count]
+
+    def read(index: int) -> np.ndarray:
+        return prepare(clips.read(taken[index], range(protocol.frames)), protocol, size)
+
+    short = len(clips.lengths) - len(usable)
+    return ClipSet([clips.names[index] for index in taken], read, clips.where, clips.left_out + short)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How many clips of each side are asked for.
+
+    Attributes:
+        real, fake: None for as many as there are, up to the protocol's `most`.
+    """
+
+    real: int | None
+    fake: int | None
+
+    @classmethod
+    def of(cls, protocol: Protocol, num: int | None, num_real: int | None) -> Numbers:
+        """The protocol's numbers, or `num` for both sides, or `num_real` for the real one."""
+        for name, value in {"num": num, "num_real": num_real}.items():
+            if value is not None and value < 2:
+                raise MagiError(f"{name} {value}; a Fréchet distance needs at least 2 clips on each side")
+        fake = protocol.num_fake if num is None else num
+        if num_real is None:
+            num_real = protocol.num_real if num is None else num
+        return cls(num_real, fake)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The two sides of a comparison.
+
+    Attributes:
+        real: the real clips.
+        fake: the generated ones.
+        truth: the real clip that fake i continues, for each i; None where nothing is paired.
+        warnings: what a reader of the figures must know about the clips.
+    """
+
+    real: ClipSet
+    fake: ClipSet
+    truth: ClipSet | None = None
+    warnings: tuple[str, ...] = ()
+
+    def forget(self) -> None:
+        """Nothing: for those who only wanted the sets to be there."""
+
+
+def open_sets(real: ClipSource, fake: ClipSource, protocol: Protocol, numbers: Numbers, paired: bool) -> Sets:
+    """Open both sides of a comparison, see `magi_video.evaluation.score`.
+
+    Raises:
+        MagiError: unusable clips, fewer than asked for, or names that do not agree where the sides are paired.
+    """
+    fakes = as_clips(fake, "generated clip")
+    size = fakes.read(0, [0]).shape[1:3]
+    warnings = []
+    if protocol.side is not None and size != (protocol.side, protocol.side):
+        warnings.append(
+            f"the generated clips have {size[0]} × {size[1]} pixels, the protocol {protocol.side} × {protocol.side}: "
+            "they are resized by its rule"
+        )
+    fake_set = finished_clips(fakes, protocol, numbers.fake, size)
+    if not paired and isinstance(real, str | Path) and _holds_videos(Path(real)):
+        videos, found = open_videos(real, protocol)
+        warnings += found
+        real_set, _ = real_clips(videos, protocol, numbers.real, size)
+    else:
+        real_set = finished_clips(as_clips(real, "real clip"), protocol, numbers.real, size)
+    for side, clips, wanted in (("real", real_set, numbers.real), ("generated", fake_set, numbers.fake)):
+        check_number(side, clips, wanted, protocol)
+    if paired:
+        _check_pairs(real_set, fake_set)
+    return Sets(real_set, fake_set, real_set if paired else None, tuple(warnings))
+
+
+def check_number(side: str, clips: ClipSet, wanted: int | None, protocol: Protocol) -> None:
+    """Refuse fewer clips than are wanted, or fewer than a Fréchet distance needs."""
+    if len(clips) < max(wanted or 0, 2):
+        raise MagiError(
+            f"{clips.where}: {len(clips)} {side} clips of {protocol.frames} frames ({clips.left_out} left out), "
+            f"{max(wanted or 0, 2)} expected"
+            + (f"; --num {len(clips)} scores fewer than the protocol and says so" if len(clips) > 1 else "")
+        )
+
+
+def _holds_videos(path: Path) -> bool:
+    """Whether a folder is one of videos and not of finished clips."""
+    return path.is_dir() and not any(path.rglob("*.npy"))
+
+
+def _check_pairs(real: ClipSet, fake: ClipSet) -> None:
+    if len(real) != len(fake):
+        raise MagiError(
+            f"{len(real)} real and {len(fake)} generated clips cannot be paired; expected one real clip for each"
+        )
+    for ours, theirs in zip(real.names, fake.names, strict=True):
+        if ours != theirs:
+            raise MagiError(f"real clip {ours} and generated clip {theirs} cannot be paired; expected equal names")

@@ -1,0 +1,213 @@
+"""Two sets of clips in, one record of figures out: the content of `metrics.json`.
+
+Each process measures its share of the clips one by one; the main one puts them in the order of the clips and computes
+every figure from that, so that neither batch size nor process count can change a digit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+
+from magi_video.evaluation.clipset import hash_clip
+from magi_video.evaluation.features import (
+    Detectors,
+    FeatureStore,
+    full_precision,
+    one_video,
+    prefix_lengths,
+    video_features,
+)
+from magi_video.evaluation.figures import Measured, figures, write_result
+from magi_video.evaluation.motion import clip_motion
+from magi_video.evaluation.paired import paired_errors
+from magi_video.evaluation.processes import Processes
+from magi_video.evaluation.protocols import Protocol, find_protocol
+from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, cache_folder, open_sets
+
+__all__ = ["Detectors", "Progress", "Protocol", "score", "score_sets", "video_features"]
+
+
+class Progress(Interface):
+    """Whoever wants to see how far it is."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """So many clips of the stage are done."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+@dataclass
+class Measurement:
+    """How clips are measured: networks, protocol, where features are kept."""
+
+    detectors: Detectors
+    protocol: Protocol
+    lengths: list[int]
+    device: torch.device
+    store: FeatureStore
+
+    def __call__(self, clip_THWC: np.ndarray, truth_THWC: np.ndarray | None = None) -> Measured:
+        """Measure one clip, and how far it is from its true continuation where that is given."""
+        protocol, digest = self.protocol, hash_clip(clip_THWC)
+        scored_THWC = clip_THWC[protocol.first_scored :]
+        key = {"clip": digest, "from": protocol.first_scored, "device": self.device.type}
+        fields = protocol.record()
+        video_LD = self.store.get(
+            lambda: np.stack([self._video(scored_THWC[:length]) for length in self.lengths]),
+            kind="video",
+            lengths=self.lengths,
+            resize=fields["detector_resize"],
+            range=fields["pixel_range"],
+            detector=self.detectors.hashes.get("i3d"),
+            **key,
+        )
+        image = self.detectors.image
+        frames_TD = None
+        if image is not None:
+            frames_TD = self.store.get(
+                lambda: image(torch.from_numpy(scored_THWC).to(self.device)).float().cpu().numpy(),
+                kind="image",
+                detector=self.detectors.hashes.get("inception"),
+                **key,
+            )
+        moving_THWC = clip_THWC[protocol.first_moving :]
+        errors = {}
+        if truth_THWC is not None:
+            generated = slice(protocol.given, None)
+            errors = paired_errors(truth_THWC[generated], clip_THWC[generated], self.detectors.perceptual, self.device)
+        return Measured(digest, video_LD, frames_TD, clip_motion(moving_THWC), errors)
+
+    def _video(self, clip_THWC: np.ndarray) -> np.ndarray:
+        return one_video(clip_THWC, self.protocol, self.detectors.video, self.device)
+
+
+def score(
+    real: ClipSource,
+    fake: ClipSource,
+    protocol: str | Protocol = "small",
+    *,
+    num: int | None = None,
+    num_real: int | None = None,
+    paired: bool = False,
+    context_frames: int | None = None,
+    frames: int | None = None,
+    out: str | Path | None = None,
+    detectors: Detectors | None = None,
+    fid: bool = True,
+    lpips: bool = True,
+    over_length: bool = True,
+    cache: bool = True,
+    device: str | torch.device = "auto",
+    progress: Progress = silent,
+    processes: Processes | None = None,
+) -> dict[str, Any]:
+    """Compare generated clips with real ones.
+
+    Args:
+        real: a folder of videos, from which the protocol takes its clips; or finished clips: a folder of `.npy` files
+            (uint8, T×H×W×3), one `.npy` file (N×T×H×W×3), or such arrays in memory.
+        fake: finished clips, as above; a folder of videos is read from each first frame on.
+        protocol: name, or a `Protocol`.
+        num: clips of both sides, fewer than the protocol asks for; said in the result.
+        num_real: real clips, if not as many as `num`.
+        paired: fake i continues real i: PSNR, SSIM and LPIPS of the generated frames against the true ones. Real
+            videos are then taken for finished clips too, and file names must agree.
+        context_frames: frames of each clip that were given to the model; the protocol's own number if None.
+        frames: frames of each clip that are taken; the protocol's own number if None.
+        out: folder for `metrics.json` and `report.html`; None writes nothing.
+        detectors: networks to use instead of the pretrained ones.
+        fid: whether FID is computed.
+        lpips: whether LPIPS is computed, where `paired`.
+        over_length: whether FVD is also computed for prefixes of the clips.
+        cache: whether features of the real clips are kept for later calls.
+        device: auto, cpu, cuda or mps.
+        progress: called with (stage, done, total).
+        processes: of this run; made from `device` if None.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        MagiError: unusable clips, fewer than asked for, unknown protocol, or no I3D weights.
+    """
+    protocol = find_protocol(protocol, given=context_frames, frames=frames)
+    processes = processes or Processes(device)
+    numbers = Numbers.of(protocol, num, num_real)
+    processes.once(lambda: open_sets(real, fake, protocol, numbers, paired).forget())  # one process looks through files
+    sets = processes.together(lambda: open_sets(real, fake, protocol, numbers, paired))
+    return score_sets(
+        sets,
+        protocol,
+        processes,
+        out=None if out is None else Path(out),
+        detectors=detectors or load_detectors(processes, fid=fid, lpips=lpips and paired),
+        over_length=over_length,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def load_detectors(processes: Processes, *, fid: bool, lpips: bool) -> Detectors:
+    """The pretrained networks; one process fetches what is not there yet."""
+    if processes.count > 1:
+        processes.once(lambda: Detectors.load(torch.device("cpu"), image=fid, perceptual=lpips).missing)
+    return processes.together(lambda: Detectors.load(processes.device, image=fid, perceptual=lpips))
+
+
+def score_sets(
+    sets: Sets,
+    protocol: Protocol,
+    processes: Processes,
+    *,
+    detectors: Detectors,
+    out: Path | None = None,
+    over_length: bool = True,
+    cache: bool = True,
+    progress: Progress = silent,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """`score` for sets that are open already; `extra` goes into the result as it is."""
+    scored = protocol.frames - protocol.first_scored
+    lengths = prefix_lengths(scored) if over_length else [scored]
+    measurement = Measurement(detectors, protocol, lengths, processes.device, FeatureStore(None))
+    store = FeatureStore(cache_folder() / "features" if cache else None)
+    real = measure_all(sets.real, None, replace(measurement, store=store), processes, "real clips", progress)
+    fake = measure_all(sets.fake, sets.truth, measurement, processes, "generated clips", progress)
+
+    def finish() -> dict[str, Any]:
+        result = figures(sets, real, fake, protocol, lengths, detectors) | (extra or {})
+        if out is not None:
+            write_result(out, result, sets, real, fake)
+        return result
+
+    return processes.once(finish)
+
+
+def measure_all(
+    clips: ClipSet,
+    truth: ClipSet | None,
+    measurement: Measurement,
+    processes: Processes,
+    stage: str,
+    progress: Progress,
+) -> list[Measured]:
+    """Every clip measured, in order; the main process gets them, the others an empty list."""
+
+    def share() -> list[tuple[int, Measured]]:
+        done = []
+        with full_precision():
+            for index in processes.mine(len(clips)):
+                done.append((index, measurement(clips[index], None if truth is None else truth[index])))
+                progress(stage, min(len(clips), len(done) * processes.count), len(clips))
+        return done
+
+    gathered = [pair for one in processes.to_main(share) for pair in one]
+    return [measured for _, measured in sorted(gathered, key=lambda pair: pair[0])]
