@@ -164,6 +164,17 @@ def test_the_interval_covers_the_true_distance_about_as_often_as_it_says() -> No
     assert 0.88 <= covered / 120 <= 0.99
 
 
+def test_the_interval_errs_on_the_wide_side_with_fewer_samples_than_features() -> None:
+    estimates, margins = [], []
+    for trial in range(60):
+        sides = np.random.default_rng(trial).normal(size=(2, 15, 40)) * [[[1.0]], [[1.2]]]
+        estimates.append(frechet_distance(*moments(*sides)).value)
+        if trial < 20:
+            low, high = bootstrap_interval(*sides, resamples=40)
+            margins.append((high - low) / 2)
+    assert 1 < np.mean(margins) / (1.96 * np.std(estimates)) < 3
+
+
 def test_the_interval_of_a_usual_set_is_quick() -> None:
     generator = np.random.default_rng(0)
     start = time.process_time()
