@@ -154,7 +154,7 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
 
     Args:
         name: `vizdoom/SCENARIO` (`vizdoom/my_way_home`), an Atari id (`ALE/Breakout-v5`), our own
-            `magi/BouncingDigits-v0`, or any registered Gymnasium id.
+            `magi/BouncingBalls-v0`, or any registered Gymnasium id.
         frame_skip: steps of the game (Doom: tics of 1/35 s; Atari: frames of 1/60 s) for one recorded frame.
 
     Raises:
@@ -172,9 +172,9 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
         env_id = _known_id(name, [i for i in gymnasium.registry if i.startswith("ALE/")])
         env = _make(gymnasium, env_id, frameskip=frame_skip, repeat_action_probability=0.0)
         return AtariGame(env, ATARI_FRAMES_PER_SECOND, frame_skip, repeats=1)
-    digits = importlib.import_module("magi_video.data.digits")  # its base class is Gymnasium's
-    if digits.ENV_ID not in gymnasium.registry:
-        gymnasium.register(digits.ENV_ID, digits.BouncingDigits)
+    balls = importlib.import_module("magi_video.data.balls")  # its base class is Gymnasium's
+    if balls.ENV_ID not in gymnasium.registry:
+        gymnasium.register(balls.ENV_ID, balls.BouncingBalls)
     own = [i for i in gymnasium.registry if not i.startswith(("Vizdoom", "ALE/"))]
     env_id = name if ":" in name else _known_id(name, own)
     env = _make(gymnasium, env_id)

@@ -1,0 +1,1 @@
+"""The paper's experiments as named, resumable recipes: worlds, training runs, scores, tables and plots."""

@@ -1,0 +1,147 @@
+"""The plots of the reproduction's report."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Figures = dict[str, Any]
+COLOURS = {"ctf": "#0072b2", "mtf_equal_steps": "#e69f00", "mtf_equal_time": "#d55e00"}  # Okabe and Ito
+LABELS = {"ctf": "CTF", "mtf_equal_steps": "MTF, equal steps", "mtf_equal_time": "MTF, equal time"}
+REFERENCES = {"floor": "real (floor)", "copy_last": "copy last frame", "shuffled": "shuffled"}
+
+
+def write(summary: Figures, folder: Path) -> None:
+    """Write a PNG for every claim that `summary` holds."""
+    if "ctf_vs_mtf" in summary:
+        for world, figures in summary["ctf_vs_mtf"]["worlds"].items():
+            save(compare(figures), folder / f"ctf_vs_mtf_{world}.png")
+    if "ablation" in summary:
+        save(ablate(summary["ablation"]), folder / "ablation.png")
+    if "kv_cache" in summary:
+        save(time_curves(summary["kv_cache"]), folder / "kv_cache.png")
+    if "rollout" in summary:
+        for world, figures in summary["rollout"]["worlds"].items():
+            save(roll(figures), folder / f"rollout_{world}.png")
+    if "sampling_steps" in summary:
+        save(front(summary["sampling_steps"]), folder / "sampling_steps.png")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
+    """A row of panels."""
+    figure = Figure(figsize=(4.6 * panels, 3.4), dpi=110, layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    return figure, list(axes)
+
+
+def compare(figures: Figures) -> Figure:
+    """FVD of every seed with the references, and the curves over the frame index."""
+    curves = [
+        (key, label)
+        for key, label in (
+            ("psnr_per_frame", "PSNR to the truth (dB, higher is better)"),
+            ("lpips_per_frame", "LPIPS to the truth (lower is better)"),
+            ("fid_per_frame", "FID of the frame (lower is better)"),
+        )
+        if key in figures["other"]["ctf"]
+    ]
+    figure, axes = new_figure(1 + len(curves))
+    for place, name in enumerate(COLOURS):
+        values = figures["fvd_per_seed"][name]
+        axes[0].bar(place, sum(values) / len(values), color=COLOURS[name], alpha=0.35, width=0.6)
+        axes[0].scatter([place] * len(values), values, color=COLOURS[name], zorder=3)
+    for style, (key, label) in zip((":", "--", "-."), REFERENCES.items(), strict=True):
+        if figures.get(key) is not None:
+            axes[0].axhline(figures[key], color="0.35", linestyle=style, linewidth=1, label=label)
+    axes[0].set_xticks(range(3), [LABELS[name].replace(", ", ",\n") for name in COLOURS])
+    axes[0].set_ylabel("FVD (points: seeds)")
+    axes[0].legend(fontsize=8)
+    axes[0].set_title(figures["world"])
+    for axis, (key, label) in zip(axes[1:], curves, strict=True):
+        for name, colour in COLOURS.items():
+            values = figures["other"][name][key]
+            frames = figures["other"][name].get("fid_frames") if key == "fid_per_frame" else None
+            first = 16 - len(values)
+            axis.plot(frames or range(first, first + len(values)), values, "o-", ms=3, color=colour, label=LABELS[name])
+        axis.set_xlabel("frame index")
+        axis.set_ylabel(label)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def ablate(figures: Figures) -> Figure:
+    """FVD of every variant, a point a seed."""
+    figure, (axis,) = new_figure(1)
+    for place, values in enumerate(figures["fvd_per_seed"].values()):
+        axis.bar(place, sum(values) / len(values), color="#0072b2", alpha=0.35, width=0.6)
+        axis.scatter([place] * len(values), values, color="#0072b2", zorder=3)
+    if figures.get("floor") is not None:
+        axis.axhline(figures["floor"], color="0.35", linestyle=":", linewidth=1, label="real (floor)")
+        axis.legend(fontsize=8)
+    names = [name.removeprefix("ctf-").replace("ctf", "CTF").replace("-", " ") for name in figures["fvd_per_seed"]]
+    axis.set_xticks(range(len(names)), names, fontsize=8)
+    axis.set_ylabel("FVD (points: seeds)")
+    axis.set_title(figures["world"])
+    return figure
+
+
+def time_curves(figures: Figures) -> Figure:
+    """Seconds against frames."""
+    figure, (axis,) = new_figure(1)
+    axis.plot(figures["frames"], figures["seconds_cached"], "o-", color="#0072b2", label="KV cache")
+    axis.plot(figures["frames"], figures["seconds_uncached"], "s-", color="#d55e00", label="no cache")
+    axis.set_xlabel("frames")
+    axis.set_ylabel("seconds")
+    axis.legend(fontsize=8)
+    axis.set_title(f"straight line through the cached curve: R² = {figures['r2']:.4f}", fontsize=9)
+    return figure
+
+
+def roll(figures: Figures) -> Figure:
+    """FVD, speed and sharpness of windows of a long rollout."""
+    figure, axes = new_figure(3)
+    colours = {"model": "#0072b2", "copy_last": "#d55e00", "true": "#009e73"}
+    labels = {"model": "CTF", "copy_last": "copy last frame", "true": "true video"}
+    texts = {
+        "fvd": "FVD of the 16-frame window",
+        "speed": "change from frame to frame (grey levels)",
+        "sharpness": "difference of neighbouring pixels (grey levels)",
+    }
+    for axis, (key, text) in zip(axes, texts.items(), strict=True):
+        for name, colour in colours.items():
+            axis.plot(figures["frame"], figures[key][name], "o-", ms=3, color=colour, label=labels[name])
+        axis.set_xlabel("first frame of the window")
+        axis.set_ylabel(text)
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=8)
+    axes[0].set_title(figures["world"])
+    return figure
+
+
+def front(figures: Figures) -> Figure:
+    """Quality against seconds a frame."""
+    figure, axes = new_figure(2)
+    for axis, key, text in zip(axes, ("fvd", "lpips"), ("FVD", "LPIPS to the truth"), strict=True):
+        for entry in figures["grid"]:
+            axis.scatter(entry["seconds_per_frame"], entry[key], color="#0072b2")
+            axis.annotate(
+                f"{entry['mask_steps']}×{entry['denoise_steps']}",
+                (entry["seconds_per_frame"], entry[key]),
+                xytext=(4, 3),
+                textcoords="offset points",
+                fontsize=7,
+            )
+        axis.set_xscale("log")
+        axis.set_xlabel("seconds a frame (mask × denoise steps)")
+        axis.set_ylabel(text)
+    return figure

@@ -1,0 +1,91 @@
+"""Runs recipes on worlds and writes what they found: what `magi reproduce` does."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from magi_video.data.files import write_json
+from magi_video.errors import MagiError
+from magi_video.loading import read_json
+from magi_video.reproduce.measure import Measures
+from magi_video.reproduce.recipes import RECIPES
+from magi_video.reproduce.runs import Workplace
+from magi_video.reproduce.worlds import SCALES, Scale, World
+from magi_video.training.run import Display, Silent
+
+APPLIES = {
+    "ablation": ("balls",),
+    "kv-cache": ("balls",),
+    "sampling-steps": ("balls",),
+    "rollout": ("balls", "gameplay"),
+}
+"""Recipes that are run on some worlds only; the others are run on all."""
+
+
+def find_worlds(scale: Scale, names: Sequence[str]) -> list[World]:
+    """Worlds of a scale by name, in their own order."""
+    known = {world.name: world for world in SCALES[scale]}
+    if unknown := [name for name in names if name not in known]:
+        raise MagiError(f"unknown world {unknown[0]!r}; expected one of {', '.join(known)}")
+    return [world for name, world in known.items() if name in names]
+
+
+def reproduce(
+    recipe: str,
+    out: str | Path,
+    *,
+    scale: Scale = "cpu",
+    worlds: Sequence[str] = ("balls", "gameplay", "ucf101"),
+    seeds: Sequence[int] = (0, 1, 2),
+    data: str | Path | None = None,
+    display: Display | None = None,
+) -> Path:
+    """Run one recipe; the same call again goes on where it stopped.
+
+    Args:
+        recipe: one of `RECIPES`, or "all".
+        out: folder for everything; figures in OUT/results/RECIPE-WORLD.json.
+        scale: "cpu" or "gpu".
+        worlds: where it is run, as far as it applies to them.
+        seeds: of the training runs.
+        data: UCF-101 in its official layout, for the world of that name.
+        display: shows progress.
+
+    Returns:
+        the folder of the results.
+
+    Raises:
+        MagiError: unknown names, missing data, no seeds, or `out` holds another scale.
+    """
+    if recipe not in (*RECIPES, "all"):
+        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join(RECIPES)}, all")
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
+    out, display = Path(out), display or Silent()
+    chosen = find_worlds(scale, worlds)
+    claim(out, scale)
+    for name in RECIPES if recipe == "all" else (recipe,):
+        for world in chosen:
+            if recipe == "all" and world.name not in APPLIES.get(name, (world.name,)):
+                continue
+            workplace = Workplace(world, out / world.name, None if data is None else Path(data), display)
+            figures = RECIPES[name](Measures(workplace), seeds)
+            write_json(out / "results" / f"{name}-{world.name}.json", figures | {"world": world.name} | machine())
+    return out / "results"
+
+
+def claim(out: Path, scale: Scale) -> None:
+    """Record the scale in the folder, or refuse a folder of another one."""
+    record = out / "reproduce.json"
+    if record.is_file() and (found := read_json(record).get("scale")) != scale:
+        raise MagiError(f"{out} holds results of scale {found!r}; use another --out")
+    (out / "results").mkdir(parents=True, exist_ok=True)
+    write_json(record, {"scale": scale})
+
+
+def machine() -> dict[str, object]:
+    """Where the figures were measured."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {"machine": {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}}

@@ -1,0 +1,136 @@
+"""The tables of the reproduction's report, in Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Figures = dict[str, Any]
+NAMES = {
+    "floor": "other real clips (floor)",
+    "codec": "through the codec",
+    "shuffled": "frames shuffled",
+    "shuffled_after_given": "shuffled after the given frames",
+    "copy_last": "last given frame held",
+    "frozen": "first frame held",
+    "noise": "noise",
+    "ctf": "CTF",
+    "mtf_equal_steps": "MTF, equal steps",
+    "mtf_equal_time": "MTF, equal time",
+    "ctf-no-interval": "without interval training",
+    "ctf-no-noise": "without noise injection",
+    "ctf-no-both": "without both",
+}
+
+
+def write(summary: Figures) -> str:
+    """Every table that `summary` has figures for."""
+    parts = []
+    if "sensitivity" in summary:
+        parts.append("## Can the score tell?\n\n" + sensitivity(summary["sensitivity"]))
+    if "ctf_vs_mtf" in summary:
+        parts.append("## CTF against MTF\n\n" + comparison(summary["ctf_vs_mtf"]["worlds"]))
+    if "ablation" in summary:
+        parts.append("## Ablation\n\n" + ablation(summary["ablation"]))
+    if "kv_cache" in summary:
+        parts.append("## Time against frames\n\n" + time(summary["kv_cache"]))
+    if "rollout" in summary:
+        parts += [
+            f"## Rollout, {world}\n\n" + rollout(figures) for world, figures in summary["rollout"]["worlds"].items()
+        ]
+    if "sampling_steps" in summary:
+        parts.append("## Mask steps × denoise steps\n\n" + sampling_steps(summary["sampling_steps"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def sensitivity(worlds: Figures) -> str:
+    """FVD of every damage in every world, and the excess over the floor."""
+    names = list(next(iter(worlds.values()))["fvd"])
+    head = ["against the reference set", *(f"{world}: FVD (over floor)" for world in worlds)]
+    cells = [[f"{w['fvd'][name]:.0f} ({w['over_floor'][name]:+.0f})" for w in worlds.values()] for name in names]
+    return table(head, [[NAMES.get(name, name), *row] for name, row in zip(names, cells, strict=True)])
+
+
+def comparison(worlds: Figures) -> str:
+    """One row a world and run kind, then the reductions."""
+    rows = []
+    for world, figures in worlds.items():
+        for name, values in figures["fvd_per_seed"].items():
+            mean, other = sum(values) / len(values), figures["other"][name]
+            rows.append(
+                [
+                    world,
+                    NAMES[name],
+                    figures["steps"][name],
+                    f"{mean:.1f} ± {figures['fvd_deviation'][name]:.1f}",
+                    f"{mean - figures['floor']:.1f}" if figures["floor"] is not None else "",
+                    " ".join(f"{value:.0f}" for value in values),
+                    *(f"{other[key]:.{digits}f}" if key in other else "" for key, digits in SCORES),
+                    f"{other['motion']['speed_distance']:.2f}",
+                ]
+            )
+    head = ["world", "", "steps", "FVD", "over floor", "seeds", "FID", "PSNR", "LPIPS", "motion error"]
+    reductions = [
+        [
+            world,
+            *(
+                f"{100 * figures[key]:.1f} %" if key in figures else ""
+                for key in ("reduction", "reduction_equal_steps", "reduction_over_floor")
+            ),
+        ]
+        for world, figures in worlds.items()
+    ]
+    second = ["CTF lower by", "equal time", "equal steps", "equal time, over the floor"]
+    return table(head, rows) + "\n\n" + table(second, reductions)
+
+
+SCORES = (("fid", 1), ("psnr", 2), ("lpips", 3))
+
+
+def ablation(figures: Figures) -> str:
+    """One row a variant."""
+    rows = []
+    for name, values in figures["fvd_per_seed"].items():
+        other = figures["other"][name]
+        rows.append(
+            [
+                NAMES[name],
+                f"{figures['fvd'][name]:.1f} ± {figures['fvd_deviation'][name]:.1f}",
+                " ".join(f"{value:.0f}" for value in values),
+                *(f"{other[key]:.{digits}f}" if key in other else "" for key, digits in SCORES),
+            ]
+        )
+    return table(["", "FVD", "seeds", "FID", "PSNR", "LPIPS"], rows)
+
+
+def time(figures: Figures) -> str:
+    """Seconds for every number of frames."""
+    rows = zip(figures["frames"], figures["seconds_cached"], figures["seconds_uncached"], strict=True)
+    cells = [[n, f"{cached:.2f}", f"{uncached:.2f}", f"{uncached / cached:.1f}×"] for n, cached, uncached in rows]
+    return table(["frames", "seconds, KV cache", "seconds, no cache", "ratio"], cells)
+
+
+def rollout(figures: Figures) -> str:
+    """FVD, speed and sharpness of every window."""
+    sets = list(figures["fvd"])
+    names = {"model": "CTF", "copy_last": "copy last", "true": "true"}
+    keys = ("fvd", "speed", "sharpness")
+    head = ["frames from", *(f"{key}: {names[name]}" for key in keys for name in sets)]
+    rows = [
+        [first, *(f"{figures[key][name][place]:.1f}" for key in keys for name in sets)]
+        for place, first in enumerate(figures["frame"])
+    ]
+    return table(head, rows)
+
+
+def sampling_steps(figures: Figures) -> str:
+    """One row a setting."""
+    keys = ("mask_steps", "denoise_steps", "seconds_per_frame", "fvd", "psnr", "lpips")
+    return table(
+        ["mask steps", "denoise steps", "seconds a frame", "FVD", "PSNR", "LPIPS"],
+        [[entry[key] for key in keys] for entry in figures["grid"]],
+    )
