@@ -12,6 +12,8 @@ VERBS = {
     "record": "record gameplay: video files with the actions beside them",
     "train": "train a model on a folder of videos",
     "generate": "generate videos with a model",
+    "evaluate": "continue real clips with a model and score the result",
+    "score": "compare generated clips with real ones",
     "info": "tell what a model is",
 }
 

@@ -1,5 +1,6 @@
 """Progress on the terminal: bars by rich, which fall silent where there is no terminal."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,33 @@ def bar(name: str, total: int, unit: str = "") -> Iterator[Callable[[int, int], 
     with make_progress() as progress:
         task = progress.add_task(name, total=total, figures=unit)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that tells, of those that `accelerate launch` started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+class StageBars:
+    """A bar for each stage of a longer task, made when the stage begins; only the main process shows them."""
+
+    def __init__(self) -> None:
+        self.progress = make_progress()
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "StageBars":
+        if is_main_process():
+            self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """So much of a stage is done."""
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=total, figures="")
+        self.progress.update(self.tasks[stage], completed=done)
 
 
 class TrainingDisplay:

@@ -1,6 +1,32 @@
 """Scores of generated video: how far it is from real video, and from the video it should have continued.
 
-`frechet` (the distance between two sets of features), `motion` (how much moves, without any network) and `metrics`
-(both and PSNR, SSIM, LPIPS as `torchmetrics` classes that give the same figure on any number of processes).
-Submodules are imported by name, so that reading a table of weights does not load scipy.
+`score` compares two sets of clips, `evaluate` continues real clips with a model and scores the result, both by a named
+`Protocol`. Beneath them: `frechet` (the distance between two sets of features), `motion` (how much moves, without any
+network) and `metrics` (both and PSNR, SSIM, LPIPS as `torchmetrics` classes that give the same figure on any number of
+processes). Everything is loaded when it is asked for, so that reading a table of weights does not load scipy.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "PROTOCOLS": "protocols",
+    "Protocol": "protocols",
+    "Sampling": "generation",
+    "evaluate": "generation",
+    "score": "scoring",
+    "video_features": "scoring",
+}
+
+if TYPE_CHECKING:
+    from magi_video.evaluation.generation import Sampling, evaluate
+    from magi_video.evaluation.protocols import PROTOCOLS, Protocol
+    from magi_video.evaluation.scoring import score, video_features
+
+__all__ = ["PROTOCOLS", "Protocol", "Sampling", "evaluate", "score", "video_features"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"magi_video.evaluation.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -79,7 +79,7 @@ class Protocol:
     root: Literal["eigh", "sqrtm"]
     given: int = 0
     score_given: bool = True
-    given_pixels: Literal["true", "decoded"] = "decoded"
+    given_pixels: Literal["true", "decoded"] = "true"
     notes: tuple[str, ...] = ()
     most: int = 256
     detector: str = "i3d"
@@ -158,7 +158,10 @@ _ALL = (
         MAGI_UCF101,
         name="magi-ucf101-first-frame",
         source="MAGI (CVPR 2025), section 5.2: UCF-101, first-frame conditioned prediction; clips as in A.2.2",
-        notes=(*MAGI_UCF101.notes[:2], "the paper does not say whether the given frame is scored: it is here"),
+        notes=(
+            *MAGI_UCF101.notes[:2],
+            "the paper does not say whether the given frame is scored: it is here, as true pixels",
+        ),
         given=1,
     ),
     Protocol(
@@ -183,7 +186,6 @@ _ALL = (
         ddof=1,
         root="eigh",
         given=5,
-        given_pixels="true",
     ),
     Protocol(
         name="stylegan-v",

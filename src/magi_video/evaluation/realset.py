@@ -53,6 +53,10 @@ class ClipSet:
     def __getitem__(self, index: int) -> np.ndarray:
         return self._read(index)
 
+    def first(self, count: int | None) -> ClipSet:
+        """The first clips of the set; all for None."""
+        return ClipSet(self.names[:count], self._read, self.where, self.left_out)
+
 
 def cache_folder() -> Path:
     """Where weights and features are kept: `$MAGI_CACHE`, or `~/.cache/magi-video`."""
@@ -216,6 +220,12 @@ class Numbers:
         if num_real is None:
             num_real = protocol.num_real if num is None else num
         return cls(num_real, fake)
+
+    def larger(self, protocol: Protocol) -> int | None:
+        """The larger number, None where both are open."""
+        if self.real is None and self.fake is None:
+            return None
+        return max(protocol.most if number is None else number for number in (self.real, self.fake))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,105 @@
+"""`magi evaluate MODEL`: the options are the fields of `Evaluate`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from magi_video.cli.generate import pick_device
+from magi_video.cli.progress import StageBars
+from magi_video.cli.score import tell
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Continue real clips with a model and score what comes of it: `samples/`, `metrics.json` and `report.html`.
+
+    The same command continues a run that was stopped. Several processes: accelerate launch --num_processes 2 -m
+    magi_video evaluate …; the figures are the same.
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """Folder, hub id, or the name of a shipped model ("doom")."""
+    data: Path
+    """Folder of real videos, or UCF-101 in its official layout."""
+    out: Path
+    """Folder for the results."""
+    protocol: str = "small"
+    """One of magi-ucf101, magi-ucf101-first-frame, magi-k600, stylegan-v, latte, videogpt, magvit, small."""
+    num: int | None = None
+    """Clips of both sides: fewer than the protocol asks for; the result says so."""
+    num_real: int | None = None
+    """Real clips, if not as many as --num."""
+    context_frames: int | None = None
+    """Frames given to the model, 0 for none; the protocol's own number if not said."""
+    frames: int | None = None
+    """Frames of each clip, given ones included, at least 10; the protocol's own number if not said."""
+    interval: int | None = None
+    """Frames of the real video from one frame to the next; the protocol's own number if not said."""
+    mask_steps: int | None = None
+    """Steps in which a frame's tokens appear; the model's own number if not said."""
+    denoise_steps: int | None = None
+    """Steps of the diffusion head; the model's own number if not said."""
+    sampler: str | None = None
+    """Of the head: ancestral, ddim, dpmsolver++ (epsilon head); euler, midpoint (flow head)."""
+    temperature: float = 1.0
+    """Of the head's noise; 1 samples what the model learned."""
+    batch_size: int = 16
+    """Videos made together."""
+    seed: int = 0
+    """Of sample 0; sample i has seed + i."""
+    actions: bool = False
+    """Give the model the recorded actions of the real clip; otherwise they are unknown to it."""
+    labels: bool = False
+    """Give the model the class of the real clip; otherwise it is unknown to it."""
+    fid: bool = True
+    """Compute FID, overall and by frame."""
+    lpips: bool = True
+    """Compute LPIPS against the true continuation."""
+    over_length: bool = True
+    """Compute FVD of prefixes of the clips too."""
+    cache: bool = True
+    """Keep the features of real clips in $MAGI_CACHE (or ~/.cache/magi-video)."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: Annotated[bool, arg(name="json")] = False
+    """Print the content of metrics.json."""
+
+
+def main(argv: list[str]) -> None:
+    """Parse, generate, score, tell."""
+    import tyro
+
+    settings = tyro.cli(Evaluate, prog="magi evaluate", args=argv)
+    from magi_video.evaluation.generation import Sampling, evaluate
+
+    with StageBars() as bars:
+        result = evaluate(
+            settings.model,
+            settings.data,
+            settings.protocol,
+            out=settings.out,
+            num=settings.num,
+            num_real=settings.num_real,
+            context_frames=settings.context_frames,
+            frames=settings.frames,
+            interval=settings.interval,
+            sampling=Sampling(
+                settings.mask_steps,
+                settings.denoise_steps,
+                settings.sampler,
+                settings.temperature,
+                settings.batch_size,
+                settings.seed,
+                settings.actions,
+                settings.labels,
+            ),
+            fid=settings.fid,
+            lpips=settings.lpips,
+            over_length=settings.over_length,
+            cache=settings.cache,
+            device=pick_device(settings.device),
+            progress=bars.show,
+        )
+    tell(result, settings.out, settings.json)

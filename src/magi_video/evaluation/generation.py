@@ -1,0 +1,315 @@
+"""`magi evaluate`: continue real clips with a model, keep every sample without loss, and score them.
+
+A sample is a pure function of the settings and of the group of `batch_size` neighbours that it is made in; a process
+takes whole groups. So the samples do not depend on how many processes there are or where an earlier run stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from magi_video.data import VideoFolder, clip_frames
+from magi_video.data.files import replacing, write_json
+from magi_video.errors import MagiError
+from magi_video.evaluation.clipset import load_array
+from magi_video.evaluation.processes import Processes
+from magi_video.evaluation.protocols import Protocol, find_protocol
+from magi_video.evaluation.realset import (
+    ClipSet,
+    Numbers,
+    Pick,
+    Sets,
+    check_number,
+    open_videos,
+    prepare,
+    real_clips,
+)
+from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
+from magi_video.loading import read_json, resolve_model
+from magi_video.pipeline import MagiPipeline
+
+RECORD = "evaluate.json"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are made.
+
+    Attributes:
+        mask_steps, denoise_steps: the model's own numbers if None.
+        sampler: of the head; the model's own if None.
+        temperature: of the head's noise.
+        batch_size: videos made together.
+        seed: of sample 0; sample i has seed + i.
+        actions: whether the recorded actions of the real clip are given.
+        labels: whether its class is given.
+    """
+
+    mask_steps: int | None = None
+    denoise_steps: int | None = None
+    sampler: str | None = None
+    temperature: float = 1.0
+    batch_size: int = 16
+    seed: int = 0
+    actions: bool = False
+    labels: bool = False
+
+
+class Generation:
+    """The samples of one evaluation, in a folder.
+
+    Args:
+        pipe: the model.
+        videos: the data set.
+        picks: the real clips that are continued, sample i continuing clip i.
+        contexts: those clips, prepared.
+        protocol: says frames, interval and how many frames are given.
+        sampling: how samples are made.
+        folder: where `000000.npy`, … lie.
+
+    Raises:
+        MagiError: the model takes no such frames, interval, actions, labels or steps.
+    """
+
+    def __init__(
+        self,
+        pipe: MagiPipeline,
+        videos: VideoFolder,
+        picks: Sequence[Pick],
+        contexts: ClipSet,
+        protocol: Protocol,
+        sampling: Sampling,
+        folder: Path,
+    ) -> None:
+        if sampling.batch_size < 1:
+            raise MagiError(f"batch_size must be at least 1, got {sampling.batch_size}")
+        self.pipe, self.videos, self.picks, self.contexts = pipe, videos, picks, contexts
+        self.protocol, self.sampling, self.folder = protocol, sampling, folder
+        self.labels = self._labels() if sampling.labels else None
+        self._stream([0])  # refuses what the model cannot do, before anything is written
+
+    def run(self, processes: Processes, progress: Progress = silent) -> None:
+        """Make the samples that are not there yet; this process its share of the groups."""
+        size, count = self.sampling.batch_size, len(self.contexts)
+        groups = [range(first, min(first + size, count)) for first in range(0, count, size)]
+        missing = [group for group in groups if not all(self.is_there(index) for index in group)]
+        frames = self.protocol.frames
+        total, done = len(missing) * frames, 0
+        for number in processes.mine(len(missing)):
+            made = []
+            for frame_BHWC in self._stream(missing[number]):
+                made.append((frame_BHWC * 255).round().astype(np.uint8))
+                done += 1
+                progress("generating", min(total, done * processes.count), total)
+            for index, video in zip(missing[number], np.stack(made, axis=1), strict=True):
+                with replacing(self.path(index)) as part, part.open("wb") as file:
+                    np.save(file, video, allow_pickle=False)
+
+    def path(self, index: int) -> Path:
+        """Where a sample lies."""
+        return self.folder / f"{index:06d}.npy"
+
+    def is_there(self, index: int) -> bool:
+        """Whether a sample is complete."""
+        try:
+            sample = load_array(self.path(index))
+        except MagiError:
+            return False
+        size = (self.protocol.frames, self.pipe.config.height, self.pipe.config.width, 3)
+        return sample.shape == size and sample.dtype == np.uint8
+
+    def clips(self, count: int) -> ClipSet:
+        """The samples as the protocol scores them: of its size, given frames as it says."""
+
+        def read(index: int) -> np.ndarray:
+            clip = prepare(np.array(load_array(self.path(index))), self.protocol)
+            if self.protocol.given and self.protocol.given_pixels == "true":
+                clip = clip.copy()
+                clip[: self.protocol.given] = self.contexts[index][: self.protocol.given]
+            return clip
+
+        return ClipSet([self.path(index).stem for index in range(count)], read, str(self.folder))
+
+    def _stream(self, indices: Sequence[int]) -> Any:
+        given, sampling = self.protocol.given, self.sampling
+        return self.pipe.stream(
+            video=np.stack([self.contexts[index][:given] for index in indices]) if given else None,
+            num_videos=1 if given else len(indices),
+            num_frames=self.protocol.frames,
+            interval=self.protocol.interval,
+            num_mask_steps=sampling.mask_steps,
+            num_denoise_steps=sampling.denoise_steps,
+            sampler=sampling.sampler,
+            temperature=sampling.temperature,
+            actions=self._actions(indices) if sampling.actions else None,
+            label=None if self.labels is None else [self.labels[index] for index in indices],
+            generator=[torch.Generator().manual_seed(sampling.seed + index) for index in indices],
+        )
+
+    def _actions(self, indices: Sequence[int]) -> np.ndarray:
+        """The recorded actions that lead to each frame, `[T, B, A]`; mean over the frames between two of the clip."""
+        names = self.pipe.config.action_names
+        if not names:
+            raise MagiError("this model takes no actions: it was trained without")
+        tracks = []
+        for index in indices:
+            pick = self.picks[index]
+            recorded = self.videos.actions(pick.video, names)
+            if recorded is None:
+                raise MagiError(f"{self.videos.videos[pick.video].path}: no recorded actions, which --actions asks for")
+            frames = clip_frames(pick.start, self.protocol.interval, self.protocol.frames)
+            steps = [recorded[before:after].mean(axis=0) for before, after in pairwise(frames)]
+            tracks.append(np.stack([np.zeros(len(names), np.float32), *steps]))
+        return np.stack(tracks, axis=1)
+
+    def _labels(self) -> list[int]:
+        """The model's label for each clip's class, matched by name."""
+        known = {name: label for label, name in enumerate(self.pipe.config.class_names)}
+        if not known:
+            raise MagiError("this model takes no label: it was trained without")
+        labels = []
+        for pick in self.picks:
+            video = self.videos.videos[pick.video]
+            name = None if video.label is None else self.videos.class_names[video.label]
+            if name not in known:
+                raise MagiError(f"{video.path}: its class {name!r} is not one of the model's {len(known)}")
+            labels.append(known[name])
+        return labels
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    protocol: str | Protocol = "small",
+    *,
+    out: str | Path,
+    num: int | None = None,
+    num_real: int | None = None,
+    context_frames: int | None = None,
+    frames: int | None = None,
+    interval: int | None = None,
+    sampling: Sampling | None = None,
+    detectors: Detectors | None = None,
+    fid: bool = True,
+    lpips: bool = True,
+    over_length: bool = True,
+    cache: bool = True,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Continue real clips with a model and score what comes of it; the same call continues a run that was stopped.
+
+    Fake i continues the given frames of real clip i, the real set's own; the paired figures compare its generated
+    frames with the true ones. With no given frames the model generates from nothing, and nothing is paired.
+
+    Args:
+        model: folder, hub id, or the name of a shipped model.
+        data: folder of videos, or UCF-101.
+        protocol: name, or a `Protocol`.
+        out: folder for `samples/`, `metrics.json` and `report.html`.
+        num: clips of both sides, fewer than the protocol asks for; said in the result.
+        num_real: real clips, if not as many as `num`.
+        context_frames: frames given to the model; the protocol's own number if None.
+        frames: frames of each clip; the protocol's own number if None.
+        interval: between them; the protocol's own if None.
+        sampling: how samples are made.
+        detectors, fid, lpips, over_length, cache, device, progress: as for `magi_video.evaluation.score`.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        MagiError: as `score`; a model that cannot do what is asked; `out` holds samples of other settings.
+    """
+    protocol = find_protocol(protocol, given=context_frames, frames=frames, interval=interval)
+    numbers, sampling, out = Numbers.of(protocol, num, num_real), sampling or Sampling(), Path(out)
+    processes = Processes(device)
+    processes.once(lambda: open_videos(data, protocol) and None)  # one process looks through the files
+
+    def begin() -> tuple[Sets, Generation]:
+        pipe = MagiPipeline.from_pretrained(model).to(processes.device)
+        size = (pipe.config.height, pipe.config.width)
+        videos, warnings = open_videos(data, protocol)
+        everything, picks = real_clips(videos, protocol, numbers.larger(protocol), size)
+        real, contexts = everything.first(numbers.real), everything.first(numbers.fake)
+        check_number("real", real, numbers.real, protocol)
+        check_number("real", contexts, numbers.fake, protocol)
+        generation = Generation(pipe, videos, picks, contexts, protocol, sampling, out / "samples")
+        if protocol.side is not None and size != (protocol.side, protocol.side):
+            warnings.append(
+                f"the model makes {size[0]} × {size[1]} pixels, the protocol asks for {protocol.side} × "
+                f"{protocol.side}: its samples are resized by the protocol's rule"
+            )
+        truth = contexts if protocol.given else None
+        return Sets(real, generation.clips(len(contexts)), truth, tuple(warnings)), generation
+
+    sets, generation = processes.together(begin)
+    detectors = detectors or load_detectors(processes, fid=fid, lpips=lpips and sets.truth is not None)
+    settings = processes.once(lambda: claim(out, describe(model, generation)))
+    processes.together(lambda: generation.run(processes, progress))
+    extra = {"model": str(model), "generation": settings}
+    options: dict[str, Any] = {"over_length": over_length, "cache": cache, "progress": progress, "extra": extra}
+    return score_sets(sets, protocol, processes, detectors=detectors, out=out, **options)
+
+
+def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
+    """Everything that the samples depend on, but for how many there are."""
+    pipe, protocol, sampling, videos = generation.pipe, generation.protocol, generation.sampling, generation.videos
+    config = pipe.config
+    return asdict(sampling) | {
+        "mask_steps": config.mask_steps if sampling.mask_steps is None else sampling.mask_steps,
+        "denoise_steps": config.denoise_steps if sampling.denoise_steps is None else sampling.denoise_steps,
+        "model_sha256": hash_model(resolve_model(model)),
+        "protocol": protocol.name,
+        "frames": protocol.frames,
+        "interval": protocol.interval,
+        "context_frames": protocol.given,
+        "clips_seed": protocol.seed,
+        "data": videos.root.name,
+        "data_sha256": hash_videos(videos),
+        "height": config.height,
+        "width": config.width,
+        "device": pipe.device.type,
+    }
+
+
+def claim(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Record the settings in the folder, or refuse those that differ from what is recorded there."""
+    path = out / RECORD
+    if path.exists():
+        saved = read_json(path)
+        changed = {name: value for name, value in settings.items() if saved.get(name) != value}
+        differing = [f"{name} was {saved.get(name)!r}, is {value!r}" for name, value in changed.items()]
+        if differing:
+            raise MagiError(f"{out} holds samples of other settings ({'; '.join(differing)}); use another --out")
+    elif any((out / "samples").glob("*.npy")):
+        raise MagiError(f"{out} holds samples but no {RECORD}, so nobody knows how they were made; use another --out")
+    else:
+        write_json(path, settings)
+    return settings
+
+
+def hash_videos(videos: VideoFolder) -> str:
+    """SHA-256 of the videos' names and lengths, on which the choice of clips hangs."""
+    lines = [f"{video.path.relative_to(videos.root).as_posix()} {video.num_frames}\n" for video in videos.videos]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hash_model(folder: Path) -> str:
+    """SHA-256 of a model's weights and configurations."""
+    digest = hashlib.sha256()
+    for part in ("transformer", "codec"):
+        for path in sorted((folder / part).rglob("*")):
+            if path.suffix in (".safetensors", ".json"):
+                digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
