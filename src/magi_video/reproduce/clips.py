@@ -57,11 +57,6 @@ def shuffled(clips_NTHWC: Clips) -> Clips:
     return np.stack([clip[order] for clip, order in zip(clips_NTHWC, orders, strict=True)])
 
 
-def shuffled_after(given: int) -> Callable[[Clips], Clips]:
-    """The given frames as they are, those after them in another order."""
-    return lambda clips: np.concatenate([clips[:, :given], shuffled(clips[:, given:])], axis=1)
-
-
 def frozen(clips_NTHWC: Clips) -> Clips:
     """Each clip's first frame, for ever."""
     return np.repeat(clips_NTHWC[:, :1], clips_NTHWC.shape[1], axis=1)

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from magi_video.data.files import replacing, write_json
-from magi_video.evaluation.detectors import I3D, LPIPS, Inception
+from magi_video.evaluation.features import Detectors, full_precision, video_features
 from magi_video.evaluation.frechet import Moments, bootstrap_interval, frechet_distance
 from magi_video.evaluation.motion import clip_motion, compare_motion
+from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import PROTOCOLS
-from magi_video.evaluation.scoring import video_features
 from magi_video.loading import read_json
 from magi_video.pipeline import MagiPipeline
+from magi_video.precision import use_fast_float32
 from magi_video.reproduce.clips import Clips, real_sets
 from magi_video.reproduce.runs import Workplace
 
@@ -35,10 +36,12 @@ class Measures:
     Args:
         workplace: the world's folder.
         fid_frames: at how many frames of a clip, evenly spread over the generated ones, the per-frame FID is taken.
+        detectors: networks to use instead of the pretrained ones.
     """
 
-    def __init__(self, workplace: Workplace, fid_frames: int = 4) -> None:
+    def __init__(self, workplace: Workplace, fid_frames: int = 3, detectors: Detectors | None = None) -> None:
         self.workplace, self.world, self.folder = workplace, workplace.world, workplace.folder
+        self._detectors = detectors
         given, frames = self.world.given, self.world.frames
         self.fid_frames = [int(t) for t in np.linspace(given, frames - 1, fid_frames).round()]
 
@@ -66,6 +69,7 @@ class Measures:
         return self._kept("samples", name, lambda: self._generate(name, model, clips, length, settings))
 
     def _generate(self, name: str, model: Path, clips: Clips, length: int, settings: dict[str, Any]) -> Clips:
+        use_fast_float32()
         pipe = MagiPipeline.from_pretrained(model)
         given = clips[:, : self.world.given]
         done: list[Clips] = []
@@ -96,14 +100,17 @@ class Measures:
 
     def features(self, name: str, clips: Callable[[], Clips]) -> np.ndarray:
         """I3D logits [N, 400] of a clip set."""
-        return self._kept("features", name, lambda: video_features(clips(), PROTOCOL, self._i3d))
+        return self._kept("features", name, lambda: video_features(clips(), PROTOCOL, self.detectors.video))
 
     def frame_features(self, name: str, clips: Callable[[], Clips]) -> np.ndarray:
         """Inception features [N, F, 2048] of the frames at `fid_frames`."""
 
         def compute() -> np.ndarray:
-            picked = clips()[:, self.fid_frames]
-            return np.stack([self._inception(torch.from_numpy(clip)).numpy() for clip in picked])
+            network = self.detectors.image
+            assert network is not None
+            with full_precision():
+                picked = clips()[:, self.fid_frames]
+                return np.stack([network(torch.from_numpy(clip)).float().cpu().numpy() for clip in picked])
 
         return self._kept("frame-features", name, compute)
 
@@ -119,7 +126,7 @@ class Measures:
             kept |= self._fvd(name, clips) | {"motion": self._motion(clips())}
         if paired and "psnr" not in kept:
             kept |= self._errors(clips())
-        if fid and "fid" not in kept:
+        if fid and "fid" not in kept and self.detectors.image is not None:
             kept |= self._fid(name, clips)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, kept)
@@ -151,34 +158,24 @@ class Measures:
         }
 
     def _errors(self, clips: Clips) -> Scores:
-        """PSNR (dB) and LPIPS against the true continuation, per generated frame, mean over clips."""
+        """PSNR (dB), SSIM and LPIPS against the true continuation, per generated frame, mean over clips."""
         given = self.world.given
-        squared = (self.context[:, given:].astype(np.float32) - clips[:, given:]) ** 2
-        psnr_NT = 10 * np.log10(255**2 / np.maximum(squared.mean(axis=(2, 3, 4)), 1e-3))
-        lpips_NT = np.stack(
-            [
-                self._lpips(_unit(real[given:]), _unit(fake[given:])).numpy()
+        with full_precision():
+            errors = [
+                paired_errors(real[given:], fake[given:], self.detectors.perceptual)
                 for real, fake in zip(self.context, clips, strict=True)
             ]
-        )
-        return {
-            "psnr": round(float(psnr_NT.mean()), 3),
-            "lpips": round(float(lpips_NT.mean()), 4),
-            "psnr_per_frame": [round(float(value), 3) for value in psnr_NT.mean(axis=0)],
-            "lpips_per_frame": [round(float(value), 4) for value in lpips_NT.mean(axis=0)],
-        }
+        scores: Scores = {}
+        for name in errors[0]:
+            values_NT = np.stack([error[name] for error in errors])
+            scores[name] = round(float(values_NT.mean()), 4)
+            scores[f"{name}_per_frame"] = [round(float(value), 4) for value in values_NT.mean(axis=0)]
+        return scores
 
     @cached_property
-    def _i3d(self) -> I3D:
-        return I3D.pretrained().eval()
-
-    @cached_property
-    def _inception(self) -> Inception:
-        return Inception.pretrained().eval()
-
-    @cached_property
-    def _lpips(self) -> LPIPS:
-        return LPIPS.pretrained("alex").eval()
+    def detectors(self) -> Detectors:
+        """The networks; LPIPS and FID are left out where their weights cannot be had."""
+        return self._detectors or Detectors.load(torch.device("cpu"), image=self.world.fid)
 
     def kept_figures(self, name: str, compute: Callable[[], Scores]) -> Scores:
         """Figures that are computed once."""
@@ -198,7 +195,3 @@ class Measures:
         with replacing(path) as part, part.open("wb") as file:
             np.save(file, array, allow_pickle=False)
         return array
-
-
-def _unit(frames_THWC: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(frames_THWC).movedim(-1, 1).float() / 127.5 - 1

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from magi_video.codecs import load_codec
 from magi_video.data import to_model_range, to_uint8
@@ -27,7 +28,6 @@ def sensitivity(m: Measures, seeds: Sequence[int]) -> Scores:
         "floor": lambda clips: clips,
         "codec": lambda clips: through_codec(m, clips),
         "shuffled": made.shuffled,
-        "shuffled_after_given": made.shuffled_after(given),
         "copy_last": made.copied(given),
         "frozen": made.frozen,
         "noise": made.noise,
@@ -42,8 +42,10 @@ def damaged(m: Measures, damage: Callable[[Clips], Clips]) -> Clips:
 
 def through_codec(m: Measures, clips_NTHWC: Clips) -> Clips:
     """Encoded and decoded: what is lost before any model has done anything."""
+    m.workplace.prepare()
     codec = load_codec(m.folder / "prepared" / "codec")
-    return np.stack([to_uint8(codec.decode(codec.encode(to_model_range(clip)[None]))[0]) for clip in clips_NTHWC])
+    with torch.no_grad():
+        return np.stack([to_uint8(codec.decode(codec.encode(to_model_range(clip)[None]))[0]) for clip in clips_NTHWC])
 
 
 def ctf_vs_mtf(m: Measures, seeds: Sequence[int]) -> Scores:

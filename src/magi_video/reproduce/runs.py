@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from magi_video.data import VideoFolder, record
 from magi_video.data.files import write_json
@@ -109,7 +110,7 @@ class Workplace:
         """Give a new run the shared codec and latents."""
         prepared = self.folder / "prepared"
         for part in ("codec", "latents"):
-            if not (run / part).exists():
+            if (prepared / part).exists() and not (run / part).exists():
                 shutil.copytree(prepared / part, run / part, copy_function=_link)
 
     def equal_time_steps(self, steps: int) -> int:
@@ -127,10 +128,12 @@ class Workplace:
 
     def _measure_step_time(self, scratch: Path) -> dict[str, float]:
         loops = {}
-        for forcing in ("complete", "masked"):
+        paradigms: tuple[Literal["complete", "masked"], ...] = ("complete", "masked")
+        for forcing in paradigms:
             run = scratch / forcing
             self.claim(run)
-            preset = replace(VARIANTS["ctf" if forcing == "complete" else "mtf"](self.world.preset))
+            preset = replace(self.world.preset, forcing=forcing)
+            preset = replace(preset, train=replace(preset.train, steps=TIMED_STEPS + 3))  # the last one is not taken
             videos = self._videos(run)
             codec = prepare_codec(preset, videos, run, 0, None)
             reader, latents = prepare_reader(preset, videos, codec, run, None)

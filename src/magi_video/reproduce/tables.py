@@ -8,7 +8,6 @@ NAMES = {
     "floor": "other real clips (floor)",
     "codec": "through the codec",
     "shuffled": "frames shuffled",
-    "shuffled_after_given": "shuffled after the given frames",
     "copy_last": "last given frame held",
     "frozen": "first frame held",
     "noise": "noise",

@@ -106,6 +106,7 @@ CPU_WORLDS = (
         interval=2,
         num_clips=128,
         game="vizdoom/deathmatch",
+        fid=False,
         episodes=32,
         train_frames=1050,
         test_frames=1050,
