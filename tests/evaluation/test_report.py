@@ -97,7 +97,7 @@ def clip(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
 def test_shows_the_whole_result(tmp_path: Path) -> None:
     _, page = page_of(tmp_path, METRICS, [Strip("best", clip(6, 64, 64), clip(6, 64, 64, 1), given=5)])
     shown = " ".join(page.text.split())
-    for text in ("297.8", "95 % interval 271.3 to 324.3", "38.22", "29 dB", "against 256 real ones", "0.8443"):
+    for text in ("297.8", "95 % interval 271.3 to 324.3", "38.22", "PSNR / dB29", "against 256 real ones", "0.8443"):
         assert text in shown
     assert METRICS["warnings"][0] in shown and "magi evaluate 'runs/my model'" in shown
     assert "cd" * 32 in shown and "ef" * 32 in shown and "iterations: 12; order: random" in shown

@@ -50,13 +50,13 @@ CURVES = (
     ("lpips", "LPIPS to the true frame (lower is better)", "LPIPS", True),
     ("motion", "Motion into each frame (as the real clips' is best)", "mean |change| / 8-bit levels", True),
 )
-# Figures at the top: where they are in the result, heading, unit, note.
+# Figures at the top: where they are in the result, heading, note.
 CARDS = (
-    (("fid",), "FID", "", "lower is better"),
-    (("paired", "psnr"), "PSNR", " dB", "higher is better"),
-    (("paired", "ssim"), "SSIM", "", "higher is better"),
-    (("paired", "lpips"), "LPIPS", "", "lower is better"),
-    (("motion", "speed_ratio"), "Motion", "", "times the real clips'; 1 is best"),
+    (("fid",), "FID", "lower is better"),
+    (("paired", "psnr"), "PSNR / dB", "higher is better"),
+    (("paired", "ssim"), "SSIM", "higher is better"),
+    (("paired", "lpips"), "LPIPS", "lower is better"),
+    (("motion", "speed_ratio"), "Motion", "times the real clips'; 1 is best"),
 )
 SHOWN_ABOVE = ("fvd", "fvd_interval", "fid", "paired", "num_real", "num_fake", "reduced", "warnings", "per_frame")
 TABLES = ("protocol", "detectors", "model", "generation", "motion", "command", "fvd_over_length")
@@ -143,12 +143,12 @@ def _cards(metrics: Mapping[str, Any]) -> str:
             low, high = map(_short, metrics["fvd_interval"])
             note = f"95 % interval {low} to {high}; {note}"
         cards.append(("FVD", _short(metrics["fvd"]), note))
-    for path, heading, unit, note in CARDS:
+    for path, heading, note in CARDS:
         value: Any = metrics
         for name in path:
             value = (value or {}).get(name)
         if value is not None:
-            cards.append((heading, _short(value) + unit, note))
+            cards.append((heading, _short(value), note))
     if "num_real" in metrics and "num_fake" in metrics:
         cards.append(("Clips", str(metrics["num_fake"]), f"against {metrics['num_real']} real ones"))
     shown = [
