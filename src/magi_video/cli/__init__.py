@@ -14,6 +14,7 @@ VERBS = {
     "generate": "generate videos with a model",
     "evaluate": "continue real clips with a model and score the result",
     "score": "compare generated clips with real ones",
+    "reproduce": "measure the paper's claims: train, generate, score, compare",
     "info": "tell what a model is",
 }
 

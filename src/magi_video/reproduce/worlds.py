@@ -48,6 +48,8 @@ class World:
     """Clips that a test video gives to its real set."""
     frames: int = 16
     """Frames of an evaluated clip."""
+    fast_detector: bool = True
+    """Whether I3D's convolutions run in bfloat16; docs/reproduction.md says what that changes."""
     fid: bool = True
     """Whether the per-frame FID is taken too: the costliest of the scores."""
 
@@ -122,7 +124,13 @@ CPU_WORLDS = (
 )
 
 GPU_WORLDS = tuple(
-    replace(world, preset=gpu_preset(world.preset, steps=30_000), episodes=8 * world.episodes, num_clips=clips)
+    replace(
+        world,
+        preset=gpu_preset(world.preset, steps=30_000),
+        episodes=8 * world.episodes,
+        num_clips=clips,
+        fast_detector=False,
+    )
     for world, clips in zip(CPU_WORLDS, (2048, 2048, 2048), strict=True)
 )
 
