@@ -141,7 +141,7 @@ def detector_input(clip_THWC: np.ndarray, protocol: Protocol, device: torch.devi
     frames_TCHW = torch.from_numpy(np.ascontiguousarray(clip_THWC)).to(device).permute(0, 3, 1, 2).float()
     low, high = protocol.pixel_range
     resized_TCHW = apply_chain(frames_TCHW, protocol.detector_resize)
-    return (resized_TCHW * ((high - low) / 255) + low).transpose(0, 1)[None].contiguous()
+    return (resized_TCHW * (high - low) / 255 + low).transpose(0, 1)[None].contiguous()
 
 
 def video_features(
@@ -176,9 +176,17 @@ def video_features(
 
 def one_video(clip_THWC: np.ndarray, protocol: Protocol, detector: Network, device: torch.device | str) -> np.ndarray:
     """Features `[D]` of one clip."""
-    if len(clip_THWC) < MIN_FRAMES:
-        raise MagiError(f"a clip has {len(clip_THWC)} frames; I3D needs at least {MIN_FRAMES}")
-    return detector(detector_input(clip_THWC, protocol, device))[0].float().cpu().numpy()
+    return prefix_features(clip_THWC, [len(clip_THWC)], protocol, detector, device)[0]
+
+
+def prefix_features(
+    clip_THWC: np.ndarray, lengths: Sequence[int], protocol: Protocol, detector: Network, device: torch.device | str
+) -> np.ndarray:
+    """Features `[L, D]` of the first so many frames of a clip, for each of L lengths."""
+    if min(lengths) < MIN_FRAMES:
+        raise MagiError(f"a clip has {min(lengths)} frames; I3D needs at least {MIN_FRAMES}")
+    video = detector_input(clip_THWC, protocol, device)
+    return np.stack([detector(video[:, :, :length].contiguous())[0].float().cpu().numpy() for length in lengths])
 
 
 def prefix_lengths(frames: int) -> list[int]:

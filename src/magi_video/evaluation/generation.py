@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -254,7 +255,12 @@ def evaluate(
     sets, generation = processes.together(begin)
     detectors = detectors or load_detectors(processes, fid=fid, lpips=lpips and sets.truth is not None)
     settings = processes.once(lambda: claim(out, describe(model, generation)))
-    processes.together(lambda: generation.run(processes, progress))
+    try:
+        processes.together(lambda: generation.run(processes, progress))
+    except MagiError:
+        if processes.main:
+            unclaim(out)
+        raise
     extra = {"model": str(model), "generation": settings}
     options: dict[str, Any] = {"over_length": over_length, "cache": cache, "progress": progress, "extra": extra}
     return score_sets(sets, protocol, processes, detectors=detectors, out=out, **options)
@@ -295,6 +301,15 @@ def claim(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     else:
         write_json(path, settings)
     return settings
+
+
+def unclaim(out: Path) -> None:
+    """Leave no trace of a run that failed before its first sample."""
+    if not any((out / "samples").glob("*.npy")):
+        (out / RECORD).unlink(missing_ok=True)
+        for folder in (out / "samples", out):
+            with suppress(OSError):  # not empty, or never made
+                folder.rmdir()
 
 
 def hash_videos(videos: VideoFolder) -> str:

@@ -1,4 +1,4 @@
-"""One process or many, started by `accelerate launch`: who does what, and bringing the results together.
+"""One process or many, started by `accelerate launch` or `torchrun`: who does what, and bringing results together.
 
 Results travel as objects over gloo, whatever the devices are. A mistake in one process is raised in all of them, so
 that none waits for ever.
@@ -6,6 +6,7 @@ that none waits for ever.
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 from collections.abc import Callable
@@ -38,6 +39,8 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 
+            if not torch.distributed.is_initialized():
+                atexit.register(_leave)
             state = PartialState(cpu=self.device.type == "cpu", timeout=PATIENCE)
             self.index, self.count = state.process_index, state.num_processes
             if self.device.type != "cpu":
@@ -81,6 +84,12 @@ class Processes:
     def once(self, work: Callable[[], T]) -> T:
         """The main process does the work while the others wait; all get its result."""
         return self.each(lambda: work() if self.main else None)[0]  # type: ignore[return-value]
+
+
+def _leave() -> None:
+    """Without this a process that ends first may take the others down."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, Exception | None]:

@@ -52,8 +52,8 @@ class Protocol:
         pixel_range: values that 0 and 255 are mapped to for the detector.
         detector: network of the features.
         feature: which of its outputs.
-        ddof: the covariance is divided by n − ddof.
-        root: how the trace of the matrix root is taken: "sqrtm" of the product, or "eigh" of the symmetrised product.
+        ddof: covariances are divided by n − ddof, for FVD and FID.
+        root: how FVD takes the trace of the matrix root: "sqrtm" of the product, or "eigh" of the symmetrised product.
         given: frames of each clip that a model is given; 0 for unconditional.
         score_given: whether they are inside the clip that is scored.
         given_pixels: what stands in the generated clip for the given frames: the "true" ones, or the model's
@@ -203,7 +203,7 @@ _ALL = (
         order="sorted-first",
         clips_per_video=1,
         side=256,
-        prepare=(lanczos_short(256), crop(256)),
+        prepare=(lanczos_short(256), crop(256, "round")),
         detector_resize=STYLEGAN_V_224,
         pixel_range=(-1.0, 1.0),
         ddof=0,
@@ -249,8 +249,8 @@ _ALL = (
         order="random",
         clips_per_video=0,
         side=128,
-        prepare=(bilinear_short(128, antialias=False), crop(128)),
-        detector_resize=(bilinear_short(224, antialias=False), crop(224)),
+        prepare=(bilinear_short(128, antialias=False), crop(128, "floor")),
+        detector_resize=(bilinear_short(224, antialias=False), crop(224, "floor")),
         pixel_range=(-0.5, 0.5),
         ddof=1,
         root="eigh",

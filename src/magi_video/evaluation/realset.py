@@ -76,7 +76,7 @@ def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list
     if not root.is_dir():
         raise MagiError(f"{data}: no such folder; expected a folder of videos")
     key = hashlib.sha256(f"{root.resolve()} {protocol.split}".encode()).hexdigest()[:16]
-    index = cache_folder() / "videos" / f"{key}.json"
+    index = _index_file(key)
     warnings: list[str] = []
     has_lists = any((place / "classInd.txt").is_file() for place in (root / LISTS, root.parent / LISTS, root))
     if protocol.split == "folder":
@@ -94,6 +94,16 @@ def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list
     return videos, warnings
 
 
+def _index_file(key: str) -> Path | None:
+    """Where the frame counts of a folder are remembered; None where nothing can be written."""
+    folder = cache_folder() / "videos"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder / f"{key}.json" if os.access(folder, os.W_OK) else None
+
+
 def choose(
     lengths: Sequence[int], protocol: Protocol, count: int | None, labels: Sequence[int | None] | None = None
 ) -> list[Pick]:
@@ -102,7 +112,7 @@ def choose(
     Args:
         lengths: frames of each video, in sorted order.
         protocol: says the order, the temporal rule, the clips a video may give, and the seed.
-        count: how many; None for as many as there are, up to `protocol.most`.
+        count: how many; None for as many as do not overlap on average, up to `protocol.most`.
         labels: class of each video, for the class-balanced order.
 
     Returns:
@@ -110,7 +120,8 @@ def choose(
         with the shorter ones' clips.
     """
     usable = [video for video, length in enumerate(lengths) if length >= protocol.span]
-    wanted = protocol.most if count is None else count
+    apart = sum(lengths[video] // protocol.span for video in usable)  # so many do not overlap on average
+    wanted = min(protocol.most, apart) if count is None else count
     picks: list[Pick] = []
     used: set[Pick] = set()
     turn = 0
@@ -121,9 +132,6 @@ def choose(
                 used.add(pick)
                 picks.append(pick)
         turn += 1
-        # Where the number is open, clips of one video do not overlap on average.
-        if count is None and turn * protocol.span * len(usable) > sum(lengths[video] for video in usable):
-            break
     return picks
 
 

@@ -34,6 +34,7 @@ class Step:
         antialias: whether shrinking blurs first.
         corners: where a pixel is: "half-pixel" or "top-left" (or none, for crops).
         long_side: how the long side of "resize-short" is made whole.
+        offset: how a crop's offset is made whole: "floor", or "round" half to even as torchvision does.
     """
 
     action: Literal["crop-square", "crop", "resize", "resize-short"]
@@ -42,14 +43,15 @@ class Step:
     antialias: bool | None = None
     corners: Literal["half-pixel", "top-left"] | None = None
     long_side: Literal["ceil", "floor"] | None = None
+    offset: Literal["floor", "round"] | None = None
 
 
-CROP_SQUARE = Step("crop-square")
+CROP_SQUARE = Step("crop-square", offset="round")
 
 
-def crop(size: int) -> Step:
+def crop(size: int, offset: Literal["floor", "round"]) -> Step:
     """The step that cuts the centre, size × size."""
-    return Step("crop", size)
+    return Step("crop", size, offset=offset)
 
 
 def bilinear(size: int, *, antialias: bool) -> Step:
@@ -84,7 +86,7 @@ def apply_chain(frames_TCHW: Tensor, steps: Sequence[Step]) -> Tensor:
         if (height, width) == tuple(frames_TCHW.shape[-2:]):
             continue
         if step.action in ("crop", "crop-square"):
-            frames_TCHW = crop_centre(frames_TCHW, height, width)
+            frames_TCHW = crop_centre(frames_TCHW, height, width, step.offset or "floor")
         elif step.filter == "lanczos":
             frames_TCHW = resize_lanczos(frames_TCHW, height, width)
         elif step.filter == "tf1-bilinear":
@@ -105,9 +107,10 @@ def target_size(step: Step, height: int, width: int) -> tuple[int, int]:
     return size, size
 
 
-def crop_centre(frames_TCHW: Tensor, height: int, width: int) -> Tensor:
-    """The centre of the frames; where it lies between two pixels, the upper or left one."""
-    top, left = (frames_TCHW.shape[-2] - height) // 2, (frames_TCHW.shape[-1] - width) // 2
+def crop_centre(frames_TCHW: Tensor, height: int, width: int, offset: Literal["floor", "round"]) -> Tensor:
+    """The centre of the frames, from the pixel at half the difference of the sizes."""
+    whole = math.floor if offset == "floor" else round
+    top, left = whole((frames_TCHW.shape[-2] - height) / 2), whole((frames_TCHW.shape[-1] - width) / 2)
     return frames_TCHW[..., top : top + height, left : left + width]
 
 

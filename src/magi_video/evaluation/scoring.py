@@ -19,7 +19,7 @@ from magi_video.evaluation.features import (
     Detectors,
     FeatureStore,
     full_precision,
-    one_video,
+    prefix_features,
     prefix_lengths,
     video_features,
 )
@@ -61,7 +61,7 @@ class Measurement:
         key = {"clip": digest, "from": protocol.first_scored, "device": self.device.type}
         fields = protocol.record()
         video_LD = self.store.get(
-            lambda: np.stack([self._video(scored_THWC[:length]) for length in self.lengths]),
+            lambda: prefix_features(scored_THWC, self.lengths, protocol, self.detectors.video, self.device),
             kind="video",
             lengths=self.lengths,
             resize=fields["detector_resize"],
@@ -84,9 +84,6 @@ class Measurement:
             generated = slice(protocol.given, None)
             errors = paired_errors(truth_THWC[generated], clip_THWC[generated], self.detectors.perceptual, self.device)
         return Measured(digest, video_LD, frames_TD, clip_motion(moving_THWC), errors)
-
-    def _video(self, clip_THWC: np.ndarray) -> np.ndarray:
-        return one_video(clip_THWC, self.protocol, self.detectors.video, self.device)
 
 
 def score(

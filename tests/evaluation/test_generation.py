@@ -1,0 +1,222 @@
+"""`evaluate`: what is generated from what, going on after a stop, and the same figures on any number of processes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from magi_video.data import VideoFolder
+from magi_video.errors import MagiError
+from magi_video.evaluation import PROTOCOLS, Sampling, evaluate, score
+from magi_video.evaluation.features import Detectors
+from magi_video.evaluation.realset import real_clips
+from magi_video.pipeline import MagiPipeline
+from tests.data.examples import write_actions, write_numbered
+
+SaveModel = Callable[..., Path]
+Evaluated = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page without plots; the real one is tested where sets are scored."""
+    monkeypatch.setattr(
+        "magi_video.evaluation.report.write_report",
+        lambda out, metrics, strips: (out / "report.html").write_text(" ".join(strip.title for strip in strips)),
+    )
+
+
+@pytest.fixture
+def model(save_model: SaveModel) -> Path:
+    return save_model()
+
+
+@pytest.fixture
+def evaluated(model: Path, numbered_videos: Path, detectors: Detectors, tmp_path: Path) -> Evaluated:
+    def run(protocol: str = "small", **options: Any) -> dict[str, Any]:
+        given = {"num": 5, "out": tmp_path / "out", "detectors": detectors, "sampling": Sampling(batch_size=2)}
+        place = {"model": model, "data": numbered_videos}
+        return evaluate(protocol=protocol, **place | given | options)
+
+    return run
+
+
+def samples(folder: Path) -> list[np.ndarray]:
+    return [np.load(path) for path in sorted((folder / "samples").glob("*.npy"))]
+
+
+def test_fake_i_continues_real_i(evaluated: Evaluated, numbered_videos: Path, model: Path, tmp_path: Path) -> None:
+    result = evaluated(context_frames=3)
+    made = samples(tmp_path / "out")
+    real, _ = real_clips(VideoFolder(numbered_videos), PROTOCOLS["small"], 5, (8, 8))
+    pipe = MagiPipeline.from_pretrained(model)
+    for index, sample in enumerate(made):
+        assert sample.shape == (16, 8, 8, 3) and sample.dtype == np.uint8
+        assert np.abs(sample[:3].astype(int) - real[index][:3]).max() <= 1, "a pixel codec shows the given frames"
+    import torch
+
+    generators = [torch.Generator().manual_seed(seed) for seed in (2, 3)]
+    video = np.stack([real[2][:3], real[3][:3]])
+    again = (pipe(video=video, num_frames=16, generator=generators).frames * 255).round().astype(np.uint8)
+    assert np.array_equal(again, np.stack(made[2:4]))
+    assert result["protocol"]["context"] == "3 frames" and result["per_frame"]["index"][0] == 3
+    assert result["generation"]["mask_steps"] == 2 and result["num_fake"] == 5 and result["paired"]["psnr"] < 30
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_the_scores_are_those_of_the_samples(
+    evaluated: Evaluated, numbered_videos: Path, detectors: Detectors, tmp_path: Path
+) -> None:
+    result = evaluated()
+    real, _ = real_clips(VideoFolder(numbered_videos), PROTOCOLS["small"], 5, (8, 8))
+    truth = [real[index] for index in range(5)]
+    fake = [np.concatenate([real[index][:1], sample[1:]]) for index, sample in enumerate(samples(tmp_path / "out"))]
+    direct = score(truth, fake, paired=True, detectors=detectors)
+    assert {key: result[key] for key in ("fvd", "fid", "paired", "per_frame", "motion", "real_hash", "fake_hash")} == {
+        key: direct[key] for key in ("fvd", "fid", "paired", "per_frame", "motion", "real_hash", "fake_hash")
+    }
+
+
+def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(evaluated: Evaluated, tmp_path: Path) -> None:
+    whole = evaluated(out=tmp_path / "whole")
+
+    class StopError(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done > 20:
+            raise StopError
+
+    with pytest.raises(StopError):
+        evaluated(progress=stop)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "samples").glob("*.npy")}
+    assert len(kept) == 2 and not (tmp_path / "out" / "metrics.json").exists()
+    (tmp_path / "out" / "samples" / "000004.npy").write_bytes(b"half")
+    stages: list[tuple[str, int]] = []
+    assert evaluated(progress=lambda stage, done, total: stages.append((stage, total))) == whole
+    assert ("generating", 32) in stages, "two groups of 16 frames were missing"
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    more = evaluated(num=7)
+    assert more["num_fake"] == 7 and len(samples(tmp_path / "out")) == 7
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    evaluated: Evaluated, save_model: SaveModel, tmp_path: Path
+) -> None:
+    saved = json.loads(json.dumps(evaluated()["generation"]))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for options, message in (
+        ({"sampling": Sampling(batch_size=2, seed=1)}, "seed was 0, is 1"),
+        ({"sampling": Sampling(batch_size=3)}, "batch_size was 2, is 3"),
+        ({"sampling": Sampling(batch_size=2, mask_steps=1)}, "mask_steps was 2, is 1"),
+        ({"context_frames": 2}, "context_frames was 1, is 2"),
+        ({"interval": 2}, "interval was 1, is 2"),
+        ({"frames": 12}, "frames was 16, is 12"),
+        ({"model": save_model("other", seed=1)}, "model_sha256 was"),
+    ):
+        with pytest.raises(MagiError, match=message) as error:
+            evaluated(**options)
+        assert "use another --out" in str(error.value) and "\n" not in str(error.value)
+    assert json.loads((tmp_path / "out" / "evaluate.json").read_text()) == saved
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    (tmp_path / "out" / "evaluate.json").unlink()
+    with pytest.raises(MagiError, match=r"samples but no evaluate.json"):
+        evaluated()
+
+
+def test_from_nothing(evaluated: Evaluated, tmp_path: Path) -> None:
+    result = evaluated(context_frames=0)
+    assert "paired" not in result and "psnr" not in result["per_frame"]
+    assert result["per_frame"]["index"] == list(range(16)) and result["protocol"]["context"] == "none"
+    made = samples(tmp_path / "out")
+    assert len(made) == 5 and not np.array_equal(made[0][0], made[1][0])
+
+
+def test_numbers_and_sizes_of_a_protocol(evaluated: Evaluated) -> None:
+    with pytest.raises(MagiError, match=r"6 real clips of 16 frames \(2 left out\), 2048 expected; --num 6"):
+        evaluated("stylegan-v", num=None)
+    result = evaluated("latte", num=2, num_real=4, fid=False, interval=1, over_length=False)
+    assert (result["num_real"], result["num_fake"], result["reduced"]) == (4, 2, True)
+    assert any("the model makes 8 × 8 pixels, the protocol asks for 256 × 256" in one for one in result["warnings"])
+    assert result["protocol"]["notes"][-1] == "changed: interval 1, the protocol's own is 3"
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Path:
+    """Videos of two classes; in each, FIRE is pressed in every second frame."""
+    for number, name in enumerate(("cats", "dogs", "dogs")):
+        video = write_numbered(tmp_path / "played" / name / f"{number}.mp4", 20, height=16, width=16)
+        write_actions(video, [{"frame": t, "action": {"FIRE": 1} if t % 2 else {}} for t in range(20)])
+    return tmp_path / "played"
+
+
+def test_recorded_actions_and_classes_are_given_on_demand(
+    evaluated: Evaluated, played: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    stream = MagiPipeline.stream
+
+    def watched(self: MagiPipeline, **settings: Any) -> Any:
+        calls.append(settings)
+        return stream(self, **settings)
+
+    monkeypatch.setattr(MagiPipeline, "stream", watched)
+    evaluated(data=played, num=3, out=played / "a")
+    assert all(call["actions"] is None and call["label"] is None for call in calls)
+    calls.clear()
+    sampling = Sampling(batch_size=3, actions=True, labels=True)
+    evaluated(data=played, num=3, out=played / "b", sampling=sampling, interval=1)
+    actions_TBA = calls[-1]["actions"]
+    videos = VideoFolder(played)
+    _, picks = real_clips(videos, PROTOCOLS["small"], 3)
+    assert actions_TBA.shape == (16, 3, 3) and not actions_TBA[0].any()
+    for column, pick in enumerate(picks):
+        expected = [(pick.start + t) % 2 for t in range(15)]
+        assert actions_TBA[1:, column, 2].tolist() == expected, "the action that leads to each frame"
+    assert calls[-1]["label"] == [videos.videos[pick.video].label for pick in picks]
+
+
+def test_what_a_model_or_a_data_set_does_not_have_is_refused(
+    evaluated: Evaluated, numbered_videos: Path, played: Path, tmp_path: Path
+) -> None:
+    for options, message in (
+        ({"sampling": Sampling(actions=True)}, "no recorded actions"),
+        ({"sampling": Sampling(labels=True)}, "class None is not one of the model's 2"),
+        ({"sampling": Sampling(batch_size=0)}, "batch_size must be at least 1"),
+        ({"sampling": Sampling(mask_steps=0)}, "at least 1"),
+        ({"sampling": Sampling(sampler="heun")}, "unknown sampler"),
+        ({"interval": 26}, "61|no video of at least"),
+        ({"data": tmp_path / "nowhere"}, "no such folder"),
+        ({"model": tmp_path / "nowhere"}, "no model"),
+        ({"protocol": "fvd"}, "unknown protocol"),
+        ({"num": 1}, "at least 2"),
+        ({"frames": 8}, "at least 10"),
+    ):
+        with pytest.raises(MagiError, match=message) as error:
+            evaluated(**options)
+        assert "\n" not in str(error.value) and not (tmp_path / "out").exists(), options
+
+
+def test_one_and_two_processes_write_the_same_metrics(
+    evaluated: Evaluated, model: Path, tmp_path: Path, cache: Path
+) -> None:
+    data = tmp_path / "videos"
+    for number in range(4):
+        write_numbered(data / f"{number}.mp4", 24 + number, height=16, width=16)
+    script = [str(Path(__file__).with_name("run_evaluation.py")), str(model), str(data), str(tmp_path / "two"), "7"]
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "MAGI_CACHE": str(cache / "two"), "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([sys.executable, *launch, *script], check=True, env=environment, capture_output=True, timeout=300)
+    one = evaluated(data=data, num=7, out=tmp_path / "one", sampling=Sampling(batch_size=3))
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text()) == one
+    assert (tmp_path / "one" / "metrics.json").read_bytes() == (tmp_path / "two" / "metrics.json").read_bytes()
+    assert len(samples(tmp_path / "two")) == 7
