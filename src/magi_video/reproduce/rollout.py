@@ -14,9 +14,11 @@ from magi_video.reproduce.clips import Clips, copied, read_clips
 if TYPE_CHECKING:
     from magi_video.reproduce.measure import Measures
 
-ROLLOUTS = 64
+ROLLOUTS = 48
 FRAMES = 120
 WINDOW = 16
+STARTS = (0, 32, 64, 104)
+"""First frames of the windows that are compared; the last one ends with the rollout."""
 
 
 def long_rollout(m: "Measures", model: Path) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def long_rollout(m: "Measures", model: Path) -> dict[str, Any]:
     fake = m.samples("rollout", model, context=truth, num_frames=FRAMES)
     write_image(m.folder / "rollout.png", contact_sheet(list(fake[:4]), columns=20, max_frames=20))
     sets = {"model": fake, "copy_last": copied(given)(truth), "true": truth}
-    starts = list(range(0, FRAMES - WINDOW + 1, WINDOW))
+    starts = list(STARTS)
     figures: dict[str, Any] = {"frame": starts, "clips": len(truth), "fvd": {}, "speed": {}, "sharpness": {}}
     real = window_features(m, "reference", reference, starts)
     for name, clips in sets.items():
