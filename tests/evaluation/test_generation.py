@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from magi_video.data import VideoFolder
 from magi_video.errors import MagiError
@@ -59,8 +60,6 @@ def test_fake_i_continues_real_i(evaluated: Evaluated, numbered_videos: Path, mo
     for index, sample in enumerate(made):
         assert sample.shape == (16, 8, 8, 3) and sample.dtype == np.uint8
         assert np.abs(sample[:3].astype(int) - real[index][:3]).max() <= 1, "a pixel codec shows the given frames"
-    import torch
-
     generators = [torch.Generator().manual_seed(seed) for seed in (2, 3)]
     video = np.stack([real[2][:3], real[3][:3]])
     again = (pipe(video=video, num_frames=16, generator=generators).frames * 255).round().astype(np.uint8)
@@ -202,6 +201,15 @@ def test_what_a_model_or_a_data_set_does_not_have_is_refused(
         with pytest.raises(MagiError, match=message) as error:
             evaluated(**options)
         assert "\n" not in str(error.value) and not (tmp_path / "out").exists(), options
+
+
+def test_the_number_of_cores_changes_nothing(evaluated: Evaluated, tmp_path: Path) -> None:
+    one = evaluated(out=tmp_path / "one")
+    torch.set_num_threads(3)
+    try:
+        assert evaluated(out=tmp_path / "three", cache=False) == one and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_one_and_two_processes_write_the_same_metrics(

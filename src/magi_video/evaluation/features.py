@@ -21,6 +21,7 @@ from torch import Tensor
 
 from magi_video.data.files import replacing
 from magi_video.errors import MagiError
+from magi_video.evaluation.processes import one_by_one
 from magi_video.evaluation.protocols import MIN_FRAMES, Protocol
 from magi_video.evaluation.resizing import apply_chain
 
@@ -124,7 +125,7 @@ def _digest(array: np.ndarray) -> str:
 
 @contextmanager
 def full_precision() -> Any:
-    """True float32 in products and convolutions, as the published figures were computed."""
+    """True float32 in products and convolutions, as the published figures were computed; of the whole process."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -165,12 +166,17 @@ def video_features(
         float32 [N, D], D = 400 for I3D.
     """
     detector = detector or Detectors.load(torch.device(device), image=False, perceptual=False).video
+
+    def one(index: int) -> np.ndarray:
+        with torch.no_grad():  # which each thread must say for itself
+            return one_video(clips[index], protocol, detector, device)
+
     rows = []
     with full_precision():
-        for index in range(len(clips)):
-            rows.append(one_video(clips[index], protocol, detector, device))
+        for row_D in one_by_one(one, range(len(clips)), torch.device(device)):
+            rows.append(row_D)
             if progress is not None:
-                progress(index + 1, len(clips))
+                progress(len(rows), len(clips))
     return np.stack(rows)
 
 

@@ -7,10 +7,10 @@ takes whole groups. So the samples do not depend on how many processes there are
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from magi_video.data import VideoFolder, clip_frames
 from magi_video.data.files import replacing, write_json
 from magi_video.errors import MagiError
 from magi_video.evaluation.clipset import load_array
-from magi_video.evaluation.processes import Processes
+from magi_video.evaluation.processes import Processes, one_by_one
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import (
     ClipSet,
@@ -38,6 +38,8 @@ from magi_video.loading import read_json, resolve_model
 from magi_video.pipeline import MagiPipeline
 
 RECORD = "evaluate.json"
+MOST_GROUPS = 8
+"""Groups of samples that are made side by side on a CPU: each holds its own cache of frames."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +105,19 @@ class Generation:
         groups = [range(first, min(first + size, count)) for first in range(0, count, size)]
         missing = [group for group in groups if not all(self.is_there(index) for index in group)]
         frames = self.protocol.frames
-        total, done = len(missing) * frames, 0
-        for number in processes.mine(len(missing)):
+        total, done = len(missing) * frames, itertools.count(1)
+
+        def make(number: int) -> None:
             made = []
             for frame_BHWC in self._stream(missing[number]):
                 made.append((frame_BHWC * 255).round().astype(np.uint8))
-                done += 1
-                progress("generating", min(total, done * processes.count), total)
+                progress("generating", min(total, next(done) * processes.count), total)
             for index, video in zip(missing[number], np.stack(made, axis=1), strict=True):
                 with replacing(self.path(index)) as part, part.open("wb") as file:
                     np.save(file, video, allow_pickle=False)
+
+        for _ in one_by_one(make, processes.mine(len(missing)), processes.device, MOST_GROUPS):
+            pass
 
     def path(self, index: int) -> Path:
         """Where a sample lies."""
@@ -167,7 +172,7 @@ class Generation:
             if recorded is None:
                 raise MagiError(f"{self.videos.videos[pick.video].path}: no recorded actions, which --actions asks for")
             frames = clip_frames(pick.start, self.protocol.interval, self.protocol.frames)
-            steps = [recorded[before:after].mean(axis=0) for before, after in pairwise(frames)]
+            steps = [recorded[before:after].mean(axis=0) for before, after in itertools.pairwise(frames)]
             tracks.append(np.stack([np.zeros(len(names), np.float32), *steps]))
         return np.stack(tracks, axis=1)
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import atexit
 import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
 
 from magi_video.errors import MagiError
 
+S = TypeVar("S")
 T = TypeVar("T")
 PATIENCE = datetime.timedelta(days=7)
 """How long a process waits for the others: they may be hours apart."""
@@ -84,6 +86,37 @@ class Processes:
     def once(self, work: Callable[[], T]) -> T:
         """The main process does the work while the others wait; all get its result."""
         return self.each(lambda: work() if self.main else None)[0]  # type: ignore[return-value]
+
+
+def one_by_one(
+    work: Callable[[S], T], items: Sequence[S], device: torch.device, most: int | None = None
+) -> Iterator[T]:
+    """`work` for every item, the results in order. On a CPU each item has one core, and cores work side by side.
+
+    How many cores share one product decides how its sums are grouped, so results that may not depend on the number of
+    cores or processes are each computed on one.
+
+    Args:
+        work: for one item; runs in a thread.
+        items: what is to be done.
+        device: where it computes; on a GPU items are done one after the other.
+        most: bound on the cores, where an item needs much memory.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, len(items), most or threads)
+    if device.type != "cpu" or workers <= 1:
+        torch.set_num_threads(1 if device.type == "cpu" else threads)
+        try:
+            yield from map(work, items)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _leave() -> None:

@@ -26,7 +26,7 @@ from magi_video.evaluation.features import (
 from magi_video.evaluation.figures import Measured, figures, write_result
 from magi_video.evaluation.motion import clip_motion
 from magi_video.evaluation.paired import paired_errors
-from magi_video.evaluation.processes import Processes
+from magi_video.evaluation.processes import Processes, one_by_one
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, cache_folder, open_sets
 
@@ -198,11 +198,15 @@ def measure_all(
 ) -> list[Measured]:
     """Every clip measured, in order; the main process gets them, the others an empty list."""
 
+    def one(index: int) -> tuple[int, Measured]:
+        with torch.no_grad():  # which each thread must say for itself
+            return index, measurement(clips[index], None if truth is None else truth[index])
+
     def share() -> list[tuple[int, Measured]]:
-        done = []
+        done: list[tuple[int, Measured]] = []
         with full_precision():
-            for index in processes.mine(len(clips)):
-                done.append((index, measurement(clips[index], None if truth is None else truth[index])))
+            for pair in one_by_one(one, processes.mine(len(clips)), processes.device):
+                done.append(pair)
                 progress(stage, min(len(clips), len(done) * processes.count), len(clips))
         return done
 
