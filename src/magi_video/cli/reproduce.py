@@ -25,7 +25,7 @@ class Reproduce:
     out: Path
     """Folder for data, models, samples, and results/*.json."""
     scale: Literal["cpu", "gpu"] = "cpu"
-    """"cpu": hours on two cores; "gpu": models fifty times as large, hours on one accelerator."""
+    """"cpu": hours on two cores; "gpu": models eighty times as large, for an accelerator."""
     worlds: tuple[Literal["balls", "gameplay", "ucf101"], ...] = ("balls", "gameplay", "ucf101")
     """Where to measure; "all" runs a recipe only on the worlds it is meant for."""
     seeds: tuple[int, ...] = (0, 1, 2)
