@@ -124,6 +124,8 @@ def test_a_folder_of_real_videos_is_sampled_and_fitted(scored: Scored, numbered_
     result = scored(numbered_videos, tmp_path, num=4, num_real=9)
     assert (result["num_real"], result["num_fake"], result["left_out_real"]) == (9, 4, 2)
     assert result["per_frame"]["index"][-1] == 15, "the first 16 of 18 frames"
+    assert result["real_clips"] == "chosen by the protocol"
+    assert scored(random_clips(3), random_clips(3))["real_clips"] == "finished, as they came"
 
 
 def test_the_result_is_written_whole(scored: Scored, tmp_path: Path) -> None:

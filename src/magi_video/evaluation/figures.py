@@ -81,6 +81,7 @@ def figures(
     return rounded(result) | {
         "num_real": len(real),
         "num_fake": len(fake),
+        "real_clips": "chosen by the protocol" if sets.chosen else "finished, as they came",
         "left_out_real": sets.real.left_out,
         "left_out_fake": sets.fake.left_out,
         "reduced": is_reduced(len(real), len(fake), protocol),

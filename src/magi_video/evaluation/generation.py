@@ -255,7 +255,7 @@ def evaluate(
                 f"{protocol.side}: its samples are resized by the protocol's rule"
             )
         truth = contexts if protocol.given else None
-        return Sets(real, generation.clips(len(contexts)), truth, tuple(warnings)), generation
+        return Sets(real, generation.clips(len(contexts)), truth, warnings=tuple(warnings)), generation
 
     sets, generation = processes.together(begin)
     detectors = detectors or load_detectors(processes, fid=fid, lpips=lpips and sets.truth is not None)

@@ -244,12 +244,15 @@ class Sets:
         real: the real clips.
         fake: the generated ones.
         truth: the real clip that fake i continues, for each i; None where nothing is paired.
+        chosen: whether the protocol chose the real clips from videos; else they came finished, and its order, interval
+            and temporal rule were not applied.
         warnings: what a reader of the figures must know about the clips.
     """
 
     real: ClipSet
     fake: ClipSet
     truth: ClipSet | None = None
+    chosen: bool = True
     warnings: tuple[str, ...] = ()
 
     def forget(self) -> None:
@@ -271,7 +274,9 @@ def open_sets(real: ClipSource, fake: ClipSource, protocol: Protocol, numbers: N
             "they are resized by its rule"
         )
     fake_set = finished_clips(fakes, protocol, numbers.fake, size)
+    chosen = False
     if not paired and isinstance(real, str | Path) and _holds_videos(Path(real)):
+        chosen = True
         videos, found = open_videos(real, protocol)
         warnings += found
         real_set, _ = real_clips(videos, protocol, numbers.real, size)
@@ -281,7 +286,7 @@ def open_sets(real: ClipSource, fake: ClipSource, protocol: Protocol, numbers: N
         check_number(side, clips, wanted, protocol)
     if paired:
         _check_pairs(real_set, fake_set)
-    return Sets(real_set, fake_set, real_set if paired else None, tuple(warnings))
+    return Sets(real_set, fake_set, real_set if paired else None, chosen, tuple(warnings))
 
 
 def check_number(side: str, clips: ClipSet, wanted: int | None, protocol: Protocol) -> None:
