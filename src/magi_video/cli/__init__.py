@@ -16,6 +16,7 @@ VERBS = {
     "score": "compare generated clips with real ones",
     "reproduce": "measure the paper's claims: train, generate, score, compare",
     "info": "tell what a model is",
+    "weights": "fetch the pretrained networks that metrics need",
 }
 
 

