@@ -20,7 +20,7 @@ def detectors() -> Detectors:
     return small_detectors()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own for every test."""
     monkeypatch.setenv("MAGI_CACHE", str(tmp_path / "cache"))

@@ -22,6 +22,7 @@ from tests.data.examples import write_actions, write_numbered
 
 SaveModel = Callable[..., Path]
 Evaluated = Callable[..., dict[str, Any]]
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(autouse=True)

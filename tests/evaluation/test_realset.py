@@ -17,6 +17,7 @@ from tests.data.examples import frame_numbers, write_numbered
 
 SMALL = PROTOCOLS["small"]
 LATTE = PROTOCOLS["latte"]
+pytestmark = pytest.mark.usefixtures("cache")
 LENGTHS = [20, 46, 45, 100, 60, 80, 300, 47]
 
 

@@ -22,6 +22,7 @@ from tests.evaluation.conftest import random_clips
 from tests.evaluation.networks import small_video_network
 
 Scored = Callable[..., dict[str, Any]]
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

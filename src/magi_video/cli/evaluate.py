@@ -15,8 +15,8 @@ from magi_video.cli.score import tell
 class Evaluate:
     """Continue real clips with a model and score what comes of it: `samples/`, `metrics.json` and `report.html`.
 
-    The same command continues a run that was stopped. With several GPUs: accelerate launch --num_processes 2 -m
-    magi_video evaluate …; on CPUs: torchrun --nproc_per_node 2 -m magi_video evaluate …; the figures are the same.
+    The same command continues a run that was stopped. Several processes, with the same figures: accelerate launch
+    --multi_gpu --num_processes 2 -m magi_video evaluate … (so too on CPUs).
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
