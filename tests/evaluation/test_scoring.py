@@ -286,6 +286,11 @@ def test_real_features_are_kept_and_a_damaged_file_is_made_anew(
     assert len(calls) == 24, "and so are those of another resize"
 
 
+def test_features_of_a_network_without_a_name_are_not_kept(scored: Scored, detectors: Detectors, cache: Path) -> None:
+    scored(random_clips(3), random_clips(3), detectors=dataclasses.replace(detectors, hashes={}))
+    assert not (cache / "features").exists()
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     store = FeatureStore(tmp_path / "file" / "features")

@@ -26,6 +26,8 @@ from magi_video.evaluation.protocols import MIN_FRAMES, Protocol
 from magi_video.evaluation.resizing import apply_chain
 
 Network = Callable[..., Tensor]
+FEATURES = 1
+"""Version of the stored features: to be raised when a network or a step computes something else."""
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Detectors:
         video: float32 `[1, 3, T, 224, 224]` in the protocol's pixel range → `[1, D]`.
         image: uint8 `[N, H, W, 3]` → `[N, D]`; None for no FID.
         perceptual: two float32 `[N, 3, H, W]` in [−1, 1] → `[N]`; None for no LPIPS.
-        hashes: SHA-256 of the weights by name ("i3d", "inception", "lpips-alex").
+        hashes: SHA-256 of the weights by name ("i3d", "inception", "lpips-alex"); features of a network without one
+            are not kept.
         missing: why a network is not there, one line each.
     """
 
@@ -96,10 +99,11 @@ class FeatureStore:
         self.folder = folder
 
     def get(self, compute: Callable[[], np.ndarray], **key: Any) -> np.ndarray:
-        """The stored array of this key, else the computed one, which is then stored."""
-        if self.folder is None:
+        """The stored array of this key, else the computed one, which is then stored. A part of the key that is None is
+        not known, so nothing is kept."""
+        if self.folder is None or None in key.values():
             return compute()
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        name = hashlib.sha256(json.dumps({"version": FEATURES, **key}, sort_keys=True).encode()).hexdigest()
         path = self.folder / name[:2] / f"{name}.safetensors"
         stored = self._read(path)
         if stored is None:

@@ -238,7 +238,6 @@ def evaluate(
     protocol = find_protocol(protocol, given=context_frames, frames=frames, interval=interval)
     numbers, sampling, out = Numbers.of(protocol, num, num_real), sampling or Sampling(), Path(out)
     processes = Processes(device)
-    processes.once(lambda: open_videos(data, protocol) and None)  # one process looks through the files
 
     def begin() -> tuple[Sets, Generation]:
         pipe = MagiPipeline.from_pretrained(model).to(processes.device)
@@ -257,7 +256,7 @@ def evaluate(
         truth = contexts if protocol.given else None
         return Sets(real, generation.clips(len(contexts)), truth, warnings=tuple(warnings)), generation
 
-    sets, generation = processes.together(begin)
+    sets, generation = processes.main_first(begin)
     detectors = detectors or load_detectors(processes, fid=fid, lpips=lpips and sets.truth is not None)
     settings = processes.once(lambda: claim(out, describe(model, generation)))
     try:

@@ -74,6 +74,15 @@ class Processes:
         self.each(lambda: _raised(None, error))
         return _raised(result, error)
 
+    def main_first(self, work: Callable[[], T]) -> T:
+        """As `together`, but the others begin when the main process is done: they find its downloads and indices."""
+        result, error = _attempt(work) if self.main else (None, None)
+        self.each(lambda: _raised(None, error))
+        if not self.main:
+            result, error = _attempt(work)
+        self.each(lambda: _raised(None, error))
+        return result  # type: ignore[return-value]
+
     def to_main(self, work: Callable[[], T]) -> list[T]:
         """Every process does its work; the main one gets everybody's result, the others an empty list."""
         result = self.together(work)

@@ -237,7 +237,7 @@ _ALL = (
         notes=(
             "the detector sees [-0.5, 0.5], as in the published code, although I3D was trained on [-1, 1]",
             "the original's I3D file has batch-norm eps 1e-5; 1e-3 (TensorFlow's) here",
-            "the original averages 4 trials of 256; one of 256 here, change the seed for the others",
+            "the original averages 4 trials of 256; one of 256 here, another seed of the protocol for the others",
             "the original takes any 16 consecutive frames of any video; one random clip a video first here, then more",
         ),
         split="test",

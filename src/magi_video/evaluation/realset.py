@@ -255,9 +255,6 @@ class Sets:
     chosen: bool = True
     warnings: tuple[str, ...] = ()
 
-    def forget(self) -> None:
-        """Nothing: for those who only wanted the sets to be there."""
-
 
 def open_sets(real: ClipSource, fake: ClipSource, protocol: Protocol, numbers: Numbers, paired: bool) -> Sets:
     """Open both sides of a comparison, see `magi_video.evaluation.score`.

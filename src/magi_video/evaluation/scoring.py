@@ -138,8 +138,7 @@ def score(
     protocol = find_protocol(protocol, given=context_frames, frames=frames)
     processes = processes or Processes(device)
     numbers = Numbers.of(protocol, num, num_real)
-    processes.once(lambda: open_sets(real, fake, protocol, numbers, paired).forget())  # one process looks through files
-    sets = processes.together(lambda: open_sets(real, fake, protocol, numbers, paired))
+    sets = processes.main_first(lambda: open_sets(real, fake, protocol, numbers, paired))
     return score_sets(
         sets,
         protocol,
@@ -153,10 +152,8 @@ def score(
 
 
 def load_detectors(processes: Processes, *, fid: bool, lpips: bool) -> Detectors:
-    """The pretrained networks; one process fetches what is not there yet."""
-    if processes.count > 1:
-        processes.once(lambda: Detectors.load(torch.device("cpu"), image=fid, perceptual=lpips).missing)
-    return processes.together(lambda: Detectors.load(processes.device, image=fid, perceptual=lpips))
+    """The pretrained networks; the main process fetches what is not there yet."""
+    return processes.main_first(lambda: Detectors.load(processes.device, image=fid, perceptual=lpips))
 
 
 def score_sets(
