@@ -34,7 +34,7 @@ def read_torchscript(content: bytes) -> Arrays:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return _arrays(_ScriptUnpickler(archive))
     except (zipfile.BadZipFile, StopIteration) as error:
-        raise MagiError(f"not a TorchScript file: {error or 'no data.pkl in it'}") from None
+        raise MagiError(f"not a TorchScript file: {str(error) or 'there is no data.pkl in it'}") from None
 
 
 def _arrays(unpickler: pickle.Unpickler) -> Arrays:

@@ -125,7 +125,10 @@ def fetch_weights(
         ) from None
     read = read_torchscript if weights.file.endswith(".pt") else read_arrays
     origin = {"file": weights.file, "archive": weights.archive, "sha256": weights.sha256}
-    converted = save(read(content), origin)
+    try:
+        converted = save(read(content), origin)
+    except MagiError as error:
+        raise MagiError(f"{name} weights: {error}") from None
     with replacing(path) as part:
         part.write_bytes(converted)
     return path
@@ -169,10 +172,12 @@ def _take(weights: Weights, path: Path) -> bytes:
                 for entry in package.infolist():
                     if _named(entry.filename, weights, entry.file_size):
                         return package.read(entry)
-        elif path.stat().st_size == weights.size:
-            return path.read_bytes()
         else:
-            raise _SourceError(f"{path} has {path.stat().st_size} bytes, {weights.file} has {weights.size}")
+            with path.open("rb") as file:
+                content = file.read(weights.size + 1)
+            if len(content) == weights.size:
+                return content
+            raise _SourceError(f"{path} does not have the {weights.size} bytes of {weights.file}")
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise _SourceError(f"{path.name} is damaged ({error})") from None
     except OSError as error:
