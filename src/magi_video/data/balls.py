@@ -7,7 +7,7 @@ they go, and there are no actions that would tell it: what comes next must be re
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -27,7 +27,7 @@ class BouncingBalls(gymnasium.Env[np.ndarray, np.int64]):
         side: height and width of the box in pixels.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's own form)
 
     def __init__(self, num_balls: int = 2, side: int = 64) -> None:
         self.side, self.num_balls = side, num_balls

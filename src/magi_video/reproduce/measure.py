@@ -194,8 +194,7 @@ class Measures:
         path = self.folder / kind / f"{name}.npy"
         if path.is_file():
             return np.load(path, allow_pickle=False)
-        with torch.no_grad():
-            array = compute()
+        array = compute()  # which may train a model first
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part, part.open("wb") as file:
             np.save(file, array, allow_pickle=False)
