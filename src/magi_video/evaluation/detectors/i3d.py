@@ -133,8 +133,7 @@ class I3D(nn.Module):
             )
         except (KeyError, RuntimeError) as error:
             raise MagiError(f"the i3d weights do not fit the network ({error})") from None
-        # Channels last: the same numbers to 1e-5, at two thirds of the time on CPUs.
-        return model.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return model.eval().requires_grad_(False)
 
     def _names(self) -> list[tuple[str, str]]:
         """Names of the convolutions in the source and here."""
@@ -164,7 +163,7 @@ class I3D(nn.Module):
         _, channels, frames, height, width = video_BCTHW.shape
         if (channels, height, width) != (3, SIDE, SIDE) or frames < MIN_FRAMES:
             raise MagiError(f"I3D takes clips [B, 3, T ≥ {MIN_FRAMES}, {SIDE}, {SIDE}], not {list(video_BCTHW.shape)}")
-        features_BCTHW = self.features(video_BCTHW.contiguous(memory_format=torch.channels_last_3d))
+        features_BCTHW = self.features(video_BCTHW)
         pooled_BCT11 = F.avg_pool3d(features_BCTHW, (2, 7, 7), 1)
         return self.logits(pooled_BCT11).mean((2, 3, 4))
 
