@@ -18,6 +18,7 @@ import torch
 from magi_video.data import UCF101, VideoFolder, clip_frames, fit_frames
 from magi_video.data.ucf101 import LISTS, VIDEOS
 from magi_video.errors import MagiError
+from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.clipset import Clips, as_clips
 from magi_video.evaluation.protocols import Protocol
 from magi_video.evaluation.resizing import apply_chain, to_bytes
@@ -56,11 +57,6 @@ class ClipSet:
     def first(self, count: int | None) -> ClipSet:
         """The first clips of the set; all for None."""
         return ClipSet(self.names[:count], self._read, self.where, self.left_out)
-
-
-def cache_folder() -> Path:
-    """Where weights and features are kept: `$MAGI_CACHE`, or `~/.cache/magi-video`."""
-    return Path(os.environ.get("MAGI_CACHE") or Path.home() / ".cache" / "magi-video")
 
 
 def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list[str]]:

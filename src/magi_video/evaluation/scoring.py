@@ -14,6 +14,7 @@ from typing import Protocol as Interface
 import numpy as np
 import torch
 
+from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.clipset import hash_clip
 from magi_video.evaluation.features import (
     Detectors,
@@ -28,7 +29,7 @@ from magi_video.evaluation.motion import clip_motion
 from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.processes import Processes, one_by_one
 from magi_video.evaluation.protocols import Protocol, find_protocol
-from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, cache_folder, open_sets
+from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, open_sets
 
 __all__ = ["Detectors", "Progress", "Protocol", "score", "score_sets", "video_features"]
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from magi_video.data.files import replacing
 from magi_video.errors import MagiError
+from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.packages import PackageError, Progress, download
-from magi_video.evaluation.realset import cache_folder
 from magi_video.evaluation.unpickling import read_arrays, read_torchscript
 
 
