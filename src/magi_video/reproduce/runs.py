@@ -77,7 +77,8 @@ class Workplace:
             self._given_data()
             return
         for name, seed, frames in (("train", 0, world.train_frames), ("test", TEST_SEED, world.test_frames)):
-            self.display.say(f"{world.name}: recording {world.episodes} episodes for {name}")
+            if not (self.folder / name).is_dir():
+                self.display.say(f"{world.name}: recording {world.episodes} episodes for {name}")
             record(
                 world.game,
                 self.folder / name,
