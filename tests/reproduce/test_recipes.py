@@ -8,6 +8,7 @@ from magi_video.errors import MagiError
 from magi_video.loading import read_json
 from magi_video.reproduce import recipes, timing
 from magi_video.reproduce.clips import copied, frozen, real_sets, shuffled
+from magi_video.reproduce.gap import last_frame_loss
 from magi_video.reproduce.measure import Measures
 from magi_video.reproduce.publish import publish, summarise
 from magi_video.reproduce.run import reproduce
@@ -89,6 +90,15 @@ def test_ctf_against_mtf_to_the_report(measures: Measures) -> None:
     assert {"fvd_ctf", "fvd_mtf", "floor", "shuffled", "frozen"} <= set(summary)
     assert "| balls | CTF |" in (report / "tables.md").read_text()
     assert (report / "ctf_vs_mtf_balls.png").stat().st_size > 1000
+
+
+def test_the_gap_is_in_the_masked_past_alone(measures: Measures) -> None:
+    clips, workplace = measures.context[:4], measures.workplace
+    complete = last_frame_loss(workplace.model("ctf", 9, 60), clips, 1)
+    masked = last_frame_loss(workplace.model("mtf", 9, 60), clips, 1)
+    assert complete["as_trained"] == complete["as_generated"]
+    assert masked["as_trained"] != masked["as_generated"]
+    assert last_frame_loss(workplace.model("mtf", 9, 60), clips, 1) == masked
 
 
 def test_time_against_frames(measures: Measures) -> None:

@@ -105,6 +105,9 @@ def other_scores(runs: Sequence[Figures]) -> Figures:
     names = [n for n in ("psnr", "lpips", "fid", "psnr_per_frame", "lpips_per_frame", "fid_per_frame") if n in runs[0]]
     means: Figures = {name: mean_of([run[name] for run in runs]) for name in names}
     means["motion"] = {key: mean_of([run["motion"][key] for run in runs]) for key in runs[0]["motion"]}
+    if "last_frame_loss" in runs[0]:
+        keys = runs[0]["last_frame_loss"]
+        means["last_frame_loss"] = {key: mean_of([run["last_frame_loss"][key] for run in runs]) for key in keys}
     if "fid_frames" in runs[0]:
         means["fid_frames"] = runs[0]["fid_frames"]
     return means

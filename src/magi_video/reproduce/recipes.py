@@ -17,6 +17,7 @@ from magi_video.reproduce.rollout import long_rollout
 from magi_video.reproduce.timing import time_against_frames
 
 ABLATIONS = ("ctf-no-interval", "ctf-no-noise", "ctf-no-both")
+GAP_CLIPS = 64
 MASK_STEPS = (1, 2, 4, 8, 16)
 DENOISE_STEPS = (5, 10, 20, 50)
 
