@@ -39,7 +39,7 @@ class Measures:
         detectors: networks to use instead of the pretrained ones.
     """
 
-    def __init__(self, workplace: Workplace, fid_frames: int = 3, detectors: Detectors | None = None) -> None:
+    def __init__(self, workplace: Workplace, fid_frames: int = 2, detectors: Detectors | None = None) -> None:
         self.workplace, self.world, self.folder = workplace, workplace.world, workplace.folder
         self._detectors = detectors
         given, frames = self.world.given, self.world.frames
