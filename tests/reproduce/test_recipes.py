@@ -6,7 +6,7 @@ import pytest
 
 from magi_video.errors import MagiError
 from magi_video.loading import read_json
-from magi_video.reproduce import recipes, timing
+from magi_video.reproduce import recipes, rollout, timing
 from magi_video.reproduce.clips import copied, frozen, real_sets, shuffled
 from magi_video.reproduce.gap import last_frame_loss
 from magi_video.reproduce.measure import Measures
@@ -154,3 +154,17 @@ def test_ucf101_sets_are_disjoint(ucf101: Path, tmp_path: Path) -> None:
     reference, context = real_sets(Workplace(world, tmp_path, ucf101, Silent()))
     assert reference.shape == context.shape == (3, 16, 64, 64, 3)
     assert all(not np.array_equal(a, b) for a, b in zip(reference, context, strict=True))
+
+
+def test_sampling_steps_and_a_long_rollout(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "MASK_STEPS", (1, 2))
+    monkeypatch.setattr(recipes, "DENOISE_STEPS", (2,))
+    grid = recipes.sampling_steps(measures, [0])["grid"]
+    assert [(entry["mask_steps"], entry["denoise_steps"]) for entry in grid] == [(1, 2), (2, 2)]
+    assert all(entry["seconds_per_frame"] > 0 and "fvd" in entry and "lpips" in entry for entry in grid)
+    for name, value in {"FRAMES": 22, "WINDOW": 10, "STARTS": (0, 12), "ROLLOUTS": 3}.items():
+        monkeypatch.setattr(rollout, name, value)
+    figures = recipes.rollout(measures, [0])
+    assert figures["frame"] == [0, 12] and figures["clips"] == 3
+    assert {name: len(values) for name, values in figures["fvd"].items()} == {"model": 2, "copy_last": 2, "true": 2}
+    assert figures["speed"]["copy_last"][1] == 0 < figures["speed"]["true"][1]
