@@ -87,5 +87,15 @@ def claim(out: Path, scale: Scale) -> None:
 
 def machine() -> dict[str, object]:
     """Where the figures were measured."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     return {"machine": {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}}
+
+
+def processor_name() -> str:
+    """The CPU's own name where Linux tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
