@@ -80,6 +80,7 @@ def test_ctf_against_mtf_to_the_report(measures: Measures) -> None:
     figures = recipes.ctf_vs_mtf(measures, [0, 1])
     assert figures["steps"]["mtf_equal_time"] == measures.workplace.equal_time_steps(3)
     assert {len(runs) for runs in figures["runs"].values()} == {2}
+    assert all("last_frame_loss" in run for runs in figures["runs"].values() for run in runs)
     assert figures == recipes.ctf_vs_mtf(measures, [0, 1])  # from what was kept
     write_json(out / "results" / "ctf-vs-mtf-balls.json", figures)
     report = publish(out)

@@ -12,6 +12,7 @@ from magi_video.codecs import load_codec
 from magi_video.data import to_model_range, to_uint8
 from magi_video.reproduce import clips as made
 from magi_video.reproduce.clips import Clips
+from magi_video.reproduce.gap import last_frame_loss
 from magi_video.reproduce.measure import Measures, Scores
 from magi_video.reproduce.rollout import long_rollout
 from magi_video.reproduce.timing import time_against_frames
@@ -80,7 +81,10 @@ def ablation(m: Measures, seeds: Sequence[int]) -> Scores:
 def score_model(m: Measures, variant: str, seed: int, steps: int) -> Scores:
     """One model's continuations of the context set."""
     name = f"{variant}-seed{seed}-step{steps}"
-    return m.score(name, lambda: m.samples(name, m.workplace.model(variant, seed, steps)), paired=True, fid=m.world.fid)
+    model = m.workplace.model(variant, seed, steps)
+    scored = m.score(name, lambda: m.samples(name, model), paired=True, fid=m.world.fid)
+    gap = m.kept_figures(f"{name}-gap", lambda: last_frame_loss(model, m.context[:GAP_CLIPS], m.world.interval))
+    return scored | {"last_frame_loss": gap}
 
 
 def kv_cache(m: Measures, seeds: Sequence[int]) -> Scores:
