@@ -113,7 +113,7 @@ def test_time_against_frames(measures: Measures) -> None:
 def test_a_single_seed_has_no_deviation() -> None:
     run = {"fvd": 5.0, "motion": {"speed_distance": 1.0}}
     runs = {"ctf": [run], "mtf_equal_steps": [run], "mtf_equal_time": [run | {"fvd": 10.0}]}
-    figures = {"runs": runs, "seeds": [0], "steps": {}, "step_time": {}}
+    figures = {"runs": runs, "seeds": [0], "steps": {}, "step_time": {}, "given": 1}
     told = {"floor": {"fvd": 1.0, "motion": {}}}
     summary = summarise({"ctf-vs-mtf": {"ucf101": figures}, "sensitivity": {"ucf101": told}})["ctf_vs_mtf"]
     assert summary["world"] == "ucf101" and summary["reduction"] == 0.5

@@ -71,10 +71,10 @@ def compare(figures: Figures) -> Figure:
         for name, colour in COLOURS.items():
             values = figures["other"][name][key]
             frames = figures["other"][name].get("fid_frames") if key == "fid_per_frame" else None
-            first = 16 - len(values)
+            first = figures["given"]
             axis.plot(frames or range(first, first + len(values)), values, "o-", ms=3, color=colour, label=LABELS[name])
         axis.set_xlabel("frame index")
-        axis.set_ylabel(label)
+        axis.set_ylabel(label, fontsize=8)
         axis.legend(fontsize=8)
     return figure
 
@@ -121,7 +121,7 @@ def roll(figures: Figures) -> Figure:
         for name, colour in colours.items():
             axis.plot(figures["frame"], figures[key][name], "o-", ms=3, color=colour, label=labels[name])
         axis.set_xlabel("first frame of the window")
-        axis.set_ylabel(text)
+        axis.set_ylabel(text, fontsize=8)
         axis.set_ylim(bottom=0)
         axis.legend(fontsize=8)
     axes[0].set_title(figures["world"])

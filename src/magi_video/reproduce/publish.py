@@ -93,6 +93,7 @@ def comparison_of(world: str, figures: Figures, told: Figures) -> Figures:
         "fvd_deviation": {name: round(deviation, 2) for name, (_, deviation) in mean.items()},
         "steps": figures["steps"],
         "step_time": figures["step_time"],
+        "given": figures["given"],
         "other": {name: other_scores(entries) for name, entries in runs.items()},
     }
     if floor := result["floor"]:

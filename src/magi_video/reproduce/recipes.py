@@ -63,6 +63,7 @@ def ctf_vs_mtf(m: Measures, seeds: Sequence[int]) -> Scores:
         "seeds": list(seeds),
         "steps": {"ctf": steps, "mtf_equal_steps": steps, "mtf_equal_time": longer},
         "step_time": m.workplace.step_time(),
+        "given": m.world.given,
         "runs": entries,
     }
 
