@@ -110,8 +110,8 @@ def time_curves(figures: Figures) -> Figure:
 def roll(figures: Figures) -> Figure:
     """FVD, speed and sharpness of windows of a long rollout."""
     figure, axes = new_figure(3)
-    colours = {"model": "#0072b2", "copy_last": "#d55e00", "true": "#009e73"}
-    labels = {"model": "CTF", "copy_last": "copy last frame", "true": "true video"}
+    colours = {"ctf": "#0072b2", "ctf-no-both": "#cc79a7", "copy_last": "#d55e00", "true": "#009e73"}
+    labels = {"ctf": "CTF", "ctf-no-both": "CTF, no guards", "copy_last": "copy last frame", "true": "true video"}
     texts = {
         "fvd": "FVD of the 16-frame window",
         "speed": "change from frame to frame (grey levels)",

@@ -18,6 +18,7 @@ from magi_video.reproduce.rollout import long_rollout
 from magi_video.reproduce.timing import time_against_frames
 
 ABLATIONS = ("ctf-no-interval", "ctf-no-noise", "ctf-no-both")
+ROLLED_OUT = ("ctf", "ctf-no-both")
 GAP_CLIPS = 64
 MASK_STEPS = (1, 4, 8, 16)
 DENOISE_STEPS = (5, 10, 20)
@@ -95,9 +96,10 @@ def kv_cache(m: Measures, seeds: Sequence[int]) -> Scores:
 
 
 def rollout(m: Measures, seeds: Sequence[int]) -> Scores:
-    """More than 100 frames from a model trained on 16 (paper: Fig. 6)."""
-    model = m.workplace.model("ctf", seeds[0], m.world.preset.train.steps)
-    return m.kept_figures("rollout", lambda: long_rollout(m, model))
+    """More than 100 frames from models trained on 16 (paper: Fig. 6), with and without guards against exposure bias."""
+    steps = m.world.preset.train.steps
+    models = {name: m.workplace.model(name, seeds[0], steps) for name in ROLLED_OUT}
+    return m.kept_figures("rollout", lambda: long_rollout(m, models))
 
 
 def sampling_steps(m: Measures, seeds: Sequence[int]) -> Scores:

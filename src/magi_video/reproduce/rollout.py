@@ -21,22 +21,24 @@ STARTS = (0, 32, 64, 104)
 """First frames of the windows that are compared; the last one ends with the rollout."""
 
 
-def long_rollout(m: "Measures", model: Path) -> dict[str, Any]:
-    """Roll a model out to 120 frames and compare windows of 16 frames with the true videos' at the same index.
+def long_rollout(m: "Measures", models: dict[str, Path]) -> dict[str, Any]:
+    """Roll models out to 120 frames and compare windows of 16 frames with the true videos' at the same index.
 
     The windows of one half of the long test videos are the reference; those of the other half are continued. Besides
     the model: the last given frame held for ever, and the other half's own true windows, which is as close as the real
     thing comes with so few clips.
 
     Returns:
-        frame: first frame of each window; fvd: {model, copy_last, true} per window; speed: {…} mean grey-level change
-        from frame to frame per window; sharpness: {…} mean gradient magnitude per window.
+        frame: first frame of each window; fvd: {a model's name, copy_last, true} per window; speed: {…} mean grey-level
+        change from frame to frame per window; sharpness: {…} mean gradient magnitude per window.
     """
     reference, truth = long_sets(m)
     given = m.world.given
-    fake = m.samples("rollout", model, context=truth, num_frames=FRAMES)
-    write_image(m.folder / "rollout.png", contact_sheet(list(fake[:4]), columns=20, max_frames=20))
-    sets = {"model": fake, "copy_last": copied(given)(truth), "true": truth}
+    sets = {"true": truth, "copy_last": copied(given)(truth)}
+    for name, model in models.items():
+        sets[name] = m.samples(f"rollout-{name}", model, context=truth, num_frames=FRAMES)
+        sheet = contact_sheet(list(sets[name][:4]), columns=20, max_frames=20)
+        write_image(m.folder / f"rollout-{name}.png", sheet)
     starts = list(STARTS)
     figures: dict[str, Any] = {"frame": starts, "clips": len(truth), "fvd": {}, "speed": {}, "sharpness": {}}
     real = window_features(m, "reference", reference, starts)

@@ -116,7 +116,7 @@ def time(figures: Figures) -> str:
 def rollout(figures: Figures) -> str:
     """FVD, speed and sharpness of every window."""
     sets = list(figures["fvd"])
-    names = {"model": "CTF", "copy_last": "copy last", "true": "true"}
+    names = {"ctf": "CTF", "ctf-no-both": "CTF without both", "copy_last": "copy last", "true": "true"}
     keys = ("fvd", "speed", "sharpness")
     head = ["frames from", *(f"{key}: {names[name]}" for key in keys for name in sets)]
     rows = [
