@@ -98,7 +98,7 @@ def ablation(figures: Figures) -> str:
         rows.append(
             [
                 NAMES[name],
-                f"{figures['fvd'][name]:.1f} ± {figures['fvd_deviation'][name]:.1f}",
+                f"{figures['fvd'][name]:.1f}" + (f" ± {figures['fvd_deviation'][name]:.1f}" if len(values) > 1 else ""),
                 " ".join(f"{value:.0f}" for value in values),
                 *(f"{other[key]:.{digits}f}" if key in other else "" for key, digits in SCORES),
             ]
