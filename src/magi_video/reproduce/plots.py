@@ -141,7 +141,7 @@ def front(figures: Figures) -> Figure:
                 textcoords="offset points",
                 fontsize=7,
             )
-        axis.set_xscale("log")
+        axis.set_xlim(left=0)
         axis.set_xlabel("seconds a frame (mask × denoise steps)")
         axis.set_ylabel(text)
     return figure
