@@ -3,8 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from magi_video.errors import MagiError
+from magi_video.evaluation.features import Detectors
 from magi_video.loading import read_json
 from magi_video.reproduce import recipes, rollout, timing
 from magi_video.reproduce.clips import copied, frozen, real_sets, shuffled
@@ -15,6 +17,7 @@ from magi_video.reproduce.run import reproduce
 from magi_video.reproduce.runs import VARIANTS, Workplace
 from magi_video.reproduce.worlds import CPU_WORLDS, GPU_WORLDS, World
 from magi_video.training.run import Silent
+from tests.reproduce.conftest import toy_detectors
 
 
 def test_a_variant_changes_what_its_name_says() -> None:
@@ -59,6 +62,24 @@ def test_the_score_tells_damage(measures: Measures) -> None:
     fvd = {name: figures[name]["fvd"] for name in ("floor", "frozen", "noise")}
     assert fvd["floor"] < fvd["frozen"] < fvd["noise"]
     assert figures["frozen"]["motion"]["fake_speed"] == 0
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_detectors_precision_does_not_hang_on_threads(measures: Measures, tmp_path: Path, fast: bool) -> None:
+    seen = []
+
+    def video(clip_1CTHW: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return toy_detectors().video(clip_1CTHW)
+
+    workplace = replace(measures.workplace, world=replace(measures.world, fast_detector=fast), folder=tmp_path)
+    counted = Measures(workplace, detectors=Detectors(video))
+    torch.set_num_threads(2)
+    try:
+        counted.features("any", lambda: measures.context)
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [fast] * len(measures.context)
 
 
 def test_models_are_trained_once_and_further(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
