@@ -45,7 +45,7 @@ def test_noise_switched_off_changes_nothing(clip: Clip) -> None:
 
 def test_ctf_noises_observations_alone_and_reports_the_level(clip: Clip) -> None:
     hidden = MaskRatio().draw(2, 5, 16, torch.Generator().manual_seed(0), "cpu")
-    sequence = CompleteTeacherForcing().build(clip, hidden, torch.Generator().manual_seed(0)).sequence
+    sequence = CompleteTeacherForcing().build(clip, hidden, torch.Generator().manual_seed(0))
     level = sequence.conditions[NOISE_LEVEL]
     difference = (sequence.tokens_BSND[:, :5] - clip.tokens_BTND).abs().amax((2, 3))
     assert torch.equal(difference > 0, level[:, :5] > 0)

@@ -20,7 +20,7 @@ def outputs(
     forcing: Forcing, model: MagiTransformer, clip: Clip, hidden_BTN: torch.Tensor, conditions: bool = True
 ) -> torch.Tensor:
     training = forcing.build(clip, hidden_BTN, torch.Generator().manual_seed(0))
-    return model(training.sequence)[:, training.predicted]
+    return model(training)
 
 
 def changed_frames(before: torch.Tensor, after: torch.Tensor) -> list[bool]:
@@ -32,11 +32,11 @@ def test_ctf_masked_frame_sees_only_complete_frames_before_it(model: MagiTransfo
     forcing = CompleteTeacherForcing(noise=CLEAN)
     hidden_BTN = hidden(clip)
     training = forcing.build(clip, hidden_BTN, None)
-    before = model(training.sequence)[:, training.predicted]
+    before = model(training)
     # Change the complete frame o_t alone: m_1…m_t must stay, m_{t+1}…m_T must change.
-    training.sequence.tokens_BSND = training.sequence.tokens_BSND.clone()
-    training.sequence.tokens_BSND[:, t] += 1.0
-    after = model(training.sequence)[:, training.predicted]
+    training.tokens_BSND = training.tokens_BSND.clone()
+    training.tokens_BSND[:, t] += 1.0
+    after = model(training)
     assert changed_frames(before, after) == [s > t for s in range(T)]
 
 
@@ -44,11 +44,11 @@ def test_ctf_masked_frame_sees_only_complete_frames_before_it(model: MagiTransfo
 def test_ctf_masked_frames_do_not_see_each_other(model: MagiTransformer, clip: Clip, t: int) -> None:
     forcing = CompleteTeacherForcing(noise=CLEAN)
     training = forcing.build(clip, hidden(clip), None)
-    before = model(training.sequence)[:, training.predicted]
-    training.sequence.tokens_BSND = training.sequence.tokens_BSND.clone()
-    training.sequence.tokens_BSND[:, T + t] += 1.0  # m_t: its visible tokens change
-    visible = (~training.sequence.hidden_BSN[:, T + t]).any()
-    after = model(training.sequence)[:, training.predicted]
+    before = model(training)
+    training.tokens_BSND = training.tokens_BSND.clone()
+    training.tokens_BSND[:, T + t] += 1.0  # m_t: its visible tokens change
+    visible = (~training.hidden_BSN[:, T + t]).any()
+    after = model(training)
     assert changed_frames(before, after) == [s == t and bool(visible) for s in range(T)]
 
 
@@ -64,9 +64,9 @@ def test_ctf_observations_see_no_masked_frame_and_no_future(model: MagiTransform
 @pytest.mark.parametrize("t", range(T))
 def test_ctf_gradient_reaches_the_past_alone(model: MagiTransformer, clip: Clip, t: int) -> None:
     training = CompleteTeacherForcing(noise=CLEAN).build(clip, hidden(clip), None)
-    tokens = training.sequence.tokens_BSND.clone().requires_grad_()
-    training.sequence.tokens_BSND = tokens
-    model(training.sequence)[:, T + t].square().sum().backward()
+    tokens = training.tokens_BSND.clone().requires_grad_()
+    training.tokens_BSND = tokens
+    model(training)[:, t].square().sum().backward()
     assert tokens.grad is not None
     reached = [(tokens.grad[:, s].abs().max() > 0).item() for s in range(2 * T)]
     assert reached[:T] == [s < t for s in range(T)]
@@ -88,10 +88,9 @@ def test_mtf_sees_visible_tokens_of_the_past_and_itself(model: MagiTransformer, 
 @pytest.mark.parametrize("forcing", [CompleteTeacherForcing(noise=CLEAN), MaskedTeacherForcing(noise=CLEAN)])
 def test_hidden_tokens_of_masked_frames_are_never_read(forcing: Forcing, model: MagiTransformer, clip: Clip) -> None:
     training = forcing.build(clip, hidden(clip), None)
-    before = model(training.sequence)
-    sequence = training.sequence
-    sequence.tokens_BSND = sequence.tokens_BSND.masked_fill(sequence.hidden_BSN[..., None], 1e6)
-    assert torch.equal(before, model(sequence))
+    before = model(training)
+    training.tokens_BSND = training.tokens_BSND.masked_fill(training.hidden_BSN[..., None], 1e6)
+    assert torch.equal(before, model(training))
 
 
 @pytest.mark.parametrize("forcing", [CompleteTeacherForcing(), MaskedTeacherForcing()])

@@ -19,7 +19,7 @@ def test_ctf_training_state_equals_state_over_the_cache(
     hidden_BTN = MaskRatio().draw(2, T, 16, torch.Generator().manual_seed(1), "cpu")
     training = CompleteTeacherForcing(noise=NoiseInjection(levels=0)).build(clip, hidden_BTN, None)
     with torch.no_grad():
-        trained = model(training.sequence)[:, training.predicted]
+        trained = model(training)
         cache = model.make_cache(batch=2, capacity=T)
         for t in range(T):
             masked = one_frame(clip, t, MASKED, hidden_BTN[:, t])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from magi_video.errors import MagiError
@@ -63,6 +63,51 @@ def test_ddim_is_diffusers_ddim() -> None:
         for time in scheduler.timesteps:
             x = scheduler.step(head.net(x, time, condition)[..., :4], time, x).prev_sample
     assert torch.allclose(made, x, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 8, 25])
+def test_dpm_solver_is_diffusers_solver(num_steps: int) -> None:
+    head = wild_head()
+    scheduler = DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", solver_order=2)
+    scheduler.set_timesteps(timesteps=respaced_timesteps(num_steps)[::-1])
+    z = torch.randn(1, 5, 4)
+    with torch.no_grad():
+        made = head.sample(z, SampleNoise.from_seeds([0]), num_steps, sampler="dpmsolver++")
+        x = SampleNoise.from_seeds([0]).normal(5, 4)
+        for time in scheduler.timesteps:
+            x = scheduler.step(head.net(x, time, head.net.condition_embed(z))[..., :4], time, x).prev_sample
+    assert torch.allclose(made, x, atol=2e-3, rtol=2e-3)
+
+
+def wild_head() -> EpsilonHead:
+    """A head whose modulations, at first zero, do something."""
+    head = EpsilonHead(token_dim=4, condition_dim=4, width=16, depth=2)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return head
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100_000])
+def test_modulations_computed_together_are_those_of_each_step(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magi_video.models.head.ROWS_AT_ONCE", rows)
+    net = wild_head().net
+    z, x, times = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.tensor([990, 500, 20, 0])
+    with torch.no_grad():
+        together = [net.denoise(x, modulations) for modulations in net.modulations(times, z)]
+        apart = [net(x, time, net.condition_embed(z)) for time in times]
+    assert len(together) == 4
+    for one, other in zip(together, apart, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", EpsilonHead.samplers)
+def test_a_bfloat16_head_samples_nearly_the_same(sampler: str) -> None:
+    head, z = wild_head(), torch.randn(2, 6, 4)
+    with torch.no_grad():
+        exact = head.sample(z, SampleNoise.from_seeds([0, 1]), 20, sampler=sampler)
+        rough = head.bfloat16().sample(z, SampleNoise.from_seeds([0, 1]), 20, sampler=sampler)
+    assert rough.dtype == torch.float32, "tokens and noise stay float32"
+    assert (rough - exact).square().mean() < 0.02 * exact.square().mean()
 
 
 def test_kl_closed_form() -> None:

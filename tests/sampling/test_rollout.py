@@ -36,12 +36,20 @@ def roll(
     return torch.stack(made, dim=1)
 
 
+@pytest.mark.parametrize("joined", [True, False])
 @pytest.mark.parametrize("given", [0, 1, 3])
 @pytest.mark.parametrize("kind", [OBSERVATION, MASKED])
 @pytest.mark.parametrize("temporal_position", ["interpolate", "rope"])
 def test_cached_and_uncached_give_the_same_frames(
-    make_model: Callable[..., MagiTransformer], temporal_position: str, kind: int, given: int
+    make_model: Callable[..., MagiTransformer],
+    temporal_position: str,
+    kind: int,
+    given: int,
+    joined: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The uncached path reads every frame whole and asks for every output: what is left out, nobody needs."""
+    monkeypatch.setattr("magi_video.sampling.rollout.JOINED_PLACES", 1000 if joined else 0)
     model = make_model(temporal_position=temporal_position)
     frames = 8  # past the 5 trained ones: positions interpolate, or the window slides
     begin = torch.randn(2, given, 16, 12) if given else None
@@ -50,6 +58,26 @@ def test_cached_and_uncached_give_the_same_frames(
     uncached = roll(model, [1, 2], frames, begin, actions, kind, use_cache=False)
     assert cached.std() > 0.1
     assert torch.allclose(cached, uncached, atol=1e-4, rtol=1e-4)
+
+
+def test_a_frame_costs_one_pass_a_mask_step_when_two_frames_share_the_first(model: MagiTransformer) -> None:
+    lengths: list[int] = []
+    model.blocks[0].register_forward_hook(lambda _block, inputs, _out: lengths.append(inputs[0].shape[1]))
+    roll(model, [1], 3)
+    assert lengths == [1, 1, 1, 2, 1, 1, 2, 1, 1], "3 mask steps; the frame before joins the first of them"
+
+
+def test_the_last_block_finishes_only_the_places_to_be_predicted(model: MagiTransformer) -> None:
+    rows: list[int] = []
+    model.blocks[-1].temporal.mlp_in.register_forward_hook(lambda _m, _inputs, out: rows.append(out.shape[2]))  # type: ignore[union-attr]
+    roll(model, [1], 2)
+    assert sum(rows) == 2 * 16
+
+
+def test_a_bfloat16_model_rolls_out_with_its_head_and_conditions(model: MagiTransformer) -> None:
+    actions = torch.rand(1, 3, 3)
+    rough = roll(model.to(torch.bfloat16), [1], 3, None, actions)
+    assert rough.dtype == torch.float32 and rough.isfinite().all()
 
 
 def test_a_sample_depends_on_its_own_seed_alone(model: MagiTransformer) -> None:
@@ -92,7 +120,7 @@ def test_unbounded_rollouts_need_relative_positions(
     rollout = Rollout(make_model(temporal_position="rope"), OBSERVATION, noise, SETTINGS, torch.tensor([1]), None)
     frames = [rollout.predict() for _ in range(12)]
     assert all(frame.isfinite().all() for frame in frames)
-    assert rollout.past.cache.keys.shape[4] == 5, "memory stays that of the window"  # type: ignore[union-attr]
+    assert rollout.past.cache.keys[0].shape[3] == 6, "memory stays that of the window and the next frame"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("interval", [0, -1, 26])

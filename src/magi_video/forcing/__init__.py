@@ -5,7 +5,7 @@ sequence, its temporal mask and, where it differs, its loss; say what the cache 
 """
 
 from magi_video.errors import MagiError
-from magi_video.forcing.base import Clip, Forcing, TrainingSequence
+from magi_video.forcing.base import Clip, Forcing
 from magi_video.forcing.complete import CompleteTeacherForcing
 from magi_video.forcing.masked import MaskedTeacherForcing
 from magi_video.forcing.masking import MaskRatio
@@ -29,6 +29,5 @@ __all__ = [
     "MaskRatio",
     "MaskedTeacherForcing",
     "NoiseInjection",
-    "TrainingSequence",
     "find_forcing",
 ]

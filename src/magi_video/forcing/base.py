@@ -32,19 +32,6 @@ class Clip:
     conditions: dict[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass
-class TrainingSequence:
-    """What the transformer reads for a clip, and where its loss lies.
-
-    Attributes:
-        sequence: S frames.
-        predicted: the T frames of the sequence that stand for the clip's frames 1…T.
-    """
-
-    sequence: FrameSequence
-    predicted: slice
-
-
 class Forcing(ABC):
     """One paradigm.
 
@@ -66,8 +53,11 @@ class Forcing(ABC):
         self.diffusion_batch_mul = diffusion_batch_mul
 
     @abstractmethod
-    def build(self, clip: Clip, hidden_BTN: Tensor, generator: torch.Generator | None) -> TrainingSequence:
-        """The sequence for a clip whose masked frames hide `hidden_BTN`; `generator` draws the noise."""
+    def build(self, clip: Clip, hidden_BTN: Tensor, generator: torch.Generator | None) -> FrameSequence:
+        """The sequence for a clip whose masked frames hide `hidden_BTN`; `generator` draws the noise.
+
+        Its `predicted` are the T frames that stand for the clip's frames 1…T.
+        """
 
     def loss(self, model: MagiTransformer, clip: Clip, generator: torch.Generator | None = None) -> Tensor:
         """Mean head loss over the hidden tokens of all frames, a float32 scalar.
@@ -81,8 +71,7 @@ class Forcing(ABC):
         batch, frames, tokens = clip.tokens_BTND.shape[:3]
         hidden_BTN = self.mask_ratio.draw(batch, frames, tokens, generator, clip.tokens_BTND.device)
         clip = Clip(clip.tokens_BTND, clip.interval_B, core.condition_tokens.drop(clip.conditions, generator))
-        training = self.build(clip, hidden_BTN, generator)
-        z_BTNW = model(training.sequence)[:, training.predicted]
+        z_BTNW = model(self.build(clip, hidden_BTN, generator))
         picked_M, weight_M = padded_selection(hidden_BTN)
         # The target is the clip itself, never what masking or noise made of it; the head is float32 throughout.
         with torch.autocast(clip.tokens_BTND.device.type, enabled=False):

@@ -10,7 +10,7 @@ cache      finished frames, as observations at noise level 0: just what m_t saw 
 import torch
 from torch import Tensor
 
-from magi_video.forcing.base import Clip, Forcing, TrainingSequence
+from magi_video.forcing.base import Clip, Forcing
 from magi_video.models.conditions import NOISE_LEVEL
 from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence, causal_mask
 
@@ -31,13 +31,13 @@ class CompleteTeacherForcing(Forcing):
     name = "complete"
     cached_kind = OBSERVATION
 
-    def build(self, clip: Clip, hidden_BTN: Tensor, generator: torch.Generator | None) -> TrainingSequence:
+    def build(self, clip: Clip, hidden_BTN: Tensor, generator: torch.Generator | None) -> FrameSequence:
         """See `Forcing.build`: 2T frames, the second half predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
         conditions = {name: torch.cat([value, value], dim=1) for name, value in clip.conditions.items()}
         conditions[NOISE_LEVEL] = torch.cat([level_BT, torch.zeros_like(level_BT)], dim=1)
-        sequence = FrameSequence(
+        return FrameSequence(
             tokens_BSND=torch.cat([noisy_BTND, clip.tokens_BTND], dim=1),
             hidden_BSN=torch.cat([torch.zeros_like(hidden_BTN), hidden_BTN], dim=1),
             kind_S=torch.tensor([OBSERVATION, MASKED], device=device).repeat_interleave(frames),
@@ -45,5 +45,5 @@ class CompleteTeacherForcing(Forcing):
             interval_B=clip.interval_B,
             conditions=conditions,
             mask_SS=complete_mask(frames, device),
+            predicted=slice(frames, None),
         )
-        return TrainingSequence(sequence, predicted=slice(frames, None))

@@ -10,7 +10,7 @@ cache      finished frames, as masked frames with nothing hidden: training never
 import torch
 from torch import Tensor
 
-from magi_video.forcing.base import Clip, Forcing, TrainingSequence
+from magi_video.forcing.base import Clip, Forcing
 from magi_video.models.conditions import NOISE_LEVEL
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 
@@ -21,11 +21,11 @@ class MaskedTeacherForcing(Forcing):
     name = "masked"
     cached_kind = MASKED
 
-    def build(self, clip: Clip, hidden_BTN: Tensor, generator: torch.Generator | None) -> TrainingSequence:
+    def build(self, clip: Clip, hidden_BTN: Tensor, generator: torch.Generator | None) -> FrameSequence:
         """See `Forcing.build`: T frames, all predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
-        sequence = FrameSequence(
+        return FrameSequence(
             tokens_BSND=noisy_BTND,
             hidden_BSN=hidden_BTN,
             kind_S=torch.full((frames,), MASKED, device=device),
@@ -34,4 +34,3 @@ class MaskedTeacherForcing(Forcing):
             conditions={**clip.conditions, NOISE_LEVEL: level_BT},
             mask_SS=causal_mask(frames, device=device),
         )
-        return TrainingSequence(sequence, predicted=slice(None))

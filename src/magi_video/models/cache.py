@@ -1,14 +1,21 @@
 """The frame-level key/value cache: allocated once, written in place, one slot a frame.
 
-A rollout runs several passes over the frame being generated and one over the finished frame. Every pass writes that
-frame's keys and values into the same slot and attends over all slots up to it; only `advance` makes the slot permanent.
-So a pass over a masked frame leaves nothing behind, and cost per frame grows with nothing but attention to the past.
+A rollout runs several passes over the frame being generated and one over the finished frame. Every pass writes the
+keys and values of its frames into the slots that follow the past; only `advance` makes a slot part of the past. So a
+pass over a masked frame leaves nothing behind, and cost per frame grows with nothing but attention to the past.
 """
 
 import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
+
+
+def pick(x_BL: Tensor, places_Bn: Tensor) -> Tensor:
+    """`[B, L, …]` at each sample's own places: `[B, n, …]`."""
+    if len(x_BL) == 1:
+        return x_BL.index_select(1, places_Bn[0])
+    return x_BL[torch.arange(len(x_BL), device=x_BL.device)[:, None], places_Bn]
 
 
 class FrameCache:
@@ -20,8 +27,9 @@ class FrameCache:
         places: locations L of one frame (condition tokens + tokens); temporal attention runs at each apart.
         heads, head_dim: shape of the attention.
         capacity: frames F that the cache holds.
-        sliding: when full, let the newest frame replace the oldest (needs relative temporal positions) instead of
-            refusing it.
+        window: frames that a frame may see, itself included, `capacity` − 1 at most; the newest frame then replaces
+            the oldest when the cache is full (needs relative temporal positions). None: all of the past, and a full
+            cache refuses another frame.
     """
 
     def __init__(
@@ -33,40 +41,72 @@ class FrameCache:
         head_dim: int,
         capacity: int,
         *,
-        sliding: bool = False,
+        window: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
+        assert window is None or window < capacity, "the frame before must stay in sight while the next is begun"
         self.capacity = capacity
-        self.sliding = sliding
+        self.window = window
         self.length = 0
-        shape = (layers, batch, places, heads, capacity, head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        shape = (batch, places, heads, capacity, head_dim)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self._slots: list[int] = []
+        self._held = 0
 
-    def write(self, layer: int, k_BLHSd: Tensor, v_BLHSd: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the current frame's keys and values (S = 1) in its slot.
+    def begin(self, frames: int) -> Tensor | None:
+        """Make room for a pass over the next `frames` frames S.
 
         Returns:
-            Keys and values to attend to, `[B, L, H, frames, d]`: the past and the current frame itself.
+            Which of the held slots (column) each of them (row) may see, boolean `[S, held]`: itself, the frames of the
+            pass before it, and the past as far as the window reaches. None where that is everything.
 
         Raises:
-            MagiError: the cache is full and does not slide.
+            MagiError: the cache is full and has no window.
         """
-        if self.length >= self.capacity and not self.sliding:
+        end = self.length + frames
+        if end > self.capacity and self.window is None:
             raise MagiError(
                 f"the rollout was planned for {self.capacity} frames and cannot go past them: "
                 "ask for more frames at the start, or use a model with temporal_position='rope'"
             )
+        device = self.keys[0].device
         # Once full, order among slots is lost; attention does not mind, positions are inside the keys.
-        slot = self.length % self.capacity
-        self.keys[layer, :, :, :, slot] = k_BLHSd[..., 0, :]
-        self.values[layer, :, :, :, slot] = v_BLHSd[..., 0, :]
-        held = min(self.length + 1, self.capacity)
-        return self.keys[layer, :, :, :, :held], self.values[layer, :, :, :, :held]
+        self._slots = [frame % self.capacity for frame in range(self.length, end)]
+        self._held = min(end, self.capacity)
+        if frames == 1 and (self.window is None or end <= self.window):
+            return None
+        newest = torch.arange(self.length, end, device=device)[:, None]
+        held = torch.arange(end - self._held, end, device=device)
+        visible = (held <= newest) & (held > newest - (self.window or end))
+        return visible[:, (held % self.capacity).argsort()]
+
+    def write(self, layer: int, k_BLHSd: Tensor, v_BLHSd: Tensor, at_Bn: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Put the keys and values of the pass's frames into their slots.
+
+        Args:
+            layer: whose.
+            k_BLHSd: keys, at all places or at those of `at_Bn`.
+            v_BLHSd: values.
+            at_Bn: places of each sample; the slots keep what they hold at the others. None for all L.
+
+        Returns:
+            Keys and values of all held slots at these places, `[B, L, H, held, d]`.
+        """
+        keys, values = self.keys[layer], self.values[layer]
+        for s, slot in enumerate(self._slots):  # copies into slices: several times as fast as index_copy_
+            for held, new in ((keys, k_BLHSd), (values, v_BLHSd)):
+                if at_Bn is None:
+                    held[:, :, :, slot] = new[:, :, :, s]
+                else:
+                    sample_B1 = torch.arange(len(at_Bn), device=at_Bn.device)[:, None]
+                    held[:, :, :, slot].index_put_((sample_B1, at_Bn), new[:, :, :, s].to(held.dtype))
+        keys, values = keys[:, :, :, : self._held], values[:, :, :, : self._held]
+        return (keys, values) if at_Bn is None else (pick(keys, at_Bn), pick(values, at_Bn))
 
     def advance(self) -> None:
-        """Make the current frame part of the past."""
+        """Make the first frame of the last pass part of the past."""
         self.length += 1
 
     def reset(self) -> None:
@@ -76,4 +116,4 @@ class FrameCache:
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return 2 * self.keys.nbytes
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))

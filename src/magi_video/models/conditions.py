@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from magi_video.models.linear import Linear
+
 NOISE_LEVEL = "noise_level"
 ACTION = "action"
 LABEL = "label"
@@ -56,13 +58,13 @@ class VectorCondition(nn.Module):
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        self.project = nn.Linear(size, width)
+        self.project = Linear(size, width)
         self.unknown = nn.Parameter(torch.zeros(width))
 
     def forward(self, vector_BSA: Tensor) -> Tensor:
         """`[B, S, size]` floats, NaN where unknown → `[B, S, width]`."""
         missing = vector_BSA.isnan().any(dim=-1, keepdim=True)
-        token = self.project(torch.where(missing, 0.0, vector_BSA))
+        token = self.project(torch.where(missing, 0.0, vector_BSA).to(self.unknown.dtype))
         return torch.where(missing, self.unknown.to(token.dtype), token)
 
 

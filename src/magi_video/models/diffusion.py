@@ -1,19 +1,21 @@
 """The ε-prediction head with learned variance: MAR's `DiffLoss`, after "Improved Denoising Diffusion" (Nichol 2021).
 
 1000 training steps on the cosine schedule. The network predicts the noise and, for each number, where the step's
-log-variance lies between its two bounds. Sampling takes any number of steps of the same chain: ancestral (default), or
-diffusers' DDIM and DPM-Solver++.
+log-variance lies between its two bounds. Sampling takes any number of steps of the same chain: ancestral (default),
+DDIM or DPM-Solver++. The coefficients of a step are numbers known beforehand; between two passes of a small network
+over a few tokens a scheduler object would take most of the time.
 """
 
 import math
+from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models.head import DiffusionHead, NormalNoise
+from magi_video.models.head import DiffusionHead, Modulation, NormalNoise
 
 NUM_TRAIN_STEPS = 1000
 NOISIEST_STEP = 990
@@ -84,6 +86,41 @@ class GaussianChain:
         return weight * self.log_variance_max[step] + (1 - weight) * self.log_variance_min[step]
 
 
+@cache
+def ancestral_tables(num_steps: int) -> list[tuple[float, ...]]:
+    """For each step, noisiest first: factors of x and −ε in the posterior's mean, bounds of its log-variance."""
+    chain = GaussianChain(respaced_timesteps(num_steps))
+    from_x = chain.mean_from_x0 * chain.x0_from_x + chain.mean_from_x
+    from_eps = chain.mean_from_x0 * chain.x0_from_eps
+    return noisiest_first(from_x, from_eps, chain.log_variance_min, chain.log_variance_max)
+
+
+@cache
+def solver_tables(num_steps: int, order: int) -> list[tuple[float, ...]]:
+    """DPM-Solver++(2M) of order 1 (which is DDIM) or 2, in its data form (Lu 2022, algorithm 2), noisiest step first.
+
+    Returns:
+        For each step the factors of x and −ε in x̂₀; then, for the next x, the factors of x, of this x̂₀ and of the one
+        before. The last step goes to σ = 0 and the first has no step before: both are of order 1.
+    """
+    chain = GaussianChain(respaced_timesteps(num_steps))
+    to_x0 = noisiest_first(chain.x0_from_x, chain.x0_from_eps)
+    signal, sigma = zip(*noisiest_first(chain.signal, chain.sigma), strict=True)
+    log_snr = [math.log(a / s) for a, s in zip(signal, sigma, strict=True)]
+    to_next = []
+    for i in range(num_steps - 1):
+        h = log_snr[i + 1] - log_snr[i]
+        take = signal[i + 1] * -math.expm1(-h)
+        extrapolate = 0.0 if order == 1 or i == 0 else take * h / (log_snr[i] - log_snr[i - 1]) / 2
+        to_next.append((sigma[i + 1] / sigma[i], take + extrapolate, -extrapolate))
+    return [one + other for one, other in zip(to_x0, [*to_next, (0.0, 1.0, 0.0)], strict=True)]
+
+
+def noisiest_first(*tables: Tensor) -> list[tuple[float, ...]]:
+    """Tables over ascending timesteps as rows of numbers for a sampling loop."""
+    return list(zip(*(table.flip(0).tolist() for table in tables), strict=True))
+
+
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
     """KL(N₁ ‖ N₂) in nats, element by element."""
     return 0.5 * (
@@ -109,10 +146,14 @@ def discretized_nll(x: Tensor, mean: Tensor, log_variance: Tensor, half_bin: flo
     return -probability.clamp(min=1e-12).log()
 
 
+ORDERS = {"ddim": 1, "dpmsolver++": 2}
+"""Deterministic samplers and the order of their solver."""
+
+
 class EpsilonHead(DiffusionHead):
     """MSE on ε plus the variational bound that trains the variance alone (the mean is frozen in it)."""
 
-    samplers = ("ancestral", "ddim", "dpmsolver++")
+    samplers = ("ancestral", *ORDERS)
 
     def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim, 2 * token_dim, condition_dim, width, depth)
@@ -150,39 +191,33 @@ class EpsilonHead(DiffusionHead):
         self, z_BnW: Tensor, noise: NormalNoise, num_steps: int, *, sampler: str | None = None, temperature: float = 1.0
     ) -> Tensor:
         """See `DiffusionHead.sample`; deterministic samplers use the temperature on the starting noise alone."""
-        sampler = sampler or self.samplers[0]
-        condition = self.net.condition_embed(z_BnW)
+        sampler = self.find_sampler(sampler)
+        times = torch.tensor(respaced_timesteps(num_steps)[::-1], device=z_BnW.device)
+        modulations = self.net.modulations(times, z_BnW)
         shape = (z_BnW.shape[1], self.token_dim)
         if sampler == "ancestral":
-            return self._sample_ancestral(condition, noise, shape, num_steps, temperature)
-        scheduler = self._scheduler(sampler, num_steps)
+            return self._sample_ancestral(modulations, noise.normal(num_steps, *shape), temperature)
         x = noise.normal(*shape) * temperature
-        for time in scheduler.timesteps:
-            eps = self.net(x, time.to(x.device), condition)[..., : self.token_dim]
-            x = scheduler.step(eps, time, x).prev_sample
+        x0_before = torch.zeros_like(x)
+        for row, modulation in zip(solver_tables(num_steps, ORDERS[sampler]), modulations, strict=True):
+            x0_from_x, x0_from_eps, keep, take, extrapolate = row
+            x0 = x0_from_x * x - x0_from_eps * self.predict(x, modulation)[..., : self.token_dim]
+            x = keep * x + take * x0
+            if extrapolate:
+                x = x + extrapolate * x0_before
+            x0_before = x0
         return x
 
     def _sample_ancestral(
-        self, condition: Tensor, noise: NormalNoise, shape: tuple[int, int], num_steps: int, temperature: float
+        self, modulations: Iterator[list[Modulation]], noise_BSnD: Tensor, temperature: float
     ) -> Tensor:
-        chain = self.chain(num_steps, condition.device)
-        x = noise.normal(*shape)
-        for step in reversed(range(num_steps)):
-            eps, fraction = self.net(x, chain.timesteps[step], condition).chunk(2, dim=-1)
-            x = chain.posterior_mean(x, chain.predict_x0(x, eps, step), step)
-            if step > 0:
-                std = torch.exp(0.5 * chain.log_variance(fraction, step))
-                x = x + std * noise.normal(*shape) * temperature
+        x, *draws = noise_BSnD.unbind(1)
+        tables = ancestral_tables(noise_BSnD.shape[1])
+        # The last step takes the mean and no draw.
+        for (from_x, from_eps, low, high), draw, modulation in zip(tables, [*draws, None], modulations, strict=True):
+            eps, fraction = self.predict(x, modulation).chunk(2, dim=-1)
+            x = from_x * x - from_eps * eps
+            if draw is not None:
+                log_variance = (low + high) / 2 + (high - low) / 2 * fraction
+                x = x + torch.exp(0.5 * log_variance) * draw * temperature
         return x
-
-    @staticmethod
-    def _scheduler(sampler: str, num_steps: int) -> DPMSolverMultistepScheduler:
-        # DDIM is the first-order DPM-Solver (Lu 2022), whose scheduler takes the steps as they are.
-        orders = {"ddim": 1, "dpmsolver++": 2}
-        if sampler not in orders:
-            raise MagiError(f"unknown sampler {sampler!r}: this head has {', '.join(EpsilonHead.samplers)}")
-        scheduler = DPMSolverMultistepScheduler(
-            num_train_timesteps=NUM_TRAIN_STEPS, beta_schedule="squaredcos_cap_v2", solver_order=orders[sampler]
-        )
-        scheduler.set_timesteps(timesteps=respaced_timesteps(num_steps)[::-1])
-        return scheduler

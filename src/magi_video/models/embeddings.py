@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from magi_video.models.linear import Linear
+
 
 def sinusoidal_1d(positions: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
     """Transformer sinusoids of real-valued positions.
@@ -40,26 +42,26 @@ class TimestepEmbedding(nn.Module):
     def __init__(self, width: int, frequencies: int = 256) -> None:
         super().__init__()
         self.frequencies = frequencies
-        self.mlp = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(frequencies, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, time: Tensor) -> Tensor:
         """`time` `[...]` on the scale 0…1000 → `[..., width]`."""
-        return self.mlp(sinusoidal_1d(time, self.frequencies))
+        return self.mlp(sinusoidal_1d(time, self.frequencies).to(next(self.parameters()).dtype))
 
 
 def rotary_angles(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines that rotate queries and keys of frames at `positions` `[S]`; each `[S, head_dim]` float32.
+    """Cosines and signed sines that rotate queries and keys of frames at `positions` `[S]`; `[S, head_dim]` float32.
 
     Angles are formed in float64: an unbounded stream counts its frames without end, and float32 would lose the phase.
     """
     frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
     angles = positions.double()[:, None] * frequencies
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos().float(), angles.sin().float()
+    cos, sin = angles.cos().float(), angles.sin().float()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary angles `[S, d]` to `x` `[..., S, d]` (RoFormer, eq. 34, half-split layout)."""
+def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+    """Apply rotary angles to `x` `[..., d]`, with which they broadcast (RoFormer, eq. 34, half-split layout)."""
     first, second = x.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+    swapped = torch.cat([second, first], dim=-1)
+    return torch.addcmul(x * cos.to(x.dtype), swapped, signed_sin.to(x.dtype))

@@ -1,7 +1,5 @@
 """The rectified-flow head: the same network, x_t = (1 − t) x + t ε, target ε − x, straight paths and few steps."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -36,21 +34,18 @@ class FlowHead(DiffusionHead):
         self, z_BnW: Tensor, noise: NormalNoise, num_steps: int, *, sampler: str | None = None, temperature: float = 1.0
     ) -> Tensor:
         """See `DiffusionHead.sample`; `midpoint` spends two of the `num_steps` evaluations on a step."""
-        sampler = sampler or self.samplers[0]
-        if sampler not in self.samplers:
-            raise MagiError(f"unknown sampler {sampler!r}: this head has {', '.join(self.samplers)}")
-        evaluations = 1 if sampler == "euler" else 2
+        midpoint = self.find_sampler(sampler) == "midpoint"
+        evaluations = 2 if midpoint else 1
         if num_steps < 1 or num_steps % evaluations:
             raise MagiError(
                 f"denoise steps must be a positive multiple of {evaluations} for {sampler}, got {num_steps}"
             )
-        condition = self.net.condition_embed(z_BnW)
         x = noise.normal(z_BnW.shape[1], self.token_dim) * temperature
-        times = torch.linspace(1, 0, num_steps // evaluations + 1, device=x.device)
-        for time, following in pairwise(times):
-            velocity = self.net(x, time * TIME_SCALE, condition)
-            if sampler == "midpoint":
-                middle = (time + following) / 2
-                velocity = self.net(x + (middle - time) * velocity, middle * TIME_SCALE, condition)
-            x = x + (following - time) * velocity
+        # Every time at which the velocity is asked for: a step's beginning, with "midpoint" its middle too.
+        times = torch.linspace(1, 0, num_steps + 1, device=x.device)
+        modulations = self.net.modulations(times[:-1] * TIME_SCALE, z_BnW)
+        stride = -1 / num_steps
+        for modulation in modulations:
+            ahead = x + stride * self.predict(x, modulation)
+            x = x + 2 * stride * self.predict(ahead, next(modulations)) if midpoint else ahead
         return x

@@ -5,13 +5,16 @@ any number of denoising steps. `models/diffusion.py` and `models/flow.py` are th
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from magi_video.errors import MagiError
 from magi_video.models.embeddings import TimestepEmbedding
+from magi_video.models.linear import Linear
 
 
 class NormalNoise(Protocol):
@@ -22,19 +25,26 @@ class NormalNoise(Protocol):
         ...
 
 
+Modulation = tuple[Tensor, ...]
+"""Shift, scale (1 added) and, for a residual block, gate: each `[..., width]`."""
+
+ROWS_AT_ONCE = 512
+"""Rows for which the modulations of several denoising steps are computed together."""
+
+
 class ResidualBlock(nn.Module):
     """LayerNorm, shift and scale, Linear–SiLU–Linear, gate, residual."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.modulation = nn.Linear(width, 3 * width)
+        self.mlp = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
+        self.modulation = Linear(width, 3 * width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Both `[..., width]`."""
-        shift, scale, gate = self.modulation(F.silu(condition)).chunk(3, dim=-1)
-        return x + gate * self.mlp(self.norm(x) * (1 + scale) + shift)
+    def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
+        """`x` `[..., width]`."""
+        shift, scale, gate = modulation
+        return torch.addcmul(x, gate, self.mlp(torch.addcmul(shift, self.norm(x), scale)))
 
 
 class DenoisingMLP(nn.Module):
@@ -42,13 +52,13 @@ class DenoisingMLP(nn.Module):
 
     def __init__(self, token_dim: int, out_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__()
-        self.token_in = nn.Linear(token_dim, width)
+        self.token_in = Linear(token_dim, width)
         self.time_embed = TimestepEmbedding(width)
-        self.condition_embed = nn.Linear(condition_dim, width)
+        self.condition_embed = Linear(condition_dim, width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation_out = nn.Linear(width, 2 * width)
-        self.token_out = nn.Linear(width, out_dim)
+        self.modulation_out = Linear(width, 2 * width)
+        self.token_out = Linear(width, out_dim)
 
     def reset_parameters(self) -> None:
         """Xavier; N(0, 0.02) in the time MLP; zero for every AdaLN and the last linear layer (MAR)."""
@@ -70,18 +80,47 @@ class DenoisingMLP(nn.Module):
         Args:
             x: noisy tokens `[..., D]`.
             time: diffusion time on the scale 0…1000, `[...]` or a scalar for all tokens.
-            condition: `condition_embed(z)`, `[..., width]`: constant while one token is denoised, so embedded once.
+            condition: `condition_embed(z)`, `[..., width]`.
         """
-        condition = condition + self.time_embed(time)
-        x = self.token_in(x)
+        return self.denoise(x, self.modulate(condition + self.time_embed(time)))
+
+    def modulate(self, condition: Tensor) -> list[Modulation]:
+        """What time and z do to every residual block, and last to the output: all that does not depend on x."""
+        condition = F.silu(condition)
+        modulations = []
         for block in self.blocks:
-            x = block(x, condition)
-        shift, scale = self.modulation_out(F.silu(condition)).chunk(2, dim=-1)
-        return self.token_out(self.norm_out(x) * (1 + scale) + shift)
+            shift, scale, gate = block.modulation(condition).chunk(3, dim=-1)  # type: ignore[operator]
+            modulations.append((shift, 1 + scale, gate))
+        shift, scale = self.modulation_out(condition).chunk(2, dim=-1)
+        return [*modulations, (shift, 1 + scale)]
+
+    def denoise(self, x: Tensor, modulations: list[Modulation]) -> Tensor:
+        """`forward`, with the modulations given."""
+        x = self.token_in(x)
+        *of_blocks, (shift, scale) = modulations
+        for block, modulation in zip(self.blocks, of_blocks, strict=True):
+            x = block(x, modulation)
+        return self.token_out(torch.addcmul(shift, self.norm_out(x), scale))
+
+    def modulations(self, times: Tensor, z_BnW: Tensor) -> Iterator[list[Modulation]]:
+        """`modulate` for every denoising step in turn, float times `[steps]` on the scale 0…1000.
+
+        More than half of the network's weights are here. A sampling step of its own reads them for a few tokens; many
+        steps together read them once.
+        """
+        condition = self.condition_embed(z_BnW.to(self.condition_embed.weight.dtype))
+        embedded = self.time_embed(times)[:, None, None]
+        for part in embedded.split(max(1, ROWS_AT_ONCE // max(1, condition.shape[:2].numel()))):
+            columns = [zip(*modulation, strict=True) for modulation in self.modulate(condition + part)]
+            yield from (list(row) for row in zip(*columns, strict=True))
 
 
 class DiffusionHead(nn.Module, ABC):
-    """What the trainer and the sampler know of a head. Runs in float32 whatever the transformer runs in."""
+    """What the trainer and the sampler know of a head.
+
+    Training runs it in float32 whatever the transformer runs in; in sampling, tokens and noise are float32 and the
+    network has the precision of its weights.
+    """
 
     samplers: tuple[str, ...]
     """Names that `sample` accepts, the default first."""
@@ -90,6 +129,16 @@ class DiffusionHead(nn.Module, ABC):
         super().__init__()
         self.token_dim = token_dim
         self.net = DenoisingMLP(token_dim, out_dim, condition_dim, width, depth)
+
+    def predict(self, x: Tensor, modulations: list[Modulation]) -> Tensor:
+        """The network's output for float32 tokens, in float32; inside, the network's own precision."""
+        return self.net.denoise(x.to(self.net.token_in.weight.dtype), modulations).float()
+
+    def find_sampler(self, name: str | None) -> str:
+        """The sampler of that name, or the default; a `MagiError` lists the names."""
+        if name is not None and name not in self.samplers:
+            raise MagiError(f"unknown sampler {name!r}: this head has {', '.join(self.samplers)}")
+        return name or self.samplers[0]
 
     @abstractmethod
     def loss(

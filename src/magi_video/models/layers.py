@@ -3,12 +3,32 @@
 Activations are `x_BSLW`: B clips, S frames, L places of a frame (its condition tokens, then its N tokens), width W.
 """
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.models.attention import attention
-from magi_video.models.cache import FrameCache
+from magi_video.models.cache import FrameCache, pick
 from magi_video.models.embeddings import rotate
+from magi_video.models.linear import Linear
+
+
+class Wanted(NamedTuple):
+    """Whose output the last block is asked for; the rest of its work, on which nothing depends, is not done.
+
+    Attributes:
+        frames: of the sequence.
+        places_Bn: of those frames; None for all.
+    """
+
+    frames: slice
+    places_Bn: Tensor | None
+
+    def of(self, x_BSL: Tensor) -> Tensor:
+        """That part of `[B, S, L, …]`."""
+        x_BSL = x_BSL[:, self.frames]
+        return x_BSL if self.places_Bn is None else pick(x_BSL.transpose(1, 2), self.places_Bn).transpose(1, 2)
 
 
 class TransformerLayer(nn.Module):
@@ -18,17 +38,15 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm_attention = nn.LayerNorm(width, eps=1e-6)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.project = Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width, eps=1e-6)
-        self.mlp_in = nn.Linear(width, mlp_width)
-        self.mlp_out = nn.Linear(mlp_width, width)
+        self.mlp_in = Linear(width, mlp_width)
+        self.mlp_out = Linear(mlp_width, width)
 
-    def queries_keys_values(self, x_BSLW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Each `[B, S, L, heads, head_dim]`."""
-        qkv = self.qkv(self.norm_attention(x_BSLW)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.unbind(dim=-3)
-        return q, k, v
+    def queries_keys_values(self, x_BSLW: Tensor) -> Tensor:
+        """`[B, S, L, 3, heads, head_dim]`."""
+        return self.qkv(self.norm_attention(x_BSLW)).unflatten(-1, (3, self.heads, -1))
 
     def finish(self, x_BSLW: Tensor, attended_BSLHd: Tensor) -> Tensor:
         """Output projection, both residuals and the MLP."""
@@ -39,10 +57,13 @@ class TransformerLayer(nn.Module):
 class SpatialLayer(TransformerLayer):
     """Full bidirectional attention among the places of one frame; no mask."""
 
-    def forward(self, x_BSLW: Tensor) -> Tensor:
-        """`[B, S, L, W]` → the same shape."""
-        q, k, v = (part.transpose(2, 3) for part in self.queries_keys_values(x_BSLW))  # BSHLd
-        return self.finish(x_BSLW, attention(q, k, v).transpose(2, 3))
+    def forward(self, x_BSLW: Tensor, wanted: Wanted | None = None) -> Tensor:
+        """`[B, S, L, W]` → the same shape, or what is wanted of it."""
+        q, k, v = self.queries_keys_values(x_BSLW).unbind(dim=3)
+        if wanted is not None:
+            x_BSLW, q, k, v = wanted.of(x_BSLW), wanted.of(q), k[:, wanted.frames], v[:, wanted.frames]
+        attended = attention(q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3))  # BSHLd
+        return self.finish(x_BSLW, attended.transpose(2, 3))
 
 
 class TemporalLayer(TransformerLayer):
@@ -58,23 +79,34 @@ class TemporalLayer(TransformerLayer):
         mask_SS: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: FrameCache | None = None,
+        wanted: Wanted | None = None,
+        at_Bn: Tensor | None = None,
     ) -> Tensor:
-        """`[B, S, L, W]` → the same shape.
+        """`[B, S, L, W]` → the same shape, or what is wanted of it.
 
         Args:
-            x_BSLW: activations; S = 1 with a cache.
-            mask_SS: True where frame (row) may attend to frame (column); not used with a cache, whose content is
-                the past alone.
-            rotary: cosines and sines `[S, head_dim]` of the frames' positions, for `temporal_position="rope"`.
+            x_BSLW: activations.
+            mask_SS: True where frame (row) may attend to frame (column: of the sequence, or the cache's slots).
+            rotary: cosines and signed sines `[S, head_dim]` of the frames' positions, for `temporal_position="rope"`.
             cache: keys and values of the frames before.
+            wanted: whose output to compute; None for everything.
+            at_Bn: the places that `x_BSLW` holds, if not all of them (over a cache).
         """
-        q, k, v = (part.permute(0, 2, 3, 1, 4) for part in self.queries_keys_values(x_BSLW))  # BLHSd
+        qkv = self.queries_keys_values(x_BSLW)
+        qk, v = qkv[:, :, :, :2], qkv[:, :, :, 2]
         if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
+            cos, sin = (angles[:, None, None, None] for angles in rotary)
+            qk = rotate(qk, cos, sin)
+        q, k, v = (part.permute(0, 2, 3, 1, 4) for part in (qk[:, :, :, 0], qk[:, :, :, 1], v))  # BLHSd
         if cache is not None:
-            k, v = cache.write(self.index, k, v)
-            mask_SS = None
-        return self.finish(x_BSLW, attention(q, k.to(q.dtype), v.to(q.dtype), mask_SS).permute(0, 3, 1, 2, 4))
+            k, v = cache.write(self.index, k, v, at_Bn)
+        if wanted is not None:
+            x_BSLW, q = wanted.of(x_BSLW), q[:, :, :, wanted.frames]
+            mask_SS = None if mask_SS is None else mask_SS[wanted.frames]
+            if wanted.places_Bn is not None:
+                q, k, v = (pick(part, wanted.places_Bn) for part in (q, k, v))
+        attended = attention(q, k.to(q.dtype), v.to(q.dtype), mask_SS)
+        return self.finish(x_BSLW, attended.permute(0, 3, 1, 2, 4))
 
 
 class Block(nn.Module):
@@ -91,6 +123,10 @@ class Block(nn.Module):
         mask_SS: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: FrameCache | None = None,
+        wanted: Wanted | None = None,
     ) -> Tensor:
-        """`[B, S, L, W]` → the same shape."""
-        return self.temporal(self.spatial(x_BSLW), mask_SS, rotary, cache)
+        """`[B, S, L, W]` → the same shape, or what is wanted of it; arguments as in `TemporalLayer`."""
+        if wanted is None or wanted.places_Bn is None or x_BSLW.shape[1] > 1:
+            return self.temporal(self.spatial(x_BSLW), mask_SS, rotary, cache, wanted)
+        # Temporal attention runs at each place apart: nobody reads what the spatial layer says of the others.
+        return self.temporal(self.spatial(x_BSLW, wanted), mask_SS, rotary, cache, at_Bn=wanted.places_Bn)

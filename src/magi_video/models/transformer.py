@@ -18,8 +18,9 @@ from magi_video.models.diffusion import EpsilonHead
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
 from magi_video.models.flow import FlowHead
 from magi_video.models.head import DiffusionHead
-from magi_video.models.layers import Block
-from magi_video.models.sequence import FrameSequence
+from magi_video.models.layers import Block, Wanted
+from magi_video.models.linear import Linear
+from magi_video.models.sequence import FrameConstants, FrameSequence
 
 HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
 TEMPORAL_POSITIONS = ("interpolate", "rope")
@@ -81,7 +82,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         self.num_tokens = rows * columns
         self.token_dim = latent_channels * patch_size**2
         self.head_dim = width // heads
-        self.token_in = nn.Linear(self.token_dim, width)
+        self.token_in = Linear(self.token_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.kind_position = nn.Parameter(torch.zeros(2, self.num_tokens, width))
         self.interval_embed = nn.Embedding(num_intervals, width)
@@ -132,55 +133,72 @@ class MagiTransformer(ModelMixin, ConfigMixin):
             return torch.arange(total_frames, dtype=torch.float64)
         return torch.linspace(0, trained - 1, total_frames, dtype=torch.float64)
 
-    def make_cache(self, batch: int, capacity: int | None, dtype: torch.dtype = torch.float32) -> FrameCache:
-        """A frame cache for this model.
+    def make_cache(self, batch: int, capacity: int | None) -> FrameCache:
+        """A frame cache for this model, in its precision.
 
         Args:
             batch: samples.
             capacity: frames of the rollout; None for a sliding window of the trained T frames ("rope" alone).
-            dtype: of the keys and values.
         """
-        sliding = self.config.temporal_position == "rope"
-        if capacity is None and not sliding:
+        trained = self.config.num_frames
+        relative = self.config.temporal_position == "rope"
+        if capacity is None and not relative:
             raise MagiError("an unbounded rollout needs a model with temporal_position='rope'; give a number of frames")
-        frames = min(capacity or self.config.num_frames, self.config.num_frames) if sliding else capacity
-        assert frames is not None
+        slides = relative and (capacity is None or capacity > trained)
         return FrameCache(
             layers=self.config.depth,
             batch=batch,
             places=self.num_tokens + len(self.condition_tokens.specs),
             heads=self.config.heads,
             head_dim=self.head_dim,
-            capacity=frames,
-            sliding=sliding,
-            dtype=dtype,
+            capacity=trained + 1 if slides or capacity is None else capacity,
+            window=trained if slides else None,
+            dtype=self.mask_token.dtype,
             device=self.mask_token.device,
         )
 
-    def embed(self, sequence: FrameSequence) -> Tensor:
+    def constants(self, sequence: FrameSequence) -> FrameConstants:
+        """What does not change while the tokens of these frames appear: see `FrameConstants`."""
+        batch, frames = sequence.tokens_BSND.shape[:2]
+        conditions = self.condition_tokens(sequence.conditions, batch, frames, sequence.tokens_BSND.device)
+        added = self.spatial_position.to(conditions.dtype) + self.kind_position[sequence.kind_S].to(conditions.dtype)
+        frame = self.interval_embed(sequence.interval_B - 1)[:, None, None]
+        angles: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
+        if self.config.temporal_position == "interpolate":
+            frame = frame + sinusoidal_1d(sequence.position_S, self.config.width)[:, None].to(frame.dtype)
+        else:
+            cos, signed_sin = rotary_angles(sequence.position_S, self.head_dim)
+            angles = cos.to(frame.dtype), signed_sin.to(frame.dtype)
+        embedding = torch.cat([conditions, added.expand(batch, -1, -1, -1)], dim=2) + frame.to(conditions.dtype)
+        return FrameConstants(embedding, *angles)
+
+    def embed(self, sequence: FrameSequence, embedding_BSLW: Tensor) -> Tensor:
         """Input activations `[B, S, L, width]`: condition tokens, then the frame's tokens."""
         tokens = self.token_in(sequence.tokens_BSND.to(self.token_in.weight.dtype))
         tokens = torch.where(sequence.hidden_BSN[..., None], self.mask_token.to(tokens.dtype), tokens)
-        tokens = tokens + self.spatial_position.to(tokens.dtype) + self.kind_position[sequence.kind_S].to(tokens.dtype)
-        batch, frames = tokens.shape[:2]
-        conditions = self.condition_tokens(sequence.conditions, batch, frames, tokens.device)
-        frame = self.interval_embed(sequence.interval_B - 1)[:, None, None]
-        if self.config.temporal_position == "interpolate":
-            frame = frame + sinusoidal_1d(sequence.position_S, self.config.width)[:, None].to(frame.dtype)
-        return torch.cat([conditions.to(tokens.dtype), tokens], dim=2) + frame.to(tokens.dtype)
+        conditions, added = embedding_BSLW.to(tokens.dtype).split(
+            [len(self.condition_tokens.specs), self.num_tokens], 2
+        )
+        return torch.cat([conditions, tokens + added], dim=2)
 
     def forward(self, sequence: FrameSequence, cache: FrameCache | None = None) -> Tensor:
-        """The head's conditions z `[B, S, N, width]`.
+        """The head's conditions z of what `sequence` asks for: `[B, predicted frames, places, width]`.
 
         Args:
-            sequence: frames to read; with a cache a single one (S = 1), without one a temporal mask is needed.
-            cache: the past of a rollout; the frame's keys and values are written into its current slot.
+            sequence: frames to read; without a cache a temporal mask is needed.
+            cache: the past of a rollout; the frames' keys and values are written into the slots that follow it.
         """
-        x_BSLW = self.embed(sequence)
-        rotary = None
-        if self.config.temporal_position == "rope":
-            rotary = rotary_angles(sequence.position_S, self.head_dim)
-        for block in self.blocks:
-            x_BSLW = block(x_BSLW, sequence.mask_SS, rotary, cache)
-        tokens_BSNW = x_BSLW[:, :, -self.num_tokens :]
-        return self.norm_out(tokens_BSNW) + self.head_position.to(tokens_BSNW.dtype)
+        constants = sequence.constants or self.constants(sequence)
+        x_BSLW = self.embed(sequence, constants.embedding_BSLW)
+        rotary = None if constants.cos_Sd is None or constants.sin_Sd is None else (constants.cos_Sd, constants.sin_Sd)
+        mask_SS = sequence.mask_SS if cache is None else cache.begin(x_BSLW.shape[1])
+        for block in self.blocks[:-1]:
+            x_BSLW = block(x_BSLW, mask_SS, rotary, cache)
+        places_Bn = sequence.places_Bn
+        first = len(self.condition_tokens.specs)
+        wanted = Wanted(sequence.predicted, None if places_Bn is None else places_Bn + first)
+        x_BSLW = self.blocks[-1](x_BSLW, mask_SS, rotary, cache, wanted)
+        position = self.head_position.to(x_BSLW.dtype)
+        if places_Bn is None:
+            return self.norm_out(x_BSLW[:, :, first:]) + position
+        return self.norm_out(x_BSLW) + position[places_Bn][:, None]

@@ -43,8 +43,9 @@ def last_frame_loss(model: Path, clips_NTHWC: Clips, interval: int) -> dict[str,
             interval_B=torch.full((batch,), interval),
             conditions=values,
             mask_SS=causal_mask(frames),
+            predicted=slice(-1, None),
         )
-        z_MW = transformer(sequence)[:, -1].flatten(0, 1).float()
+        z_MW = transformer(sequence).flatten(0, 2).float()
         target_MD = tokens_NTPD[:, -1].flatten(0, 1).float()
         generator = torch.Generator().manual_seed(0)
         losses[name] = round(float(transformer.diffusion_head.loss(target_MD, z_MW, DRAWS, generator).mean()), 4)

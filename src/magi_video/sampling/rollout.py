@@ -5,17 +5,18 @@
     tokens = rollout.predict()         # the next frame; K passes over the cache
     ...
 
-A finished frame enters the past by one more pass, as an observation at noise level 0; that pass runs when the next
-frame is begun, so the last frame never pays for it.
+A finished frame enters the past as an observation at noise level 0, when the next frame is begun: the last frame never
+pays for it. Where that is faster, one pass reads it together with the first mask step of the next frame.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
+from magi_video.models.cache import pick
 from magi_video.models.conditions import NOISE_LEVEL, unknown
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.sampling.noise import SampleNoise
@@ -95,7 +96,9 @@ class Rollout:
             conditions: name → `[B]` or `[B, size]` of this frame (its action: the one that led to it).
         """
         nothing_hidden = torch.zeros(tokens_BND.shape[:2], dtype=torch.bool, device=tokens_BND.device)
-        self._settle_pending()
+        self._check_room()
+        if self._pending is not None:
+            self.past.append(self._pending)
         self._pending = self._frame(tokens_BND, nothing_hidden, self.cached_kind, conditions)
         self.begun += 1
 
@@ -103,7 +106,7 @@ class Rollout:
     def predict(self, conditions: dict[str, Tensor] | None = None) -> Tensor:
         """Generate the next frame, tokens `[B, N, D]` float32; arguments as in `observe`."""
         model, noise = self.model, self.noise
-        self._settle_pending()
+        self._check_room()
         tokens_BND = torch.zeros(self.batch, model.num_tokens, model.token_dim, device=noise.device)
         hidden_BN = torch.ones(self.batch, model.num_tokens, dtype=torch.bool, device=noise.device)
         frame = self._frame(tokens_BND, hidden_BN, MASKED, conditions)
@@ -111,10 +114,10 @@ class Rollout:
         done = 0
         for count in self.schedule:
             places_Bn = order_BN[:, done : done + count]
-            z_BNW = self.past.read(frame)
-            z_BnW = z_BNW.gather(1, places_Bn[..., None].expand(-1, -1, z_BNW.shape[-1]))
+            z_BnW = self.past.read(frame, places_Bn, self._pending)
+            self._pending = None
             predicted_BnD = model.diffusion_head.sample(
-                z_BnW.float(),
+                z_BnW,
                 noise,
                 self.settings.num_denoise_steps,
                 sampler=self.settings.sampler,
@@ -127,15 +130,12 @@ class Rollout:
         self.begun += 1
         return tokens_BND
 
-    def _settle_pending(self) -> None:
+    def _check_room(self) -> None:
         if self.total_frames is not None and self.begun >= self.total_frames:
             raise MagiError(
                 f"the rollout was planned for {self.total_frames} frames and cannot go past them: "
                 "ask for more frames at its start"
             )
-        if self._pending is not None:
-            self.past.append(self._pending)
-            self._pending = None
 
     def _frame(
         self, tokens_BND: Tensor, hidden_BN: Tensor, kind: int, conditions: dict[str, Tensor] | None
@@ -147,7 +147,7 @@ class Rollout:
         values = {name: unknown(spec, self.batch, 1, device) for name, spec in specs.items()}
         values |= {name: value.to(device)[:, None] for name, value in (conditions or {}).items()}
         values[NOISE_LEVEL] = torch.zeros(self.batch, 1, dtype=torch.long, device=device)
-        return FrameSequence(
+        frame = FrameSequence(
             tokens_BSND=tokens_BND[:, None],
             hidden_BSN=hidden_BN[:, None],
             kind_S=torch.tensor([kind], device=device),
@@ -155,6 +155,12 @@ class Rollout:
             interval_B=self.interval_B,
             conditions=values,
         )
+        frame.constants = self.model.constants(frame)
+        return frame
+
+
+JOINED_PLACES = 128
+"""On CPUs, places up to which two frames share a pass: the products of more rows gain nothing from each other."""
 
 
 class CachedPast:
@@ -163,14 +169,29 @@ class CachedPast:
     def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None) -> None:
         self.model = model
         self.cache = model.make_cache(batch, total_frames)
+        places = batch * (model.num_tokens + len(model.condition_tokens.specs))
+        self.joins = self.cache.keys[0].device.type != "cpu" or places <= JOINED_PLACES
 
-    def read(self, frame: FrameSequence) -> Tensor:
-        """z `[B, N, W]` of a frame that follows the past."""
-        return self.model(frame, self.cache)[:, 0]
+    def read(self, frame: FrameSequence, places_Bn: Tensor, finished: FrameSequence | None = None) -> Tensor:
+        """z `[B, n, W]` of some tokens of a frame that follows the past.
+
+        Args:
+            frame: what is to be predicted.
+            places_Bn: its tokens that are asked for.
+            finished: the frame before, which becomes part of the past in the same pass.
+        """
+        if finished is not None and not self.joins:
+            self.append(finished)
+            finished = None
+        sequence = frame if finished is None else FrameSequence.join([finished, frame])
+        z_BnW = self.model(replace(sequence, predicted=slice(-1, None), places_Bn=places_Bn), self.cache)[:, 0]
+        if finished is not None:
+            self.cache.advance()
+        return z_BnW
 
     def append(self, frame: FrameSequence) -> None:
         """Make a finished frame part of the past."""
-        self.model(frame, self.cache)
+        self.model(replace(frame, predicted=slice(0, 0)), self.cache)  # its keys and values alone
         self.cache.advance()
 
 
@@ -182,19 +203,13 @@ class RecomputedPast:
         self.window = model.config.num_frames if model.config.temporal_position == "rope" else None
         self.frames: list[FrameSequence] = []
 
-    def read(self, frame: FrameSequence) -> Tensor:
+    def read(self, frame: FrameSequence, places_Bn: Tensor, finished: FrameSequence | None = None) -> Tensor:
         """See `CachedPast.read`."""
-        every = [*self.frames, frame]
-        sequence = FrameSequence(
-            tokens_BSND=torch.cat([one.tokens_BSND for one in every], dim=1),
-            hidden_BSN=torch.cat([one.hidden_BSN for one in every], dim=1),
-            kind_S=torch.cat([one.kind_S for one in every]),
-            position_S=torch.cat([one.position_S for one in every]),
-            interval_B=frame.interval_B,
-            conditions={name: torch.cat([one.conditions[name] for one in every], dim=1) for name in frame.conditions},
-            mask_SS=causal_mask(len(every), self.window, frame.hidden_BSN.device),
-        )
-        return self.model(sequence)[:, -1]
+        if finished is not None:
+            self.append(finished)
+        sequence = FrameSequence.join([*self.frames, frame])
+        sequence.mask_SS = causal_mask(len(self.frames) + 1, self.window, frame.hidden_BSN.device)
+        return pick(self.model(sequence)[:, -1], places_Bn)
 
     def append(self, frame: FrameSequence) -> None:
         """See `CachedPast.append`."""
