@@ -1,0 +1,194 @@
+"""Every figure of one benchmark, as one record that JSON holds."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from magi_video.benchmark.generation import (
+    Generation,
+    Generator,
+    Recomputation,
+    measure_generation,
+    measure_recomputation,
+    sampling_settings,
+)
+from magi_video.benchmark.machine import (
+    DTYPES,
+    Machine,
+    describe_machine,
+    generation_bytes,
+    matmul_peaks,
+    parameters_by_part,
+    require_memory,
+    training_bytes,
+)
+from magi_video.benchmark.profiling import Profile, profile_call
+from magi_video.benchmark.subject import Subject, open_subject
+from magi_video.benchmark.training import Stepper, Training, measure_training, sequence_frames
+from magi_video.errors import MagiError
+from magi_video.precision import use_fast_float32
+
+Part = Literal["generate", "train", "uncached", "profile"]
+Precision = Literal["bf16", "float32"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Attributes:
+        parts: "generate", "train", "uncached" (generation without the cache beside it), "profile" (of the others).
+        setting: speed setting by name; None for the subject's own steps.
+        mask_steps, denoise_steps: of generation; None for those of the setting or the subject.
+        frames: to generate and time, after one given frame.
+        batch: videos made together.
+        train_batch: clips of a training step; None for the preset's (one of its accumulated parts).
+        train_steps: to time.
+        uncached_frames: to generate without the cache, `frames` at most.
+        precision: of the weights in generation, of autocast in training.
+        threads: of the CPU; None for PyTorch's own number.
+        device: "cpu" or "cuda".
+    """
+
+    parts: tuple[Part, ...] = ("generate", "train")
+    setting: str | None = None
+    mask_steps: int | None = None
+    denoise_steps: int | None = None
+    frames: int = 32
+    batch: int = 1
+    train_batch: int | None = None
+    train_steps: int = 4
+    uncached_frames: int = 16
+    precision: Precision = "bf16"
+    threads: int | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "batch", "train_batch", "train_steps", "uncached_frames", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise MagiError(f"{name} must be at least 1, got {value}")
+        if not self.parts:
+            raise MagiError("name at least one part: generate, train, uncached, profile")
+
+
+@dataclass
+class Report:
+    """All figures; None where a part was not asked for.
+
+    Attributes:
+        subject, kind: what was measured: a "model", or a "preset" with random weights.
+        seconds_per_frame: of generation, by frame index.
+        frames_per_second: of generation without decoding, all videos of the batch together.
+        train_clips_per_second, train_peak_share: of training.
+        peak_memory_bytes: of all that was timed.
+        matmul_peak_gflops: measured in this run, 2048³, by precision.
+        machine, options: where and how.
+        parameters: by part of the network.
+        model: the transformer's configuration.
+        generation, training, uncached: the parts.
+        profile: of a frame ("generation") and of a step ("training").
+    """
+
+    subject: str
+    kind: str
+    seconds_per_frame: list[float] | None
+    frames_per_second: float | None
+    train_clips_per_second: float | None
+    train_peak_share: float | None
+    peak_memory_bytes: int
+    matmul_peak_gflops: dict[str, float]
+    machine: Machine
+    options: Options
+    parameters: dict[str, int]
+    model: dict[str, Any]
+    generation: Generation | None
+    training: Training | None
+    uncached: Recomputation | None
+    profile: dict[str, Profile]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def benchmark(name: str, options: Options, progress: Callable[[str, int, int], None] = lambda *_: None) -> Report:
+    """Measure a model or a preset.
+
+    Args:
+        name: a model (folder, hub id, shipped name) or a preset (name, file).
+        options: what and how.
+        progress: called with (stage, done, total).
+
+    Raises:
+        MagiError: there is no such model or preset, an option does not fit it, or memory will not do.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    subject, device, frames = open_subject(name), torch.device(options.device), options.frames
+    parts = parts_to_run(options.parts)
+    settings = sampling_settings(options.setting, options.mask_steps, options.denoise_steps, subject)
+    train_batch = options.train_batch or subject.preset.train.batch_size // subject.preset.train.accumulate
+    check_memory(subject, options, parts, train_batch, device)
+
+    fast_float32 = device.type == "cpu" and use_fast_float32()  # as training and generation do
+    machine, peaks = describe_machine(device, fast_float32), matmul_peaks(device)
+    peak, profiles = peaks[options.precision], {}
+    generation, training, uncached = None, None, None
+    if "generate" in parts:
+        model = subject.load(DTYPES[options.precision]).to(device)
+        generator = Generator(subject, model, settings, options.batch, device)
+        generation = measure_generation(generator, options.setting, options.precision, frames, peak, progress)
+        if "uncached" in parts:
+            count = min(frames, options.uncached_frames)
+            uncached = measure_recomputation(generator, count, generation.seconds_per_frame, progress)
+        if "profile" in parts:
+            profiles["generation"] = profile_call(model, generator.middle_frame(frames), device)
+        del model, generator
+    if "train" in parts:
+        stepper = Stepper(subject, subject.load(torch.float32).to(device), train_batch, options.precision, device)
+        training = measure_training(subject, stepper, options.train_steps, options.precision, peak, progress)
+        if "profile" in parts:
+            profiles["training"] = profile_call(stepper.model, stepper.step, device)
+    return Report(
+        subject=subject.name,
+        kind=subject.kind,
+        seconds_per_frame=generation.seconds_per_frame if generation else None,
+        frames_per_second=generation.frames_per_second if generation else None,
+        train_clips_per_second=training.clips_per_second if training else None,
+        train_peak_share=training.peak_share if training else None,
+        peak_memory_bytes=max(part.peak_memory_bytes for part in (generation, training) if part),
+        matmul_peak_gflops=peaks,
+        machine=machine,
+        options=options,
+        parameters=parameters_by_part(subject.outline),
+        model={name: value for name, value in subject.outline.config.items() if not name.startswith("_")},
+        generation=generation,
+        training=training,
+        uncached=uncached,
+        profile=profiles,
+    )
+
+
+def parts_to_run(asked: tuple[Part, ...]) -> set[Part]:
+    """The parts asked for and those they need: a comparison needs both sides, a profile something to look at."""
+    parts = set(asked)
+    if "uncached" in parts:
+        parts.add("generate")
+    return parts | {"generate", "train"} if parts == {"profile"} else parts
+
+
+def check_memory(subject: Subject, options: Options, parts: set[Part], train_batch: int, device: torch.device) -> None:
+    """Refuse what cannot fit, before anything is built: the least that each part needs against what is available."""
+    dtype = DTYPES[options.precision]
+    if "generate" in parts:
+        is_random = subject.kind == "preset"
+        needed = generation_bytes(subject.outline, options.batch, 1 + options.frames, dtype, is_random)
+        require_memory(needed, device, f"generating {options.batch} video(s)", "take fewer or shorter videos (--batch)")
+    if "train" in parts:
+        frames = sequence_frames(subject)
+        needed = training_bytes(subject.outline, train_batch, frames, dtype)
+        advice = "take fewer clips (--train-batch) or leave training out (--parts generate)"
+        require_memory(needed, device, f"a training step of {train_batch} clip(s)", advice)

@@ -1,0 +1,149 @@
+"""What is measured: a trained model, or a preset with random weights. Neither needs data: latents are random."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from magi_video.codecs import Codec
+from magi_video.errors import MagiError
+from magi_video.loading import HUB_ID, read_json, resolve_model, shipped_models
+from magi_video.models import ACTION, LABEL, MagiTransformer
+from magi_video.pipeline import MagiPipeline
+from magi_video.presets import PRESETS, Preset, from_dict, load_preset
+from magi_video.training.preparation import build_model
+
+ACTIONS, CLASSES = 6, 101
+"""Of a preset that takes them: as many as the shipped Doom model has, and as UCF-101 has."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure.
+
+    Attributes:
+        name: as the user gave it.
+        kind: "model", or "preset" for random weights.
+        preset: its recipe: paradigm, batch, optimiser, default steps.
+        outline: the transformer without its numbers (on the meta device): sizes and counts.
+        load: the transformer in a precision, on the CPU, in evaluation mode; a new one at every call.
+        codec: between latents and pixels; None for a preset.
+    """
+
+    name: str
+    kind: Literal["model", "preset"]
+    preset: Preset
+    outline: MagiTransformer
+    load: Callable[[torch.dtype], MagiTransformer]
+    codec: Codec | None = None
+
+
+def open_subject(name: str) -> Subject:
+    """A model by folder, shipped name or hub id, or a preset by name or file; a shipped model comes before its preset.
+
+    Raises:
+        MagiError: it is none of them, or cannot be read.
+    """
+    if Path(name).is_dir() or name in shipped_models():
+        return open_model(name)
+    if name in PRESETS or Path(name).is_file():
+        return open_preset(name)
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
+        return open_model(name)
+    raise MagiError(
+        f"no model or preset {name!r}: models are a folder, a hub id, or {', '.join(shipped_models())}; "
+        f"presets are {', '.join(PRESETS)}, or a JSON file"
+    )
+
+
+def open_model(name: str) -> Subject:
+    """A trained model; its recipe is the one it was trained with, as far as it is known."""
+    pipe = MagiPipeline.from_pretrained(name)
+    steps = {"mask_steps": pipe.config.mask_steps, "denoise_steps": pipe.config.denoise_steps}
+    try:
+        recipe = from_dict(Preset, pipe.config.training.get("preset", {}) | {"forcing": pipe.config.forcing}, name)
+    except MagiError:  # trained by another version; the paradigm and the steps are all that is needed
+        recipe = Preset(forcing=pipe.config.forcing)
+    with torch.device("meta"):
+        outline: Any = MagiTransformer.from_config(read_json(resolve_model(name) / "transformer" / "config.json"))
+
+    def load(dtype: torch.dtype) -> MagiTransformer:
+        return MagiPipeline.from_pretrained(name, torch_dtype=dtype).transformer
+
+    return Subject(name, "model", with_steps(recipe, **steps), outline, load, pipe.codec)
+
+
+def open_preset(name: str) -> Subject:
+    """A preset with random weights."""
+    preset = load_preset(name)
+    with torch.device("meta"):
+        outline = build(preset)
+
+    def load(dtype: torch.dtype) -> MagiTransformer:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            # The plain `to`: the one of diffusers warns of modules to keep in float32, of which there are none.
+            return torch.nn.Module.to(build(preset).eval(), dtype)
+
+    return Subject(name, "preset", preset, outline, load)
+
+
+def build(preset: Preset) -> MagiTransformer:
+    """The preset's transformer, as `magi train` would build it for its codec and for data with actions and classes."""
+    data: Any = SimpleNamespace(root="", class_names=[f"class_{index}" for index in range(CLASSES)])
+    shape: Any = LatentShape(*latent_shape(preset))
+    return build_model(preset, shape, data, [f"action_{index}" for index in range(ACTIONS)])
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """Of a codec, what a transformer is built from.
+
+    Attributes:
+        latent_channels: channels of a latent frame.
+        spatial_factor: pixels per latent position, along height and along width.
+    """
+
+    latent_channels: int
+    spatial_factor: int
+
+    latent_size = Codec.latent_size
+    num_latent_frames = Codec.num_latent_frames
+    temporal_factor = 1
+
+
+def latent_shape(preset: Preset) -> tuple[int, int]:
+    """Channels and spatial factor of a preset's codec, untrained and without fetching it: an image VAE counts as SD's.
+
+    Raises:
+        MagiError: nothing is known of a codec of this kind.
+    """
+    small = preset.small_vae
+    shapes = {
+        "pixels": (3, 1),
+        "small_vae": (small.latent_channels, 2 ** (len(small.encoder_blocks) - 1)),
+        "image_vae": (4, 8),
+    }
+    if preset.codec.codec not in shapes:
+        raise MagiError(f"the latents of codec {preset.codec.codec!r} are not known before training; bench a model")
+    return shapes[preset.codec.codec]
+
+
+def with_steps(preset: Preset, mask_steps: int, denoise_steps: int) -> Preset:
+    """The recipe with other default steps of generation."""
+    return replace(preset, sample=replace(preset.sample, mask_steps=mask_steps, denoise_steps=denoise_steps))
+
+
+def blank_conditions(model: MagiTransformer, batch: int, frames: int, device: torch.device) -> dict[str, Tensor]:
+    """Values for the conditions that a user would give: no action taken, class 0; `[B, frames]` or with a size more."""
+    values = {}
+    for name in (ACTION, LABEL):
+        if name in model.condition_tokens.specs:
+            spec = model.condition_tokens.specs[name]
+            size, dtype = ((spec.size,), torch.float32) if spec.kind == "vector" else ((), torch.long)
+            values[name] = torch.zeros(batch, frames, *size, dtype=dtype, device=device)
+    return values
