@@ -15,6 +15,7 @@ VERBS = {
     "evaluate": "continue real clips with a model and score the result",
     "score": "compare generated clips with real ones",
     "reproduce": "measure the paper's claims: train, generate, score, compare",
+    "bench": "measure speed: seconds per frame, training clips/s, share of the machine's peak",
     "info": "tell what a model is",
     "weights": "fetch the pretrained networks that metrics need",
 }
