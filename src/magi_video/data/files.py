@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
 
 from magi_video.errors import MagiError
 
@@ -32,3 +35,36 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a dictionary as JSON."""
     with replacing(path) as part:
         part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes an array as `.npy`, without loss; nothing is pickled."""
+    with replacing(path) as part, part.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+@contextmanager
+def growing_array(path: Path, shape: Sequence[int], dtype: DTypeLike) -> Iterator[Callable[[np.ndarray], None]]:
+    """Gives a function that appends pieces [n, *shape[1:]] to an `.npy` file; no more than a piece is held in memory.
+
+    The file is there, with the bytes of `write_array`, once all of `shape` is written. It grows by ordinary writes: in
+    a memory map, a full disk would kill the process instead of raising an error.
+
+    Raises:
+        MagiError: the file cannot be written, or the pieces do not make up an array of this shape and type.
+    """
+    element, row, length = np.dtype(dtype), tuple(shape[1:]), 0
+    header = {"descr": np.lib.format.dtype_to_descr(element), "fortran_order": False, "shape": tuple(shape)}
+    with replacing(path) as part, part.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+
+        def append(piece: np.ndarray) -> None:
+            nonlocal length
+            if piece.dtype != element or piece.shape[1:] != row:
+                raise MagiError(f"{path}: a piece is {piece.dtype} {piece.shape}; expected {element} [n, *{row}]")
+            file.write(piece.tobytes())
+            length += len(piece)
+
+        yield append
+        if length != shape[0]:
+            raise MagiError(f"{path}: {length} rows were written; expected {shape[0]}")

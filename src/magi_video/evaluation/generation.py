@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from magi_video.data import VideoFolder, clip_frames
-from magi_video.data.files import replacing, write_json
+from magi_video.data.files import write_array, write_json
 from magi_video.errors import MagiError
 from magi_video.evaluation.clipset import load_array
 from magi_video.evaluation.processes import Processes, one_by_one
@@ -36,6 +36,7 @@ from magi_video.evaluation.realset import (
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
 from magi_video.loading import read_json, resolve_model
 from magi_video.pipeline import MagiPipeline
+from magi_video.precision import find_precision
 
 RECORD = "evaluate.json"
 MOST_GROUPS = 8
@@ -47,13 +48,14 @@ class Sampling:
     """How samples are made.
 
     Attributes:
-        mask_steps, denoise_steps: the model's own numbers if None.
-        sampler: of the head; the model's own if None.
+        mask_steps, denoise_steps, sampler: as the speed setting says if None.
         temperature: of the head's noise.
         batch_size: videos made together.
         seed: of sample 0; sample i has seed + i.
         actions: whether the recorded actions of the real clip are given.
         labels: whether its class is given.
+        setting: speed setting, one of `magi_video.sampling.SETTINGS`.
+        precision: of the transformer's weights, "float32" or "bf16".
     """
 
     mask_steps: int | None = None
@@ -64,6 +66,8 @@ class Sampling:
     seed: int = 0
     actions: bool = False
     labels: bool = False
+    setting: str = "exact"
+    precision: str = "float32"
 
 
 class Generation:
@@ -113,8 +117,7 @@ class Generation:
                 made.append((frame_BHWC * 255).round().astype(np.uint8))
                 progress("generating", min(total, next(done) * processes.count), total)
             for index, video in zip(missing[number], np.stack(made, axis=1), strict=True):
-                with replacing(self.path(index)) as part, part.open("wb") as file:
-                    np.save(file, video, allow_pickle=False)
+                write_array(self.path(index), video)
 
         for _ in one_by_one(make, processes.mine(len(missing)), processes.device, MOST_GROUPS):
             pass
@@ -151,6 +154,7 @@ class Generation:
             num_videos=1 if given else len(indices),
             num_frames=self.protocol.frames,
             interval=self.protocol.interval,
+            setting=sampling.setting,
             num_mask_steps=sampling.mask_steps,
             num_denoise_steps=sampling.denoise_steps,
             sampler=sampling.sampler,
@@ -240,7 +244,7 @@ def evaluate(
     processes = Processes(device)
 
     def begin() -> tuple[Sets, Generation]:
-        pipe = MagiPipeline.from_pretrained(model).to(processes.device)
+        pipe = MagiPipeline.from_pretrained(model, find_precision(sampling.precision)).to(processes.device)
         size = (pipe.config.height, pipe.config.width)
         videos, warnings = open_videos(data, protocol)
         everything, picks = real_clips(videos, protocol, numbers.larger(protocol), size)
@@ -274,9 +278,13 @@ def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
     """Everything that the samples depend on, but for how many there are."""
     pipe, protocol, sampling, videos = generation.pipe, generation.protocol, generation.sampling, generation.videos
     config = pipe.config
+    steps = pipe.sampling_settings(
+        sampling.setting, sampling.mask_steps, sampling.denoise_steps, sampling.sampler, sampling.temperature
+    )
     return asdict(sampling) | {
-        "mask_steps": config.mask_steps if sampling.mask_steps is None else sampling.mask_steps,
-        "denoise_steps": config.denoise_steps if sampling.denoise_steps is None else sampling.denoise_steps,
+        "mask_steps": steps.num_mask_steps,
+        "denoise_steps": steps.num_denoise_steps,
+        "sampler": steps.sampler,
         "model_sha256": hash_model(resolve_model(model)),
         "protocol": protocol.name,
         "frames": protocol.frames,

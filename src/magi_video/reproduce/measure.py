@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from magi_video.data.files import replacing, write_json
+from magi_video.data.files import write_array, write_json
 from magi_video.evaluation.features import Detectors, full_precision, video_features
 from magi_video.evaluation.frechet import Moments, bootstrap_interval, frechet_distance
 from magi_video.evaluation.motion import clip_motion, compare_motion
@@ -196,7 +196,5 @@ class Measures:
         if path.is_file():
             return np.load(path, allow_pickle=False)
         array = compute()  # which may train a model first
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, part.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
+        write_array(path, array)
         return array
