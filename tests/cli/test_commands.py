@@ -165,4 +165,5 @@ def test_a_full_disk_is_one_line(
 
     monkeypatch.setattr(Path, "write_text", full)
     code, _, err = run(capsys, "generate", folder / "run", "--frames", 2, "--out", tmp_path)
-    assert code == 1 and "generate.json: No space left on device" in err and "Traceback" not in err
+    assert code == 1 and "generate.json: cannot be written (No space left on device)" in err
+    assert "Traceback" not in err and not (tmp_path / "generate.json").exists()

@@ -76,3 +76,14 @@ def test_contact_sheet_shows_first_and_last_frames() -> None:
     for bad in ([], [video[:0]]):
         with pytest.raises(MagiError):
             contact_sheet(bad)
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 7, 40])
+def test_a_contact_sheet_of_kept_frames_is_that_of_the_whole_video(count: int) -> None:
+    videos = np.random.default_rng(0).integers(0, 256, (2, count, 24, 32, 3), dtype=np.uint8)
+    numbers = image.spread_frames(count, 6)
+    assert len(numbers) == min(count, 6) and numbers[0] == 0 and numbers[-1] == count - 1
+    kept = contact_sheet(list(videos[:, numbers]), columns=3, max_frames=6, numbers=numbers)
+    assert np.array_equal(kept, contact_sheet(list(videos), columns=3, max_frames=6))
+    with pytest.raises(MagiError, match="frame numbers"):
+        contact_sheet(list(videos), numbers=[*numbers, 99, 100])

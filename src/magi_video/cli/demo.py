@@ -37,6 +37,8 @@ def main(argv: list[str]) -> None:
     """Parse, generate, tell."""
     import tyro
 
+    from magi_video.data.files import replacing
+
     demo = tyro.cli(Demo, prog="magi demo", args=argv)
     first_frame = SHIPPED / "doom" / "first_frame.png"
     if not first_frame.is_file():
@@ -53,5 +55,6 @@ def main(argv: list[str]) -> None:
             seed=demo.seed,
         )
     )
-    shutil.copyfile(first_frame, demo.out / first_frame.name)  # to begin another video from
+    with replacing(demo.out / first_frame.name) as part:  # to begin another video from
+        shutil.copyfile(first_frame, part)
     print(json.dumps(report) if demo.json else summary(report, demo.out))

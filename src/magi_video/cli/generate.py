@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 VIEW_SIDE = 256
 """Small videos are enlarged, by a whole number, until their short side has this many pixels."""
+SHEET_FRAMES = 30
+"""Frames of each video on the contact sheet."""
 
 
 @dataclass(frozen=True)
@@ -81,21 +85,15 @@ def generate(settings: Generate) -> dict[str, Any]:
     """Generate as the settings say, write the files, return what `generate.json` holds."""
     import torch
 
-    from magi_video.data import write_video
-    from magi_video.data.image import contact_sheet, write_image
+    from magi_video.data.files import write_json
     from magi_video.pipeline import MagiPipeline
 
     if settings.num < 1:
         raise MagiError(f"num must be at least 1, got {settings.num}")
     pipe = MagiPipeline.from_pretrained(settings.model).to(pick_device(settings.device))
-    inputs = read_inputs(settings, pipe)
-    try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MagiError(f"{settings.out}: cannot be made ({error.strerror})") from None
     seeds = [settings.seed + index for index in range(settings.num)]
     stream = pipe.stream(
-        **inputs,
+        **read_inputs(settings, pipe),
         num_frames=settings.frames,
         interval=settings.interval,
         num_mask_steps=settings.mask_steps,
@@ -106,23 +104,19 @@ def generate(settings: Generate) -> dict[str, Any]:
         num_videos=settings.num,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
     )
-    frames, seconds = [], []
-    began = time.perf_counter()
-    with bar("generating", settings.frames, unit="frames") as advance:
-        for frame_BHWC in stream:
-            frames.append((frame_BHWC * 255).round().astype(np.uint8))
-            seconds.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            advance(len(frames), settings.frames)
-    videos = np.stack(frames, axis=1)
     rate = pipe.config.frame_rate / settings.interval
-    names = []
-    for index, video in enumerate(videos):
-        names.append(f"sample_{index:03d}.mp4")
-        write_video(settings.out / names[-1], video, rate, min_side=VIEW_SIDE)
-        if settings.save_arrays:
-            write_array(settings.out / f"sample_{index:03d}.npy", video)
-    write_image(settings.out / "contact.png", contact_sheet(list(videos), columns=10, max_frames=30))
+    names = [f"sample_{index:03d}.mp4" for index in range(settings.num)]
+    seconds: list[float] = []
+    with (
+        growing_files(settings, names, rate, (pipe.config.height, pipe.config.width)) as add_frame,
+        bar("generating", settings.frames, unit="frames") as advance,
+    ):
+        began = time.perf_counter()
+        for frame_BHWC in stream:
+            seconds.append(time.perf_counter() - began)
+            add_frame((frame_BHWC * 255).round().astype(np.uint8))
+            advance(len(seconds), settings.frames)
+            began = time.perf_counter()
     report = {
         "model": settings.model,
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
@@ -139,8 +133,45 @@ def generate(settings: Generate) -> dict[str, Any]:
         "seconds_per_frame": [round(value, 6) for value in seconds],
         "seconds": round(sum(seconds), 3),
     }
-    (settings.out / "generate.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(settings.out / "generate.json", report)
     return report
+
+
+@contextmanager
+def growing_files(
+    settings: Generate, names: list[str], rate: float, size: tuple[int, int]
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Gives a function that takes one frame of every video, uint8 `[num, H, W, 3]`, and lets all files grow by it.
+
+    So memory does not depend on the number of frames: of those, only the contact sheet's are kept. Each file is there
+    when it is complete; after an error or an interruption nothing is left of them.
+    """
+    from magi_video.data import VideoWriter, contact_sheet, write_image
+    from magi_video.data.files import growing_array
+    from magi_video.data.image import spread_frames
+
+    numbers = spread_frames(settings.frames, SHEET_FRAMES)
+    kept: list[np.ndarray] = []
+    paths = [settings.out / name for name in names]
+    shape = (settings.frames, *size, 3)
+    with ExitStack() as files:
+        movies = [files.enter_context(VideoWriter(path, rate, min_side=VIEW_SIDE)) for path in paths]
+        arrays = [
+            files.enter_context(growing_array(path.with_suffix(".npy"), shape, np.uint8))
+            for path in (paths if settings.save_arrays else ())
+        ]
+
+        def add(frame_BHWC: np.ndarray) -> None:
+            if movies[0].num_frames in numbers:
+                kept.append(frame_BHWC)
+            for movie, frame in zip(movies, frame_BHWC, strict=True):
+                movie.write(frame)
+            for append, frame in zip(arrays, frame_BHWC, strict=False):
+                append(frame[None])
+
+        yield add
+    sheet = contact_sheet(list(np.stack(kept, axis=1)), columns=10, max_frames=SHEET_FRAMES, numbers=numbers)
+    write_image(settings.out / "contact.png", sheet)
 
 
 def read_inputs(settings: Generate, pipe: "MagiPipeline") -> dict[str, Any]:
@@ -184,14 +215,6 @@ def read_actions_option(settings: Generate, names: list[str]) -> np.ndarray:
     recorded = read_actions(Path(settings.actions), last + 1).columns(names)
     between = [recorded[start : start + settings.interval].mean(axis=0) for start in range(0, last, settings.interval)]
     return np.stack([np.zeros(len(names), np.float32), *between])
-
-
-def write_array(path: Path, video: np.ndarray) -> None:
-    """Write frames without loss."""
-    from magi_video.data.files import replacing
-
-    with replacing(path) as part, part.open("wb") as file:
-        np.save(file, video, allow_pickle=False)
 
 
 def pick_device(name: str) -> str:

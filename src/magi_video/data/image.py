@@ -106,12 +106,18 @@ def to_uint8(video: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(pixels.movedim(-3, -1).cpu().numpy())
 
 
+def spread_frames(num_frames: int, most: int) -> list[int]:
+    """The numbers of at most `most` of a video's frames, evenly spaced, its first and last among them."""
+    return np.linspace(0, num_frames - 1, min(most, num_frames)).round().astype(int).tolist()
+
+
 def contact_sheet(
     videos: Sequence[np.ndarray],
     *,
     columns: int = 8,
     max_frames: int = 16,
     labels: Sequence[str] | None = None,
+    numbers: Sequence[int] | None = None,
     min_side: int = 96,
 ) -> np.ndarray:
     """Frames of several videos as one picture, each with its frame number.
@@ -119,8 +125,9 @@ def contact_sheet(
     Args:
         videos: uint8 arrays [T, H, W, 3]; each begins a new row.
         columns: frames in a row.
-        max_frames: at most so many frames of a video, evenly spaced, its first and last among them.
+        max_frames: at most so many frames of a video, see `spread_frames`.
         labels: a line of text above each video.
+        numbers: what the frames are numbered where `videos` hold only some of a longer video; from 0 if not given.
         min_side: small frames are enlarged by a whole number until their short side has this many pixels.
 
     Returns:
@@ -132,19 +139,23 @@ def contact_sheet(
         raise MagiError(f"contact sheet of {columns} columns and {max_frames} frames; expected at least 1 of each")
     if labels is not None and len(labels) != len(videos):
         raise MagiError(f"{len(labels)} labels for {len(videos)} videos; expected one for each")
-    blocks = [
-        _sheet_block(video, columns, max_frames, None if labels is None else labels[i], min_side)
-        for i, video in enumerate(videos)
-    ]
+    if numbers is not None and any(len(video) != len(numbers) for video in videos):
+        raise MagiError(f"{len(numbers)} frame numbers for {len(videos[0])} frames; expected one for each")
+    blocks = []
+    for i, video in enumerate(videos):
+        label = None if labels is None else labels[i]
+        named = range(len(video)) if numbers is None else numbers
+        blocks.append(_sheet_block(video, named, columns, max_frames, label, min_side))
     width = max(block.shape[1] for block in blocks)
     return np.concatenate([np.pad(block, ((0, 0), (0, width - block.shape[1]), (0, 0))) for block in blocks])
 
 
-def _sheet_block(video_THWC: np.ndarray, columns: int, max_frames: int, label: str | None, min_side: int) -> np.ndarray:
-    count = min(max_frames, len(video_THWC))
-    indices = np.linspace(0, len(video_THWC) - 1, count).round().astype(int)
-    tiles = [_numbered(enlarge(video_THWC[i], min_side), str(i)) for i in indices]
-    tiles += [np.zeros_like(tiles[0])] * (-count % columns)
+def _sheet_block(
+    video_THWC: np.ndarray, numbers: Sequence[int], columns: int, max_frames: int, label: str | None, min_side: int
+) -> np.ndarray:
+    picked = spread_frames(len(video_THWC), max_frames)
+    tiles = [_numbered(enlarge(video_THWC[i], min_side), str(numbers[i])) for i in picked]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, len(tiles), columns)]
     if label is not None:
         strip = Image.new("RGB", (rows[0].shape[1], 16))
