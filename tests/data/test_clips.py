@@ -112,6 +112,13 @@ def test_action_columns_can_be_chosen(folder: VideoFolder) -> None:
     assert action.shape == (5, 2) and not action[:, 0].any() and action[1:, 1].all()
 
 
+def test_clips_without_a_way_between_frames_or_without_columns(folder: VideoFolder) -> None:
+    alone = dataset(folder, length=1)[ClipRequest(3, 0)]
+    assert alone["action"].tolist() == [[0, 0]] and alone["action_known"].tolist() == [False]
+    clips = ClipDataset(folder, PixelReader(folder, 32, 48), 5, action_names=[])
+    assert clips[ClipRequest(2, 0)]["action"].shape == (5, 0)
+
+
 def test_a_fixed_interval_leaves_out_what_is_too_short(folder: VideoFolder) -> None:
     clips = dataset(folder, min_interval=3, max_interval=3)
     assert clips.left_out == 3 and int(clips[ClipRequest(0, 0)]["interval"]) == 3

@@ -19,10 +19,11 @@ class HalvingCodec:
     device = torch.device("cpu")
 
     def __init__(self, gain: float = 1.0) -> None:
-        self.gain, self.encoded = gain, 0
+        self.gain, self.encoded, self.largest = gain, 0, 0
 
     def encode(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
         self.encoded += video_BTCHW.shape[1]
+        self.largest = max(self.largest, video_BTCHW.shape[1])
         pooled = torch.nn.functional.avg_pool2d(video_BTCHW.flatten(0, 1), 2)
         return self.gain * pooled.unflatten(0, video_BTCHW.shape[:2])
 
@@ -103,6 +104,30 @@ def test_an_interrupted_build_is_continued(folder: VideoFolder, tmp_path: Path) 
         LatentCache.build(folder, HalvingCodec(), tmp_path / "cache", 16, 24, progress=stop)
     assert not (tmp_path / "cache" / "index.json").exists()
     assert build(folder, tmp_path / "cache")[1] == folder.videos[2].num_frames
+
+
+def test_a_video_is_encoded_piece_by_piece_or_not_at_all(folder: VideoFolder, tmp_path: Path) -> None:
+    codec = HalvingCodec()
+    LatentCache.build(folder, codec, tmp_path / "cache", 16, 24, batch_size=3)
+    assert codec.largest == 3
+
+    class Interrupted(HalvingCodec):
+        def encode(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
+            if self.encoded > 4:  # the frame that tells the shape, the first four of a video of seven
+                raise KeyboardInterrupt
+            return super().encode(video_BTCHW)
+
+    with pytest.raises(KeyboardInterrupt):
+        LatentCache.build(folder, Interrupted(), tmp_path / "other", 16, 24, batch_size=4)
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_a_video_that_has_changed_since_it_was_counted(folder: VideoFolder, tmp_path: Path) -> None:
+    for count in (folder.videos[0].num_frames - 1, folder.videos[0].num_frames + 1):
+        write_numbered(folder.videos[0].path, count)
+        with pytest.raises(MagiError, match=f"{count} frames; expected"):
+            build(folder, tmp_path / "cache")
+        assert not list((tmp_path / "cache").iterdir())
 
 
 def test_refusals(folder: VideoFolder, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from magi_video.data import VideoWriter, decoding, inspect_video, read_frames, write_video
+from magi_video.data.video import read_in_order
 from magi_video.errors import MagiError
 
 from .examples import frame_numbers, numbered_frames, write_numbered
@@ -97,6 +98,33 @@ def test_other_codecs_are_exact_too(tmp_path: Path, name: str, codec: str, setti
         expected = [everything[i] for i in indices]
         assert frame_numbers(read_frames(path, indices)) == expected
         assert frame_numbers(read_frames(path, indices, num_frames=count)) == expected
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("b.gif", "gif"), ("c.webm", "libvpx-vp9")])
+def test_one_scaler_for_a_file_gives_the_pixels_of_a_scaler_for_each_frame(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3), dtype=np.uint8).repeat(6, 1).repeat(4, 2)
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(tmp_path / name)) as container:
+        expected = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert np.array_equal(read_frames(tmp_path / name), expected)
+
+
+def test_reading_in_order_is_one_pass_over_all_frames(long_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr(decoding, "opened", lambda path, real=decoding.opened: opened.append(path) or real(path))
+    chunks = list(read_in_order(long_video, 64))
+    assert [len(chunk) for chunk in chunks] == [64] * 10 + [60] and len(opened) == 1
+    assert frame_numbers(np.concatenate(chunks)) == list(range(700))
+    with pytest.raises(MagiError, match="no such file"):
+        next(read_in_order(long_video.with_name("missing.mp4"), 64))
 
 
 def test_variable_rate_and_missing_timestamps_do_not_matter(tmp_path: Path) -> None:

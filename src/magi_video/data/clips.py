@@ -131,7 +131,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         interval = int(random.integers(self.min_interval, self._largest(info.num_frames), endpoint=True))
         start = int(random.integers(info.num_frames - (self.clip_length - 1) * interval))
         frames = clip_frames(start, interval, self.clip_length)
-        action, known = self._actions_between(video, frames)
+        action, known = self._actions_between(video, frames, interval)
         return {
             "frames": self.reader.read(video, frames),
             "interval": torch.tensor(interval, dtype=torch.int64),
@@ -140,13 +140,13 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             "action_known": known,
         }
 
-    def _actions_between(self, video: int, frames: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _actions_between(self, video: int, frames: list[int], interval: int) -> tuple[torch.Tensor, torch.Tensor]:
         action = torch.zeros(len(frames), len(self.action_names))
         known = torch.zeros(len(frames), dtype=torch.bool)
         recorded = self.folder.actions(video, self.action_names)
         if recorded is not None:
-            for t in range(1, len(frames)):
-                action[t] = torch.from_numpy(recorded[frames[t - 1] : frames[t]].mean(axis=0))
+            ways_TKA = recorded[frames[0] : frames[-1]].reshape(len(frames) - 1, interval, len(self.action_names))
+            action[1:] = torch.from_numpy(ways_TKA.mean(axis=1))
             known[1:] = True
         return action, known
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,11 +12,13 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from magi_video.errors import MagiError
 
 MAX_PIXELS = 2**25  # one frame: a little more than 8K UHD
 SEEKABLE = ("mp4", "matroska", "avi")  # containers that store a timestamp for every packet; others make theirs up
+PYAV = int(av.__version__.partition(".")[0])  # the major version
 SEEK_WORTHWHILE = 48  # frames; decoding through fewer than this is quicker than listing the packets for a seek
 
 
@@ -27,6 +29,7 @@ def seek_pays_off(wanted: list[int]) -> bool:
 
 def decode_through(path: Path, wanted: list[int] | None) -> Iterator[np.ndarray]:
     """Decodes from the first frame on and yields the wanted ones (sorted), or all."""
+    to_rgb = rgb_converter()
     with opened(path) as (container, stream):
         position = 0
         for index, frame in enumerate(container.decode(stream)):
@@ -54,6 +57,7 @@ def decode_by_seeking(path: Path, wanted: list[int], num_frames: int | None) -> 
     if wanted[-1] >= len(timeline.stamps):
         return None
     frames: list[np.ndarray] = []
+    to_rgb = rgb_converter()
     with opened(path) as (container, stream):
         decoder: Iterator[Any] | None = None
         upcoming = 0  # index of the frame the decoder delivers next
@@ -121,8 +125,10 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise MagiError(f"{path}: no such file; expected a video")
     try:
         # Absolute, so that a colon in a name is no protocol; file only, so that a playlist called .mp4 fetches nothing.
-        options = {"protocol_whitelist": "file"}
-        with av.open(str(path.absolute()), metadata_errors="ignore", options=options) as container:
+        options: dict[str, Any] = {"options": {"protocol_whitelist": "file"}}
+        if PYAV < 19:  # later ones keep any tag, and know no such setting
+            options["metadata_errors"] = "ignore"
+        with av.open(str(path.absolute()), **options) as container:
             if not container.streams.video:
                 raise MagiError(f"{path}: no video stream in it")
             stream = container.streams.video[0]
@@ -133,16 +139,21 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 raise MagiError(
                     f"{path}: frames of {width} x {height} pixels; expected at most {MAX_PIXELS} pixels a frame"
                 )
-            # Frame threads would pay off for whole films only, and cost their start in every short read.
-            stream.thread_type = "SLICE"
+            # Threads would pay off for whole films only, and cost their start in every short read; files are read side
+            # by side instead.
+            stream.codec_context.thread_count = 1
             yield container, stream
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MagiError(f"{path}: unreadable ({reason(error)})") from error
 
 
-def to_rgb(frame: Any) -> np.ndarray:
-    """A decoded frame as uint8 [H, W, 3]."""
-    return frame.to_ndarray(format="rgb24")
+def rgb_converter() -> Callable[[Any], np.ndarray]:
+    """A function from decoded frames of one file to uint8 [H, W, 3]."""
+    # One scaler for all: a frame's own `to_ndarray` sets up a new one, which takes ten times as long as its use.
+    scaler = VideoReformatter()
+    # PyAV 17 made a thread per core the default for every picture; before, there was neither that nor the setting.
+    single: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
+    return lambda frame: scaler.reformat(frame, format="rgb24", **single).to_ndarray()
 
 
 def reason(error: Exception) -> str:

@@ -17,9 +17,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from magi_video.data.clips import PixelReader
-from magi_video.data.files import replacing, write_json
+from magi_video.data.files import growing_array, write_json
 from magi_video.data.folder import VideoFolder
+from magi_video.data.image import fit_frames, to_model_range
+from magi_video.data.video import read_in_order
 from magi_video.errors import MagiError
 
 INDEX_FILE = "index.json"
@@ -87,7 +88,6 @@ class LatentCache:
             raise MagiError(f"batch size {batch_size}; expected 1 or more")
         directory = Path(directory)
         fingerprint = codec.fingerprint()
-        reader = PixelReader(folder, height, width)
         # A black frame tells the shape of the latents before any file is checked against it.
         shape = tuple(codec.encode(torch.full((1, 1, 3, height, width), -1.0, device=codec.device)).shape[2:])
         index: dict[str, Any] = {"codec": fingerprint, "height": height, "width": width, "videos": {}}
@@ -96,7 +96,7 @@ class LatentCache:
             name = f"{_digest(folder, number, fingerprint, height, width)}.npy"
             path, full_shape = directory / name, (video.num_frames, *shape)
             if not _is_complete(path, full_shape):
-                _encode_video(reader, number, codec, path, full_shape, batch_size)
+                _encode_video(video.path, codec, (height, width), path, full_shape, batch_size)
             files.append(name)
             index["videos"][_relative(folder, number)] = {"file": name, "shape": list(full_shape)}
             if progress is not None:
@@ -124,21 +124,21 @@ class LatentCache:
 
 
 def _encode_video(
-    reader: PixelReader, number: int, codec: FrameCodec, path: Path, shape: tuple[int, ...], batch_size: int
+    video: Path, codec: FrameCodec, size: tuple[int, int], path: Path, shape: tuple[int, ...], batch_size: int
 ) -> None:
-    latents = np.empty(shape, dtype=np.float16)
-    for start in range(0, shape[0], batch_size):
-        frames = range(start, min(start + batch_size, shape[0]))
-        with torch.inference_mode():
-            encoded = codec.encode(reader.read(number, frames)[None].to(codec.device))[0]
-        with np.errstate(over="ignore"):
-            latents[start : frames.stop] = encoded.float().cpu().numpy()
-        if not np.isfinite(latents[start : frames.stop]).all():
-            raise MagiError(
-                f"{reader.folder.videos[number].path}: the codec gave latents beyond float16; expected unit variance"
-            )
-    with replacing(path) as part, part.open("wb") as file:
-        np.save(file, latents, allow_pickle=False)
+    count = 0
+    with growing_array(path, shape, np.float16) as append:
+        for frames_THWC in read_in_order(video, batch_size):
+            pixels_TCHW = to_model_range(fit_frames(frames_THWC, *size))
+            with torch.inference_mode():
+                encoded = codec.encode(pixels_TCHW[None].to(codec.device))[0]
+            latents = encoded.half().cpu().numpy()
+            if not np.isfinite(latents).all():
+                raise MagiError(f"{video}: the codec gave latents beyond float16; expected unit variance")
+            append(latents)
+            count += len(latents)
+        if count != shape[0]:
+            raise MagiError(f"{video}: {count} frames; expected {shape[0]}, as it held when it was looked through")
 
 
 def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:

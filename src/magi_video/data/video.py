@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -95,6 +96,17 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, *, num_f
     row = {index: position for position, index in enumerate(wanted)}
     order = [row[int(i)] for i in indices]
     return stacked if order == list(range(len(wanted))) else stacked[order]
+
+
+def read_in_order(path: str | Path, size: int) -> Iterator[np.ndarray]:
+    """Reads a whole video in one pass: uint8 [n, H, W, 3], `size` frames at a time and fewer the last time.
+
+    Raises:
+        MagiError: as `read_frames`.
+    """
+    frames = decode_through(Path(path), None)
+    while chunk := list(islice(frames, size)):
+        yield _stack(Path(path), chunk)
 
 
 def _stack(path: Path, frames: Iterator[np.ndarray] | list[np.ndarray]) -> np.ndarray:
