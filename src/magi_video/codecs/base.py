@@ -134,6 +134,11 @@ class Codec(ModelMixin, ConfigMixin):
         self.register_buffer("_latents_mean", mean_C[:, None, None].to(device, torch.float32), persistent=False)
         self.register_buffer("_latents_std", std_C[:, None, None].to(device, torch.float32), persistent=False)
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or cast the codec, as `torch.nn.Module.to`; in half precision it still takes and gives float32."""
+        # diffusers' own `to` warns at every cast, of an empty list of modules.
+        return torch.nn.Module.to(self, *args, **kwargs)
+
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         """Move or cast the codec; the statistics follow to the device but stay float32 in a half-precision codec."""
         super()._apply(fn, recurse)
