@@ -61,6 +61,30 @@ def test_stream_gives_the_same_frames_one_by_one(pipe: MagiPipeline) -> None:
     assert len(frames) == 4 and np.allclose(np.stack(frames, axis=1), whole, atol=1e-6)
 
 
+def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiPipeline) -> None:
+    own = pipe.config.mask_steps, pipe.config.denoise_steps
+    assert (pipe.sampling_settings().num_mask_steps, pipe.sampling_settings().num_denoise_steps) == own
+    fast = pipe.sampling_settings("fast", num_mask_steps=3)
+    steps = {"num_mask_steps": 3, "num_denoise_steps": fast.num_denoise_steps, "sampler": fast.sampler}
+    named = pipe(image=picture(), num_frames=2, setting="fast", num_mask_steps=3, generator=seeded(1)).frames
+    spelt = pipe(image=picture(), num_frames=2, generator=seeded(1), **steps).frames
+    assert np.array_equal(named, spelt)
+    with pytest.raises(MagiError, match="unknown speed setting"):
+        pipe.stream(image=picture(), setting="warp")
+
+
+def test_a_thousand_frames_cost_no_more_memory_than_the_window(make_pipeline: Callable[..., MagiPipeline]) -> None:
+    pipe = make_pipeline(temporal_position="rope")
+    held = []
+    model = pipe.transformer
+    make_cache = model.make_cache
+    model.make_cache = lambda *sizes: held.append(make_cache(*sizes)) or held[-1]  # type: ignore[func-returns-value]
+    steps = {"num_mask_steps": 1, "num_denoise_steps": 1}
+    stream = pipe.stream(image=picture(), num_frames=1000, generator=seeded(0), **steps)
+    assert sum(bool(np.isfinite(frame).all()) for frame in stream) == 1000
+    assert held[0].nbytes == make_cache(1, 6).nbytes, "5 trained frames and the one to come"
+
+
 def test_stream_without_end_where_positions_are_relative(make_pipeline: Callable[..., MagiPipeline]) -> None:
     stream = make_pipeline(temporal_position="rope").stream(image=picture(), generator=seeded(0), **STEPS)
     assert len(list(itertools.islice(stream, 12))) == 12

@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,8 @@ class MagiPipeline(DiffusionPipeline):
 
         Args:
             pretrained_model_name_or_path: folder, hub id, or the name of a shipped model ("doom").
-            torch_dtype: of the transformer; the codec and, whatever is asked, the head's arithmetic stay float32.
+            torch_dtype: of the transformer; the codec and the head's tokens and noise stay float32. On CPUs bfloat16
+                pays for large frames (docs/performance.md).
 
         Raises:
             MagiError: there is no such model, or a file of it is missing, truncated or of another shape.
@@ -160,6 +161,7 @@ class MagiPipeline(DiffusionPipeline):
         video: np.ndarray | None = None,
         num_frames: int = 16,
         interval: int = 1,
+        setting: str = "exact",
         num_mask_steps: int | None = None,
         num_denoise_steps: int | None = None,
         sampler: str | None = None,
@@ -179,8 +181,10 @@ class MagiPipeline(DiffusionPipeline):
             video: given frames instead, uint8 `[K, H, W, 3]` or `[B, K, H, W, 3]`. Neither: unconditional.
             num_frames: frames of the result, the given ones included.
             interval: frames of the training videos' time from one frame to the next, 1…25.
-            num_mask_steps: steps in which a frame's tokens appear; the model's default if None.
-            num_denoise_steps: steps of the diffusion head; the model's default if None.
+            setting: speed setting: "exact", "balanced", "fast" or "realtime" (docs/performance.md); the next three
+                arguments override it.
+            num_mask_steps: steps in which a frame's tokens appear.
+            num_denoise_steps: steps of the diffusion head.
             sampler: one of the head's ("ancestral", "ddim", "dpmsolver++"; "euler", "midpoint").
             temperature: of the head's noise.
             actions: for each frame the action that leads to it, `[A]` or `[B, A]` or None (unknown); the first is
@@ -197,6 +201,7 @@ class MagiPipeline(DiffusionPipeline):
                 video=video,
                 num_frames=num_frames,
                 interval=interval,
+                setting=setting,
                 num_mask_steps=num_mask_steps,
                 num_denoise_steps=num_denoise_steps,
                 sampler=sampler,
@@ -217,6 +222,7 @@ class MagiPipeline(DiffusionPipeline):
         video: np.ndarray | None = None,
         num_frames: int | None = None,
         interval: int = 1,
+        setting: str = "exact",
         num_mask_steps: int | None = None,
         num_denoise_steps: int | None = None,
         sampler: str | None = None,
@@ -245,12 +251,7 @@ class MagiPipeline(DiffusionPipeline):
             self.transformer,
             find_forcing(self.config.forcing).cached_kind,
             SampleNoise(spread_generator(generator, batch), self.device),
-            SamplingSettings(
-                self.config.mask_steps if num_mask_steps is None else num_mask_steps,
-                self.config.denoise_steps if num_denoise_steps is None else num_denoise_steps,
-                sampler,
-                temperature,
-            ),
+            self.sampling_settings(setting, num_mask_steps, num_denoise_steps, sampler, temperature),
             torch.full((batch,), interval, device=self.device),
             None if num_frames is None else self.codec.num_latent_frames(num_frames),
             use_cache=use_cache,
@@ -262,6 +263,24 @@ class MagiPipeline(DiffusionPipeline):
             convert_output(unit_range(frame_BCHW), output_type)
             for chunk in chunks
             for frame_BCHW in chunk.unbind(dim=1)
+        )
+
+    def sampling_settings(
+        self,
+        setting: str = "exact",
+        num_mask_steps: int | None = None,
+        num_denoise_steps: int | None = None,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+    ) -> SamplingSettings:
+        """What a speed setting means for this model, each of its parts replaced by the argument that is not None."""
+        own = self.config.mask_steps, self.config.denoise_steps
+        settings = SamplingSettings.of(setting, *own, self.transformer.diffusion_head.samplers, temperature)
+        return replace(
+            settings,
+            num_mask_steps=settings.num_mask_steps if num_mask_steps is None else num_mask_steps,
+            num_denoise_steps=settings.num_denoise_steps if num_denoise_steps is None else num_denoise_steps,
+            sampler=sampler or settings.sampler,
         )
 
     @torch.no_grad()

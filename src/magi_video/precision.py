@@ -1,9 +1,20 @@
-"""Float32 products on CPUs: the fast path where it is as exact as the slow one."""
+"""Precision of weights by name, and float32 products on CPUs: the fast path where it is as exact as the slow one."""
 
 import torch
 
+from magi_video.errors import MagiError
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
 TOLERANCE = 1e-5
 """Largest error, relative to the largest entry, that still counts as float32."""
+
+
+def find_precision(name: str) -> torch.dtype:
+    """The precision of that name, or a `MagiError` that lists the names."""
+    if name not in PRECISIONS:
+        raise MagiError(f"unknown precision {name!r}: choose from {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
 
 
 def use_fast_float32() -> bool:

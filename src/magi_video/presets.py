@@ -208,11 +208,22 @@ def ucf101() -> Preset:
     )
 
 
+def base() -> Preset:
+    """0.19 G parameters on the paper's 256 tokens a frame: the size that published speeds are compared at."""
+    return Preset(
+        model=ModelConfig(hidden=768, depth=12, heads=12, mlp=3072),
+        train=TrainConfig(batch_size=64),
+        sample=SampleConfig(mask_steps=8, denoise_steps=10),
+    )
+
+
 PRESETS: dict[str, Callable[[], Preset]] = {
     "tiny": tiny,
     "tiny-mtf": lambda: replace(tiny(), forcing="masked"),
     "doom": doom,
     "doom-mtf": lambda: replace(doom(), forcing="masked"),
+    "base": base,
+    "base-mtf": lambda: replace(base(), forcing="masked"),
     "ucf101": ucf101,
     "ucf101-mtf": lambda: replace(ucf101(), forcing="masked"),
 }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -37,14 +37,18 @@ class Evaluate:
     """Frames of each clip, given ones included, at least 10; the protocol's own number if not said."""
     interval: int | None = None
     """Frames of the real video from one frame to the next; the protocol's own number if not said."""
+    setting: str = "exact"
+    """Speed setting: exact, balanced, fast or realtime; the next three options override it."""
     mask_steps: int | None = None
-    """Steps in which a frame's tokens appear; the model's own number if not said."""
+    """Steps in which a frame's tokens appear."""
     denoise_steps: int | None = None
-    """Steps of the diffusion head; the model's own number if not said."""
+    """Steps of the diffusion head."""
     sampler: str | None = None
     """Of the head: ancestral, ddim, dpmsolver++ (epsilon head); euler, midpoint (flow head)."""
     temperature: float = 1.0
     """Of the head's noise; 1 samples what the model learned."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the transformer's weights."""
     batch_size: int = 16
     """Videos made together."""
     seed: int = 0
@@ -94,6 +98,8 @@ def main(argv: list[str]) -> None:
                 settings.seed,
                 settings.actions,
                 settings.labels,
+                settings.setting,
+                settings.precision,
             ),
             fid=settings.fid,
             lpips=settings.lpips,

@@ -9,7 +9,7 @@ A finished frame enters the past as an observation at noise level 0, when the ne
 pays for it. Where that is faster, one pass reads it together with the first mask step of the next frame.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,40 +18,18 @@ from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
 from magi_video.models.cache import pick
 from magi_video.models.conditions import NOISE_LEVEL, unknown
+from magi_video.models.linear import pack_linears
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.sampling.noise import SampleNoise
 from magi_video.sampling.schedule import unmasking_schedule
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How a frame is made.
-
-    Attributes:
-        num_mask_steps: K, steps in which a frame's tokens appear; 64 in the paper.
-        num_denoise_steps: S, steps of the diffusion head for each token; 100 in the paper.
-        sampler: one of the head's samplers; None for its default.
-        temperature: of the head's noise; 1 samples the model's distribution.
-    """
-
-    num_mask_steps: int = 64
-    num_denoise_steps: int = 100
-    sampler: str | None = None
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("num_mask_steps", "num_denoise_steps"):
-            if getattr(self, name) < 1:
-                raise MagiError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.temperature <= 10:
-            raise MagiError(f"temperature must lie in 0…10, got {self.temperature}")
+from magi_video.sampling.settings import SamplingSettings
 
 
 class Rollout:
     """The state of one batch of videos in the making.
 
     Args:
-        model: the transformer with its head, in eval mode.
+        model: the transformer with its head, in eval mode; bfloat16 weights on a CPU are packed (`pack_linears`).
         cached_kind: the kind of frame as which finished frames enter the past (the paradigm's `cached_kind`).
         noise: one generator a sample; its number is the batch size B.
         settings: steps and sampler.
@@ -74,6 +52,7 @@ class Rollout:
         largest = model.config.max_interval
         if interval_B.min() < 1 or interval_B.max() > largest:
             raise MagiError(f"interval must lie in 1…{largest} for this model, got {interval_B.tolist()}")
+        pack_linears(model)
         self.model = model
         self.cached_kind = cached_kind
         self.noise = noise
