@@ -14,6 +14,7 @@ from magi_video import MagiPipeline
 from magi_video.benchmark.subject import open_subject
 from magi_video.cli import main
 from magi_video.codecs import PixelCodec
+from magi_video.sampling import SamplingSettings
 
 FIXED = {"seconds_per_frame", "frames_per_second", "train_clips_per_second", "train_peak_share", "peak_memory_bytes"}
 
@@ -110,10 +111,14 @@ def test_a_models_folder_and_a_single_part(capsys: pytest.CaptureFixture[str], t
     pipe = MagiPipeline(model, PixelCodec(), forcing="masked", height=16, width=16, mask_steps=3, denoise_steps=2)
     pipe.save_pretrained(tmp_path / "model")
     options = ["--parts", "generate", "--frames", "2", "--precision", "float32", "--json", "-"]
+    options += ["--setting", "fast"]
     assert main(["bench", str(tmp_path / "model"), *options]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["kind"] == "model" and told["training"] is None and told["train_clips_per_second"] is None
-    assert (told["generation"]["mask_steps"], told["generation"]["denoise_steps"]) == (3, 2)
+    fast = SamplingSettings.of("fast", 3, 2, model.diffusion_head.samplers)
+    assert told["generation"]["setting"] == "fast" and told["generation"]["sampler"] == fast.sampler
+    assert told["generation"]["mask_steps"] == fast.num_mask_steps
+    assert told["generation"]["denoise_steps"] == fast.num_denoise_steps
     share = told["generation"]["flops_executed"] / told["generation"]["median_seconds"]
     assert told["generation"]["peak_share"] <= 1.0001 * share / told["matmul_peak_gflops"]["float32"] / 1e9
 
@@ -124,6 +129,7 @@ def test_a_models_folder_and_a_single_part(capsys: pytest.CaptureFixture[str], t
     (["tiny", "--frames", "0"], "frames must be at least 1, got 0"),
     (["tiny", "--train-batch", "-1"], "train_batch must be at least 1"),
     (["tiny", "--mask-steps", "0"], "num_mask_steps must be at least 1"),
+    (["tiny", "--parts", "uncached", "--uncached-frames", "0"], "uncached_frames must be at least 1"),
     (["tiny", "--device", "cuda"], "device 'cuda' is not available here"),
     (["tiny", "--json", "/proc/nowhere/f.json"], "/proc/nowhere"),
 ])  # fmt: skip

@@ -1,18 +1,20 @@
 """What is measured: subjects, memory, straight lines, profiles."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from magi_video.benchmark import Options, benchmark, machine
-from magi_video.benchmark.generation import fit_line
+from magi_video.benchmark import Options, benchmark, machine, report
+from magi_video.benchmark.generation import Generator, count_frame, fit_line, sampling_settings
 from magi_video.benchmark.profiling import marked_parts, profile_call, purpose
 from magi_video.benchmark.subject import blank_conditions, open_subject
 from magi_video.benchmark.training import Stepper, hidden_share, make_forcing, sequence_frames
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
+from magi_video.models.linear import pack_linears
 
 CPU = torch.device("cpu")
 
@@ -37,6 +39,27 @@ def test_a_preset_loads_the_same_weights_every_time_and_leaves_the_generator_alo
     assert sum(counts.values()) == machine.count_parameters(first) and min(counts.values()) > 0
 
 
+def test_a_speed_setting_is_relative_to_the_subjects_own_steps() -> None:
+    subject = open_subject("ucf101")
+    exact, balanced = (sampling_settings(name, None, None, subject) for name in ("exact", "balanced"))
+    assert (exact.num_mask_steps, exact.num_denoise_steps, exact.sampler) == (64, 100, None)
+    assert balanced.num_mask_steps < 64 and balanced.num_denoise_steps < 100 and balanced.sampler
+    assert sampling_settings("balanced", 7, None, subject) == replace(balanced, num_mask_steps=7)
+    with pytest.raises(MagiError, match="unknown speed setting 'lazy'"):
+        sampling_settings("lazy", None, None, subject)
+
+
+def test_a_batch_is_halved_until_memory_and_time_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = open_subject("doom")  # 16 clips a step, 0.55 TFLOP
+    monkeypatch.setattr(report, "available_memory_bytes", lambda device: None)
+    assert report.pick_batch(subject, torch.bfloat16, CPU, peak_gflops=1000) == 16
+    assert report.pick_batch(subject, torch.bfloat16, CPU, peak_gflops=20) == 4
+    assert report.pick_batch(subject, torch.bfloat16, CPU, peak_gflops=1e-3) == 1
+    needed = machine.training_bytes(subject.outline, 8, 32, torch.bfloat16)
+    monkeypatch.setattr(report, "available_memory_bytes", lambda device: 2 * needed)
+    assert report.pick_batch(subject, torch.bfloat16, CPU, peak_gflops=1000) == 8
+
+
 def test_training_follows_the_paradigm() -> None:
     assert sequence_frames(open_subject("tiny")) == 8 and sequence_frames(open_subject("tiny-mtf")) == 4
     assert hidden_share(make_forcing(open_subject("ucf101")), 256) == pytest.approx(0.87, abs=0.01)
@@ -59,13 +82,25 @@ def test_a_straight_line_is_known_from_a_curve() -> None:
 
 def test_what_cannot_fit_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_memory_bytes", lambda device: 2**30)
-    with pytest.raises(MagiError, match=r"a training step of 128 clip\(s\) needs at least .* GiB, and 1.0 GiB are"):
-        benchmark("ucf101", Options(parts=("train",)))
+    with pytest.raises(MagiError, match=r"a training step of 2 clip\(s\) needs at least .* GiB, and 1.0 GiB are"):
+        benchmark("ucf101", Options(parts=("train",), train_batch=2))
     with pytest.raises(MagiError, match=r"generating 1 video\(s\) needs at least 5\.\d GiB"):
         benchmark("ucf101", Options(parts=("generate",)))
     outline = open_subject("ucf101").outline
     assert machine.training_bytes(outline, 2, 32, torch.bfloat16) > 16 * machine.count_parameters(outline)
     machine.require_memory(2**29, CPU, "it", "")
+
+
+def test_packed_weights_are_counted_on_plain_ones() -> None:
+    subject = open_subject("tiny")
+    settings = sampling_settings("exact", 2, 2, subject)
+    counts = []
+    for packed in (False, True):
+        model = subject.load(torch.bfloat16)
+        if packed and not pack_linears(model):
+            pytest.skip("no packed weights on this CPU")
+        counts.append(count_frame(Generator(subject, model, settings, 1, CPU), frames=2))
+    assert counts[0] is not None and counts[0] == counts[1]
 
 
 @pytest.mark.parametrize(("operator", "what"), [

@@ -12,12 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from magi_video import sampling
 from magi_video.benchmark.flops import Flops, Sizes, count_executed, frame_flops, peak_share
 from magi_video.benchmark.machine import clock, peak_memory_bytes
 from magi_video.benchmark.subject import Subject, blank_conditions
 from magi_video.codecs import Codec
-from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
 from magi_video.models import MagiTransformer
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings, unmasking_schedule
@@ -44,7 +42,8 @@ class Generation:
     """Figures of generation. A frame is a latent frame of every video of the batch.
 
     Attributes:
-        setting, mask_steps, denoise_steps, sampler: how frames were made; `setting` None: no speed setting was asked.
+        setting: speed setting by name; its steps may have been given others.
+        mask_steps, denoise_steps, sampler: how frames were made; `sampler` None: the head's default.
         precision: of the weights.
         batch, frames: videos made together, and frames timed.
         warm_up: what ran before and does not count.
@@ -62,7 +61,7 @@ class Generation:
         peak_memory_bytes: when the last frame was done.
     """
 
-    setting: str | None
+    setting: str
     mask_steps: int
     denoise_steps: int
     sampler: str | None
@@ -86,18 +85,13 @@ class Generation:
 
 
 def sampling_settings(
-    name: str | None, mask_steps: int | None, denoise_steps: int | None, subject: Subject
+    setting: str, mask_steps: int | None, denoise_steps: int | None, subject: Subject
 ) -> SamplingSettings:
-    """Settings of a rollout: a speed setting by name, with other steps where given; else the subject's own steps."""
-    if name is None:
-        own = subject.preset.sample
-        mask_steps = own.mask_steps if mask_steps is None else mask_steps
-        return SamplingSettings(mask_steps, own.denoise_steps if denoise_steps is None else denoise_steps)
-    known: dict[str, Any] = getattr(sampling, "SETTINGS", {})
-    if name not in known:
-        raise MagiError(f"unknown setting {name!r}: choose from {', '.join(known) or 'none'}")
-    of: Any = getattr(SamplingSettings, "of")  # noqa: B009
-    return of(name, mask_steps, denoise_steps, subject.outline.config.head)
+    """What a speed setting means for the subject, with other steps where they are given."""
+    own, samplers = subject.preset.sample, subject.outline.diffusion_head.samplers
+    settings = SamplingSettings.of(setting, own.mask_steps, own.denoise_steps, samplers)
+    steps: dict[str, Any] = {"num_mask_steps": mask_steps, "num_denoise_steps": denoise_steps}
+    return replace(settings, **{name: value for name, value in steps.items() if value is not None})
 
 
 @dataclass
@@ -162,7 +156,7 @@ class Generator:
 
 
 def measure_generation(
-    generator: Generator, setting: str | None, precision: str, frames: int, peak_gflops: float, progress: Progress
+    generator: Generator, setting: str, precision: str, frames: int, peak_gflops: float, progress: Progress
 ) -> Generation:
     """Time `frames` frames, decode them where there is a codec, and count the operations of the one in the middle.
 

@@ -1,11 +1,13 @@
 """Every figure of one benchmark, as one record that JSON holds."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 
+from magi_video.benchmark.flops import Sizes, training_flops
 from magi_video.benchmark.generation import (
     Generation,
     Generator,
@@ -17,6 +19,7 @@ from magi_video.benchmark.generation import (
 from magi_video.benchmark.machine import (
     DTYPES,
     Machine,
+    available_memory_bytes,
     describe_machine,
     generation_bytes,
     matmul_peaks,
@@ -40,11 +43,11 @@ class Options:
 
     Attributes:
         parts: "generate", "train", "uncached" (generation without the cache beside it), "profile" (of the others).
-        setting: speed setting by name; None for the subject's own steps.
-        mask_steps, denoise_steps: of generation; None for those of the setting or the subject.
+        setting: speed setting by name.
+        mask_steps, denoise_steps: of generation; None for those of the setting.
         frames: to generate and time, after one given frame.
         batch: videos made together.
-        train_batch: clips of a training step; None for the preset's (one of its accumulated parts).
+        train_batch: clips of a training step; None for the preset's, or for as large a part as `pick_batch` allows.
         train_steps: to time.
         uncached_frames: to generate without the cache, `frames` at most.
         precision: of the weights in generation, of autocast in training.
@@ -53,7 +56,7 @@ class Options:
     """
 
     parts: tuple[Part, ...] = ("generate", "train")
-    setting: str | None = None
+    setting: str = "exact"
     mask_steps: int | None = None
     denoise_steps: int | None = None
     frames: int = 32
@@ -130,8 +133,7 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
     subject, device, frames = open_subject(name), torch.device(options.device), options.frames
     parts = parts_to_run(options.parts)
     settings = sampling_settings(options.setting, options.mask_steps, options.denoise_steps, subject)
-    train_batch = options.train_batch or subject.preset.train.batch_size // subject.preset.train.accumulate
-    check_memory(subject, options, parts, train_batch, device)
+    check_memory(subject, options, parts, device)
 
     fast_float32 = device.type == "cpu" and use_fast_float32()  # as training and generation do
     machine, peaks = describe_machine(device, fast_float32), matmul_peaks(device)
@@ -148,7 +150,8 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
             profiles["generation"] = profile_call(model, generator.middle_frame(frames), device)
         del model, generator
     if "train" in parts:
-        stepper = Stepper(subject, subject.load(torch.float32).to(device), train_batch, options.precision, device)
+        batch = options.train_batch or pick_batch(subject, DTYPES[options.precision], device, peak)
+        stepper = Stepper(subject, subject.load(torch.float32).to(device), batch, options.precision, device)
         training = measure_training(subject, stepper, options.train_steps, options.precision, peak, progress)
         if "profile" in parts:
             profiles["training"] = profile_call(stepper.model, stepper.step, device)
@@ -180,7 +183,7 @@ def parts_to_run(asked: tuple[Part, ...]) -> set[Part]:
     return parts | {"generate", "train"} if parts == {"profile"} else parts
 
 
-def check_memory(subject: Subject, options: Options, parts: set[Part], train_batch: int, device: torch.device) -> None:
+def check_memory(subject: Subject, options: Options, parts: set[Part], device: torch.device) -> None:
     """Refuse what cannot fit, before anything is built: the least that each part needs against what is available."""
     dtype = DTYPES[options.precision]
     if "generate" in parts:
@@ -188,7 +191,27 @@ def check_memory(subject: Subject, options: Options, parts: set[Part], train_bat
         needed = generation_bytes(subject.outline, options.batch, 1 + options.frames, dtype, is_random)
         require_memory(needed, device, f"generating {options.batch} video(s)", "take fewer or shorter videos (--batch)")
     if "train" in parts:
-        frames = sequence_frames(subject)
-        needed = training_bytes(subject.outline, train_batch, frames, dtype)
+        batch = options.train_batch or 1
+        needed = training_bytes(subject.outline, batch, sequence_frames(subject), dtype)
         advice = "take fewer clips (--train-batch) or leave training out (--parts generate)"
-        require_memory(needed, device, f"a training step of {train_batch} clip(s)", advice)
+        require_memory(needed, device, f"a training step of {batch} clip(s)", advice)
+
+
+def pick_batch(subject: Subject, dtype: torch.dtype, device: torch.device, peak_gflops: float) -> int:
+    """Clips of a step: the recipe's, halved until half of the memory and 10 s at the machine's peak would do.
+
+    What a trainer calls accumulation: the figures per clip are those of the recipe's batch or a little worse.
+    """
+    outline, frames, recipe = subject.outline, sequence_frames(subject), subject.preset
+    clip_tokens = outline.config.num_frames * outline.num_tokens
+    repeats, available = recipe.exposure.diffusion_batch_mul, available_memory_bytes(device)
+
+    def is_too_much(batch: int) -> bool:
+        forward, backward = training_flops(Sizes.of(outline), batch, frames, batch * clip_tokens, repeats)
+        needed = training_bytes(outline, batch, frames, dtype)
+        return (forward.total + backward.total) / 1e9 > 10 * peak_gflops or 2 * needed > (available or math.inf)
+
+    batch = recipe.train.batch_size // recipe.train.accumulate
+    while batch > 1 and is_too_much(batch):
+        batch //= 2
+    return batch

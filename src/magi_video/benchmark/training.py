@@ -27,7 +27,8 @@ class Training:
     Attributes:
         forcing: teacher-forcing paradigm.
         precision: of autocast; the head is float32.
-        batch, clip_frames: clips of a step, and frames of each.
+        batch, recipe_batch: clips of a step here, and in the recipe (all processes and accumulated parts together).
+        clip_frames: of each.
         sequence_frames: that the transformer reads for a clip.
         step: what a step is.
         warm_up: what ran before and does not count.
@@ -44,6 +45,7 @@ class Training:
     forcing: str
     precision: str
     batch: int
+    recipe_batch: int
     clip_frames: int
     sequence_frames: int
     step: str
@@ -157,6 +159,7 @@ def measure_training(
         forcing=stepper.forcing.name,
         precision=precision,
         batch=batch,
+        recipe_batch=subject.preset.train.batch_size,
         clip_frames=frames,
         sequence_frames=sequence_frames(subject),
         step="forward, backward, gradient clipping, AdamW; without reading data, encoding and averaging weights",

@@ -37,18 +37,18 @@ class Bench:
     parts: tuple[Literal["generate", "train", "uncached", "profile"], ...] = ("generate", "train")
     """What to measure: generate; train; uncached (generation without the cache beside it); profile (where time goes
     in what else is named)."""
-    setting: Literal["exact", "balanced", "fast", "realtime"] | None = None
-    """Speed setting of generation; the subject's own steps if not said."""
+    setting: Literal["exact", "balanced", "fast", "realtime"] = "exact"
+    """Speed setting of generation; "exact" takes the subject's own steps."""
     mask_steps: int | None = None
-    """Steps in which a frame's tokens appear; the subject's or the setting's own number if not said."""
+    """Steps in which a frame's tokens appear; the setting's number if not said."""
     denoise_steps: int | None = None
-    """Steps of the diffusion head; the subject's or the setting's own number if not said."""
+    """Steps of the diffusion head; the setting's number if not said."""
     frames: int = 32
     """Latent frames to generate and time, after one given frame."""
     batch: int = 1
     """Videos made together."""
     train_batch: int | None = None
-    """Clips of a training step; the preset's own number if not said."""
+    """Clips of a training step; if not said the preset's own number, halved until memory and time allow."""
     train_steps: int = 4
     """Training steps to time."""
     uncached_frames: int = 16
@@ -148,7 +148,8 @@ def about(report: "Report") -> dict[str, str]:
 def about_generation(one: "Generation") -> dict[str, str]:
     """Figures of generation."""
     rows = {
-        "a frame": f"{one.mask_steps} mask × {one.denoise_steps} denoise steps, batch {one.batch}, {one.precision}",
+        "a frame": f"{one.setting}: {one.mask_steps} mask × {one.denoise_steps} denoise steps, batch {one.batch}, "
+        f"{one.precision}",
         "seconds a frame": f"{one.median_seconds:.4g} (median of {one.frames}; warm-up: {one.warm_up})",
         "frames/s": f"{one.frames_per_second:.4g}",
         "first over last frames": f"{one.first_over_last:.2f}",
@@ -164,7 +165,7 @@ def about_generation(one: "Generation") -> dict[str, str]:
 def about_training(one: "Training") -> dict[str, str]:
     """Figures of training."""
     return {
-        "a step": f"{one.batch} clips of {one.clip_frames} frames, {one.precision}",
+        "a step": f"{one.batch} clip(s) of {one.clip_frames} frames (the recipe's {one.recipe_batch}), {one.precision}",
         "seconds a step": f"{one.median_seconds:.4g} (median of {len(one.seconds_per_step)}; warm-up: {one.warm_up})",
         "clips/s": f"{one.clips_per_second:.4g}",
         "FLOPs a step": f"{amount(one.flops_total)}, executed {amount(one.flops_executed)}",
