@@ -166,6 +166,7 @@ class MagiPipeline(DiffusionPipeline):
         num_denoise_steps: int | None = None,
         sampler: str | None = None,
         temperature: float = 1.0,
+        refresh: int | None = None,
         actions: Iterable[np.ndarray | None] | None = None,
         label: int | list[int] | None = None,
         num_videos: int = 1,
@@ -182,11 +183,12 @@ class MagiPipeline(DiffusionPipeline):
             num_frames: frames of the result, the given ones included.
             interval: frames of the training videos' time from one frame to the next, 1…25.
             setting: speed setting: "exact", "balanced", "fast" or "realtime" (docs/performance.md); the next three
-                arguments override it.
+                arguments and `refresh` override it.
             num_mask_steps: steps in which a frame's tokens appear.
             num_denoise_steps: steps of the diffusion head.
             sampler: one of the head's ("ancestral", "ddim", "dpmsolver++"; "euler", "midpoint").
             temperature: of the head's noise.
+            refresh: mask steps from one that reads the whole frame to the next (`SamplingSettings`).
             actions: for each frame the action that leads to it, `[A]` or `[B, A]` or None (unknown); the first is
                 not used. May be a generator: an entry is taken when its frame is begun.
             label: class of the videos.
@@ -206,6 +208,7 @@ class MagiPipeline(DiffusionPipeline):
                 num_denoise_steps=num_denoise_steps,
                 sampler=sampler,
                 temperature=temperature,
+                refresh=refresh,
                 actions=actions,
                 label=label,
                 num_videos=num_videos,
@@ -227,6 +230,7 @@ class MagiPipeline(DiffusionPipeline):
         num_denoise_steps: int | None = None,
         sampler: str | None = None,
         temperature: float = 1.0,
+        refresh: int | None = None,
         actions: Iterable[np.ndarray | None] | None = None,
         label: int | list[int] | None = None,
         num_videos: int = 1,
@@ -251,7 +255,7 @@ class MagiPipeline(DiffusionPipeline):
             self.transformer,
             find_forcing(self.config.forcing).cached_kind,
             SampleNoise(spread_generator(generator, batch), self.device),
-            self.sampling_settings(setting, num_mask_steps, num_denoise_steps, sampler, temperature),
+            self.sampling_settings(setting, num_mask_steps, num_denoise_steps, sampler, temperature, refresh),
             torch.full((batch,), interval, device=self.device),
             None if num_frames is None else self.codec.num_latent_frames(num_frames),
             use_cache=use_cache,
@@ -272,6 +276,7 @@ class MagiPipeline(DiffusionPipeline):
         num_denoise_steps: int | None = None,
         sampler: str | None = None,
         temperature: float = 1.0,
+        refresh: int | None = None,
     ) -> SamplingSettings:
         """What a speed setting means for this model, each of its parts replaced by the argument that is not None."""
         own = self.config.mask_steps, self.config.denoise_steps
@@ -281,6 +286,7 @@ class MagiPipeline(DiffusionPipeline):
             num_mask_steps=settings.num_mask_steps if num_mask_steps is None else num_mask_steps,
             num_denoise_steps=settings.num_denoise_steps if num_denoise_steps is None else num_denoise_steps,
             sampler=sampler or settings.sampler,
+            refresh=settings.refresh if refresh is None else refresh,
         )
 
     @torch.no_grad()

@@ -80,6 +80,25 @@ def test_a_bfloat16_model_rolls_out_with_its_head_and_conditions(model: MagiTran
     assert rough.dtype == torch.float32 and rough.isfinite().all()
 
 
+def test_reused_work_is_a_fraction_and_near_the_exact_result(model: MagiTransformer) -> None:
+    rows: list[int] = []
+    model.blocks[0].spatial.mlp_in.register_forward_hook(lambda _m, _inputs, out: rows.append(out[0].shape[:2].numel()))  # type: ignore[union-attr]
+    exact = roll(model, [1, 2], 4, settings=SamplingSettings(8, 4))
+    whole, rows[:] = sum(rows), []
+    reused = roll(model, [1, 2], 4, settings=SamplingSettings(8, 4, refresh=8))
+    assert sum(rows) < 0.45 * whole
+    assert (reused - exact).square().mean() < 0.1 * exact.square().mean() and not torch.equal(reused, exact)
+    assert torch.equal(roll(model, [1, 2], 4, settings=SamplingSettings(8, 4, refresh=1)), exact)
+
+
+def test_reused_work_is_exact_where_places_do_not_see_each_other(model: MagiTransformer) -> None:
+    for block in model.blocks:
+        torch.nn.init.zeros_(block.spatial.project.weight)  # type: ignore[union-attr, arg-type]
+    exact = roll(model, [3, 4], 4, settings=SamplingSettings(8, 4))
+    reused = roll(model, [3, 4], 4, settings=SamplingSettings(8, 4, refresh=3))
+    assert torch.allclose(reused, exact, atol=1e-5)
+
+
 def test_a_sample_depends_on_its_own_seed_alone(model: MagiTransformer) -> None:
     begin = torch.randn(1, 1, 16, 12)
     four = roll(model, [5, 6, 7, 8], 4, begin.expand(4, -1, -1, -1))

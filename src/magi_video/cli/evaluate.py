@@ -38,13 +38,15 @@ class Evaluate:
     interval: int | None = None
     """Frames of the real video from one frame to the next; the protocol's own number if not said."""
     setting: str = "exact"
-    """Speed setting: exact, balanced, fast or realtime; the next three options override it."""
+    """Speed setting: exact, balanced, fast or realtime; the next four options override it."""
     mask_steps: int | None = None
     """Steps in which a frame's tokens appear."""
     denoise_steps: int | None = None
     """Steps of the diffusion head."""
     sampler: str | None = None
     """Of the head: ancestral, ddim, dpmsolver++ (epsilon head); euler, midpoint (flow head)."""
+    refresh: int | None = None
+    """Mask steps from one that reads the whole frame to the next; in between only tokens that change are computed."""
     temperature: float = 1.0
     """Of the head's noise; 1 samples what the model learned."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -100,6 +102,7 @@ def main(argv: list[str]) -> None:
                 settings.labels,
                 settings.setting,
                 settings.precision,
+                settings.refresh,
             ),
             fid=settings.fid,
             lpips=settings.lpips,

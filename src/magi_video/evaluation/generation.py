@@ -48,7 +48,7 @@ class Sampling:
     """How samples are made.
 
     Attributes:
-        mask_steps, denoise_steps, sampler: as the speed setting says if None.
+        mask_steps, denoise_steps, sampler, refresh: as the speed setting says if None.
         temperature: of the head's noise.
         batch_size: videos made together.
         seed: of sample 0; sample i has seed + i.
@@ -68,6 +68,7 @@ class Sampling:
     labels: bool = False
     setting: str = "exact"
     precision: str = "float32"
+    refresh: int | None = None
 
 
 class Generation:
@@ -159,6 +160,7 @@ class Generation:
             num_denoise_steps=sampling.denoise_steps,
             sampler=sampling.sampler,
             temperature=sampling.temperature,
+            refresh=sampling.refresh,
             actions=self._actions(indices) if sampling.actions else None,
             label=None if self.labels is None else [self.labels[index] for index in indices],
             generator=[torch.Generator().manual_seed(sampling.seed + index) for index in indices],
@@ -279,12 +281,18 @@ def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
     pipe, protocol, sampling, videos = generation.pipe, generation.protocol, generation.sampling, generation.videos
     config = pipe.config
     steps = pipe.sampling_settings(
-        sampling.setting, sampling.mask_steps, sampling.denoise_steps, sampling.sampler, sampling.temperature
+        sampling.setting,
+        sampling.mask_steps,
+        sampling.denoise_steps,
+        sampling.sampler,
+        sampling.temperature,
+        sampling.refresh,
     )
     return asdict(sampling) | {
         "mask_steps": steps.num_mask_steps,
         "denoise_steps": steps.num_denoise_steps,
         "sampler": steps.sampler,
+        "refresh": steps.refresh,
         "model_sha256": hash_model(resolve_model(model)),
         "protocol": protocol.name,
         "frames": protocol.frames,

@@ -15,7 +15,32 @@ def pick(x_BL: Tensor, places_Bn: Tensor) -> Tensor:
     """`[B, L, …]` at each sample's own places: `[B, n, …]`."""
     if len(x_BL) == 1:
         return x_BL.index_select(1, places_Bn[0])
-    return x_BL[torch.arange(len(x_BL), device=x_BL.device)[:, None], places_Bn]
+    return x_BL[sample_index(places_Bn), places_Bn]
+
+
+def sample_index(places_Bn: Tensor) -> Tensor:
+    """`[B, 1]`: with `places_Bn`, the index of each sample's own places."""
+    return torch.arange(len(places_Bn), device=places_Bn.device)[:, None]
+
+
+class FrameMemory:
+    """Keys and values of the spatial layers for the frame in the making, as of the last time each place was computed.
+
+    A pass over some places alone attends to the others through it: an approximation, since every place sees every
+    other and would change a little with each token that appears (as in LazyMAR, Yan et al. 2025).
+    """
+
+    def __init__(self) -> None:
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def write(self, layer: int, k_BLHd: Tensor, v_BLHd: Tensor, at_Bn: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Keep what was computed, at all places or at those of `at_Bn`; returns what all hold, `[B, L, H, d]`."""
+        if at_Bn is None:
+            self._layers[layer] = k_BLHd, v_BLHd
+        else:
+            for held, new in zip(self._layers[layer], (k_BLHd, v_BLHd), strict=True):
+                held.index_put_((sample_index(at_Bn), at_Bn), new)
+        return self._layers[layer]
 
 
 class FrameCache:
@@ -49,6 +74,7 @@ class FrameCache:
         self.capacity = capacity
         self.window = window
         self.length = 0
+        self.memory: FrameMemory | None = None  # set where mask steps reuse each other's work
         shape = (batch, places, heads, capacity, head_dim)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
@@ -100,8 +126,7 @@ class FrameCache:
                 if at_Bn is None:
                     held[:, :, :, slot] = new[:, :, :, s]
                 else:
-                    sample_B1 = torch.arange(len(at_Bn), device=at_Bn.device)[:, None]
-                    held[:, :, :, slot].index_put_((sample_B1, at_Bn), new[:, :, :, s].to(held.dtype))
+                    held[:, :, :, slot].index_put_((sample_index(at_Bn), at_Bn), new[:, :, :, s].to(held.dtype))
         keys, values = keys[:, :, :, : self._held], values[:, :, :, : self._held]
         return (keys, values) if at_Bn is None else (pick(keys, at_Bn), pick(values, at_Bn))
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.models.attention import attention
-from magi_video.models.cache import FrameCache, pick
+from magi_video.models.cache import FrameCache, FrameMemory, pick
 from magi_video.models.embeddings import rotate
 from magi_video.models.linear import Linear
 
@@ -34,8 +34,9 @@ class Wanted(NamedTuple):
 class TransformerLayer(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); the subclass says what attends to what."""
 
-    def __init__(self, width: int, heads: int, mlp_width: int) -> None:
+    def __init__(self, index: int, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
+        self.index = index
         self.heads = heads
         self.norm_attention = nn.LayerNorm(width, eps=1e-6)
         self.qkv = Linear(width, 3 * width)
@@ -57,9 +58,26 @@ class TransformerLayer(nn.Module):
 class SpatialLayer(TransformerLayer):
     """Full bidirectional attention among the places of one frame; no mask."""
 
-    def forward(self, x_BSLW: Tensor, wanted: Wanted | None = None) -> Tensor:
-        """`[B, S, L, W]` → the same shape, or what is wanted of it."""
+    def forward(
+        self,
+        x_BSLW: Tensor,
+        wanted: Wanted | None = None,
+        memory: FrameMemory | None = None,
+        at_Bn: Tensor | None = None,
+    ) -> Tensor:
+        """`[B, S, L, W]` → the same shape, or what is wanted of it.
+
+        Args:
+            x_BSLW: activations.
+            wanted: whose output to compute; None for everything.
+            memory: keeps the last frame's keys and values, and gives those of the places that are not read.
+            at_Bn: the places that `x_BSLW` holds, if not all of them (S = 1, over a memory).
+        """
         q, k, v = self.queries_keys_values(x_BSLW).unbind(dim=3)
+        if memory is not None:
+            held_k, held_v = memory.write(self.index, k[:, -1], v[:, -1], at_Bn)
+            if at_Bn is not None:
+                k, v = held_k[:, None], held_v[:, None]
         if wanted is not None:
             x_BSLW, q, k, v = wanted.of(x_BSLW), wanted.of(q), k[:, wanted.frames], v[:, wanted.frames]
         attended = attention(q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3))  # BSHLd
@@ -68,10 +86,6 @@ class SpatialLayer(TransformerLayer):
 
 class TemporalLayer(TransformerLayer):
     """Attention along time at each place, under the paradigm's mask or over the frame cache."""
-
-    def __init__(self, index: int, width: int, heads: int, mlp_width: int) -> None:
-        super().__init__(width, heads, mlp_width)
-        self.index = index
 
     def forward(
         self,
@@ -114,7 +128,7 @@ class Block(nn.Module):
 
     def __init__(self, index: int, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
-        self.spatial = SpatialLayer(width, heads, mlp_width)
+        self.spatial = SpatialLayer(index, width, heads, mlp_width)
         self.temporal = TemporalLayer(index, width, heads, mlp_width)
 
     def forward(
@@ -124,9 +138,13 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: FrameCache | None = None,
         wanted: Wanted | None = None,
+        at_Bn: Tensor | None = None,
     ) -> Tensor:
         """`[B, S, L, W]` → the same shape, or what is wanted of it; arguments as in `TemporalLayer`."""
+        memory = None if cache is None else cache.memory
+        if at_Bn is not None:
+            return self.temporal(self.spatial(x_BSLW, None, memory, at_Bn), mask_SS, rotary, cache, wanted, at_Bn)
         if wanted is None or wanted.places_Bn is None or x_BSLW.shape[1] > 1:
-            return self.temporal(self.spatial(x_BSLW), mask_SS, rotary, cache, wanted)
+            return self.temporal(self.spatial(x_BSLW, None, memory), mask_SS, rotary, cache, wanted)
         # Temporal attention runs at each place apart: nobody reads what the spatial layer says of the others.
-        return self.temporal(self.spatial(x_BSLW, wanted), mask_SS, rotary, cache, at_Bn=wanted.places_Bn)
+        return self.temporal(self.spatial(x_BSLW, wanted, memory), mask_SS, rotary, cache, at_Bn=wanted.places_Bn)

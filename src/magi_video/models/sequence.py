@@ -37,6 +37,8 @@ class FrameSequence:
         mask_SS: True where the row's frame may attend to the column's in the temporal layers; None with a cache.
         predicted: the frames whose output is wanted: the others are there to be seen.
         places_Bn: the tokens of them whose output is wanted; None for all N.
+        read_Bn: the tokens that this pass computes, those wanted at the end; None for all. The others are seen as the
+            cache's memory holds them. One frame alone (S = 1).
         constants: `MagiTransformer.constants` of these frames, when they are read more than once.
     """
 
@@ -49,6 +51,7 @@ class FrameSequence:
     mask_SS: Tensor | None = None
     predicted: slice = field(default_factory=lambda: slice(None))
     places_Bn: Tensor | None = None
+    read_Bn: Tensor | None = None
     constants: FrameConstants | None = None
 
     @staticmethod

@@ -12,7 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from magi_video.errors import MagiError
-from magi_video.models.cache import FrameCache
+from magi_video.models.cache import FrameCache, pick
 from magi_video.models.conditions import NOISE_LEVEL, ConditionTokens
 from magi_video.models.diffusion import EpsilonHead
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
@@ -192,13 +192,17 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         x_BSLW = self.embed(sequence, constants.embedding_BSLW)
         rotary = None if constants.cos_Sd is None or constants.sin_Sd is None else (constants.cos_Sd, constants.sin_Sd)
         mask_SS = sequence.mask_SS if cache is None else cache.begin(x_BSLW.shape[1])
-        for block in self.blocks[:-1]:
-            x_BSLW = block(x_BSLW, mask_SS, rotary, cache)
-        places_Bn = sequence.places_Bn
+        places_Bn, at_Bn = sequence.places_Bn, None
         first = len(self.condition_tokens.specs)
-        wanted = Wanted(sequence.predicted, None if places_Bn is None else places_Bn + first)
-        x_BSLW = self.blocks[-1](x_BSLW, mask_SS, rotary, cache, wanted)
+        wanted: Wanted | None = Wanted(sequence.predicted, None if places_Bn is None else places_Bn + first)
+        if sequence.read_Bn is not None:
+            at_Bn = sequence.read_Bn + first
+            x_BSLW = pick(x_BSLW[:, 0], at_Bn)[:, None]
+            wanted = None
+        for block in self.blocks[:-1]:
+            x_BSLW = block(x_BSLW, mask_SS, rotary, cache, at_Bn=at_Bn)
+        x_BSLW = self.blocks[-1](x_BSLW, mask_SS, rotary, cache, wanted, at_Bn)
         position = self.head_position.to(x_BSLW.dtype)
         if places_Bn is None:
             return self.norm_out(x_BSLW[:, :, first:]) + position
-        return self.norm_out(x_BSLW) + position[places_Bn][:, None]
+        return self.norm_out(x_BSLW[:, :, -places_Bn.shape[1] :]) + position[places_Bn][:, None]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
-from magi_video.models.cache import pick
+from magi_video.models.cache import FrameMemory, pick
 from magi_video.models.conditions import NOISE_LEVEL, unknown
 from magi_video.models.linear import pack_linears
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
@@ -60,7 +60,11 @@ class Rollout:
         self.interval_B = interval_B.to(noise.device)
         self.batch = len(noise.generators)
         self.total_frames = total_frames
-        self.past = CachedPast(model, self.batch, total_frames) if use_cache else RecomputedPast(model)
+        if settings.refresh > 1 and not use_cache:
+            raise MagiError("mask steps can reuse each other's work only with the cache")
+        self.past: CachedPast | RecomputedPast = RecomputedPast(model)
+        if use_cache:
+            self.past = CachedPast(model, self.batch, total_frames, memory=settings.refresh > 1)
         self.schedule = unmasking_schedule(model.num_tokens, settings.num_mask_steps)
         self._positions = None if total_frames is None else model.frame_positions(total_frames)
         self.begun = 0  # frames observed or predicted
@@ -90,10 +94,12 @@ class Rollout:
         hidden_BN = torch.ones(self.batch, model.num_tokens, dtype=torch.bool, device=noise.device)
         frame = self._frame(tokens_BND, hidden_BN, MASKED, conditions)
         order_BN = noise.permutation(model.num_tokens)
-        done = 0
-        for count in self.schedule:
+        before = done = 0
+        for step, count in enumerate(self.schedule):
             places_Bn = order_BN[:, done : done + count]
-            z_BnW = self.past.read(frame, places_Bn, self._pending)
+            frame.places_Bn = places_Bn
+            frame.read_Bn = None if step % self.settings.refresh == 0 else order_BN[:, before : done + count]
+            z_BnW = self.past.read(frame, self._pending)
             self._pending = None
             predicted_BnD = model.diffusion_head.sample(
                 z_BnW,
@@ -104,7 +110,7 @@ class Rollout:
             )
             tokens_BND.scatter_(1, places_Bn[..., None].expand_as(predicted_BnD), predicted_BnD)
             hidden_BN.scatter_(1, places_Bn, False)
-            done += count
+            before, done = done, done + count
         self._pending = self._frame(tokens_BND, hidden_BN, self.cached_kind, conditions)
         self.begun += 1
         return tokens_BND
@@ -145,25 +151,28 @@ JOINED_PLACES = 128
 class CachedPast:
     """The past as keys and values."""
 
-    def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None) -> None:
+    def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None, memory: bool = False) -> None:
         self.model = model
         self.cache = model.make_cache(batch, total_frames)
+        self.cache.memory = FrameMemory() if memory else None
         places = batch * (model.num_tokens + len(model.condition_tokens.specs))
         self.joins = self.cache.keys[0].device.type != "cpu" or places <= JOINED_PLACES
 
-    def read(self, frame: FrameSequence, places_Bn: Tensor, finished: FrameSequence | None = None) -> Tensor:
-        """z `[B, n, W]` of some tokens of a frame that follows the past.
+    def read(self, frame: FrameSequence, finished: FrameSequence | None = None) -> Tensor:
+        """z `[B, n, W]` of the tokens that are asked of a frame that follows the past.
 
         Args:
             frame: what is to be predicted.
-            places_Bn: its tokens that are asked for.
             finished: the frame before, which becomes part of the past in the same pass.
         """
         if finished is not None and not self.joins:
             self.append(finished)
             finished = None
-        sequence = frame if finished is None else FrameSequence.join([finished, frame])
-        z_BnW = self.model(replace(sequence, predicted=slice(-1, None), places_Bn=places_Bn), self.cache)[:, 0]
+        sequence = frame
+        if finished is not None:
+            sequence = FrameSequence.join([finished, frame])
+            sequence.predicted, sequence.places_Bn = slice(-1, None), frame.places_Bn
+        z_BnW = self.model(sequence, self.cache)[:, 0]
         if finished is not None:
             self.cache.advance()
         return z_BnW
@@ -182,13 +191,14 @@ class RecomputedPast:
         self.window = model.config.num_frames if model.config.temporal_position == "rope" else None
         self.frames: list[FrameSequence] = []
 
-    def read(self, frame: FrameSequence, places_Bn: Tensor, finished: FrameSequence | None = None) -> Tensor:
+    def read(self, frame: FrameSequence, finished: FrameSequence | None = None) -> Tensor:
         """See `CachedPast.read`."""
         if finished is not None:
             self.append(finished)
         sequence = FrameSequence.join([*self.frames, frame])
         sequence.mask_SS = causal_mask(len(self.frames) + 1, self.window, frame.hidden_BSN.device)
-        return pick(self.model(sequence)[:, -1], places_Bn)
+        assert frame.places_Bn is not None
+        return pick(self.model(sequence)[:, -1], frame.places_Bn)
 
     def append(self, frame: FrameSequence) -> None:
         """See `CachedPast.append`."""

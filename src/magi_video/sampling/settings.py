@@ -17,11 +17,13 @@ class SpeedSetting:
         mask_share: of the model's own mask steps; at least one is taken.
         denoise_steps: of the diffusion head, at most; None for the model's own number.
         samplers: to use where the head has one of them; else its default.
+        refresh: see `SamplingSettings`.
     """
 
     mask_share: float = 1.0
     denoise_steps: int | None = None
     samplers: tuple[str, ...] = ()
+    refresh: int = 1
 
 
 SETTINGS = {
@@ -42,15 +44,18 @@ class SamplingSettings:
         num_denoise_steps: S, steps of the diffusion head for each token; 100 in the paper.
         sampler: one of the head's samplers; None for its default.
         temperature: of the head's noise; 1 samples the model's distribution.
+        refresh: a whole frame is read every so many mask steps. In between only the tokens that have just appeared and
+            those that are to be predicted are computed, and see the others as they were (LazyMAR's idea); 1 is exact.
     """
 
     num_mask_steps: int = 64
     num_denoise_steps: int = 100
     sampler: str | None = None
     temperature: float = 1.0
+    refresh: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_mask_steps", "num_denoise_steps"):
+        for name in ("num_mask_steps", "num_denoise_steps", "refresh"):
             if getattr(self, name) < 1:
                 raise MagiError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.temperature <= 10:
@@ -84,4 +89,5 @@ class SamplingSettings:
             min(denoise_steps, speed.denoise_steps or denoise_steps),
             next((name for name in speed.samplers if name in samplers), None),
             temperature,
+            speed.refresh,
         )
