@@ -98,15 +98,15 @@ class FrameCache:
                 "ask for more frames at the start, or use a model with temporal_position='rope'"
             )
         device = self.keys[0].device
-        # Once full, order among slots is lost; attention does not mind, positions are inside the keys.
         self._slots = [frame % self.capacity for frame in range(self.length, end)]
-        self._held = min(end, self.capacity)
-        if frames == 1 and (self.window is None or end <= self.window):
+        # A window is attended to whole, empty slots hidden: products over part of a tensor would copy it first.
+        self._held = end if self.window is None else self.capacity
+        if frames == 1 and self.window is None:
             return None
-        newest = torch.arange(self.length, end, device=device)[:, None]
-        held = torch.arange(end - self._held, end, device=device)
-        visible = (held <= newest) & (held > newest - (self.window or end))
-        return visible[:, (held % self.capacity).argsort()]
+        newest_S1 = torch.arange(self.length, end, device=device)[:, None]
+        slot = torch.arange(self._held, device=device)
+        frame = end - 1 - (end - 1 - slot) % self.capacity  # the newest one that belongs there; negative: none yet
+        return (frame >= 0) & (frame <= newest_S1) & (frame > newest_S1 - (self.window or end))
 
     def write(self, layer: int, k_BLHSd: Tensor, v_BLHSd: Tensor, at_Bn: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Put the keys and values of the pass's frames into their slots.
