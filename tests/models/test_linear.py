@@ -18,7 +18,7 @@ def packed_layer() -> Linear:
     return layer
 
 
-@pytest.mark.parametrize("shape", [(1, 48), (4, 48), (2, 3, 17, 48), (0, 48)])
+@pytest.mark.parametrize("shape", [(1, 48), (4, 48), (2, 3, 17, 48), (500, 48), (0, 48)])
 def test_packed_equals_plain(shape: tuple[int, ...]) -> None:
     layer, x = packed_layer(), torch.randn(shape).to(torch.bfloat16)
     with torch.no_grad():

@@ -139,7 +139,7 @@ def test_unbounded_rollouts_need_relative_positions(
     rollout = Rollout(make_model(temporal_position="rope"), OBSERVATION, noise, SETTINGS, torch.tensor([1]), None)
     frames = [rollout.predict() for _ in range(12)]
     assert all(frame.isfinite().all() for frame in frames)
-    assert rollout.past.cache.keys[0].shape[3] == 6, "memory stays that of the window and the next frame"  # type: ignore[union-attr]
+    assert rollout.past.cache.layers[0].keys.shape[3] == 6, "memory stays that of the window and the next frame"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("interval", [0, -1, 26])

@@ -23,31 +23,63 @@ def sample_index(places_Bn: Tensor) -> Tensor:
     return torch.arange(len(places_Bn), device=places_Bn.device)[:, None]
 
 
-class FrameMemory:
-    """Keys and values of the spatial layers for the frame in the making, as of the last time each place was computed.
+class LayerCache:
+    """What one block keeps: temporal keys and values of the frames seen so far, and spatial ones of the current frame.
 
-    A pass over some places alone attends to the others through it: an approximation, since every place sees every
-    other and would change a little with each token that appears (as in LazyMAR, Yan et al. 2025).
+    Args:
+        shape: `[B, L, H, F, d]` of the keys.
+        dtype, device: of keys and values.
     """
 
-    def __init__(self) -> None:
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> None:
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.slots: list[int] = []
+        self.held = 0
+        self.remembers = False
+        self._spatial: tuple[Tensor, Tensor] | None = None
 
-    def write(self, layer: int, k_BLHd: Tensor, v_BLHd: Tensor, at_Bn: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Keep what was computed, at all places or at those of `at_Bn`; returns what all hold, `[B, L, H, d]`."""
+    def write(self, k_BLHSd: Tensor, v_BLHSd: Tensor, at_Bn: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Put the keys and values of the pass's frames into their slots.
+
+        Args:
+            k_BLHSd: keys, at all places or at those of `at_Bn`.
+            v_BLHSd: values.
+            at_Bn: places of each sample; the slots keep what they hold at the others. None for all L.
+
+        Returns:
+            Keys and values of all held slots at these places, `[B, L, H, held, d]`.
+        """
+        for s, slot in enumerate(self.slots):  # copies into slices: several times as fast as index_copy_
+            for held, new in ((self.keys, k_BLHSd), (self.values, v_BLHSd)):
+                if at_Bn is None:
+                    held[:, :, :, slot] = new[:, :, :, s]
+                else:
+                    held[:, :, :, slot].index_put_((sample_index(at_Bn), at_Bn), new[:, :, :, s].to(held.dtype))
+        keys, values = self.keys[:, :, :, : self.held], self.values[:, :, :, : self.held]
+        return (keys, values) if at_Bn is None else (pick(keys, at_Bn), pick(values, at_Bn))
+
+    def remember(self, k_BLHd: Tensor, v_BLHd: Tensor, at_Bn: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Keep the spatial keys and values of the frame in the making, at all places or at those of `at_Bn`.
+
+        A pass over some places alone attends to the others through what this returns, `[B, L, H, d]`: what was computed
+        for each place last. An approximation, since every place sees every other and would change a little with each
+        token that appears (as in LazyMAR, Yan et al. 2025).
+        """
         if at_Bn is None:
-            self._layers[layer] = k_BLHd, v_BLHd
-        else:
-            for held, new in zip(self._layers[layer], (k_BLHd, v_BLHd), strict=True):
+            self._spatial = k_BLHd, v_BLHd
+        assert self._spatial is not None, "the first pass over a frame reads all of it"
+        if at_Bn is not None:
+            for held, new in zip(self._spatial, (k_BLHd, v_BLHd), strict=True):
                 held.index_put_((sample_index(at_Bn), at_Bn), new)
-        return self._layers[layer]
+        return self._spatial
 
 
 class FrameCache:
-    """Keys and values of the temporal layers for the frames seen so far.
+    """Keys and values of all layers for the frames seen so far.
 
     Args:
-        layers: number of temporal layers.
+        layers: number of blocks.
         batch: samples B.
         places: locations L of one frame (condition tokens + tokens); temporal attention runs at each apart.
         heads, head_dim: shape of the attention.
@@ -74,12 +106,8 @@ class FrameCache:
         self.capacity = capacity
         self.window = window
         self.length = 0
-        self.memory: FrameMemory | None = None  # set where mask steps reuse each other's work
-        shape = (batch, places, heads, capacity, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self._slots: list[int] = []
-        self._held = 0
+        self.device = torch.device(device)
+        self.layers = [LayerCache((batch, places, heads, capacity, head_dim), dtype, device) for _ in range(layers)]
 
     def begin(self, frames: int) -> Tensor | None:
         """Make room for a pass over the next `frames` frames S.
@@ -97,48 +125,27 @@ class FrameCache:
                 f"the rollout was planned for {self.capacity} frames and cannot go past them: "
                 "ask for more frames at the start, or use a model with temporal_position='rope'"
             )
-        device = self.keys[0].device
-        self._slots = [frame % self.capacity for frame in range(self.length, end)]
         # A window is attended to whole, empty slots hidden: products over part of a tensor would copy it first.
-        self._held = end if self.window is None else self.capacity
+        held = end if self.window is None else self.capacity
+        for layer in self.layers:
+            layer.slots, layer.held = [frame % self.capacity for frame in range(self.length, end)], held
         if frames == 1 and self.window is None:
             return None
-        newest_S1 = torch.arange(self.length, end, device=device)[:, None]
-        slot = torch.arange(self._held, device=device)
+        newest_S1 = torch.arange(self.length, end, device=self.device)[:, None]
+        slot = torch.arange(held, device=self.device)
         frame = end - 1 - (end - 1 - slot) % self.capacity  # the newest one that belongs there; negative: none yet
         return (frame >= 0) & (frame <= newest_S1) & (frame > newest_S1 - (self.window or end))
-
-    def write(self, layer: int, k_BLHSd: Tensor, v_BLHSd: Tensor, at_Bn: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Put the keys and values of the pass's frames into their slots.
-
-        Args:
-            layer: whose.
-            k_BLHSd: keys, at all places or at those of `at_Bn`.
-            v_BLHSd: values.
-            at_Bn: places of each sample; the slots keep what they hold at the others. None for all L.
-
-        Returns:
-            Keys and values of all held slots at these places, `[B, L, H, held, d]`.
-        """
-        keys, values = self.keys[layer], self.values[layer]
-        for s, slot in enumerate(self._slots):  # copies into slices: several times as fast as index_copy_
-            for held, new in ((keys, k_BLHSd), (values, v_BLHSd)):
-                if at_Bn is None:
-                    held[:, :, :, slot] = new[:, :, :, s]
-                else:
-                    held[:, :, :, slot].index_put_((sample_index(at_Bn), at_Bn), new[:, :, :, s].to(held.dtype))
-        keys, values = keys[:, :, :, : self._held], values[:, :, :, : self._held]
-        return (keys, values) if at_Bn is None else (pick(keys, at_Bn), pick(values, at_Bn))
 
     def advance(self) -> None:
         """Make the first frame of the last pass part of the past."""
         self.length += 1
 
-    def reset(self) -> None:
-        """Forget every frame, keep the memory."""
-        self.length = 0
+    def remember(self) -> None:
+        """From now on keep spatial keys and values too, so that passes may read a part of the current frame."""
+        for layer in self.layers:
+            layer.remembers = True
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+        """Memory held for frames, in bytes."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.models.attention import attention
-from magi_video.models.cache import FrameCache, FrameMemory, pick
+from magi_video.models.cache import LayerCache, pick
 from magi_video.models.embeddings import rotate
 from magi_video.models.linear import Linear
 
@@ -34,9 +34,8 @@ class Wanted(NamedTuple):
 class TransformerLayer(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); the subclass says what attends to what."""
 
-    def __init__(self, index: int, width: int, heads: int, mlp_width: int) -> None:
+    def __init__(self, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
-        self.index = index
         self.heads = heads
         self.norm_attention = nn.LayerNorm(width, eps=1e-6)
         self.qkv = Linear(width, 3 * width)
@@ -62,7 +61,7 @@ class SpatialLayer(TransformerLayer):
         self,
         x_BSLW: Tensor,
         wanted: Wanted | None = None,
-        memory: FrameMemory | None = None,
+        cache: LayerCache | None = None,
         at_Bn: Tensor | None = None,
     ) -> Tensor:
         """`[B, S, L, W]` → the same shape, or what is wanted of it.
@@ -70,12 +69,12 @@ class SpatialLayer(TransformerLayer):
         Args:
             x_BSLW: activations.
             wanted: whose output to compute; None for everything.
-            memory: keeps the last frame's keys and values, and gives those of the places that are not read.
-            at_Bn: the places that `x_BSLW` holds, if not all of them (S = 1, over a memory).
+            cache: where it remembers, it keeps the last frame's keys and values and gives those of places not read.
+            at_Bn: the places that `x_BSLW` holds, if not all of them (S = 1, over a cache that remembers).
         """
         q, k, v = self.queries_keys_values(x_BSLW).unbind(dim=3)
-        if memory is not None:
-            held_k, held_v = memory.write(self.index, k[:, -1], v[:, -1], at_Bn)
+        if cache is not None and cache.remembers:
+            held_k, held_v = cache.remember(k[:, -1], v[:, -1], at_Bn)
             if at_Bn is not None:
                 k, v = held_k[:, None], held_v[:, None]
         if wanted is not None:
@@ -92,7 +91,7 @@ class TemporalLayer(TransformerLayer):
         x_BSLW: Tensor,
         mask_SS: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
-        cache: FrameCache | None = None,
+        cache: LayerCache | None = None,
         wanted: Wanted | None = None,
         at_Bn: Tensor | None = None,
     ) -> Tensor:
@@ -113,7 +112,7 @@ class TemporalLayer(TransformerLayer):
             qk = rotate(qk, cos, sin)
         q, k, v = (part.permute(0, 2, 3, 1, 4) for part in (qk[:, :, :, 0], qk[:, :, :, 1], v))  # BLHSd
         if cache is not None:
-            k, v = cache.write(self.index, k, v, at_Bn)
+            k, v = cache.write(k, v, at_Bn)
         if wanted is not None:
             x_BSLW, q = wanted.of(x_BSLW), q[:, :, :, wanted.frames]
             mask_SS = None if mask_SS is None else mask_SS[wanted.frames]
@@ -126,25 +125,24 @@ class TemporalLayer(TransformerLayer):
 class Block(nn.Module):
     """A spatial layer, then a temporal layer (paper, section 4)."""
 
-    def __init__(self, index: int, width: int, heads: int, mlp_width: int) -> None:
+    def __init__(self, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
-        self.spatial = SpatialLayer(index, width, heads, mlp_width)
-        self.temporal = TemporalLayer(index, width, heads, mlp_width)
+        self.spatial = SpatialLayer(width, heads, mlp_width)
+        self.temporal = TemporalLayer(width, heads, mlp_width)
 
     def forward(
         self,
         x_BSLW: Tensor,
         mask_SS: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
-        cache: FrameCache | None = None,
+        cache: LayerCache | None = None,
         wanted: Wanted | None = None,
         at_Bn: Tensor | None = None,
     ) -> Tensor:
         """`[B, S, L, W]` → the same shape, or what is wanted of it; arguments as in `TemporalLayer`."""
-        memory = None if cache is None else cache.memory
         if at_Bn is not None:
-            return self.temporal(self.spatial(x_BSLW, None, memory, at_Bn), mask_SS, rotary, cache, wanted, at_Bn)
+            return self.temporal(self.spatial(x_BSLW, None, cache, at_Bn), mask_SS, rotary, cache, wanted, at_Bn)
         if wanted is None or wanted.places_Bn is None or x_BSLW.shape[1] > 1:
-            return self.temporal(self.spatial(x_BSLW, None, memory), mask_SS, rotary, cache, wanted)
+            return self.temporal(self.spatial(x_BSLW, None, cache), mask_SS, rotary, cache, wanted)
         # Temporal attention runs at each place apart: nobody reads what the spatial layer says of the others.
-        return self.temporal(self.spatial(x_BSLW, wanted, memory), mask_SS, rotary, cache, at_Bn=wanted.places_Bn)
+        return self.temporal(self.spatial(x_BSLW, wanted, cache), mask_SS, rotary, cache, at_Bn=wanted.places_Bn)

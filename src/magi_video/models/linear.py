@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MOST_ROWS = 448
+"""Rows of a product up to which packed weights win; with more, oneDNN's own reordering pays for itself."""
+
 
 class Linear(nn.Linear):
     """`nn.Linear`; after `pack`, the same product from packed weights wherever no gradient is asked for."""
@@ -25,7 +28,8 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """`[..., in_features]` → `[..., out_features]`."""
-        if self._packed is None or torch.is_grad_enabled() or not input.numel():
+        rows = input.shape[:-1].numel()
+        if self._packed is None or torch.is_grad_enabled() or not 0 < rows <= MOST_ROWS:
             return F.linear(input, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], None)
 

@@ -87,7 +87,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         self.kind_position = nn.Parameter(torch.zeros(2, self.num_tokens, width))
         self.interval_embed = nn.Embedding(num_intervals, width)
         self.condition_tokens = ConditionTokens(conditions or {NOISE_LEVEL: {"size": 6}}, width)
-        self.blocks = nn.ModuleList(Block(index, width, heads, mlp_width) for index in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_width) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width, eps=1e-6)
         self.head_position = nn.Parameter(torch.zeros(self.num_tokens, width))
         self.diffusion_head: DiffusionHead = HEADS[head](self.token_dim, width, head_width, head_depth)
@@ -199,9 +199,10 @@ class MagiTransformer(ModelMixin, ConfigMixin):
             at_Bn = sequence.read_Bn + first
             x_BSLW = pick(x_BSLW[:, 0], at_Bn)[:, None]
             wanted = None
-        for block in self.blocks[:-1]:
-            x_BSLW = block(x_BSLW, mask_SS, rotary, cache, at_Bn=at_Bn)
-        x_BSLW = self.blocks[-1](x_BSLW, mask_SS, rotary, cache, wanted, at_Bn)
+        *layers, last = [None] * len(self.blocks) if cache is None else cache.layers
+        for block, layer in zip(self.blocks[:-1], layers, strict=True):
+            x_BSLW = block(x_BSLW, mask_SS, rotary, layer, at_Bn=at_Bn)
+        x_BSLW = self.blocks[-1](x_BSLW, mask_SS, rotary, last, wanted, at_Bn)
         position = self.head_position.to(x_BSLW.dtype)
         if places_Bn is None:
             return self.norm_out(x_BSLW[:, :, first:]) + position

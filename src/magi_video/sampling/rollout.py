@@ -16,7 +16,7 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
-from magi_video.models.cache import FrameMemory, pick
+from magi_video.models.cache import pick
 from magi_video.models.conditions import NOISE_LEVEL, unknown
 from magi_video.models.linear import pack_linears
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
@@ -64,7 +64,7 @@ class Rollout:
             raise MagiError("mask steps can reuse each other's work only with the cache")
         self.past: CachedPast | RecomputedPast = RecomputedPast(model)
         if use_cache:
-            self.past = CachedPast(model, self.batch, total_frames, memory=settings.refresh > 1)
+            self.past = CachedPast(model, self.batch, total_frames, remember=settings.refresh > 1)
         self.schedule = unmasking_schedule(model.num_tokens, settings.num_mask_steps)
         self._positions = None if total_frames is None else model.frame_positions(total_frames)
         self.begun = 0  # frames observed or predicted
@@ -151,12 +151,13 @@ JOINED_PLACES = 128
 class CachedPast:
     """The past as keys and values."""
 
-    def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None, memory: bool = False) -> None:
+    def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None, remember: bool = False) -> None:
         self.model = model
         self.cache = model.make_cache(batch, total_frames)
-        self.cache.memory = FrameMemory() if memory else None
+        if remember:
+            self.cache.remember()
         places = batch * (model.num_tokens + len(model.condition_tokens.specs))
-        self.joins = self.cache.keys[0].device.type != "cpu" or places <= JOINED_PLACES
+        self.joins = self.cache.device.type != "cpu" or places <= JOINED_PLACES
 
     def read(self, frame: FrameSequence, finished: FrameSequence | None = None) -> Tensor:
         """z `[B, n, W]` of the tokens that are asked of a frame that follows the past.
