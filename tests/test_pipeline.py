@@ -65,7 +65,7 @@ def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiPipeline) -> 
     own = pipe.config.mask_steps, pipe.config.denoise_steps
     assert (pipe.sampling_settings().num_mask_steps, pipe.sampling_settings().num_denoise_steps) == own
     fast = pipe.sampling_settings("fast", num_mask_steps=3)
-    steps = {"num_mask_steps": 3, "num_denoise_steps": fast.num_denoise_steps, "sampler": fast.sampler}
+    steps = {"num_mask_steps": 3, "num_denoise_steps": fast.num_denoise_steps, "refresh": fast.refresh}
     named = pipe(image=picture(), num_frames=2, setting="fast", num_mask_steps=3, generator=seeded(1)).frames
     spelt = pipe(image=picture(), num_frames=2, generator=seeded(1), **steps).frames
     assert np.array_equal(named, spelt)

@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -279,14 +279,15 @@ class MagiPipeline(DiffusionPipeline):
         refresh: int | None = None,
     ) -> SamplingSettings:
         """What a speed setting means for this model, each of its parts replaced by the argument that is not None."""
-        own = self.config.mask_steps, self.config.denoise_steps
-        settings = SamplingSettings.of(setting, *own, self.transformer.diffusion_head.samplers, temperature)
-        return replace(
-            settings,
-            num_mask_steps=settings.num_mask_steps if num_mask_steps is None else num_mask_steps,
-            num_denoise_steps=settings.num_denoise_steps if num_denoise_steps is None else num_denoise_steps,
-            sampler=sampler or settings.sampler,
-            refresh=settings.refresh if refresh is None else refresh,
+        return SamplingSettings.of(
+            setting,
+            self.config.mask_steps,
+            self.config.denoise_steps,
+            num_mask_steps=num_mask_steps,
+            num_denoise_steps=num_denoise_steps,
+            sampler=sampler,
+            temperature=temperature,
+            refresh=refresh,
         )
 
     @torch.no_grad()

@@ -43,7 +43,7 @@ def test_a_speed_setting_is_relative_to_the_subjects_own_steps() -> None:
     subject = open_subject("ucf101")
     exact, balanced = (sampling_settings(name, None, None, subject) for name in ("exact", "balanced"))
     assert (exact.num_mask_steps, exact.num_denoise_steps, exact.sampler) == (64, 100, None)
-    assert balanced.num_mask_steps < 64 and balanced.num_denoise_steps < 100 and balanced.sampler
+    assert balanced.num_mask_steps < 64 and balanced.num_denoise_steps < 100
     assert sampling_settings("balanced", 7, None, subject) == replace(balanced, num_mask_steps=7)
     with pytest.raises(MagiError, match="unknown speed setting 'lazy'"):
         sampling_settings("lazy", None, None, subject)

@@ -5,7 +5,6 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -88,10 +87,10 @@ def sampling_settings(
     setting: str, mask_steps: int | None, denoise_steps: int | None, subject: Subject
 ) -> SamplingSettings:
     """What a speed setting means for the subject, with other steps where they are given."""
-    own, samplers = subject.preset.sample, subject.outline.diffusion_head.samplers
-    settings = SamplingSettings.of(setting, own.mask_steps, own.denoise_steps, samplers)
-    steps: dict[str, Any] = {"num_mask_steps": mask_steps, "num_denoise_steps": denoise_steps}
-    return replace(settings, **{name: value for name, value in steps.items() if value is not None})
+    own = subject.preset.sample
+    return SamplingSettings.of(
+        setting, own.mask_steps, own.denoise_steps, num_mask_steps=mask_steps, num_denoise_steps=denoise_steps
+    )
 
 
 @dataclass

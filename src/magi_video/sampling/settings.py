@@ -16,21 +16,19 @@ class SpeedSetting:
     Attributes:
         mask_share: of the model's own mask steps; at least one is taken.
         denoise_steps: of the diffusion head, at most; None for the model's own number.
-        samplers: to use where the head has one of them; else its default.
         refresh: see `SamplingSettings`.
     """
 
     mask_share: float = 1.0
     denoise_steps: int | None = None
-    samplers: tuple[str, ...] = ()
     refresh: int = 1
 
 
 SETTINGS = {
     "exact": SpeedSetting(),
-    "balanced": SpeedSetting(1 / 4, 10, ("dpmsolver++",)),
-    "fast": SpeedSetting(1 / 4, 6, ("dpmsolver++",)),
-    "realtime": SpeedSetting(1 / 8, 6, ("dpmsolver++",)),
+    "balanced": SpeedSetting(1 / 4, 10, 4),
+    "fast": SpeedSetting(1 / 4, 8, 4),
+    "realtime": SpeedSetting(1 / 8, 8, 4),
 }
 """Fastest last. "exact" is the model as it was trained to be sampled; the others are approximations of it."""
 
@@ -67,27 +65,32 @@ class SamplingSettings:
         setting: str,
         mask_steps: int,
         denoise_steps: int,
-        samplers: tuple[str, ...],
+        *,
+        num_mask_steps: int | None = None,
+        num_denoise_steps: int | None = None,
+        sampler: str | None = None,
         temperature: float = 1.0,
+        refresh: int | None = None,
     ) -> "SamplingSettings":
-        """A named speed setting for a model.
+        """A named speed setting for a model, each of its parts replaced by the argument that is not None.
 
         Args:
             setting: one of `SETTINGS`.
             mask_steps, denoise_steps: the model's own.
-            samplers: that its head has.
-            temperature: of the head's noise.
+            num_mask_steps, num_denoise_steps, sampler, temperature, refresh: as of this class.
 
         Raises:
-            MagiError: there is no such setting.
+            MagiError: there is no such setting, or a number is out of its range.
         """
         if setting not in SETTINGS:
             raise MagiError(f"unknown speed setting {setting!r}: choose from {', '.join(SETTINGS)}")
         speed = SETTINGS[setting]
+        named_mask_steps = max(1, round(mask_steps * speed.mask_share))
+        named_denoise_steps = min(denoise_steps, speed.denoise_steps or denoise_steps)
         return cls(
-            max(1, round(mask_steps * speed.mask_share)),
-            min(denoise_steps, speed.denoise_steps or denoise_steps),
-            next((name for name in speed.samplers if name in samplers), None),
+            named_mask_steps if num_mask_steps is None else num_mask_steps,
+            named_denoise_steps if num_denoise_steps is None else num_denoise_steps,
+            sampler,
             temperature,
-            speed.refresh,
+            speed.refresh if refresh is None else refresh,
         )
