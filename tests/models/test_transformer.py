@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.forcing import Clip, CompleteTeacherForcing
+from magi_video.forcing.complete import complete_mask
 from magi_video.models import FrameSequence, MagiTransformer, causal_mask
 from magi_video.models.attention import attention
 from magi_video.models.embeddings import rotary_angles, rotate, sinusoidal_1d
@@ -98,12 +100,38 @@ def test_plain_attention_equals_the_fused_kernel(masked: bool) -> None:
     assert torch.allclose(fused, plain, atol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.0)])
+def test_plain_attention_and_its_gradient_equal_the_definition(
+    masked: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    """To the bit in bfloat16, where the scale, a power of two, rounds nothing."""
+    inputs = torch.randn(3, 2, 3, 4, 8, 16, dtype=torch.float64).to(dtype)
+    mask = complete_mask(4) if masked else None
+    asked = torch.randn(2, 3, 4, 8, 16, dtype=torch.float64).to(dtype)
+
+    def definition(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+        return torch.softmax(scores, dim=-1) @ v
+
+    def of(function: Callable[..., Tensor]) -> list[Tensor]:
+        q, k, v = (part.clone().requires_grad_() for part in inputs)
+        result = function(q, k, v)
+        result.backward(asked)
+        return [result, *(part.grad for part in (q, k, v) if part.grad is not None)]
+
+    for ours, theirs in zip(of(lambda *qkv: attention(*qkv, mask)), of(definition), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
 def test_bf16_autocast_keeps_the_head_in_float32(model: MagiTransformer, clip: Clip) -> None:
     kinds = []
-    model.diffusion_head.net.register_forward_hook(lambda _m, inputs, out: kinds.extend([inputs[2].dtype, out.dtype]))
+    for layer in (model.diffusion_head.net.condition_embed, model.diffusion_head.net.token_out):
+        layer.register_forward_hook(lambda _m, inputs, out: kinds.extend([inputs[0].dtype, out.dtype]))
     with torch.autocast("cpu", torch.bfloat16):
         loss = CompleteTeacherForcing().loss(model, clip, torch.Generator().manual_seed(0))
-    assert kinds == [torch.float32, torch.float32] and loss.dtype == torch.float32
+    assert kinds == [torch.float32] * 4 and loss.dtype == torch.float32
     exact = CompleteTeacherForcing().loss(model, clip, torch.Generator().manual_seed(0))
     assert loss.item() == pytest.approx(exact.item(), rel=0.03)
 

@@ -106,11 +106,12 @@ class TemporalLayer(TransformerLayer):
             at_Bn: the places that `x_BSLW` holds, if not all of them (over a cache).
         """
         qkv = self.queries_keys_values(x_BSLW)
-        qk, v = qkv[:, :, :, :2], qkv[:, :, :, 2]
+        # Split, not sliced: a slice's gradient is a whole tensor of zeros around it.
+        qk, v = qkv.split([2, 1], dim=3)
         if rotary is not None:
             cos, sin = (angles[:, None, None, None] for angles in rotary)
             qk = rotate(qk, cos, sin)
-        q, k, v = (part.permute(0, 2, 3, 1, 4) for part in (qk[:, :, :, 0], qk[:, :, :, 1], v))  # BLHSd
+        q, k, v = (part.permute(0, 2, 3, 1, 4) for part in (*qk.unbind(3), v.squeeze(3)))  # BLHSd
         if cache is not None:
             k, v = cache.write(k, v, at_Bn)
         if wanted is not None:
