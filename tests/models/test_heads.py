@@ -144,7 +144,7 @@ def test_untrained_epsilon_head_has_unit_mse_and_the_bound_trains_variance_alone
     assert 0.95 < losses.mean() < 3
     # With the mean frozen, the ε half of the output learns from the MSE alone: its gradient is 2(ε̂ − ε)/D/M.
     captured: list[Tensor] = []
-    head.net.register_forward_hook(lambda _module, _inputs, out: (out.retain_grad(), captured.append(out))[0])
+    head.net.token_out.register_forward_hook(lambda _module, _inputs, out: (out.retain_grad(), captured.append(out))[0])
     head.loss(target, z, generator=torch.Generator().manual_seed(0)).mean().backward()
     generator = torch.Generator().manual_seed(0)
     torch.randint(1000, (4000,), generator=generator)

@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from magi_video.errors import MagiError
@@ -177,7 +178,8 @@ class EpsilonHead(DiffusionHead):
         eps = torch.randn(target_MD.shape, generator=generator, device=target_MD.device)
         at = step[:, None]
         noisy = chain.signal[at] * target_MD + chain.sigma[at] * eps
-        eps_hat, fraction = self.net(noisy, step, condition).chunk(2, dim=-1)
+        modulations = self.net.modulate(condition + self._embed_steps(step))
+        eps_hat, fraction = self.net.denoise(noisy, modulations).chunk(2, dim=-1)
         mse = (eps_hat - eps).square().mean(dim=-1)
 
         true_mean = chain.posterior_mean(noisy, target_MD, at)
@@ -186,6 +188,12 @@ class EpsilonHead(DiffusionHead):
         kl = normal_kl(true_mean, chain.log_variance_min[at], mean, log_variance)
         bound = torch.where(at == 0, discretized_nll(target_MD, mean, log_variance), kl)
         return mse + bound.mean(dim=-1) / math.log(2)
+
+    def _embed_steps(self, step_M: Tensor) -> Tensor:
+        """`time_embed`, `[M, width]`; of more draws than there are steps, each step is embedded once."""
+        if len(step_M) <= NUM_TRAIN_STEPS:
+            return self.net.time_embed(step_M)
+        return F.embedding(step_M, self.net.time_embed(torch.arange(NUM_TRAIN_STEPS, device=step_M.device)))
 
     def sample(
         self, z_BnW: Tensor, noise: NormalNoise, num_steps: int, *, sampler: str | None = None, temperature: float = 1.0
