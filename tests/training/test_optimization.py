@@ -1,12 +1,14 @@
+import copy
 import math
 
 import pytest
 import torch
 
+from magi_video.checkpoints import optimizer_tensors, restore_optimizer
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
 from magi_video.presets import TrainConfig
-from magi_video.training.optimization import SpikeGuard, build_optimizer
+from magi_video.training.optimization import BETAS, SpikeGuard, build_optimizer
 
 
 def test_weight_decay_spares_vectors_embeddings_and_the_head(model: MagiTransformer) -> None:
@@ -20,6 +22,35 @@ def test_weight_decay_spares_vectors_embeddings_and_the_head(model: MagiTransfor
     assert {"kind_position", "head_position", "mask_token", "interval_embed.weight", "norm_out.weight"} <= free
     assert all(name in free for name in names.values() if name.startswith("diffusion_head.") or name.endswith(".bias"))
     assert optimizer.defaults["betas"] == (0.9, 0.95)
+
+
+def test_the_fused_step_is_adamw_and_its_state_is_saved_and_restored_like_any(model: MagiTransformer) -> None:
+    reference = copy.deepcopy(model)
+    optimizer = build_optimizer(model, TrainConfig())
+    plain = torch.optim.AdamW(
+        [{"params": group["params"], "weight_decay": group["weight_decay"]}
+         for group in build_optimizer(reference, TrainConfig()).param_groups],
+        lr=TrainConfig().learning_rate, betas=BETAS, fused=False, foreach=False,
+    )  # fmt: skip
+
+    def step(model: MagiTransformer, optimizer: torch.optim.Optimizer, number: int) -> None:
+        generator = torch.Generator().manual_seed(number)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+
+    for number in range(2):
+        step(model, optimizer, number)
+        step(reference, plain, number)
+    # Each may go on from what the other saved.
+    saved, saved_plain = optimizer_tensors(optimizer), optimizer_tensors(plain)
+    restore_optimizer(optimizer, saved_plain)
+    restore_optimizer(plain, saved)
+    step(model, optimizer, 2)
+    step(reference, plain, 2)
+    assert saved.keys() == saved_plain.keys() and all(saved[key].dtype == saved_plain[key].dtype for key in saved)
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-7)
 
 
 def test_guard_takes_the_usual_and_skips_spikes_and_nan() -> None:

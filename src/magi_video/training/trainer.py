@@ -109,7 +109,7 @@ class Trainer:
         self.core = self.accelerator.unwrap_model(self.model)
         # One schedule step an optimiser step, whatever the number of processes: hence not prepared.
         self.schedule = get_constant_schedule_with_warmup(optimizer, self.config.warmup_steps)
-        self.ema = EMAModel(self.core.parameters(), decay=self.config.ema_decay)
+        self.ema = EMAModel(self.core.parameters(), decay=self.config.ema_decay, foreach=True)
         self.ema.to(self.device)
         self.guard = SpikeGuard(self.config.spike_factor)
         self.step = 0
