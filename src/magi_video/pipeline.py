@@ -97,8 +97,8 @@ class MagiPipeline(DiffusionPipeline):
 
         Args:
             pretrained_model_name_or_path: folder, hub id, or the name of a shipped model ("doom").
-            torch_dtype: of the transformer; the codec and the head's tokens and noise stay float32. On CPUs bfloat16
-                pays for large frames (docs/performance.md).
+            torch_dtype: of all weights; tokens, noise and pixels stay float32. On CPUs bfloat16 pays for large frames
+                (docs/performance.md).
 
         Raises:
             MagiError: there is no such model, or a file of it is missing, truncated or of another shape.
@@ -110,7 +110,7 @@ class MagiPipeline(DiffusionPipeline):
         settings = {name: value for name, value in index.items() if not name.startswith("_")}
         settings |= {
             "transformer": load_strictly(MagiTransformer, str(folder / "transformer"), torch_dtype),
-            "codec": load_codec(folder / "codec"),
+            "codec": load_codec(folder / "codec").to(torch_dtype),
         }
         try:
             return cls(**settings)

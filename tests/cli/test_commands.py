@@ -78,6 +78,16 @@ def test_generate_writes_what_it_says(folder: Path, capsys: pytest.CaptureFixtur
     assert np.abs(np.load(tmp_path / "b" / "sample_000.npy").astype(int) - exact).max() <= 1
 
 
+def test_generate_at_a_speed_setting_and_precision(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["generate", folder / "run", "--frames", 3, "--setting", "fast", "--precision", "bf16", "--json"]
+    code, out, _ = run(capsys, *arguments, "--out", tmp_path / "a", "--mask-steps", 2)
+    told = json.loads(out)["settings"]
+    assert code == 0 and (told["setting"], told["precision"]) == ("fast", "bf16")
+    assert (told["mask_steps"], told["denoise_steps"], told["refresh"]) == (2, 8, 4)
+
+
 def test_generate_from_a_video_and_from_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -94,6 +104,8 @@ def test_generate_from_a_video_and_from_nothing(
 
 
 @pytest.mark.parametrize(("options", "message"), [
+    (["--setting", "warp"], "unknown speed setting 'warp': choose from exact, balanced, fast, realtime"),
+    (["--refresh", "0"], "refresh must be at least 1"),
     (["--first-frame", "nowhere.png"], "no such file"),
     (["--first-frame", "{root}/videos/broken.mp4"], "not a readable picture"),
     (["--context", "{root}/videos/broken.mp4"], "broken.mp4"),

@@ -29,6 +29,8 @@ class Demo:
     """Of the first; the next ones have seed + 1, seed + 2, …"""
     interval: int = 2
     """Game tics (1/35 s) from one frame to the next."""
+    setting: str = "exact"
+    """Speed setting: exact, balanced, fast or realtime."""
     json: Annotated[bool, arg(name="json")] = False
     """Print the content of generate.json."""
 
@@ -50,6 +52,7 @@ def main(argv: list[str]) -> None:
             first_frame=first_frame,
             frames=demo.frames,
             interval=demo.interval,
+            setting=demo.setting,
             actions=CONTROLS,
             num=demo.num,
             seed=demo.seed,

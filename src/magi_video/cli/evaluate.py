@@ -79,7 +79,11 @@ def main(argv: list[str]) -> None:
 
     settings = tyro.cli(Evaluate, prog="magi evaluate", args=argv)
     from magi_video.evaluation.generation import Sampling, evaluate
+    from magi_video.precision import use_fast_float32
 
+    device = pick_device(settings.device)
+    if device == "cpu":
+        use_fast_float32()
     with StageBars() as bars:
         result = evaluate(
             settings.model,
@@ -108,7 +112,7 @@ def main(argv: list[str]) -> None:
             lpips=settings.lpips,
             over_length=settings.over_length,
             cache=settings.cache,
-            device=pick_device(settings.device),
+            device=device,
             progress=bars.show,
         )
     tell(result, settings.out, settings.json)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from tyro.conf import Positional, arg
@@ -44,12 +44,16 @@ class Generate:
     """Frames of each video, given ones included."""
     interval: int = 1
     """Frames of the training videos' time from one frame to the next, 1…25."""
+    setting: str = "exact"
+    """Speed setting: exact, balanced, fast or realtime; the next four options override it."""
     mask_steps: int | None = None
-    """Steps in which a frame's tokens appear; the model's own number if not said."""
+    """Steps in which a frame's tokens appear."""
     denoise_steps: int | None = None
-    """Steps of the diffusion head; the model's own number if not said."""
+    """Steps of the diffusion head."""
     sampler: str | None = None
     """Of the head: ancestral, ddim, dpmsolver++ (epsilon head); euler, midpoint (flow head)."""
+    refresh: int | None = None
+    """Mask steps from one that reads the whole frame to the next; in between only tokens that change are computed."""
     temperature: float = 1.0
     """Of the head's noise; 1 samples what the model learned."""
     actions: str | None = None
@@ -63,6 +67,8 @@ class Generate:
     """Of the first video; the next ones have seed + 1, seed + 2, …"""
     save_arrays: bool = False
     """Write `sample_000.npy` too: uint8 frames × height × width × 3, without loss."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the weights; bf16 pays on CPUs for large frames, on GPUs always."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     json: Annotated[bool, arg(name="json")] = False
@@ -87,19 +93,29 @@ def generate(settings: Generate) -> dict[str, Any]:
 
     from magi_video.data.files import write_json
     from magi_video.pipeline import MagiPipeline
+    from magi_video.precision import find_precision, use_fast_float32
 
     if settings.num < 1:
         raise MagiError(f"num must be at least 1, got {settings.num}")
-    pipe = MagiPipeline.from_pretrained(settings.model).to(pick_device(settings.device))
+    device = pick_device(settings.device)
+    if device == "cpu":
+        use_fast_float32()
+    pipe = MagiPipeline.from_pretrained(settings.model, find_precision(settings.precision)).to(device)
+    sampling: dict[str, Any] = {
+        "setting": settings.setting,
+        "num_mask_steps": settings.mask_steps,
+        "num_denoise_steps": settings.denoise_steps,
+        "sampler": settings.sampler,
+        "temperature": settings.temperature,
+        "refresh": settings.refresh,
+    }
+    steps = pipe.sampling_settings(**sampling)
     seeds = [settings.seed + index for index in range(settings.num)]
     stream = pipe.stream(
         **read_inputs(settings, pipe),
         num_frames=settings.frames,
         interval=settings.interval,
-        num_mask_steps=settings.mask_steps,
-        num_denoise_steps=settings.denoise_steps,
-        sampler=settings.sampler,
-        temperature=settings.temperature,
+        **sampling,
         label=settings.label,
         num_videos=settings.num,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
@@ -120,10 +136,7 @@ def generate(settings: Generate) -> dict[str, Any]:
     report = {
         "model": settings.model,
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
-        | {
-            "mask_steps": pipe.config.mask_steps if settings.mask_steps is None else settings.mask_steps,
-            "denoise_steps": pipe.config.denoise_steps if settings.denoise_steps is None else settings.denoise_steps,
-        },
+        | {"mask_steps": steps.num_mask_steps, "denoise_steps": steps.num_denoise_steps, "refresh": steps.refresh},
         "seeds": seeds,
         "files": names,
         "frame_rate": rate,
