@@ -35,6 +35,7 @@ class LayerCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.slots: list[int] = []
+        self.slots_S = torch.zeros(0, dtype=torch.long, device=device)
         self.held = 0
         self.remembers = False
         self._spatial: tuple[Tensor, Tensor] | None = None
@@ -50,8 +51,11 @@ class LayerCache:
         Returns:
             Keys and values of all held slots at these places, `[B, L, H, held, d]`.
         """
-        for s, slot in enumerate(self.slots):  # copies into slices: several times as fast as index_copy_
-            for held, new in ((self.keys, k_BLHSd), (self.values, v_BLHSd)):
+        for held, new in ((self.keys, k_BLHSd), (self.values, v_BLHSd)):
+            if torch.compiler.is_compiling() and at_Bn is None:  # one graph for all slots
+                held.index_copy_(3, self.slots_S, new.to(held.dtype))
+                continue
+            for s, slot in enumerate(self.slots):  # copies into slices: several times as fast as index_copy_
                 if at_Bn is None:
                     held[:, :, :, slot] = new[:, :, :, s]
                 else:
@@ -127,11 +131,13 @@ class FrameCache:
             )
         # A window is attended to whole, empty slots hidden: products over part of a tensor would copy it first.
         held = end if self.window is None else self.capacity
+        newest_S = torch.arange(self.length, end, device=self.device)
+        slots, slots_S = [frame % self.capacity for frame in range(self.length, end)], newest_S % self.capacity
         for layer in self.layers:
-            layer.slots, layer.held = [frame % self.capacity for frame in range(self.length, end)], held
+            layer.slots, layer.slots_S, layer.held = slots, slots_S, held
         if frames == 1 and self.window is None:
             return None
-        newest_S1 = torch.arange(self.length, end, device=self.device)[:, None]
+        newest_S1 = newest_S[:, None]
         slot = torch.arange(held, device=self.device)
         frame = end - 1 - (end - 1 - slot) % self.capacity  # the newest one that belongs there; negative: none yet
         return (frame >= 0) & (frame <= newest_S1) & (frame > newest_S1 - (self.window or end))
