@@ -118,6 +118,10 @@ class TrainConfig:
     """Of the averaged weights, which are the ones that generate; rises to this during the first steps."""
     precision: Literal["bf16", "no"] = "bf16"
     """Autocast of the transformer; the head is float32 always."""
+    gradient_checkpointing: bool = False
+    """Compute the transformer's activations again in the backward instead of keeping them."""
+    compile: bool = False
+    """Compile the transformer's blocks, if there is a compiler."""
     workers: int = 2
     """Processes that load data."""
     log_every: int = 10

@@ -1,13 +1,28 @@
 """What makes a training step fast leaves its loss and its gradient what they were."""
 
+import copy
 import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from magi_video.models import EpsilonHead
+from magi_video.forcing import FORCINGS, Clip
+from magi_video.models import EpsilonHead, MagiTransformer
 from magi_video.models.diffusion import NUM_TRAIN_STEPS, discretized_nll, normal_kl
+from magi_video.presets import Preset
+from magi_video.training import train
+from magi_video.training.compiling import compile_blocks
+from magi_video.training.kernels import use_training_kernels
+from magi_video.training.run import Silent
+
+Make = Callable[..., MagiTransformer]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def epsilon_loss(head: EpsilonHead, target: Tensor, z: Tensor, repeats: int, generator: torch.Generator) -> Tensor:
@@ -40,3 +55,98 @@ def test_the_epsilon_loss_embeds_each_step_once_and_is_the_same(tokens: int) -> 
     assert torch.allclose(ours, plain, rtol=1e-5)
     for a, b in zip(*(torch.autograd.grad(loss.mean(), parameters) for loss in (ours, plain)), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+
+
+def gradients(model: MagiTransformer, clip: Clip, forcing: str, autocast: bool = False) -> list[Tensor]:
+    """The loss, then its gradient by every parameter, with fixed draws."""
+    model.train().zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = FORCINGS[forcing]().loss(model, clip, torch.Generator().manual_seed(0))
+    loss.backward()
+    # A condition that was dropped for every clip leaves some without.
+    return [loss.detach(), *(torch.zeros(()) if p.grad is None else p.grad for p in model.parameters())]
+
+
+def distance(ours: Tensor, exact: Tensor) -> float:
+    """Relative to the norm of what is exact."""
+    return float((ours - exact).norm() / exact.norm().clamp(min=1e-6))
+
+
+@pytest.mark.parametrize("forcing", ["complete", "masked"])
+@pytest.mark.parametrize("position", ["interpolate", "rope"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_checkpointed_gradients_are_the_same_to_the_bit(
+    make_model: Make, clip: Clip, forcing: str, position: str, autocast: bool
+) -> None:
+    model = make_model(temporal_position=position)
+    plain = gradients(model, clip, forcing, autocast)
+    runs: list[int] = []
+    model.blocks[0].register_forward_pre_hook(lambda *_: runs.append(1))
+    model.enable_gradient_checkpointing()
+    again = gradients(model, clip, forcing, autocast)
+    assert len(runs) == 2, "once in the forward, once in the backward"
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
+@pytest.mark.parametrize("forcing", ["complete", "masked"])
+def test_training_kernels_give_the_gradients_of_plain_layers(make_model: Make, clip: Clip, forcing: str) -> None:
+    plain = make_model()
+    fast = copy.deepcopy(plain)
+    use_training_kernels(fast)
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    exact, before, after = (
+        gradients(plain, clip, forcing), gradients(plain, clip, forcing, True), gradients(fast, clip, forcing, True)
+    )  # fmt: skip
+    assert torch.equal(before[0], after[0]), "the forward is the same to the bit"
+    for (name, _), ours, theirs, wanted in zip(plain.named_parameters(), after[1:], before[1:], exact[1:], strict=True):
+        assert ours.dtype == torch.float32 and ours.is_contiguous()
+        # Both round to bfloat16 in every layer; neither is further from float32 than that.
+        assert distance(ours, theirs) < 0.03, name
+        assert distance(ours, wanted) < max(0.03, 1.2 * distance(theirs, wanted)), name
+    in_float32 = gradients(fast, clip, forcing)
+    assert all(torch.equal(a, b) for a, b in zip(in_float32, exact, strict=True)), "without autocast nothing changes"
+
+
+def test_norm_gradients_over_thousands_of_rows_are_float32_sums() -> None:
+    norm = nn.LayerNorm(16)
+    fast = copy.deepcopy(norm)
+    use_training_kernels(nn.Sequential(fast))
+    x, asked = torch.randn(2, 8192, 16).bfloat16().unbind(0)
+    exact = copy.deepcopy(norm).double()
+    exact(x.double()).backward((asked + 0.5).double())
+    fast(x).backward(asked + 0.5)
+    for ours, wanted in zip(fast.parameters(), exact.parameters(), strict=True):
+        assert ours.grad is not None and wanted.grad is not None
+        assert distance(ours.grad, wanted.grad) < 0.01
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler")
+def test_compiled_blocks_give_the_same_loss_and_gradients_under_the_same_names(make_model: Make, clip: Clip) -> None:
+    model = make_model(depth=1, width=16, mlp_width=32)
+    names = list(model.state_dict())
+    plain = gradients(model, clip, "complete")
+    assert compile_blocks(model, lambda: None) is None
+    compiled = gradients(model, clip, "complete")
+    assert model.blocks[0]._compiled_call_impl is not None and list(model.state_dict()) == names
+    assert all(distance(a, b) < 1e-4 for a, b in zip(compiled, plain, strict=True))
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(
+    videos: Path, recipe: Callable[..., Preset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Listener(Silent):
+        said: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.said.append(text)
+
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    train(recipe(compile=True, steps=2), videos, tmp_path / "run", display=Listener())
+    complaints = [text for text in Listener.said if "not compiled" in text]
+    assert len(complaints) == 1 and "no-such-compiler" in complaints[0] and "\n" not in complaints[0]
+    monkeypatch.undo()
+    torch._dynamo.reset()
+    train(recipe(steps=2), videos, tmp_path / "plain")
+    ours, plain = (load_file(folder / "transformer" / WEIGHTS) for folder in (tmp_path / "run", tmp_path / "plain"))
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)

@@ -45,6 +45,8 @@ class MagiTransformer(ModelMixin, ConfigMixin):
     """
 
     config_name = "config.json"
+    _supports_gradient_checkpointing = True
+    _repeated_blocks = ["Block"]  # noqa: RUF012 - what `compile_repeated_blocks` compiles
 
     @register_to_config
     def __init__(
@@ -91,6 +93,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         self.norm_out = nn.LayerNorm(width, eps=1e-6)
         self.head_position = nn.Parameter(torch.zeros(self.num_tokens, width))
         self.diffusion_head: DiffusionHead = HEADS[head](self.token_dim, width, head_width, head_depth)
+        self.gradient_checkpointing = False
         self.register_buffer("spatial_position", sinusoidal_2d(rows, columns, width), persistent=False)
         self.reset_parameters()
 
@@ -201,9 +204,15 @@ class MagiTransformer(ModelMixin, ConfigMixin):
             wanted = None
         *layers, last = [None] * len(self.blocks) if cache is None else cache.layers
         for block, layer in zip(self.blocks[:-1], layers, strict=True):
-            x_BSLW = block(x_BSLW, mask_SS, rotary, layer, at_Bn=at_Bn)
-        x_BSLW = self.blocks[-1](x_BSLW, mask_SS, rotary, last, wanted, at_Bn)
+            x_BSLW = self._run(block, x_BSLW, mask_SS, rotary, layer, None, at_Bn)
+        x_BSLW = self._run(self.blocks[-1], x_BSLW, mask_SS, rotary, last, wanted, at_Bn)
         position = self.head_position.to(x_BSLW.dtype)
         if places_Bn is None:
             return self.norm_out(x_BSLW[:, :, first:]) + position
         return self.norm_out(x_BSLW[:, :, -places_Bn.shape[1] :]) + position[places_Bn][:, None]
+
+    def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
+        """A block; with gradient checkpointing its activations are dropped, and computed again in the backward."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(block, *arguments)
+        return block(*arguments)

@@ -73,6 +73,9 @@ def train(preset: Preset, data: str | Path, out: str | Path, seed: int = 0, disp
         display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
     if trainer.step:
         display.say(f"continuing from step {trainer.step}")
+    if preset.train.compile:
+        display.say("compiling the transformer's blocks, which takes a minute or two the first time")
+        display.say(trainer.compile())
     display.stage("model", preset.train.steps)
     skipped = trainer.guard.skipped
     for figures in trainer.run():

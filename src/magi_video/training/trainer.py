@@ -8,7 +8,7 @@ generators seeded by (seed, s), so a resumed run makes the very steps that it wo
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from magi_video.models import ACTION, LABEL
 from magi_video.pipeline import MagiPipeline
 from magi_video.precision import use_fast_float32
 from magi_video.presets import Preset
+from magi_video.training.compiling import compile_blocks
+from magi_video.training.kernels import use_training_kernels
 from magi_video.training.optimization import SpikeGuard, build_optimizer
 from magi_video.training.preparation import build_model, derive_seed, pressed_actions
 from magi_video.training.preview import Preview
@@ -82,6 +84,11 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, 0))
             model = build_model(preset, codec, videos, actions)
+        if self.config.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        if self.device.type == "cpu":
+            use_training_kernels(model)
+        self.compiled = False
         self.names = [name for name, _ in model.named_parameters()]
         self.pipeline = MagiPipeline(
             model,
@@ -114,6 +121,29 @@ class Trainer:
         self.guard = SpikeGuard(self.config.spike_factor)
         self.step = 0
         self._resume()
+
+    def compile(self) -> str:
+        """Compile the blocks and try them on an empty clip; says what came of it.
+
+        Where that fails (no C++ compiler, say), training goes on uncompiled.
+        """
+        began = time.perf_counter()
+
+        def attempt() -> None:
+            micro = self.config.batch_size // self.accelerator.num_processes // self.config.accumulate
+            core = self.core.train()
+            tokens_BTND = torch.zeros(
+                micro, core.config.num_frames, core.num_tokens, core.token_dim, device=self.device
+            )
+            clip = Clip(tokens_BTND, torch.ones(micro, dtype=torch.long, device=self.device))
+            self.forcing.loss(core, clip, torch.Generator(self.device).manual_seed(0)).backward()
+            self.optimizer.zero_grad(set_to_none=True)
+
+        problem = compile_blocks(self.core, attempt)
+        self.compiled = problem is None
+        if problem is not None:
+            return f"not compiled, training goes on without: {problem}"
+        return f"compiled the transformer's blocks in {time.perf_counter() - began:.0f} s"
 
     def run(self) -> Iterator[dict[str, float]]:
         """Train to `steps`; yields the figures of each step: step, loss, gradient_norm, skipped, clips_per_second."""
@@ -265,7 +295,9 @@ class Trainer:
         self.step = checkpoint.step
 
     def _write_preview(self, preview: Preview) -> None:
-        with averaged_weights(self.ema, list(self.core.parameters())):
+        # Generation has a shape for every step: not worth a compilation each.
+        stance = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
+        with stance, averaged_weights(self.ema, list(self.core.parameters())):
             self.core.eval()
             preview.write(self.out / "samples" / f"step_{self.step:08d}.png")
 

@@ -1,0 +1,29 @@
+"""Compiled blocks, where there is a compiler."""
+
+from collections.abc import Callable
+
+import torch
+
+from magi_video.models import MagiTransformer
+
+
+def compile_blocks(model: MagiTransformer, attempt: Callable[[], None]) -> str | None:
+    """Let PyTorch compile the blocks of a model in place; the names of its weights stay.
+
+    Args:
+        model: it runs as before if compiling fails.
+        attempt: uses the model as it will be used; compilation happens at first use, and so does its failure.
+
+    Returns:
+        None, or in a line why the model is not compiled.
+    """
+    model.compile_repeated_blocks()
+    try:
+        attempt()
+    except Exception as error:  # compilers have no common one
+        for block in model.blocks:
+            block._compiled_call_impl = None
+        torch._dynamo.reset()
+        cause = getattr(error, "inner_exception", error)
+        return f"{type(cause).__name__}: {cause}".split("\n")[0]
+    return None
