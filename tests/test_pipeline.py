@@ -13,6 +13,7 @@ from PIL import Image
 from magi_video.codecs import PixelCodec
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
+from magi_video.models.layers import Block
 from magi_video.pipeline import MagiPipeline
 
 STEPS = {"num_mask_steps": 2, "num_denoise_steps": 3}
@@ -83,6 +84,18 @@ def test_a_thousand_frames_cost_no_more_memory_than_the_window(make_pipeline: Ca
     stream = pipe.stream(image=picture(), num_frames=1000, generator=seeded(0), **steps)
     assert sum(bool(np.isfinite(frame).all()) for frame in stream) == 1000
     assert held[0].nbytes == make_cache(1, 6).nbytes, "5 trained frames and the one to come"
+
+
+def no_compiler(*_: object) -> Callable[..., object]:
+    raise RuntimeError("no C++ compiler\nhere")
+
+
+def test_compiling_that_fails_leaves_generation_as_it_was(pipe: MagiPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = pipe(image=picture(), num_frames=3, generator=seeded(1), **STEPS).frames
+    monkeypatch.setattr(Block, "compile", lambda block: torch.nn.Module.compile(block, backend=no_compiler))
+    problem = pipe.compile(image=picture(), **STEPS)
+    assert problem is not None and "no C++ compiler" in problem and "\n" not in problem
+    assert np.array_equal(pipe(image=picture(), num_frames=3, generator=seeded(1), **STEPS).frames, before)
 
 
 def test_stream_without_end_where_positions_are_relative(make_pipeline: Callable[..., MagiPipeline]) -> None:

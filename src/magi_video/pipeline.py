@@ -23,6 +23,7 @@ from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
 from magi_video.loading import load_strictly, read_json, resolve_model
 from magi_video.models import ACTION, LABEL, MagiTransformer
+from magi_video.models.compiling import compile_blocks
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
 Picture = Image.Image | np.ndarray
@@ -153,6 +154,20 @@ class MagiPipeline(DiffusionPipeline):
                 )
             vector[self.config.action_names.index(name)] = 1
         return vector
+
+    def compile(self, **stream: Any) -> str | None:
+        """Let PyTorch compile the transformer's blocks, and generate two frames by them: the warm-up, tens of seconds.
+
+        Args:
+            stream: arguments of `stream` as it will be called, since every shape is compiled for itself; a generator is
+                left as it is.
+
+        Returns:
+            None, or in a line why generation goes on uncompiled (no C++ compiler, say).
+        """
+        given = 0 if stream.get("video") is None else np.shape(stream["video"])[-4]
+        stream |= {"num_frames": given + 2, "generator": None}
+        return compile_blocks(self.transformer, lambda: list(self.stream(**stream)))
 
     @torch.no_grad()
     def __call__(

@@ -17,7 +17,7 @@ from magi_video.models import EpsilonHead, MagiTransformer
 from magi_video.models.diffusion import NUM_TRAIN_STEPS, discretized_nll, normal_kl
 from magi_video.presets import Preset
 from magi_video.training import train
-from magi_video.training.compiling import compile_blocks
+from magi_video.models.compiling import compile_blocks
 from magi_video.training.kernels import use_training_kernels
 from magi_video.training.run import Silent
 
@@ -122,7 +122,7 @@ def test_norm_gradients_over_thousands_of_rows_are_float32_sums() -> None:
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler")
 def test_compiled_blocks_give_the_same_loss_and_gradients_under_the_same_names(make_model: Make, clip: Clip) -> None:
-    model = make_model(depth=1, width=16, mlp_width=32)
+    model = make_model(depth=2, width=16, mlp_width=32)
     names = list(model.state_dict())
     plain = gradients(model, clip, "complete")
     assert compile_blocks(model, lambda: None) is None

@@ -1,6 +1,7 @@
 """`magi generate MODEL`: the options are the fields of `Generate`."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -69,6 +70,8 @@ class Generate:
     """Write `sample_000.npy` too: uint8 frames × height × width × 3, without loss."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the weights; bf16 pays on CPUs for large frames, on GPUs always."""
+    compile: bool = False
+    """Compile the transformer first, where there is a compiler; pays on GPUs, not on the CPUs it was measured on."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     json: Annotated[bool, arg(name="json")] = False
@@ -111,15 +114,13 @@ def generate(settings: Generate) -> dict[str, Any]:
     }
     steps = pipe.sampling_settings(**sampling)
     seeds = [settings.seed + index for index in range(settings.num)]
-    stream = pipe.stream(
-        **read_inputs(settings, pipe),
-        num_frames=settings.frames,
-        interval=settings.interval,
-        **sampling,
-        label=settings.label,
-        num_videos=settings.num,
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-    )
+    asked = read_inputs(settings, pipe) | sampling | {"interval": settings.interval, "label": settings.label}
+    asked |= {"num_frames": settings.frames, "num_videos": settings.num}
+    stream = pipe.stream(**asked, generator=[torch.Generator().manual_seed(seed) for seed in seeds])
+    if settings.compile:
+        print("compiling, which takes a minute or two the first time", file=sys.stderr)
+        problem = pipe.compile(**asked)
+        print(f"not compiled: {problem}" if problem else "compiled", file=sys.stderr)
     rate = pipe.config.frame_rate / settings.interval
     names = [f"sample_{index:03d}.mp4" for index in range(settings.num)]
     seconds: list[float] = []

@@ -46,7 +46,6 @@ class MagiTransformer(ModelMixin, ConfigMixin):
 
     config_name = "config.json"
     _supports_gradient_checkpointing = True
-    _repeated_blocks = ["Block"]  # noqa: RUF012 - what `compile_repeated_blocks` compiles
 
     @register_to_config
     def __init__(

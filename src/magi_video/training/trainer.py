@@ -27,10 +27,10 @@ from magi_video.data.clips import FrameReader
 from magi_video.errors import MagiError
 from magi_video.forcing import Clip, MaskRatio, NoiseInjection, find_forcing
 from magi_video.models import ACTION, LABEL
+from magi_video.models.compiling import compile_blocks
 from magi_video.pipeline import MagiPipeline
 from magi_video.precision import use_fast_float32
 from magi_video.presets import Preset
-from magi_video.training.compiling import compile_blocks
 from magi_video.training.kernels import use_training_kernels
 from magi_video.training.optimization import SpikeGuard, build_optimizer
 from magi_video.training.preparation import build_model, derive_seed, pressed_actions

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import torch
 
-from magi_video.models import MagiTransformer
+from magi_video.models.transformer import MagiTransformer
 
 
-def compile_blocks(model: MagiTransformer, attempt: Callable[[], None]) -> str | None:
-    """Let PyTorch compile the blocks of a model in place; the names of its weights stay.
+def compile_blocks(model: MagiTransformer, attempt: Callable[[], object]) -> str | None:
+    """Let PyTorch compile the blocks of a model, but the last, in place; the names of its weights stay.
 
     Args:
         model: it runs as before if compiling fails.
@@ -17,7 +17,8 @@ def compile_blocks(model: MagiTransformer, attempt: Callable[[], None]) -> str |
     Returns:
         None, or in a line why the model is not compiled.
     """
-    model.compile_repeated_blocks()
+    for block in model.blocks[:-1]:  # the last one has another shape for every mask step
+        block.compile()
     try:
         attempt()
     except Exception as error:  # compilers have no common one
