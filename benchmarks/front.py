@@ -93,6 +93,8 @@ def plot(entries: list[dict[str, Any]], path: Path) -> None:
         )  # fmt: skip
         axes.annotate(e["name"], (e["milliseconds"], e["fvd"]), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel="milliseconds a frame (one video)", ylabel="FVD (95 % interval)", xscale="log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.25)
     figure.savefig(path, dpi=110)
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from magi_video.forcing import FORCINGS, Clip
 from magi_video.models import EpsilonHead, MagiTransformer
+from magi_video.models.compiling import compile_blocks
 from magi_video.models.diffusion import NUM_TRAIN_STEPS, discretized_nll, normal_kl
 from magi_video.presets import Preset
 from magi_video.training import train
-from magi_video.models.compiling import compile_blocks
 from magi_video.training.kernels import use_training_kernels
 from magi_video.training.run import Silent
 
