@@ -1,0 +1,179 @@
+"""Seconds of a training step, with and without what makes it fast; the variants take turns in one process.
+
+    python benchmarks/training.py [base|doom|tiny] [--depth 2] [--without attention table …] [--cpu-time] [--json FILE]
+
+`now` is the step that the trainer takes; `plain` has none of the parts below, `without X` all but one.
+
+    attention   the attention's gradient written out, against the one that PyTorch derives
+    table       diffusion times embedded once for each of the 1000 steps, against once for each draw
+    kernels     gradients of linear layers and norms (`training/kernels.py`)
+    optimiser   fused AdamW
+    average     the averaged weights updated together, against one after another
+
+`floor` is the least time in which this machine could multiply: the transformer's products at the measured bfloat16
+peak, the head's, which are float32, at the measured float32 peak.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from magi_video.benchmark.flops import Sizes, training_flops
+from magi_video.benchmark.machine import peak_memory_bytes
+from magi_video.benchmark.profiling import profile_call
+from magi_video.benchmark.subject import Subject, build, open_subject
+from magi_video.benchmark.training import Stepper, hidden_share, sequence_frames
+from magi_video.models import layers
+from magi_video.models.compiling import compile_blocks
+from magi_video.models.diffusion import EpsilonHead
+from magi_video.precision import use_fast_float32
+from magi_video.training.kernels import use_training_kernels
+
+PARTS = ("attention", "table", "kernels", "optimiser", "average")
+CPU = torch.device("cpu")
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Three operators and their derived gradients."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+    return torch.softmax(scores, dim=-1).to(v.dtype) @ v
+
+
+def embed_every_draw(head: EpsilonHead, step_M: Tensor) -> Tensor:
+    """The time of every draw by itself."""
+    return head.net.time_embed(step_M)
+
+
+class Run:
+    """A model in training, whose parts can be switched off and on."""
+
+    def __init__(self, subject: Subject, batch: int) -> None:
+        torch.manual_seed(0)
+        self.stepper = Stepper(subject, build(subject.preset), batch, "bf16", CPU)
+        model = self.stepper.model
+        self.average = EMAModel(model.parameters(), decay=subject.preset.train.ema_decay, foreach=True)
+        before = [type(module) for module in model.modules()]
+        use_training_kernels(model)
+        self.classes = [(m, old, type(m)) for m, old in zip(model.modules(), before, strict=True)]
+        self.compiled: list[Any] = []
+
+    @contextmanager
+    def without(self, parts: tuple[str, ...]) -> Iterator[None]:
+        """These parts in their plain form; "compiled" switches the compiled blocks on."""
+        attention, embed_steps = layers.attention, EpsilonHead._embed_steps
+        if "attention" in parts:
+            layers.attention = plain_attention
+        if "table" in parts:
+            EpsilonHead._embed_steps = embed_every_draw  # type: ignore
+        for module, old, new in self.classes:
+            module.__class__ = old if "kernels" in parts else new
+        for group in self.stepper.optimizer.param_groups:
+            group["fused"] = "optimiser" not in parts
+        self.average.foreach = "average" not in parts
+        for index, block in enumerate(self.stepper.model.blocks):
+            block._compiled_call_impl = self.compiled[index] if "compiled" in parts else None
+        try:
+            yield
+        finally:
+            layers.attention, EpsilonHead._embed_steps = attention, embed_steps  # type: ignore[method-assign]
+
+    def compile(self) -> None:
+        """Have compiled blocks ready."""
+        if problem := compile_blocks(self.stepper.model, self.stepper.step):
+            raise SystemExit(f"not compiled: {problem}")
+        self.compiled = [block._compiled_call_impl for block in self.stepper.model.blocks]
+
+    def step(self) -> None:
+        """An optimiser step and the average."""
+        self.stepper.step()
+        self.average.step(self.stepper.model.parameters())
+
+
+def peak_gflops(dtype: torch.dtype, clock: Callable[[], float], side: int = 2048) -> float:
+    """Of `F.linear`, the best of ten."""
+    a, b = torch.randn(2, side, side).to(dtype).unbind(0)
+    times = []
+    for _ in range(11):
+        began = clock()
+        F.linear(a, b)
+        times.append(clock() - began)
+    return 2 * side**3 / min(times[1:]) / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("preset", nargs="?", default="base")
+    parser.add_argument("--batch", type=int, help="clips of a step; one for base, the preset's own for the others")
+    parser.add_argument("--depth", type=int, help="blocks, to measure sooner")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of each variant")
+    parser.add_argument("--without", nargs="*", choices=PARTS, default=[], help="also: all but this part")
+    parser.add_argument("--no-plain", action="store_true", help="measure no plain step")
+    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, in every variant")
+    parser.add_argument("--compile", action="store_true", help="also: compiled blocks")
+    parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
+    parser.add_argument("--cpu-time", action="store_true", help="time this process alone: for one thread beside others")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    subject = open_subject(options.preset)
+    if options.depth:
+        model = dataclasses.replace(subject.preset.model, depth=options.depth)
+        subject = dataclasses.replace(subject, preset=dataclasses.replace(subject.preset, model=model))
+    fast_float32 = use_fast_float32()
+    peaks = {name: peak_gflops(dtype, clock) for name, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32))}
+    run = Run(subject, options.batch or (1 if options.preset == "base" else subject.preset.train.batch_size))
+    if options.checkpointing:
+        run.stepper.model.enable_gradient_checkpointing()
+    variants: dict[str, tuple[str, ...]] = {"now": ()} if options.no_plain else {"plain": PARTS, "now": ()}
+    variants |= {f"without {part}": (part,) for part in options.without}
+    if options.compile:
+        run.compile()
+        variants["compiled"] = ("compiled",)
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(1 + options.steps):
+        for name, off in variants.items():
+            with run.without(off):
+                began = clock()
+                run.step()
+                times[name] += [clock() - began] if number else []
+    clip, forcing = run.stepper.clip.tokens_BTND, run.stepper.forcing
+    predicted = round(clip.shape[:3].numel() * hidden_share(forcing, clip.shape[2]))
+    sizes, repeats = Sizes.of(run.stepper.model), forcing.diffusion_batch_mul
+    ahead, back = training_flops(sizes, len(clip), sequence_frames(subject), predicted, repeats)
+    flops = ahead + back
+    floor = (flops.total - flops.head) / peaks["bf16"] / 1e9 + flops.head / peaks["float32"] / 1e9
+    ideal = flops.total / peaks["bf16"] / 1e9
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    figures: dict[str, Any] = {
+        "preset": options.preset, "depth": run.stepper.model.config.depth, "batch": len(clip),
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "fast float32": fast_float32,
+        "peak GFLOP/s": {name: round(value) for name, value in peaks.items()},
+        "TFLOP": {"transformer": round((flops.total - flops.head) / 1e12, 2), "head": round(flops.head / 1e12, 2)},
+        "seconds": {name: round(value, 3) for name, value in medians.items()},
+        "share of the bf16 peak": {name: round(ideal / value, 3) for name, value in medians.items()},
+        "floor": {"seconds": round(floor, 3), "share of the bf16 peak": round(ideal / floor, 3)},
+        "peak memory GiB": round(peak_memory_bytes(CPU) / 2**30, 2),
+    }  # fmt: skip
+    if options.profile:
+        with run.without(()):
+            found = profile_call(run.stepper.model, run.step, CPU)
+        figures["profile"] = {"by purpose": found.by_purpose, "by part": found.by_part}
+    print(json.dumps(figures, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
