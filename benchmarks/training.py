@@ -27,7 +27,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from magi_video.benchmark.flops import Sizes, training_flops
 from magi_video.benchmark.machine import peak_memory_bytes
@@ -37,8 +37,9 @@ from magi_video.benchmark.training import Stepper, hidden_share, sequence_frames
 from magi_video.models import layers
 from magi_video.models.compiling import compile_blocks
 from magi_video.models.diffusion import EpsilonHead
+from magi_video.models.linear import Linear
 from magi_video.precision import use_fast_float32
-from magi_video.training.kernels import use_training_kernels
+from magi_video.training.kernels import TrainingLayerNorm, TrainingLinear
 
 PARTS = ("attention", "table", "kernels", "optimiser", "average")
 CPU = torch.device("cpu")
@@ -64,9 +65,8 @@ class Run:
         self.stepper = Stepper(subject, build(subject.preset), batch, "bf16", CPU)
         model = self.stepper.model
         self.average = EMAModel(model.parameters(), decay=subject.preset.train.ema_decay, foreach=True)
-        before = [type(module) for module in model.modules()]
-        use_training_kernels(model)
-        self.classes = [(m, old, type(m)) for m, old in zip(model.modules(), before, strict=True)]
+        plain = {TrainingLinear: Linear, TrainingLayerNorm: nn.LayerNorm}
+        self.classes = [(m, plain.get(type(m), type(m)), type(m)) for m in model.modules()]
         self.compiled: list[Any] = []
 
     @contextmanager
