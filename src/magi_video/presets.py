@@ -119,9 +119,10 @@ class TrainConfig:
     precision: Literal["bf16", "no"] = "bf16"
     """Autocast of the transformer; the head is float32 always."""
     gradient_checkpointing: bool = False
-    """Compute the transformer's activations again in the backward instead of keeping them."""
+    """Compute the transformer's activations again in the backward instead of keeping them: the same gradients. "base",
+    one clip: 0.6 GiB less for each block but the last, and the transformer takes 30 % longer (the head does not)."""
     compile: bool = False
-    """Compile the transformer's blocks, if there is a compiler."""
+    """Compile the transformer's blocks, if there is a compiler. Costs a minute; on a CPU a block gained 0 to 10 %."""
     workers: int = 2
     """Processes that load data."""
     log_every: int = 10
