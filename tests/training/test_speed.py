@@ -27,7 +27,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 def epsilon_loss(head: EpsilonHead, target: Tensor, z: Tensor, repeats: int, generator: torch.Generator) -> Tensor:
     """MAR's loss, word for word: every draw embeds its own time."""
-    chain = head.chain(NUM_TRAIN_STEPS, target.device)
+    chain = head.chain(target.device)
     target, z = target.repeat(repeats, 1), z.repeat(repeats, 1)
     step = torch.randint(NUM_TRAIN_STEPS, target.shape[:1], generator=generator)
     eps = torch.randn(target.shape, generator=generator)

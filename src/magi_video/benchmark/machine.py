@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
+from magi_video.precision import PRECISIONS
 
-DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 PEAK_SIDE, PEAK_REPEATS = 2048, 10
 BYTES_TRAINED = 16
 """Of a parameter in training: float32 weight, gradient and AdamW's two averages."""
@@ -90,7 +90,7 @@ def time_calls(function: Callable[[], Any], device: torch.device, repeats: int) 
 def matmul_peaks(device: torch.device) -> dict[str, float]:
     """GFLOP/s of `F.linear` of two 2048² matrices by precision: the best of ten, after one that is not counted."""
     peaks = {}
-    for name, dtype in DTYPES.items():
+    for name, dtype in PRECISIONS.items():
         a, b = torch.zeros(2, PEAK_SIDE, PEAK_SIDE, device=device).uniform_(-1, 1).to(dtype).unbind(0)
         seconds = time_calls(lambda a=a, b=b: F.linear(a, b), device, 1 + PEAK_REPEATS)[1:]  # type: ignore[misc]
         peaks[name] = 2 * PEAK_SIDE**3 / min(seconds) / 1e9

@@ -17,7 +17,6 @@ from magi_video.benchmark.generation import (
     sampling_settings,
 )
 from magi_video.benchmark.machine import (
-    DTYPES,
     Machine,
     available_memory_bytes,
     describe_machine,
@@ -31,7 +30,7 @@ from magi_video.benchmark.profiling import Profile, profile_call
 from magi_video.benchmark.subject import Subject, open_subject
 from magi_video.benchmark.training import Stepper, Training, measure_training, sequence_frames
 from magi_video.errors import MagiError
-from magi_video.precision import use_fast_float32
+from magi_video.precision import PRECISIONS, use_fast_float32
 
 Part = Literal["generate", "train", "uncached", "profile"]
 Precision = Literal["bf16", "float32"]
@@ -140,7 +139,7 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
     peak, profiles = peaks[options.precision], {}
     generation, training, uncached = None, None, None
     if "generate" in parts:
-        model = subject.load(DTYPES[options.precision]).to(device)
+        model = subject.load(PRECISIONS[options.precision]).to(device)
         generator = Generator(subject, model, settings, options.batch, device)
         generation = measure_generation(generator, options.setting, options.precision, frames, peak, progress)
         if "uncached" in parts:
@@ -150,7 +149,7 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
             profiles["generation"] = profile_call(model, generator.middle_frame(frames), device)
         del model, generator
     if "train" in parts:
-        batch = options.train_batch or pick_batch(subject, DTYPES[options.precision], device, peak)
+        batch = options.train_batch or pick_batch(subject, PRECISIONS[options.precision], device, peak)
         stepper = Stepper(subject, subject.load(torch.float32).to(device), batch, options.precision, device)
         training = measure_training(subject, stepper, options.train_steps, options.precision, peak, progress)
         if "profile" in parts:
@@ -185,7 +184,7 @@ def parts_to_run(asked: tuple[Part, ...]) -> set[Part]:
 
 def check_memory(subject: Subject, options: Options, parts: set[Part], device: torch.device) -> None:
     """Refuse what cannot fit, before anything is built: the least that each part needs against what is available."""
-    dtype = DTYPES[options.precision]
+    dtype = PRECISIONS[options.precision]
     if "generate" in parts:
         is_random = subject.kind == "preset"
         needed = generation_bytes(subject.outline, options.batch, 1 + options.frames, dtype, is_random)

@@ -50,7 +50,7 @@ class Evaluate:
     temperature: float = 1.0
     """Of the head's noise; 1 samples what the model learned."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of the transformer's weights."""
+    """Of all weights of the model."""
     batch_size: int = 16
     """Videos made together."""
     seed: int = 0

@@ -55,7 +55,7 @@ class Sampling:
         actions: whether the recorded actions of the real clip are given.
         labels: whether its class is given.
         setting: speed setting, one of `magi_video.sampling.SETTINGS`.
-        precision: of the transformer's weights, "float32" or "bf16".
+        precision: of all weights of the model, "float32" or "bf16".
     """
 
     mask_steps: int | None = None

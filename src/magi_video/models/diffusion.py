@@ -158,20 +158,19 @@ class EpsilonHead(DiffusionHead):
 
     def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim, 2 * token_dim, condition_dim, width, depth)
-        self._chains: dict[tuple[int, torch.device], GaussianChain] = {}
+        self._chains: dict[torch.device, GaussianChain] = {}
 
-    def chain(self, num_steps: int, device: torch.device) -> GaussianChain:
-        """Tables of the `num_steps` chain on `device`, made once."""
-        key = (num_steps, device)
-        if key not in self._chains:
-            self._chains[key] = GaussianChain(respaced_timesteps(num_steps)).to(device)
-        return self._chains[key]
+    def chain(self, device: torch.device) -> GaussianChain:
+        """Tables of all training steps on `device`, made once."""
+        if device not in self._chains:
+            self._chains[device] = GaussianChain(respaced_timesteps(NUM_TRAIN_STEPS)).to(device)
+        return self._chains[device]
 
     def loss(
         self, target_MD: Tensor, z_MW: Tensor, repeats: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:
         """See `DiffusionHead.loss`; nats of the bound are counted in bits, with weight 1 (MAR)."""
-        chain = self.chain(NUM_TRAIN_STEPS, target_MD.device)
+        chain = self.chain(target_MD.device)
         condition = self.net.condition_embed(z_MW).repeat(repeats, 1)
         target_MD = target_MD.repeat(repeats, 1)
         step = torch.randint(NUM_TRAIN_STEPS, target_MD.shape[:1], generator=generator, device=target_MD.device)

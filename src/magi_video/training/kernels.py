@@ -3,7 +3,7 @@
 A linear layer's weight gradient is gᵀx, and oneDNN takes twice as long over a product whose first factor is transposed
 as over the same product of a transposed copy: here the narrower of the two factors is copied. PyTorch sums the
 gradients of a LayerNorm's weight and bias in bfloat16 when it reads bfloat16 under autocast: over a few thousand rows
-the sums stop growing, and the error is as large as the gradient. Here they are summed in float32, as on GPUs.
+the sums lose about a tenth of the gradient. Here they are summed in float32, as on GPUs.
 """
 
 from typing import Any
