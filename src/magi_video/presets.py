@@ -20,8 +20,8 @@ from magi_video.errors import MagiError
 class DataConfig:
     """Clips."""
 
-    dataset: Literal["folder", "ucf101"] = "folder"
-    """"folder": any tree of video files; "ucf101": the official layout with its split files."""
+    dataset: Literal["folder", "ucf101", "kinetics600"] = "folder"
+    """"folder": any tree of video files; "ucf101" and "kinetics600": their official layouts with their lists."""
     split: int = 1
     """UCF-101 split, 1…3; its training half is used."""
     height: int = 256
@@ -40,10 +40,11 @@ class DataConfig:
 class CodecConfig:
     """From pixels to latents."""
 
-    codec: Literal["image_vae", "small_vae", "pixels"] = "image_vae"
-    """"image_vae": a diffusers 2D VAE; "small_vae": our own, trained first on the same data; "pixels": none."""
+    codec: Literal["image_vae", "video_vae", "omnitokenizer", "small_vae", "pixels"] = "image_vae"
+    """"image_vae" and "video_vae": a diffusers 2D or causal 3D VAE; "omnitokenizer": a converted OmniTokenizer VAE;
+    "small_vae": our own 2D VAE, trained first on the same data; "pixels": none."""
     vae: str = "CompVis/stable-diffusion-v1-4"
-    """Hub name or folder of the 2D VAE."""
+    """Hub name or folder of the VAE."""
     vae_subfolder: str = "vae"
     """Folder of the VAE inside it, "" for none."""
 
