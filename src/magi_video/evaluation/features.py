@@ -21,9 +21,9 @@ from torch import Tensor
 
 from magi_video.data.files import replacing
 from magi_video.errors import MagiError
-from magi_video.evaluation.processes import one_by_one
 from magi_video.evaluation.protocols import MIN_FRAMES, Protocol
 from magi_video.evaluation.resizing import apply_chain
+from magi_video.processes import one_by_one
 
 Network = Callable[..., Tensor]
 FEATURES = 1

@@ -21,7 +21,6 @@ from magi_video.data import VideoFolder, clip_frames
 from magi_video.data.files import write_array, write_json
 from magi_video.errors import MagiError
 from magi_video.evaluation.clipset import load_array
-from magi_video.evaluation.processes import Processes, one_by_one
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import (
     ClipSet,
@@ -37,6 +36,7 @@ from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, s
 from magi_video.loading import read_json, resolve_model
 from magi_video.pipeline import MagiPipeline
 from magi_video.precision import find_precision
+from magi_video.processes import Processes, one_by_one
 
 RECORD = "evaluate.json"
 MOST_GROUPS = 8

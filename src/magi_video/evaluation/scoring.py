@@ -27,9 +27,9 @@ from magi_video.evaluation.features import (
 from magi_video.evaluation.figures import Measured, figures, write_result
 from magi_video.evaluation.motion import clip_motion
 from magi_video.evaluation.paired import paired_errors
-from magi_video.evaluation.processes import Processes, one_by_one
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, open_sets
+from magi_video.processes import Processes, one_by_one
 
 __all__ = ["Detectors", "Progress", "Protocol", "score", "score_sets", "video_features"]
 
