@@ -32,7 +32,7 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
-	$(PIP) --editable ".[games,dev]"
+	$(PIP) --editable ".[games,serve,dev]"
 	@touch $@ $(VENV)/.installed
 
 clean:
