@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
 from magi_video.models.layers import Block
 from magi_video.pipeline import MagiPipeline
+from tests.codecs.codec_examples import Causal4x
 
 STEPS = {"num_mask_steps": 2, "num_denoise_steps": 3}
 
@@ -130,6 +131,59 @@ def test_actions_by_array_by_name_and_by_generator(pipe: MagiPipeline) -> None:
     generated = pipe(image=picture(), num_frames=4, actions=iter(rows), generator=seeded(0), **STEPS).frames
     without = pipe(image=picture(), num_frames=4, generator=seeded(0), **STEPS).frames
     assert np.array_equal(listed, generated) and not np.allclose(listed, without, atol=1e-3)
+
+
+@pytest.fixture
+def compressing(make_pipeline: Callable[..., MagiPipeline]) -> MagiPipeline:
+    """A pipeline whose latent frames hold four frames each, but for the first."""
+    pipe = make_pipeline()
+    pipe.register_modules(codec=Causal4x())
+    return pipe
+
+
+def test_a_codec_that_compresses_time_gives_the_frames_that_were_asked_for(compressing: MagiPipeline) -> None:
+    made = compressing(image=picture(), num_frames=17, generator=seeded(0), **STEPS).frames
+    assert made.shape == (1, 17, 8, 8, 3) and np.array_equal(made[0, 1], made[0, 4])
+    for frames in (1, 4, 5):
+        fewer = compressing(image=picture(), num_frames=frames, generator=seeded(0), **STEPS).frames
+        assert fewer.shape == (1, frames, 8, 8, 3), "what is left of the last latent frame is dropped"
+    given = np.stack([picture(s) for s in range(5)])
+    continued = compressing(video=given, num_frames=9, generator=seeded(0), **STEPS).frames
+    assert continued.shape[1] == 9 and np.abs(continued[0, 4] * 255 - given[4]).max() < 1
+    stream = compressing.stream(video=given, num_frames=9, generator=seeded(0), **STEPS)
+    assert np.array_equal(np.stack(list(stream), axis=1), continued)
+    assert len(list(compressing.stream(image=picture(), **STEPS))) == 17, "the length of a training clip"
+    with pytest.raises(MagiError, match=r"4 given frames .* compresses time by 4 and takes 1, 5, 9, …"):
+        compressing.stream(video=given[:4], num_frames=9, **STEPS)
+
+
+def test_a_latent_frame_is_told_the_mean_of_the_known_actions_of_its_frames(compressing: MagiPipeline) -> None:
+    left, fire = compressing.action("LEFT"), compressing.action("FIRE")
+    kwargs = {"image": picture(), "num_frames": 7, **STEPS}
+
+    def frames(actions: object) -> np.ndarray:
+        return compressing(actions=actions, generator=seeded(0), **kwargs).frames
+
+    mixed = frames([None, left, left, fire, fire, left, left])
+    mean = (left + fire) / 2
+    assert np.allclose(mixed, frames([left, mean, None, None, mean, None, left]), atol=1e-5)
+    assert not np.allclose(mixed, frames([None, *[left] * 6]), atol=1e-3)
+    assert np.array_equal(frames([None] * 7), compressing(generator=seeded(0), **kwargs).frames)
+
+
+def test_actions_are_taken_when_their_latent_frame_is_begun(compressing: MagiPipeline) -> None:
+    taken = []
+
+    def act() -> Iterator[np.ndarray]:
+        for number in itertools.count():
+            taken.append(number)
+            yield compressing.action("LEFT")
+
+    stream = compressing.stream(image=picture(), num_frames=9, actions=act(), **STEPS)
+    next(stream)
+    assert len(taken) == 1
+    next(stream)
+    assert len(taken) == 5
 
 
 def test_output_types(pipe: MagiPipeline) -> None:

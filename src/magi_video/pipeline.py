@@ -12,21 +12,19 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from magi_video.codecs import Codec, load_codec
-from magi_video.data.image import fit_frames, to_model_range
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
 from magi_video.loading import load_strictly, read_json, resolve_model
 from magi_video.models import ACTION, LABEL, MagiTransformer
 from magi_video.models.compiling import compile_blocks
+from magi_video.pictures import Picture, convert_output, given_frames, unit_range
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
-Picture = Image.Image | np.ndarray
 Generators = torch.Generator | list[torch.Generator] | None
 
 
@@ -166,7 +164,7 @@ class MagiPipeline(DiffusionPipeline):
             None, or in a line why generation goes on uncompiled (no C++ compiler, say).
         """
         given = 0 if stream.get("video") is None else np.shape(stream["video"])[-4]
-        stream |= {"num_frames": given + 2, "generator": None}
+        stream |= {"num_frames": given + 2 * self.codec.temporal_factor, "generator": None}
         return compile_blocks(self.transformer, lambda: list(self.stream(**stream)))
 
     @torch.no_grad()
@@ -194,8 +192,10 @@ class MagiPipeline(DiffusionPipeline):
         Args:
             image: first frame, or a list of B of them: PIL or uint8 `[H, W, 3]`; another size is centre-cropped to the
                 model's aspect and resized.
-            video: given frames instead, uint8 `[K, H, W, 3]` or `[B, K, H, W, 3]`. Neither: unconditional.
-            num_frames: frames of the result, the given ones included.
+            video: given frames instead, uint8 `[K, H, W, 3]` or `[B, K, H, W, 3]`. Neither: unconditional. A codec that
+                compresses time by c takes K = 1, 1 + c, 1 + 2c, …
+            num_frames: frames of the result, the given ones included. With a codec that compresses time the last latent
+                frame may hold more than are asked for; the rest of it is dropped.
             interval: frames of the training videos' time from one frame to the next, 1…25.
             setting: speed setting: "exact", "balanced", "fast" or "realtime" (docs/performance.md); the next three
                 arguments and `refresh` override it.
@@ -205,7 +205,8 @@ class MagiPipeline(DiffusionPipeline):
             temperature: of the head's noise.
             refresh: mask steps from one that reads the whole frame to the next (`SamplingSettings`).
             actions: for each frame the action that leads to it, `[A]` or `[B, A]` or None (unknown); the first is
-                not used. May be a generator: an entry is taken when its frame is begun.
+                not used. May be a generator: an entry is taken when its frame is begun. A latent frame that holds
+                several frames is told the mean of their known actions.
             label: class of the videos.
             num_videos: videos for each given beginning.
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
@@ -255,6 +256,7 @@ class MagiPipeline(DiffusionPipeline):
     ) -> Iterator[Any]:
         """Frame by frame: as `__call__`, each item one frame of every video, `[B, H, W, 3]` ("np") or `[B, 3, H, W]`.
 
+        A codec that compresses time completes several frames at once, which follow each other without waiting.
         `num_frames=None` goes on without end where the model has relative temporal positions ("rope"), else for the
         frames of a training clip. Settings are checked before the first frame is asked for.
         """
@@ -272,16 +274,14 @@ class MagiPipeline(DiffusionPipeline):
             SampleNoise(spread_generator(generator, batch), self.device),
             self.sampling_settings(setting, num_mask_steps, num_denoise_steps, sampler, temperature, refresh),
             torch.full((batch,), interval, device=self.device),
-            None if num_frames is None else self.codec.num_latent_frames(num_frames),
+            None if num_frames is None else self.codec.covering_latent_frames(num_frames),
             use_cache=use_cache,
         )
         conditions = self._conditions(actions, label, batch)
         latents = self._latent_frames(rollout, given_BTCHW, conditions)
-        chunks = self.codec.decode_stream(latents)
+        frames = (frame_BCHW for chunk in self.codec.decode_stream(latents) for frame_BCHW in chunk.unbind(dim=1))
         return (
-            convert_output(unit_range(frame_BCHW), output_type)
-            for chunk in chunks
-            for frame_BCHW in chunk.unbind(dim=1)
+            convert_output(unit_range(frame_BCHW), output_type) for frame_BCHW in itertools.islice(frames, num_frames)
         )
 
     def sampling_settings(
@@ -324,27 +324,24 @@ class MagiPipeline(DiffusionPipeline):
     def _given_frames(
         self, image: Picture | list[Picture] | None, video: np.ndarray | None, num_videos: int
     ) -> Tensor | None:
-        """Given frames `[B, K, 3, height, width]` in [−1, 1], or None."""
-        if image is not None and video is not None:
-            raise MagiError("give an image or a video to begin from, not both")
+        """Given frames `[B, K, 3, height, width]` in [−1, 1], each beginning `num_videos` times, or None."""
         if num_videos < 1:
             raise MagiError(f"num_videos must be at least 1, got {num_videos}")
-        if image is not None:
-            clips = [as_rgb(one)[None] for one in (image if isinstance(image, list) else [image])]
-        elif video is not None:
-            clips = list(video[None] if video.ndim == 4 else video)
-        else:
+        frames_BTCHW = given_frames(image, video, self.config.height, self.config.width)
+        if frames_BTCHW is None:
             return None
-        for clip in clips:
-            if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or not len(clip):
-                raise MagiError(f"given frames must be uint8 [frames, height, width, 3], got {clip.dtype} {clip.shape}")
-        fitted = [to_model_range(fit_frames(clip, self.config.height, self.config.width)) for clip in clips]
-        return torch.stack(fitted).repeat_interleave(num_videos, dim=0).to(self.device)
+        given, factor = frames_BTCHW.shape[1], self.codec.temporal_factor
+        if (given - 1) % factor:
+            raise MagiError(
+                f"{given} given frames do not make whole latent frames: this model's codec compresses time by {factor} "
+                f"and takes {', '.join(str(1 + factor * count) for count in range(3))}, …"
+            )
+        return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self.device)
 
     def _conditions(
         self, actions: Iterable[np.ndarray | None] | None, label: int | list[int] | None, batch: int
     ) -> Iterator[dict[str, Tensor]]:
-        """What each frame is told, in order, without end."""
+        """What each latent frame is told, in order, without end."""
         specs = self.transformer.condition_tokens.specs
         for name, value in ((ACTION, actions), (LABEL, label)):
             if value is not None and name not in specs:
@@ -363,10 +360,12 @@ class MagiPipeline(DiffusionPipeline):
     def _each_frame(
         self, actions: Iterator[np.ndarray | None], constant: dict[str, Tensor], batch: int
     ) -> Iterator[dict[str, Tensor]]:
-        for index in itertools.count():
-            action = next(actions, None)
-            known = action is not None and index > 0  # nothing led to the first frame
-            yield constant | ({ACTION: self._action_vector(action, batch)} if known else {})
+        next(actions, None)  # nothing led to the first frame
+        yield constant
+        while True:
+            held = itertools.islice(actions, self.codec.temporal_factor)
+            known = [self._action_vector(action, batch) for action in held if action is not None]
+            yield constant | ({ACTION: torch.stack(known).mean(dim=0)} if known else {})
 
     def _action_vector(self, action: np.ndarray | None, batch: int) -> Tensor:
         size = len(self.config.action_names)
@@ -378,11 +377,6 @@ class MagiPipeline(DiffusionPipeline):
         return vector.expand(batch, size)
 
 
-def as_rgb(image: Picture) -> np.ndarray:
-    """A picture as uint8 `[H, W, 3]`."""
-    return np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
-
-
 def spread_generator(generator: Generators, batch: int) -> list[torch.Generator]:
     """One CPU generator for each of `batch` videos; from a single one, each is seeded by its next draw."""
     if isinstance(generator, list):
@@ -392,25 +386,3 @@ def spread_generator(generator: Generators, batch: int) -> list[torch.Generator]
     device = "cpu" if generator is None else generator.device
     seeds = torch.randint(2**62, (batch,), generator=generator, device=device).tolist()
     return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def unit_range(frames: Tensor) -> Tensor:
-    """Pixels of a codec, [−1, 1], as those of an output, [0, 1]."""
-    return ((frames.float() + 1) / 2).clamp(0, 1)
-
-
-def convert_output(frames: Tensor, output_type: str) -> Any:
-    """Pixels `[..., 3, H, W]` in [0, 1] as they are ("pt"), channels last ("np"), or (nested lists of) PIL images."""
-    if output_type == "pt":
-        return frames
-    array = frames.movedim(-3, -1).cpu().numpy()
-    if output_type == "np":
-        return array
-    if output_type == "pil":
-        return to_pil((array * 255).round().astype(np.uint8))
-    raise MagiError(f"unknown output_type {output_type!r}: choose from np, pt, pil")
-
-
-def to_pil(array: np.ndarray) -> Any:
-    """uint8 `[..., H, W, 3]` as PIL images in lists nested like the leading dimensions."""
-    return Image.fromarray(array) if array.ndim == 3 else [to_pil(one) for one in array]

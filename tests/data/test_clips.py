@@ -119,6 +119,19 @@ def test_clips_without_a_way_between_frames_or_without_columns(folder: VideoFold
     assert clips[ClipRequest(2, 0)]["action"].shape == (5, 0)
 
 
+def test_a_latent_frame_has_the_mean_of_the_actions_of_the_frames_it_holds(folder: VideoFolder) -> None:
+    alone = dataset(folder, length=9, min_interval=2, max_interval=2)
+    held = dataset(folder, length=9, min_interval=2, max_interval=2, temporal_factor=4)
+    number = next(i for i, video in enumerate(held.videos) if folder.videos[video].num_frames == 80)
+    one, four = (clips[ClipRequest(number, 5)] for clips in (alone, held))
+    assert torch.equal(one["frames"], four["frames"])
+    assert one["action"].shape == (9, 2) and four["action"].shape == (3, 2)
+    assert four["action_known"].tolist() == [False, True, True] and not four["action"][0].any()
+    assert torch.allclose(four["action"][1:], one["action"][1:].reshape(2, 4, 2).mean(1))
+    with pytest.raises(MagiError, match="expected 1 \\+ a multiple of 4"):
+        dataset(folder, length=8, temporal_factor=4)
+
+
 def test_a_fixed_interval_leaves_out_what_is_too_short(folder: VideoFolder) -> None:
     clips = dataset(folder, min_interval=3, max_interval=3)
     assert clips.left_out == 3 and int(clips[ClipRequest(0, 0)]["interval"]) == 3

@@ -47,6 +47,10 @@ class Codec(ModelMixin, ConfigMixin):
             raise MagiError(f"{type(self).__name__} cannot encode {num_frames} frames; expected {expected}")
         return 1 + (num_frames - 1) // self.temporal_factor
 
+    def covering_latent_frames(self, num_frames: int) -> int:
+        """Fewest latent frames that decode to at least `num_frames` pixel frames."""
+        return self.num_latent_frames(num_frames + (1 - num_frames) % self.temporal_factor)
+
     def num_pixel_frames(self, num_latent_frames: int) -> int:
         """Pixel frames that `num_latent_frames` latent frames decode to."""
         if num_latent_frames < 1:
@@ -119,8 +123,8 @@ class Codec(ModelMixin, ConfigMixin):
 
     def set_statistics(self, mean_C: torch.Tensor | Sequence[float], std_C: torch.Tensor | Sequence[float]) -> None:
         """Set mean and standard deviation of each raw latent channel; they are saved with the codec's config."""
-        mean_C = torch.as_tensor(mean_C, dtype=torch.float64).cpu()
-        std_C = torch.as_tensor(std_C, dtype=torch.float64).cpu()
+        mean_C = torch.as_tensor(mean_C, dtype=torch.float64, device="cpu")
+        std_C = torch.as_tensor(std_C, dtype=torch.float64, device="cpu")
         if mean_C.shape != (self.latent_channels,) or std_C.shape != (self.latent_channels,):
             raise MagiError(
                 f"latent statistics need {self.latent_channels} means and deviations, one per channel; "

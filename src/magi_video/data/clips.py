@@ -75,6 +75,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         min_interval: in frames of the video.
         max_interval: in frames of the video.
         action_names: the columns of `action`; the folder's own if not given.
+        temporal_factor: frames c that a latent frame holds, c ≥ 1 and T = 1 + a multiple of it; the first stands alone.
 
     Attributes:
         videos: the folder's numbers of the videos in use.
@@ -93,13 +94,19 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         max_interval: int = 25,
         *,
         action_names: Sequence[str] | None = None,
+        temporal_factor: int = 1,
     ) -> None:
         if clip_length < 1 or not 1 <= min_interval <= max_interval:
             raise MagiError(
                 f"clips of {clip_length} frames at intervals {min_interval} to {max_interval}; expected 1 ≤ min ≤ max"
             )
         self.folder, self.reader, self.clip_length = folder, reader, clip_length
-        self.min_interval, self.max_interval = min_interval, max_interval
+        if temporal_factor < 1 or (clip_length - 1) % temporal_factor:
+            raise MagiError(
+                f"clips of {clip_length} frames for a codec that compresses time by {temporal_factor}; "
+                f"expected 1 + a multiple of {temporal_factor}"
+            )
+        self.min_interval, self.max_interval, self.temporal_factor = min_interval, max_interval, temporal_factor
         self.action_names = list(folder.action_names if action_names is None else action_names)
         self.videos = [i for i, video in enumerate(folder.videos) if self._largest(video.num_frames) >= min_interval]
         self.left_out = len(folder.videos) - len(self.videos)
@@ -122,8 +129,9 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             frames: what the reader gives for the T frames, [T, …];
             interval: the interval used, int64 scalar;
             label: the class, int64 scalar, -1 where unknown;
-            action: float32 [T, A], row t the mean of the actions on the way from frame t−1 to frame t (row 0: zeros);
-            action_known: bool [T], False at t = 0 and throughout a video without actions.
+            action: float32 [t, A] for the t = 1 + (T−1)/c latent frames, a row the mean of the actions on the way from
+                the latent frame before (its last frame) to this one (its last frame); row 0: zeros;
+            action_known: bool [t], False in row 0 and throughout a video without actions.
         """
         video = self.videos[request.index]
         info = self.folder.videos[video]
@@ -141,11 +149,13 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         }
 
     def _actions_between(self, video: int, frames: list[int], interval: int) -> tuple[torch.Tensor, torch.Tensor]:
-        action = torch.zeros(len(frames), len(self.action_names))
-        known = torch.zeros(len(frames), dtype=torch.bool)
+        ways = (len(frames) - 1) // self.temporal_factor
+        action = torch.zeros(1 + ways, len(self.action_names))
+        known = torch.zeros(1 + ways, dtype=torch.bool)
         recorded = self.folder.actions(video, self.action_names)
         if recorded is not None:
-            ways_TKA = recorded[frames[0] : frames[-1]].reshape(len(frames) - 1, interval, len(self.action_names))
+            steps = interval * self.temporal_factor
+            ways_TKA = recorded[frames[0] : frames[-1]].reshape(ways, steps, len(self.action_names))
             action[1:] = torch.from_numpy(ways_TKA.mean(axis=1))
             known[1:] = True
         return action, known

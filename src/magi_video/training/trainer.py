@@ -110,6 +110,7 @@ class Trainer:
             min_interval=preset.data.min_interval,
             max_interval=preset.data.max_interval,
             action_names=actions,
+            temporal_factor=codec.temporal_factor,
         )
         optimizer = build_optimizer(model, self.config)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
