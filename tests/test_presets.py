@@ -42,6 +42,28 @@ def test_paper_recipe() -> None:
     assert (preset.sample.mask_steps, preset.sample.denoise_steps) == (64, 100)
 
 
+@pytest.mark.parametrize(("name", "videos", "epochs", "batch", "rate"), [
+    ("ucf101", 9_537, 1400, 128, 1e-4), ("ucf101-cosmos", 9_537, 1400, 128, 1e-4), ("k600", 392_622, 150, 256, 2e-4),
+])  # fmt: skip
+def test_the_papers_recipes(name: str, videos: int, epochs: int, batch: int, rate: float) -> None:
+    """Appendix A.3; all else is the same for the three models."""
+    preset = load_preset(name)
+    assert (preset.train.batch_size, preset.train.learning_rate) == (batch, rate)
+    assert abs(preset.train.steps * batch - epochs * videos) <= batch / 2
+    assert dataclasses.replace(preset.train, steps=1, batch_size=1, learning_rate=1) == dataclasses.replace(
+        Preset().train, steps=1, batch_size=1, learning_rate=1
+    )
+    assert (preset.model, preset.exposure, preset.sample) == (Preset().model, Preset().exposure, Preset().sample)
+    assert (preset.data.height, preset.data.width, preset.data.min_interval, preset.data.max_interval) == (
+        256,
+        256,
+        1,
+        25,
+    )
+    assert preset.data.num_frames == (16 if preset.codec.codec == "image_vae" else 17)
+    assert preset.data.dataset == ("kinetics600" if name == "k600" else "ucf101")
+
+
 def test_a_file_needs_only_what_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text('{"forcing": "masked", "model": {"depth": 8}, "exposure": {"noise_sigma": 1}}')
