@@ -39,6 +39,7 @@ from magi_video.models.compiling import compile_blocks
 from magi_video.models.diffusion import EpsilonHead
 from magi_video.models.linear import Linear
 from magi_video.precision import use_fast_float32
+from magi_video.training import allocator
 from magi_video.training.kernels import TrainingLayerNorm, TrainingLinear
 
 PARTS = ("attention", "table", "kernels", "optimiser", "average")
@@ -122,6 +123,9 @@ def main() -> None:
     parser.add_argument("--no-plain", action="store_true", help="measure no plain step")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, in every variant")
     parser.add_argument("--compile", action="store_true", help="also: compiled blocks")
+    parser.add_argument(
+        "--return-memory", action="store_true", help="leave glibc's allocator as it is (of the process: no variant)"
+    )
     parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     parser.add_argument("--cpu-time", action="store_true", help="time this process alone: for one thread beside others")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -133,6 +137,8 @@ def main() -> None:
         subject = dataclasses.replace(subject, preset=dataclasses.replace(subject.preset, model=model))
     fast_float32 = use_fast_float32()
     peaks = {name: peak_gflops(dtype, clock) for name, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32))}
+    if options.return_memory:
+        allocator.KEEP.clear()
     run = Run(subject, options.batch or (1 if options.preset == "base" else subject.preset.train.batch_size))
     if options.checkpointing:
         run.stepper.model.enable_gradient_checkpointing()
@@ -158,6 +164,7 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     figures: dict[str, Any] = {
         "preset": options.preset, "depth": run.stepper.model.config.depth, "batch": len(clip),
+        "freed memory": "returned" if options.return_memory else "kept",
         "torch": torch.__version__, "threads": torch.get_num_threads(), "fast float32": fast_float32,
         "peak GFLOP/s": {name: round(value) for name, value in peaks.items()},
         "TFLOP": {"transformer": round((flops.total - flops.head) / 1e12, 2), "head": round(flops.head / 1e12, 2)},

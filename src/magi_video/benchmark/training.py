@@ -13,6 +13,7 @@ from magi_video.benchmark.profiling import OPTIMISER, PART
 from magi_video.benchmark.subject import Subject, blank_conditions
 from magi_video.forcing import Clip, Forcing, MaskRatio, NoiseInjection, find_forcing
 from magi_video.models import MagiTransformer
+from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.kernels import use_training_kernels
 from magi_video.training.optimization import build_optimizer
 
@@ -97,6 +98,7 @@ class Stepper:
         self.config = subject.preset.train
         if device.type == "cpu":
             use_training_kernels(model)  # as the trainer does
+            keep_freed_memory()
         self.optimizer = build_optimizer(model, self.config)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
         self.draws = torch.Generator(device).manual_seed(0)
