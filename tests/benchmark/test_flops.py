@@ -60,7 +60,9 @@ def test_a_training_step_forward_and_backward(make_model: Make, clip: Clip, forc
 
     def forward() -> torch.Tensor:
         z = model(sequence)[:, -frames:]
-        return model.diffusion_head.loss(clip.tokens_BTND[hidden], z[hidden], repeats=3).mean()
+        target = clip.tokens_BTND[hidden]
+        uniform, eps = torch.rand(3, len(target)), torch.randn(3, *target.shape)
+        return model.diffusion_head.loss(target, z[hidden], uniform, eps).mean()
 
     sizes, predicted = Sizes.of(model), int(hidden.sum())
     ahead, back = training_flops(sizes, batch, sequence.tokens_BSND.shape[1], predicted, repeats=3)

@@ -145,9 +145,10 @@ def test_a_profile_tells_the_parts_of_forward_and_backward() -> None:
 def test_marking_the_parts_changes_nothing(make_model: Callable[..., MagiTransformer]) -> None:
     head = make_model().diffusion_head
     target, z = torch.randn(3, 12), torch.randn(3, 32)
+    uniform, eps = torch.rand(2, 3), torch.randn(2, 3, 12)
 
     def loss() -> torch.Tensor:
-        return head.loss(target, z, 2, torch.Generator().manual_seed(0))
+        return head.loss(target, z, uniform, eps)
 
     model = make_model()
     model.diffusion_head = head

@@ -81,7 +81,7 @@ def test_loss_is_the_mean_over_hidden_tokens_alone(model: MagiTransformer, clip:
     places, weight = padded_selection(hidden)
     assert weight.sum() == hidden.sum() and len(places) % 10 == 0
     assert torch.equal(places[weight > 0], hidden.flatten().nonzero()[:, 0])
-    model.diffusion_head.loss = lambda target, z, repeats, generator: target.sum(-1).repeat(repeats)  # type: ignore[method-assign, assignment]
+    model.diffusion_head.loss = lambda target, z, uniform, eps: target.sum(-1).expand_as(uniform)  # type: ignore[method-assign, assignment]
     forcing = CompleteTeacherForcing(noise=NoiseInjection(levels=0))
     loss = forcing.loss(model, clip, torch.Generator().manual_seed(4))
     hidden = MaskRatio().draw(2, 5, 16, torch.Generator().manual_seed(4), "cpu")

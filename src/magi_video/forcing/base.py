@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from magi_video.forcing.masking import MaskRatio
 from magi_video.forcing.noise import NoiseInjection
 from magi_video.models import MagiTransformer
+from magi_video.models.draws import Generators, draw
 from magi_video.models.sequence import FrameSequence
 
 
@@ -53,44 +54,47 @@ class Forcing(ABC):
         self.diffusion_batch_mul = diffusion_batch_mul
 
     @abstractmethod
-    def build(self, clip: Clip, hidden_BTN: Tensor, generator: torch.Generator | None) -> FrameSequence:
+    def build(self, clip: Clip, hidden_BTN: Tensor, generator: Generators) -> FrameSequence:
         """The sequence for a clip whose masked frames hide `hidden_BTN`; `generator` draws the noise.
 
         Its `predicted` are the T frames that stand for the clip's frames 1…T.
         """
 
-    def loss(self, model: MagiTransformer, clip: Clip, generator: torch.Generator | None = None) -> Tensor:
-        """Mean head loss over the hidden tokens of all frames, a float32 scalar.
+    def loss(self, model: MagiTransformer, clip: Clip, generator: Generators = None) -> Tensor:
+        """Mean head loss over the hidden tokens of all frames, a float32 scalar; arguments as in `total_loss`."""
+        total, tokens = self.total_loss(model, clip, generator)
+        return total / tokens
+
+    def total_loss(self, model: MagiTransformer, clip: Clip, generator: Generators = None) -> tuple[Tensor, Tensor]:
+        """Head losses of the hidden tokens of all frames, summed, and the number of these tokens: float32 scalars.
+
+        A batch may be split between processes and in parts: its mean loss is the sum of the totals over the sum of the
+        numbers, not the mean of the parts' means.
 
         Args:
-            model: the transformer, possibly wrapped for distributed training; runs under the caller's autocast.
+            model: the transformer; runs under the caller's autocast.
             clip: what to learn from.
             generator: source of every draw (ratios, orders, noise, dropped conditions), on the clip's device.
         """
-        core = unwrap(model)
-        batch, frames, tokens = clip.tokens_BTND.shape[:3]
-        hidden_BTN = self.mask_ratio.draw(batch, frames, tokens, generator, clip.tokens_BTND.device)
-        clip = Clip(clip.tokens_BTND, clip.interval_B, core.condition_tokens.drop(clip.conditions, generator))
+        batch, frames, tokens, size = clip.tokens_BTND.shape
+        device = clip.tokens_BTND.device
+        hidden_BTN = self.mask_ratio.draw(batch, frames, tokens, generator, device)
+        clip = Clip(clip.tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
         z_BTNW = model(self.build(clip, hidden_BTN, generator))
+        # Drawn for every token: what a token gets does not depend on how many others are hidden.
+        each = (batch, self.diffusion_batch_mul, frames * tokens)
+        uniform_BRK = draw(torch.rand, each, generator, device)
+        eps_BRKD = draw(torch.randn, (*each, size), generator, device)
         picked_M, weight_M = padded_selection(hidden_BTN)
         # The target is the clip itself, never what masking or noise made of it; the head is float32 throughout.
-        with torch.autocast(clip.tokens_BTND.device.type, enabled=False):
-            losses = core.diffusion_head.loss(
+        with torch.autocast(device.type, enabled=False):
+            losses_RM = model.diffusion_head.loss(
                 clip.tokens_BTND.flatten(0, 2)[picked_M].float(),
                 z_BTNW.flatten(0, 2)[picked_M].float(),
-                self.diffusion_batch_mul,
-                generator,
+                uniform_BRK.transpose(0, 1).flatten(1, 2)[:, picked_M],
+                eps_BRKD.transpose(0, 1).flatten(1, 2)[:, picked_M],
             )
-            return (losses.view(self.diffusion_batch_mul, -1) * weight_M).sum() / (
-                self.diffusion_batch_mul * weight_M.sum()
-            )
-
-
-def unwrap(model: nn.Module) -> MagiTransformer:
-    """The transformer inside a wrapper for distributed training, or itself."""
-    inner = getattr(model, "module", model)
-    assert isinstance(inner, MagiTransformer)
-    return inner
+            return (losses_RM * weight_M).sum() / self.diffusion_batch_mul, weight_M.sum()
 
 
 def padded_selection(hidden_BTN: Tensor) -> tuple[Tensor, Tensor]:

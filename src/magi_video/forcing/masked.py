@@ -12,6 +12,7 @@ from torch import Tensor
 
 from magi_video.forcing.base import Clip, Forcing
 from magi_video.models.conditions import NOISE_LEVEL
+from magi_video.models.draws import Generators
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 
 
@@ -21,7 +22,7 @@ class MaskedTeacherForcing(Forcing):
     name = "masked"
     cached_kind = MASKED
 
-    def build(self, clip: Clip, hidden_BTN: Tensor, generator: torch.Generator | None) -> FrameSequence:
+    def build(self, clip: Clip, hidden_BTN: Tensor, generator: Generators) -> FrameSequence:
         """See `Forcing.build`: T frames, all predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)

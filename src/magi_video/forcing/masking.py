@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from magi_video.models.draws import Generators, draw
+
 
 @dataclass(frozen=True)
 class MaskRatio:
@@ -19,14 +21,12 @@ class MaskRatio:
     minimum: float = 0.7
     std: float = 0.25
 
-    def draw(
-        self, batch: int, frames: int, tokens: int, generator: torch.Generator | None, device: torch.device | str
-    ) -> Tensor:
+    def draw(self, batch: int, frames: int, tokens: int, generator: Generators, device: torch.device | str) -> Tensor:
         """Boolean `[B, T, N]`, True = hidden: ceil(N · ratio) tokens of every frame, in uniformly random places."""
-        uniform_BT = torch.rand(batch, frames, generator=generator, device=device, dtype=torch.float64)
+        uniform_BT = draw(torch.rand, (batch, frames), generator, device, dtype=torch.float64)
         # Inverse distribution function of the normal restricted to [minimum, 1], whose upper end is its mean.
         lowest = 0.5 * (1 + math.erf((self.minimum - 1) / self.std / math.sqrt(2)))
         ratio_BT = 1 + self.std * torch.special.ndtri(lowest + uniform_BT * (0.5 - lowest))
         hidden_count_BT = torch.ceil(tokens * ratio_BT.clamp(self.minimum, 1)).clamp(1, tokens)
-        order_BTN = torch.rand(batch, frames, tokens, generator=generator, device=device).argsort(-1).argsort(-1)
+        order_BTN = draw(torch.rand, (batch, frames, tokens), generator, device).argsort(-1).argsort(-1)
         return order_BTN < hidden_count_BT[..., None]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from magi_video.models.draws import Generators, draw
 from magi_video.models.linear import Linear
 
 NOISE_LEVEL = "noise_level"
@@ -85,13 +86,13 @@ class ConditionTokens(nn.Module):
         ]
         return torch.stack(tokens, dim=2)
 
-    def drop(self, values: dict[str, Tensor], generator: torch.Generator | None) -> dict[str, Tensor]:
+    def drop(self, values: dict[str, Tensor], generator: Generators) -> dict[str, Tensor]:
         """Hide each condition of whole clips with its own probability (classifier-free training)."""
         kept = dict(values)
         for name, spec in self.specs.items():
             if spec.drop > 0 and name in kept:
                 value = kept[name]
-                hide = torch.rand(value.shape[0], generator=generator, device=value.device) < spec.drop
+                hide = draw(torch.rand, value.shape[:1], generator, value.device) < spec.drop
                 missing = -1 if spec.kind == "index" else torch.nan
                 kept[name] = value.masked_fill(hide.view(-1, *[1] * (value.ndim - 1)), missing)
         return kept

@@ -166,15 +166,12 @@ class EpsilonHead(DiffusionHead):
             self._chains[device] = GaussianChain(respaced_timesteps(NUM_TRAIN_STEPS)).to(device)
         return self._chains[device]
 
-    def loss(
-        self, target_MD: Tensor, z_MW: Tensor, repeats: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
         """See `DiffusionHead.loss`; nats of the bound are counted in bits, with weight 1 (MAR)."""
-        chain = self.chain(target_MD.device)
+        chain, repeats = self.chain(target_MD.device), len(uniform_RM)
         condition = self.net.condition_embed(z_MW).repeat(repeats, 1)
         target_MD = target_MD.repeat(repeats, 1)
-        step = torch.randint(NUM_TRAIN_STEPS, target_MD.shape[:1], generator=generator, device=target_MD.device)
-        eps = torch.randn(target_MD.shape, generator=generator, device=target_MD.device)
+        step, eps = (uniform_RM.flatten() * NUM_TRAIN_STEPS).long(), eps_RMD.flatten(0, 1)
         at = step[:, None]
         noisy = chain.signal[at] * target_MD + chain.sigma[at] * eps
         modulations = self.net.modulate(condition + self._embed_steps(step))
@@ -186,7 +183,7 @@ class EpsilonHead(DiffusionHead):
         log_variance = chain.log_variance(fraction, at)
         kl = normal_kl(true_mean, chain.log_variance_min[at], mean, log_variance)
         bound = torch.where(at == 0, discretized_nll(target_MD, mean, log_variance), kl)
-        return mse + bound.mean(dim=-1) / math.log(2)
+        return (mse + bound.mean(dim=-1) / math.log(2)).view_as(uniform_RM)
 
     def _embed_steps(self, step_M: Tensor) -> Tensor:
         """`time_embed`, `[M, width]`; of more draws than there are steps, each step is embedded once."""

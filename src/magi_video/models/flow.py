@@ -17,18 +17,15 @@ class FlowHead(DiffusionHead):
     def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim, token_dim, condition_dim, width, depth)
 
-    def loss(
-        self, target_MD: Tensor, z_MW: Tensor, repeats: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
         """See `DiffusionHead.loss`."""
-        device = target_MD.device
+        repeats = len(uniform_RM)
         condition = self.net.condition_embed(z_MW).repeat(repeats, 1)
         target_MD = target_MD.repeat(repeats, 1)
-        time = torch.randn(target_MD.shape[:1], generator=generator, device=device).sigmoid()
-        eps = torch.randn(target_MD.shape, generator=generator, device=device)
+        time, eps = torch.special.ndtri(uniform_RM.flatten()).sigmoid(), eps_RMD.flatten(0, 1)
         noisy = torch.lerp(target_MD, eps, time[:, None])
         velocity = self.net(noisy, time * TIME_SCALE, condition)
-        return (velocity - (eps - target_MD)).square().mean(dim=-1)
+        return (velocity - (eps - target_MD)).square().mean(dim=-1).view_as(uniform_RM)
 
     def sample(
         self, z_BnW: Tensor, noise: NormalNoise, num_steps: int, *, sampler: str | None = None, temperature: float = 1.0

@@ -141,16 +141,15 @@ class DiffusionHead(nn.Module, ABC):
         return name or self.samplers[0]
 
     @abstractmethod
-    def loss(
-        self, target_MD: Tensor, z_MW: Tensor, repeats: int = 1, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Loss of every draw `[repeats · M]`, float32.
+    def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
+        """Loss of every draw `[R, M]`, float32; the draws are the caller's.
 
         Args:
             target_MD: clean tokens, unit variance.
             z_MW: the transformer's outputs for them.
-            repeats: independent draws of time and noise for each token (MAR's `diffusion_batch_mul`).
-            generator: source of the draws, on the tokens' device.
+            uniform_RM: numbers in [0, 1), from which come the times of R draws for each token (MAR's
+                `diffusion_batch_mul`).
+            eps_RMD: their standard normal noise.
         """
 
     @abstractmethod

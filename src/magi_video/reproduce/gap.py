@@ -48,7 +48,9 @@ def last_frame_loss(model: Path, clips_NTHWC: Clips, interval: int) -> dict[str,
         z_MW = transformer(sequence).flatten(0, 2).float()
         target_MD = tokens_NTPD[:, -1].flatten(0, 1).float()
         generator = torch.Generator().manual_seed(0)
-        losses[name] = round(float(transformer.diffusion_head.loss(target_MD, z_MW, DRAWS, generator).mean()), 4)
+        uniform_RM = torch.rand(DRAWS, len(target_MD), generator=generator)
+        eps_RMD = torch.randn(DRAWS, *target_MD.shape, generator=generator)
+        losses[name] = round(float(transformer.diffusion_head.loss(target_MD, z_MW, uniform_RM, eps_RMD).mean()), 4)
     return losses
 
 
