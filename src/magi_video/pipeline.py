@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, BaseOutput
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from magi_video.codecs import Codec, load_codec
+from magi_video.data.files import link_or_copy
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
 from magi_video.loading import load_strictly, read_json, resolve_model
@@ -116,12 +117,15 @@ class MagiPipeline(DiffusionPipeline):
         except TypeError as error:
             raise MagiError(f"{folder / 'model_index.json'}: {error}") from None
 
-    def save_pretrained(self, save_directory: str | Path, torch_dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, torch_dtype: torch.dtype | None = None, *, weights: Path | None = None
+    ) -> None:
         """Write the model into a folder: each file whole or not at all, `model_index.json` last.
 
         Args:
             save_directory: the folder; made if needed.
             torch_dtype: of the weights on disk (float16 halves them); None for what they are.
+            weights: a safetensors file of the transformer, which is linked or copied in place of the weights in memory.
 
         Raises:
             MagiError: it cannot be written (disk full, folder read-only); what was there is kept.
@@ -129,7 +133,13 @@ class MagiPipeline(DiffusionPipeline):
         folder = Path(save_directory)
         part = folder / f".part-model-{os.getpid()}"
         try:
-            super().save_pretrained(part)
+            if weights is None:
+                super().save_pretrained(part)
+            else:
+                self.save_config(part)
+                self.codec.save_pretrained(part / "codec")
+                self.transformer.save_config(part / "transformer")
+                link_or_copy(weights, part / "transformer" / SAFETENSORS_WEIGHTS_NAME)
             for file in part.rglob("*.safetensors") if torch_dtype else ():
                 save_file({k: v.to(torch_dtype) for k, v in load_file(file).items()}, file, {"format": "pt"})
             for file in sorted(part.rglob("*"), key=lambda file: (file.name == "model_index.json", file)):

@@ -105,6 +105,9 @@ class TrainConfig:
     """Clips in an optimiser step, over all processes."""
     accumulate: int = 1
     """Parts in which each process takes its share of the batch, to save memory."""
+    sharding: Literal["none", "full"] = "none"
+    """With many processes: "none", each holds the whole model (DDP); "full", each its share of weights, gradients,
+    optimiser and averages (FSDP2)."""
     learning_rate: float = 1e-4
     """After the warm-up, constant."""
     warmup_steps: int = 10_000

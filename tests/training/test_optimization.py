@@ -44,8 +44,8 @@ def test_the_fused_step_is_adamw_and_its_state_is_saved_and_restored_like_any(mo
         step(reference, plain, number)
     # Each may go on from what the other saved.
     saved, saved_plain = optimizer_tensors(optimizer), optimizer_tensors(plain)
-    restore_optimizer(optimizer, saved_plain)
-    restore_optimizer(plain, saved)
+    restore_optimizer(optimizer, saved_plain.items())
+    restore_optimizer(plain, saved.items())
     step(model, optimizer, 2)
     step(reference, plain, 2)
     assert saved.keys() == saved_plain.keys() and all(saved[key].dtype == saved_plain[key].dtype for key in saved)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,15 +81,15 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     videos: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    original = checkpoints.save_file
+    original = checkpoints.write_tensors
 
-    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    def full(path: Path, *tensors: Any) -> None:
         if (run / "checkpoints" / "step_00000003").exists() and path.name == "optimizer.safetensors":
             path.write_bytes(b"half a file")
             raise OSError(28, "No space left on device")
-        original(tensors, path)
+        original(path, *tensors)
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(checkpoints, "write_tensors", full)
     with pytest.raises(MagiError, match="No space left"):
         train(recipe(), videos, run)
     latest = checkpoints.latest_checkpoint(run / "checkpoints")

@@ -22,7 +22,8 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0 on success, 1 for a mistake told in one line, 2 for a wrong command line."""
+    """Run a verb; returns the exit code: 0 on success, 1 for a mistake told in one line, 2 for a wrong command line,
+    128 and more when a signal stopped it."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         module.main(rest)
     except MagiError as error:
         print(f"magi {verb}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     except OSError as error:  # a full disk, a folder that may not be written: the user's to mend as well
         if isinstance(error, BrokenPipeError):  # the reader of our output had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

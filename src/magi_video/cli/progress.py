@@ -81,7 +81,8 @@ class TrainingDisplay:
         self.speed = 0.0
 
     def __enter__(self) -> "TrainingDisplay":
-        self.progress.start()
+        if is_main_process():
+            self.progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -89,7 +90,8 @@ class TrainingDisplay:
 
     def say(self, text: str) -> None:
         """A line above the bars."""
-        self.progress.console.print(text, highlight=False)
+        if is_main_process():
+            self.progress.console.print(text, highlight=False)
 
     def stage(self, name: str, total: int) -> None:
         """Begin a bar; a stage of nothing has none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,14 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a dictionary as JSON."""
     with replacing(path) as part:
         part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A second name for a file that is never changed in place; a copy where the file system knows no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -1,12 +1,14 @@
 """AdamW as in MAR, and the guard that keeps one bad step from spoiling a run."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from magi_video.checkpoints import whole
 from magi_video.errors import MagiError
 from magi_video.presets import TrainConfig
 
@@ -25,6 +27,25 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
     # Fused: one pass over weights, gradients and averages, a quarter of the time on CPUs.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
+
+
+def scale_and_clip(parameters: Iterable[nn.Parameter], norm: float, scale: float, max_norm: float) -> None:
+    """Multiply all gradients, sharded or not, by `scale`, and by less where their norm would exceed `max_norm`.
+
+    Args:
+        parameters: whose gradients.
+        norm: of all gradients before, over all processes.
+        scale: factor.
+        max_norm: of the result.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    torch._foreach_mul_(gradients, scale * min(1.0, max_norm / (norm * scale + 1e-6)))
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Euclidean norm of all gradients together, a scalar; of sharded ones over all processes."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return whole(torch.nn.utils.get_total_norm(gradients))
 
 
 @dataclass

@@ -2,25 +2,34 @@
 
 A run is a folder, and the folder is a model: `model_index.json`, `transformer/` (the averaged weights) and `codec/` can
 be loaded by `MagiPipeline.from_pretrained` from the first checkpoint on. Everything random in step s is drawn from
-generators seeded by (seed, s), so a resumed run makes the very steps that it would have made.
+generators seeded by (seed, s, clip), so a resumed run makes the very steps that it would have made, and so does one of
+another number of processes, but for the order in which it sums.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration
 from diffusers.optimization import get_constant_schedule_with_warmup
 from diffusers.training_utils import EMAModel
+from torch import nn
 from torch.utils.data import DataLoader
 
-from magi_video.checkpoints import latest_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from magi_video.checkpoints import (
+    Checkpoint,
+    latest_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    restore_tensors,
+    save_checkpoint,
+)
 from magi_video.codecs import Codec
 from magi_video.data import ClipDataset, ClipRequest, ClipSampler, VideoFolder
 from magi_video.data.clips import FrameReader
@@ -31,10 +40,14 @@ from magi_video.models.compiling import compile_blocks
 from magi_video.pipeline import MagiPipeline
 from magi_video.precision import use_fast_float32
 from magi_video.presets import Preset
+from magi_video.processes import Processes
+from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.kernels import use_training_kernels
-from magi_video.training.optimization import SpikeGuard, build_optimizer
+from magi_video.training.optimization import SpikeGuard, build_optimizer, gradient_norm, scale_and_clip
+from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import build_model, derive_seed, pressed_actions
 from magi_video.training.preview import Preview
+from magi_video.training.stopping import StoppedError, StopSignals
 
 
 class Trainer:
@@ -48,6 +61,7 @@ class Trainer:
         latents: whether `reader` yields latents.
         out: the run's folder; a run found there is continued.
         seed: of everything random.
+        signals: that ask to stop.
     """
 
     def __init__(
@@ -59,23 +73,32 @@ class Trainer:
         latents: bool,
         out: Path,
         seed: int = 0,
+        signals: StopSignals | None = None,
     ) -> None:
         self.preset, self.videos, self.out, self.seed = preset, videos, out, seed
-        self.config = preset.train
+        self.config, self.signals, self.processes = preset.train, signals or StopSignals(), Processes()
         project = ProjectConfiguration(str(out), logging_dir=str(out / "logs"))
         self.accelerator = Accelerator(
-            mixed_precision=self.config.precision, log_with="tensorboard", project_config=project
+            mixed_precision=self.config.precision,
+            log_with="tensorboard",
+            project_config=project,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )
+        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            raise MagiError("accelerate is configured to shard the model; leave that out and give --sharding full")
         self.device = self.accelerator.device
         if self.device.type == "cpu":
             use_fast_float32()
-        if self.config.batch_size % (self.accelerator.num_processes * self.config.accumulate):
+            keep_freed_memory()
+        parts = self.processes.count * self.config.accumulate
+        if self.config.batch_size % parts:
             raise MagiError(
-                f"batch_size {self.config.batch_size} does not divide into {self.accelerator.num_processes} processes "
+                f"batch_size {self.config.batch_size} does not divide into {self.processes.count} processes "
                 f"× accumulate {self.config.accumulate}"
             )
+        self.micro = self.config.batch_size // parts
         self.codec, self.latents = codec.to(self.device), latents
-        self.forcing = find_forcing(preset.forcing)(
+        forcing = find_forcing(preset.forcing)(
             MaskRatio(preset.exposure.mask_ratio_min, preset.exposure.mask_ratio_std),
             NoiseInjection(preset.exposure.noise_levels, preset.exposure.noise_sigma),
             preset.exposure.diffusion_batch_mul,
@@ -89,7 +112,7 @@ class Trainer:
         if self.device.type == "cpu":
             use_training_kernels(model)
         self.compiled = False
-        self.names = [name for name, _ in model.named_parameters()]
+        self.core, self.objective = model, Objective(model, forcing)
         self.pipeline = MagiPipeline(
             model,
             self.codec,
@@ -112,16 +135,17 @@ class Trainer:
             action_names=actions,
             temporal_factor=codec.temporal_factor,
         )
-        optimizer = build_optimizer(model, self.config)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.core = self.accelerator.unwrap_model(self.model)
-        # One schedule step an optimiser step, whatever the number of processes: hence not prepared.
-        self.schedule = get_constant_schedule_with_warmup(optimizer, self.config.warmup_steps)
-        self.ema = EMAModel(self.core.parameters(), decay=self.config.ema_decay, foreach=True)
-        self.ema.to(self.device)
+        if self.config.sharding == "full" and self.processes.count > 1:
+            shard(self.objective, self.device, self.processes.count, self.config.precision == "bf16")
+            self.model: nn.Module = self.objective
+        else:
+            self.model = self.accelerator.prepare(self.objective)
+        self.optimizer = build_optimizer(model, self.config)
+        self.schedule = get_constant_schedule_with_warmup(self.optimizer, self.config.warmup_steps)
+        self.ema = EMAModel(model.parameters(), decay=self.config.ema_decay, foreach=True)
         self.guard = SpikeGuard(self.config.spike_factor)
         self.step = 0
-        self._resume()
+        self.saved = self._resume()
 
     def compile(self) -> str:
         """Compile the blocks and try them on an empty clip; says what came of it.
@@ -131,13 +155,14 @@ class Trainer:
         began = time.perf_counter()
 
         def attempt() -> None:
-            micro = self.config.batch_size // self.accelerator.num_processes // self.config.accumulate
             core = self.core.train()
-            tokens_BTND = torch.zeros(
-                micro, core.config.num_frames, core.num_tokens, core.token_dim, device=self.device
+            shape = (self.micro, core.config.num_frames, core.num_tokens, core.token_dim)
+            clip = Clip(
+                torch.zeros(shape, device=self.device), torch.ones(self.micro, dtype=torch.long, device=self.device)
             )
-            clip = Clip(tokens_BTND, torch.ones(micro, dtype=torch.long, device=self.device))
-            self.forcing.loss(core, clip, torch.Generator(self.device).manual_seed(0)).backward()
+            with self.accelerator.autocast():
+                total, _ = self.objective(clip, torch.Generator(self.device).manual_seed(0))
+            total.backward()
             self.optimizer.zero_grad(set_to_none=True)
 
         problem = compile_blocks(self.core, attempt)
@@ -150,14 +175,14 @@ class Trainer:
         """Train to `steps`; yields the figures of each step: step, loss, gradient_norm, skipped, clips_per_second."""
         self.accelerator.init_trackers("tensorboard")
         preview = None
-        if self.config.sample_every and self.accelerator.is_main_process:
+        if self.config.sample_every and self.processes.main:
             preview = Preview(self.videos, self.pipeline, self.codec.num_pixel_frames(self.core.config.num_frames))
-        if self.step >= self.config.steps:
-            self.publish()  # nothing left to do, but the folder shall say what it was asked for
+        if self.step >= self.config.steps and self.saved:
+            self._publish(self.saved)  # nothing left to do, but the folder shall say what it was asked for
         batches = iter(self._loader())
         while self.step < self.config.steps:
             began = time.perf_counter()
-            loss, norm, taken = self._optimize([next(batches) for _ in range(self.config.accumulate)])
+            loss, norm, taken, stop = self._optimize([next(batches) for _ in range(self.config.accumulate)])
             self.step += 1
             figures = {
                 "step": self.step,
@@ -170,24 +195,27 @@ class Trainer:
             last = self.step == self.config.steps
             if self.step % self.config.log_every == 0 or last or not taken:
                 self._log(figures)
-            if self.step % self.config.checkpoint_every == 0 or last:
+            sample = bool(self.config.sample_every) and (self.step % self.config.sample_every == 0 or last) and not stop
+            if self.step % self.config.checkpoint_every == 0 or last or stop or sample:
                 self.save()
-            if preview and self.config.sample_every and (self.step % self.config.sample_every == 0 or last):
-                self._write_preview(preview)
+            if sample:
+                self.processes.once(lambda: self._write_preview(preview))
             yield figures
-        self.accelerator.end_training()
+            if stop and not last:
+                raise StoppedError(self.signals.received, f"after step {self.step}, which is saved")
+        for tracker in self.accelerator.trackers:  # `end_training` would take the process group down as well
+            tracker.finish()
 
     def _loader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """This process's clips, from the run's position on."""
-        micro = self.config.batch_size // self.accelerator.num_processes // self.config.accumulate
         sampler = ClipSampler(len(self.clips), self.seed, start=self.step * self.config.batch_size)
 
         def requests() -> Iterator[list[ClipRequest]]:
             stream = iter(sampler)
             while True:  # process r takes the r-th share of every group: the global order is everyone's
-                group = [next(stream) for _ in range(micro * self.accelerator.num_processes)]
-                first = micro * self.accelerator.process_index
-                yield group[first : first + micro]
+                group = [next(stream) for _ in range(self.micro * self.processes.count)]
+                first = self.micro * self.processes.index
+                yield group[first : first + self.micro]
 
         workers = self.config.workers
         return DataLoader(
@@ -199,29 +227,51 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
 
-    def _optimize(self, micro_batches: list[dict[str, torch.Tensor]]) -> tuple[float, float, bool]:
-        """One optimiser step; returns the loss, the gradient's norm, and whether the step was taken."""
+    def _optimize(self, micro_batches: list[dict[str, torch.Tensor]]) -> tuple[float, float, bool, bool]:
+        """One optimiser step; returns the loss, the gradient's norm, whether the step was taken, and whether to stop.
+
+        The loss is the mean over the hidden tokens of the whole batch. How many these are is known when all processes
+        have drawn theirs, so what is differentiated is the sum, and the gradient is divided afterwards.
+        """
         self.model.train()
-        total = torch.zeros((), device=self.device)
+        total, tokens = torch.zeros(2, device=self.device)
         for index, batch in enumerate(micro_batches):
-            seed = derive_seed(self.seed, 3, self.step, index, self.accelerator.process_index)
-            generator = torch.Generator(self.device).manual_seed(seed)
-            loss = self.forcing.loss(self.model, self._clip(batch), generator) / len(micro_batches)
-            if index + 1 < len(micro_batches):
-                with self.accelerator.no_sync(self.model):
-                    self.accelerator.backward(loss)
-            else:
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
-        mean_loss = float(self.accelerator.reduce(total, "mean"))
-        taken = self.guard.accepts(mean_loss, norm)
+            clip = self._clip(batch)
+            # Replicas average their gradients once; shards do it for every part, lest each holds a whole gradient.
+            together = index + 1 == len(micro_batches)
+            with nullcontext() if together else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    loss, count = self.model(clip, self._generators(index))
+                loss.backward()
+            total, tokens = total + loss.detach(), tokens + count
+        parameters = list(self.core.parameters())
+        local = torch.stack([total, tokens, gradient_norm(parameters), torch.zeros_like(total)])
+        local[3] = self.signals.received is not None
+        # The gradients' norm is the same everywhere but for rounding; its mean is the same to the bit.
+        total_loss, hidden, norms, stops = self._sum(local)
+        mean_loss, scale = total_loss / hidden, self.processes.count / hidden
+        norm = norms / self.processes.count
+        taken = self.guard.accepts(mean_loss, norm * scale)
         if taken:
+            scale_and_clip(parameters, norm, scale, self.config.clip_norm)
             self.optimizer.step()
-            self.ema.step(self.core.parameters())
+            self.ema.step(parameters)
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
-        return mean_loss, norm, taken
+        return mean_loss, norm * scale, taken, stops > 0
+
+    def _generators(self, part: int) -> list[torch.Generator]:
+        """One for each clip of this process's share of a part of the batch, seeded by the clip's place in the batch."""
+        first = self.micro * (part * self.processes.count + self.processes.index)
+        seeds = [derive_seed(self.seed, 3, self.step, first + place) for place in range(self.micro)]
+        return [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+
+    def _sum(self, values: torch.Tensor) -> list[float]:
+        """Of every process's values."""
+        if self.processes.count > 1:
+            values = values.double()
+            torch.distributed.all_reduce(values)
+        return values.tolist()
 
     def _clip(self, batch: dict[str, torch.Tensor]) -> Clip:
         """A batch from the loader as what a paradigm learns from."""
@@ -235,15 +285,11 @@ class Trainer:
         return Clip(self.core.patchify(latents_BTCHW), batch["interval"], conditions)
 
     def save(self) -> None:
-        """Write a checkpoint, and the averaged weights as the run's model."""
-        if not self.accelerator.is_main_process:
-            return  # the others would write the same files
-        tensors = {
-            "model": dict(zip(self.names, self.core.parameters(), strict=True)),
-            "ema": dict(zip(self.names, self.ema.shadow_params, strict=True)),
-            "optimizer": optimizer_tensors(self.optimizer.optimizer),
-            "rng": {"torch": torch.get_rng_state()},
-        }
+        """Write a checkpoint, and its averaged weights as the run's model; all processes together.
+
+        Raises:
+            MagiError: it cannot be written; raised in every process.
+        """
         state = {
             "preset": asdict(self.preset),
             "seed": self.seed,
@@ -252,16 +298,26 @@ class Trainer:
             "ema_step": self.ema.optimization_step,
             "codec": self.codec.fingerprint(),
         }
-        save_checkpoint(self.out / "checkpoints", self.step, tensors, state, self.config.keep_checkpoints)
-        self.publish()
+        tensors = self._tensors() | {"optimizer": optimizer_tensors(self.optimizer)}
+        folder, keep, main = self.out / "checkpoints", self.config.keep_checkpoints, self.processes.main
+        self.saved = self.processes.together(
+            lambda: save_checkpoint(folder, self.step, tensors, state, keep, writes=main)
+        )
+        self._publish(self.saved)
 
-    def publish(self) -> None:
-        """Make the folder a model: the averaged weights and how they came about."""
-        if not self.accelerator.is_main_process:
-            return
-        self.pipeline.register_to_config(training=self._history())
-        with averaged_weights(self.ema, list(self.core.parameters())):
-            self.pipeline.save_pretrained(self.out)
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The weights and their averages, by name."""
+        named = dict(self.core.named_parameters())
+        return {"model": named, "ema": dict(zip(named, self.ema.shadow_params, strict=True))}
+
+    def _publish(self, checkpoint: Checkpoint) -> None:
+        """Make the folder a model: a checkpoint's averaged weights and how they came about."""
+
+        def publish() -> None:
+            self.pipeline.register_to_config(training=self._history())
+            self.pipeline.save_pretrained(self.out, weights=checkpoint.file("ema"))
+
+        self.processes.once(publish)
 
     def _history(self) -> dict[str, Any]:
         return {
@@ -276,35 +332,34 @@ class Trainer:
             },
         }
 
-    def _resume(self) -> None:
-        checkpoint = latest_checkpoint(self.out / "checkpoints")
+    def _resume(self) -> Checkpoint | None:
+        # All processes go on from the one that the main process sees.
+        checkpoint = self.processes.once(lambda: latest_checkpoint(self.out / "checkpoints"))
         if checkpoint is None:
-            return
+            return None
         if checkpoint.state["codec"] != self.codec.fingerprint():
             raise MagiError(f"{checkpoint.folder}: was trained with another codec than {self.out / 'codec'}")
-        for name, target in (("model", list(self.core.parameters())), ("ema", self.ema.shadow_params)):
-            stored = checkpoint.tensors(name)
-            for key, parameter in zip(self.names, target, strict=True):
-                parameter.data.copy_(stored[key])
-        restore_optimizer(self.optimizer.optimizer, checkpoint.tensors("optimizer"))
-        torch.set_rng_state(checkpoint.tensors("rng")["torch"])
+        for name, targets in self._tensors().items():
+            restore_tensors(targets, checkpoint.tensors(name))
+        restore_optimizer(self.optimizer, checkpoint.tensors("optimizer"))
         self.schedule.load_state_dict(checkpoint.state["schedule"])
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate  # the schedule itself sets it only when it steps
         self.guard.restore(checkpoint.state["guard"])
         self.ema.optimization_step = checkpoint.state["ema_step"]
         self.step = checkpoint.step
+        return checkpoint
 
-    def _write_preview(self, preview: Preview) -> None:
-        # Generation has a shape for every step: not worth a compilation each.
-        stance = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
-        with stance, averaged_weights(self.ema, list(self.core.parameters())):
-            self.core.eval()
+    def _write_preview(self, preview: Preview | None) -> None:
+        """Continuations by the model as it lies in the folder: a copy, so that sharded weights stay where they are."""
+        if preview is not None:
+            preview.pipeline = MagiPipeline.from_pretrained(self.out).to(self.device)
             preview.write(self.out / "samples" / f"step_{self.step:08d}.png")
+            preview.pipeline = self.pipeline
 
     def _log(self, figures: dict[str, float]) -> None:
         self.accelerator.log({name: value for name, value in figures.items() if name != "step"}, step=self.step)
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(figures) + "\n")
 
@@ -317,14 +372,3 @@ class _Endless:
 
     def __iter__(self) -> Iterator[list[ClipRequest]]:
         return self.batches()
-
-
-@contextmanager
-def averaged_weights(ema: EMAModel, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
-    """The model with its averaged weights for a while."""
-    ema.store(parameters)
-    ema.copy_to(parameters)
-    try:
-        yield
-    finally:
-        ema.restore(parameters)

@@ -1,0 +1,66 @@
+"""Leaving in good order: on a signal training finishes its step, saves, and says how to go on.
+
+Schedulers send SIGTERM when they preempt a job, and SIGUSR1 (or what one asks for) ahead of its time limit; a person
+presses Ctrl-C. A second Ctrl-C stops at once.
+"""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from magi_video.errors import MagiError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StoppedError(MagiError):
+    """Training was asked to stop and has saved what it did.
+
+    The exit code is not 0, so that a script does not take a part of the training for the whole. It is what a shell
+    reports of a process that the signal ended: 128 plus its number, whether or not there was something to save.
+    """
+
+    def __init__(self, number: int | None, done: str) -> None:
+        number = number or signal.SIGTERM  # another process was told, this one was not
+        super().__init__(f"stopped by {signal.Signals(number).name} {done}; the same command continues")
+        self.number, self.done = number, done
+        self.exit_code = 128 + number
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it travels between processes
+        return type(self), (self.number, self.done)
+
+
+class StopSignals:
+    """Notes the signals that ask training to stop, while it is entered.
+
+    Attributes:
+        received: the first of them; None so far.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():  # Python hands signals to no other
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.received == number:
+            raise KeyboardInterrupt
+        self.received = self.received or number
+
+    def check(self, stage: str) -> None:
+        """Leave a stage that keeps what it has done by itself.
+
+        Raises:
+            StoppedError: a signal came.
+        """
+        if self.received is not None:
+            raise StoppedError(self.received, f"while {stage}")
