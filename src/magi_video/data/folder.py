@@ -40,6 +40,7 @@ class VideoFolder:
         root: the folder.
         min_frames: shorter videos are skipped.
         index: a JSON file that remembers what each video holds, so that a second start does not decode them again.
+        sample: look at no more videos than this, evenly spread over all: for a survey.
 
     Attributes:
         root: the folder.
@@ -48,6 +49,7 @@ class VideoFolder:
             without.
         class_names: `Video.label` is an index into it.
         action_names: the columns of `actions`.
+        num_files: files that were there to be looked at.
 
     Raises:
         MagiError: no such folder, or the index cannot be written.
@@ -58,9 +60,12 @@ class VideoFolder:
     skipped: list[Skipped]
     class_names: list[str]
     action_names: list[str]
+    num_files: int
 
-    def __init__(self, root: str | Path, *, min_frames: int = 1, index: str | Path | None = None) -> None:
-        self._begin(root)
+    def __init__(
+        self, root: str | Path, *, min_frames: int = 1, index: str | Path | None = None, sample: int | None = None
+    ) -> None:
+        self._begin(root, sample)
         candidates: list[Path] = []
         for found in find_videos(self.root):
             if isinstance(found, Skipped):
@@ -72,17 +77,22 @@ class VideoFolder:
         number = {name: i for i, name in enumerate(self.class_names)}
         self._add(candidates, [number[p[0]] if len(p) > 1 else None for p in parts], min_frames, index)
 
-    def _begin(self, root: str | Path) -> None:
+    def _begin(self, root: str | Path, sample: int | None = None) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise MagiError(f"{root}: no such folder; expected a folder of videos")
         self.videos, self.skipped, self.class_names, self.action_names = [], [], [], []
         self._tracks: dict[int, ActionTrack] = {}
+        self._sample, self.num_files = sample, 0
 
     def _add(
         self, paths: Sequence[Path], labels: Sequence[int | None], min_frames: int, index: str | Path | None
     ) -> None:
         """Inspects the files and takes up those that are usable."""
+        self.num_files = len(paths)
+        if self._sample is not None and self._sample < len(paths):
+            picked = [i * len(paths) // self._sample for i in range(self._sample)]
+            paths, labels = [paths[i] for i in picked], [labels[i] for i in picked]
         infos = inspect_videos(self.root, paths, None if index is None else Path(index))
         for path, label, info in zip(paths, labels, infos, strict=True):
             if isinstance(info, Skipped):

@@ -26,7 +26,7 @@ class UCF101(VideoFolder):
         split: 1, 2 or 3.
         subset: "train", "test", or "all": both together, or every video where there are no lists.
         min_frames: shorter videos are skipped.
-        index: see `VideoFolder`.
+        index, sample: see `VideoFolder`.
 
     Raises:
         MagiError: no such folder, no such split, or the list files are missing or malformed.
@@ -40,13 +40,14 @@ class UCF101(VideoFolder):
         *,
         min_frames: int = 1,
         index: str | Path | None = None,
+        sample: int | None = None,
     ) -> None:
         if split not in (1, 2, 3):
             raise MagiError(f"UCF-101 split {split}; expected 1, 2 or 3")
         if subset not in ("train", "test", "all"):
             raise MagiError(f"UCF-101 subset {subset!r}; expected train, test or all")
         given = Path(root)
-        self._begin(given / VIDEOS if (given / VIDEOS).is_dir() else given)
+        self._begin(given / VIDEOS if (given / VIDEOS).is_dir() else given, sample)
         lists = next((f for f in (given / LISTS, given.parent / LISTS, given) if (f / "classInd.txt").is_file()), None)
         if lists is None and subset != "all":
             raise MagiError(f"{root}: no {LISTS}/classInd.txt; expected the official lists in or beside the folder")

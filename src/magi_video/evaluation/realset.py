@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from magi_video.data import UCF101, VideoFolder, clip_frames, fit_frames
+from magi_video.data.kinetics import Kinetics600, Subset, has_annotations, split_folder
 from magi_video.data.ucf101 import LISTS, VIDEOS
 from magi_video.errors import MagiError
 from magi_video.evaluation.cache import cache_folder
@@ -62,8 +63,10 @@ class ClipSet:
 def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list[str]]:
     """The videos of a data set that a protocol speaks of, and warnings about how they were found.
 
-    UCF-101 with its official lists gives the protocol's split; another folder may hold its splits as subfolders named
-    "train" and "test"; anything else is taken as a whole, with a warning where the protocol names a split.
+    UCF-101 with its official lists and Kinetics-600 with its annotation files give the protocol's split (Kinetics its
+    validation split where the test split is not there, with a warning); another folder may hold its splits as
+    subfolders named "train" and "test"; anything else is taken as a whole, with a warning where the protocol names a
+    split.
 
     Raises:
         MagiError: no such folder, or nothing usable in it.
@@ -79,6 +82,12 @@ def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list
         videos = VideoFolder(root, index=index)
     elif has_lists or (root / VIDEOS).is_dir():
         videos = UCF101(root, subset=protocol.split, index=index)
+    elif has_annotations(root):
+        subset: Subset = protocol.split
+        if subset == "test" and not split_folder(root, "test") and split_folder(root, "val"):
+            subset = "val"
+            warnings.append("no test split was found in the data: its validation split is taken")
+        videos = Kinetics600(root, subset, index=index)
     elif protocol.split != "all" and (root / protocol.split).is_dir():
         videos = VideoFolder(root / protocol.split, index=index)
     else:

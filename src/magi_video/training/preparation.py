@@ -14,6 +14,7 @@ from magi_video.codecs.training import train_image_vae
 from magi_video.data import UCF101, LatentCache, PixelReader, VideoFolder
 from magi_video.data.clips import FrameReader
 from magi_video.data.image import fit_frames, to_model_range
+from magi_video.data.kinetics import Kinetics600
 from magi_video.errors import MagiError
 from magi_video.models import ACTION, LABEL, NOISE_LEVEL, MagiTransformer
 from magi_video.presets import Preset
@@ -29,13 +30,15 @@ def derive_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
-def open_videos(preset: Preset, data: Path, index: Path | None = None) -> VideoFolder:
-    """The preset's data set."""
+def open_videos(preset: Preset, data: Path, index: Path | None = None, sample: int | None = None) -> VideoFolder:
+    """The training videos of the preset's data set; `index` and `sample` as in `VideoFolder`."""
     if not data.is_dir():
         raise MagiError(f"{data}: no such folder; expected one with videos")
     if preset.data.dataset == "ucf101":
-        return UCF101(data, split=preset.data.split, subset="train")
-    return VideoFolder(data, index=index)
+        return UCF101(data, split=preset.data.split, subset="train", index=index, sample=sample)
+    if preset.data.dataset == "kinetics600":
+        return Kinetics600(data, subset="train", index=index, sample=sample)
+    return VideoFolder(data, index=index, sample=sample)
 
 
 class FrameBatches:
