@@ -1,0 +1,126 @@
+"""`magi serve MODEL`: the web page."""
+
+import errno
+import socket
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from magi_video.errors import MagiError
+from magi_video.serving.limits import ServingLimits
+
+if TYPE_CHECKING:
+    from magi_video.serving.guard import Guard
+
+BACKLOG = 128
+CONNECTIONS = 100
+MESSAGE_BYTES = 16_384
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a web page: generate, watch frames arrive, play. Ctrl-C stops it."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """Folder, hub id, or the name of a shipped model ("doom")."""
+    port: int = 8000
+    """To listen on; 0 takes a free one."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets everyone on the network in: there is no password."""
+    allow_name: tuple[str, ...] = ()
+    """Names under which the page may be reached besides localhost and addresses, behind a proxy for example."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the weights; bf16 pays on CPUs for large frames, on GPUs always."""
+    limits: Annotated[ServingLimits, arg(name="")] = field(default_factory=ServingLimits)
+    """Of what visitors may ask for."""
+
+
+def main(argv: list[str]) -> None:
+    """Parse, load, serve until Ctrl-C."""
+    import tyro
+
+    settings = tyro.cli(Serve, prog="magi serve", args=argv)
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise MagiError(f"{error.name} is not installed: pip install 'magi-video[serve]'") from None
+    with listen(settings.host, settings.port) as listening:  # first of all: a port in use is told at once
+        app = load(settings)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            ws_max_size=MESSAGE_BYTES,
+            ws_per_message_deflate=False,  # JPEG does not get smaller
+            ws_ping_interval=10.0,
+            ws_ping_timeout=10.0,
+            timeout_graceful_shutdown=2,
+        )
+        print(f"{address(listening)}  (Ctrl-C stops it)", flush=True)
+        if public(settings.host):
+            print(f"warning: everyone who reaches {settings.host} can use this page", file=sys.stderr, flush=True)
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        except KeyboardInterrupt:  # raised anew once the server has ended in order
+            print("stopped", flush=True)
+
+
+def load(settings: Serve) -> "Guard":
+    """The model and the application around it."""
+    from magi_video.cli.generate import pick_device
+    from magi_video.loading import resolve_model
+    from magi_video.pipeline import MagiPipeline
+    from magi_video.precision import find_precision, use_fast_float32
+    from magi_video.serving.app import create_app
+    from magi_video.serving.beginnings import find_first_frames
+
+    device = pick_device(settings.device)
+    if device == "cpu":
+        use_fast_float32()
+    folder = resolve_model(settings.model)
+    pipe = MagiPipeline.from_pretrained(folder, find_precision(settings.precision)).to(device)
+    first_frames = find_first_frames(folder, pipe.config.height, pipe.config.width)
+    name = settings.model if not Path(settings.model).is_dir() else Path(settings.model).resolve().name
+    return create_app(pipe, name, first_frames, settings.limits, settings.host, settings.allow_name)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, or a `MagiError` in one line."""
+    if not 0 <= port <= 65535:
+        raise MagiError(f"port must lie in 0…65535, got {port}")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError):
+        raise MagiError(f"{host!r} is no address of this machine") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise MagiError(f"port {port} is in use: stop what uses it, or choose another with --port") from None
+        raise MagiError(f"cannot listen on {host} port {port} ({error.strerror})") from None
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """Where to point a browser."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}/"
+
+
+def public(host: str) -> bool:
+    """Whether others than this machine's own users can come in."""
+    from magi_video.serving.guard import is_loopback
+
+    return not is_loopback(host)

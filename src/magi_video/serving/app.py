@@ -1,0 +1,246 @@
+"""The page and what it talks to: HTTP for orders and files, WebSockets for frames (docs/serve.md lists both)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from magi_video.errors import MagiError
+from magi_video.pipeline import MagiPipeline
+from magi_video.sampling import SETTINGS
+from magi_video.serving.beginnings import FirstFrame, VideoRequest, video_arguments
+from magi_video.serving.bodies import TooLargeError, read_request, receive
+from magi_video.serving.companion import named_games
+from magi_video.serving.guard import Guard
+from magi_video.serving.limits import ServingLimits
+from magi_video.serving.pictures import jpeg
+from magi_video.serving.play import Players
+from magi_video.serving.sockets import follow_video, play
+from magi_video.serving.uploads import Uploads, read_upload
+from magi_video.serving.videos import BusyError, Video, VideoDesk
+from magi_video.serving.worker import Worker
+
+STATIC = Path(__file__).parent / "static"
+UPLOAD_SECONDS = 120.0
+UPLOADS_AT_ONCE = 2
+SWEEP_SECONDS = 1.0
+VISITOR = "magi_visitor"
+
+
+class Service:
+    """What the routes share; made when the server starts, since much of it belongs to the running event loop."""
+
+    def __init__(self, pipe: MagiPipeline, first_frames: list[FirstFrame], limits: ServingLimits, folder: Path) -> None:
+        self.pipe, self.first_frames, self.limits, self.folder = pipe, first_frames, limits, folder
+        self.games = named_games(pipe.config.training or {})
+        self.worker = Worker()
+        self.uploads = Uploads(limits)
+        self.videos = VideoDesk(pipe, self.worker, limits, folder)
+        self.players = Players(pipe, self.worker, limits)
+        self.receiving = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self.game_places = threading.BoundedSemaphore(limits.max_games)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What the page must know of the model."""
+        config, limits = self.pipe.config, self.limits
+        trained = ((config.training or {}).get("preset") or {}).get("data") or {}
+        largest = self.pipe.transformer.config.max_interval
+        usual = min(max(2, int(trained.get("min_interval", 1))), int(trained.get("max_interval", largest)), largest)
+        return {
+            "model": name,
+            "height": config.height,
+            "width": config.width,
+            "frame_rate": config.frame_rate,
+            "max_interval": largest,
+            "interval": usual if config.action_names else 1,
+            "settings": list(SETTINGS),
+            "controls": [vars(one) for one in self.players.controls.controls],
+            "actions": list(config.action_names),
+            "classes": list(config.class_names),
+            "first_frames": [frame.title for frame in self.first_frames],
+            "endless": self.pipe.transformer.config.temporal_position == "rope",
+            "games": self.games,
+            "device": str(self.pipe.device),
+            "max_frames": limits.max_frames,
+            "max_clip_frames": limits.max_clip_frames,
+            "max_upload_mb": limits.max_upload_mb,
+            "idle_seconds": limits.idle_seconds,
+        }
+
+    async def sweep_forever(self) -> None:
+        """Give up what nobody uses any more."""
+        while True:
+            await asyncio.sleep(min(SWEEP_SECONDS, self.limits.grace_seconds / 4))
+            self.videos.sweep()
+            self.players.sweep()
+            self.uploads.sweep()
+
+
+def create_app(
+    pipe: MagiPipeline,
+    name: str,
+    first_frames: Sequence[FirstFrame] = (),
+    limits: ServingLimits | None = None,
+    host: str = "127.0.0.1",
+    allowed_names: Sequence[str] = (),
+) -> Guard:
+    """The application, an ASGI callable.
+
+    Args:
+        pipe: the model; it must be used by nobody else while the application runs.
+        name: by which the page calls it.
+        first_frames: that it offers to begin from.
+        limits: of what visitors may ask for.
+        host: the address that will be listened on, see `Guard`.
+        allowed_names: further names of this machine, see `Guard`.
+    """
+    bounds = limits or ServingLimits()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with tempfile.TemporaryDirectory(prefix="magi-serve-", ignore_cleanup_errors=True) as folder:
+            service = app.state.service = Service(pipe, list(first_frames), bounds, Path(folder))
+            service.worker.start()
+            sweeper = asyncio.create_task(service.sweep_forever())
+            try:
+                yield
+            finally:
+                sweeper.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await sweeper
+                await asyncio.to_thread(service.worker.stop)
+
+    # Without FastAPI's own pages about itself: they would fetch scripts from elsewhere.
+    app = FastAPI(title="magi", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    add_routes(app, name)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_exception_handler(MagiError, _tell)
+    app.add_exception_handler(HTTPException, _tell_http)
+    app.add_exception_handler(Exception, _tell_defect)
+    return Guard(app, host, allowed_names)
+
+
+def add_routes(app: FastAPI, name: str) -> None:
+    """All addresses of the page."""
+
+    @app.get("/")
+    async def page(request: Request) -> Response:
+        response = FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+        if VISITOR not in request.cookies:
+            response.set_cookie(VISITOR, secrets.token_urlsafe(16), httponly=True, samesite="strict")
+        return response
+
+    @app.get("/favicon.ico")
+    async def favicon() -> Response:
+        return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
+
+    @app.get("/api/model")
+    async def model(request: Request) -> dict[str, Any]:
+        return _service(request).describe(name)
+
+    @app.get("/api/status")
+    async def status(request: Request) -> dict[str, int]:
+        service = _service(request)
+        return {"playing": len(service.players)} | service.videos.counts()
+
+    @app.get("/api/first/{number}.jpg")
+    async def first_frame(request: Request, number: str) -> Response:
+        frames = _service(request).first_frames
+        if not number.isdecimal() or len(number) > 4 or int(number) >= len(frames):
+            raise HTTPException(404, "no such first frame")
+        return Response(jpeg(frames[int(number)].frame), media_type="image/jpeg")
+
+    @app.post("/api/uploads", status_code=201)
+    async def upload(request: Request) -> dict[str, Any]:
+        service = _service(request)
+        if service.receiving.locked():
+            raise BusyError("others are uploading just now: please try again in a moment")
+        config, limits = service.pipe.config, service.limits
+        path = service.folder / f"upload-{secrets.token_hex(16)}"
+        async with service.receiving:
+            try:
+                async with asyncio.timeout(UPLOAD_SECONDS):
+                    with path.open("wb") as file:
+                        await receive(request, limits.max_upload_mb * 10**6, file.write)
+                frames = await asyncio.to_thread(read_upload, path, config.height, config.width, limits.max_clip_frames)
+            except TimeoutError:
+                raise MagiError("the upload took too long") from None
+            except ClientDisconnect:
+                raise MagiError("the upload broke off") from None
+            finally:
+                path.unlink(missing_ok=True)
+        kept = service.uploads.add(frames)
+        return {"upload": kept.token, "frames": len(frames), "kind": "clip" if len(frames) > 1 else "picture"}
+
+    @app.get("/api/uploads/{token}.jpg")
+    async def upload_preview(request: Request, token: str) -> Response:
+        return Response(jpeg(_service(request).uploads.find(token).frames_THWC[0]), media_type="image/jpeg")
+
+    @app.post("/api/videos", status_code=201)
+    async def order(request: Request) -> dict[str, Any]:
+        service = _service(request)
+        asked = await read_request(request, VideoRequest)
+        arguments = video_arguments(
+            asked, service.pipe, service.first_frames, service.uploads, service.limits.max_frames
+        )
+        owner = request.cookies.get(VISITOR) or secrets.token_urlsafe(16)
+        return service.videos.order(arguments, owner).status()
+
+    @app.get("/api/videos/{token}")
+    async def video_status(request: Request, token: str) -> dict[str, Any]:
+        return _service(request).videos.find(token).status()
+
+    @app.delete("/api/videos/{token}")
+    async def cancel(request: Request, token: str) -> dict[str, Any]:
+        desk = _service(request).videos
+        video = desk.find(token)
+        desk.cancel(video)
+        return video.status()
+
+    @app.get("/api/videos/{token}/{file}")
+    async def download(request: Request, token: str, file: str) -> Response:
+        desk = _service(request).videos
+        video: Video = desk.find(token)
+        path = await desk.file(video, file)
+        return FileResponse(path, filename=f"magi-{video.token[:6]}-{file}")
+
+    @app.websocket("/api/videos/{token}/frames")
+    async def frames(socket: WebSocket, token: str) -> None:
+        await follow_video(socket, app.state.service.videos, token)
+
+    @app.websocket("/api/play")
+    async def play_here(socket: WebSocket) -> None:
+        await play(socket, app.state.service)
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    code = 503 if isinstance(error, BusyError) else 413 if isinstance(error, TooLargeError) else 400
+    return JSONResponse({"error": str(error)}, code)
+
+
+async def _tell_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code)
+
+
+async def _tell_defect(request: Request, error: Exception) -> Response:
+    logging.getLogger(__name__).error("a request failed", exc_info=error)
+    return JSONResponse({"error": "something went wrong; the server's log says what"}, 500)

@@ -1,0 +1,90 @@
+"""The real game beside the model: the same first frame, the same actions, its frames at the model's size."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from magi_video.data.image import fit_frames
+from magi_video.errors import MagiError
+
+logger = logging.getLogger(__name__)
+
+
+def named_games(training: dict[str, Any]) -> list[str]:
+    """The games a model was trained on, as its recipe names them, where their packages are installed."""
+    data = training.get("data")
+    games = data.get("games") if isinstance(data, dict) else None
+    named = [name for name in games if isinstance(name, str)] if isinstance(games, list) else []
+    return [name for name in named if _is_installed(name)]
+
+
+def _is_installed(game: str) -> bool:
+    packages = ["gymnasium"]
+    if game.lower().startswith("vizdoom"):
+        packages.append("vizdoom")
+    if game.upper().startswith("ALE/"):
+        packages.append("ale_py")
+    return all(importlib.util.find_spec(package) is not None for package in packages)
+
+
+class Companion:
+    """One running game. Opened in any thread, then used by one at a time.
+
+    Args:
+        game: as `magi record` calls it.
+        interval: steps of the game for a frame, as the model's.
+        height, width: of the model's frames in pixels.
+        on_close: called once, when the game has ended.
+
+    Raises:
+        MagiError: the game cannot be started.
+    """
+
+    def __init__(
+        self, game: str, interval: int, height: int, width: int, on_close: Callable[[], None] = lambda: None
+    ) -> None:
+        from magi_video.data.games import open_game
+
+        self.name = game
+        self._size = (height, width)
+        self._on_close = on_close
+        try:
+            self._game: Any = open_game(game, interval)
+        except Exception as error:  # whatever a game raises; its own words may name folders
+            logger.warning("%s: %s", game, error)
+            raise MagiError("the real game could not be started here") from None
+        self._names: tuple[str, ...] = self._game.actions.names
+
+    def begin(self, seed: int) -> np.ndarray:
+        """The first frame of an episode, uint8 [height, width, 3].
+
+        Raises:
+            MagiError: the game cannot be started.
+        """
+        return self._fitted(self._game.reset(seed))
+
+    def step(self, names: Sequence[str], vector: np.ndarray | None) -> np.ndarray | None:
+        """The frame that an action of the model, `vector` over `names`, leads to; None where the episode ends."""
+        columns = np.zeros(len(self._names), np.float32)
+        for column, name in enumerate(names):
+            if vector is not None and name in self._names:
+                columns[self._names.index(name)] = vector[column]
+        frame = self._game.step(columns)
+        return None if frame is None else self._fitted(frame)
+
+    def close(self) -> None:
+        """End the game."""
+        if self._game is not None:
+            with contextlib.suppress(Exception):
+                self._game.close()
+            self._game = None
+            self._on_close()
+
+    def _fitted(self, frame: np.ndarray) -> np.ndarray:
+        return fit_frames(frame[None], *self._size)[0]

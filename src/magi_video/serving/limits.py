@@ -1,0 +1,42 @@
+"""How much the page lets anyone ask for. Every number is a flag of `magi serve`. Standard library alone."""
+
+from dataclasses import dataclass, fields
+
+from magi_video.errors import MagiError
+
+
+@dataclass(frozen=True)
+class ServingLimits:
+    """Bounds of the page.
+
+    Raises:
+        MagiError: a number is not above zero.
+    """
+
+    max_frames: int = 240
+    """Frames of one video."""
+    max_clip_frames: int = 256
+    """Frames read of an uploaded clip; what follows is ignored."""
+    max_upload_mb: int = 32
+    """Size of an uploaded file, MB."""
+    max_queue: int = 8
+    """Videos that wait for their turn."""
+    max_running: int = 2
+    """Videos that are made at the same time, frame by frame in turns; one of each visitor."""
+    max_players: int = 4
+    """People who play at the same time."""
+    max_games: int = 2
+    """Real games that run beside the model at the same time."""
+    idle_seconds: float = 300.0
+    """Without a key, after which a player's place is given up."""
+    grace_seconds: float = 15.0
+    """That a visitor whose connection broke has to come back."""
+    keep_seconds: float = 900.0
+    """That uploads and finished videos are kept after they were last looked at."""
+    max_kept_mb: int = 512
+    """Memory for the frames of all videos; the oldest finished ones make room."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise MagiError(f"{field.name.replace('_', '-')} must be above 0, got {getattr(self, field.name)}")

@@ -1,0 +1,303 @@
+"""Playing: a world that goes on frame by frame while keys are held.
+
+`Player.due`, `step`, `fail` and `close` run in the worker's thread, everything else in the event loop; what both touch
+is behind the player's lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from magi_video.serving.bell import Bell
+from magi_video.serving.companion import Companion
+from magi_video.serving.controls import Controls
+from magi_video.serving.limits import ServingLimits
+from magi_video.serving.pictures import as_uint8, jpeg
+from magi_video.serving.videos import BusyError
+from magi_video.serving.worker import Task, Worker
+
+if TYPE_CHECKING:
+    from magi_video.pipeline import MagiPipeline
+
+MAX_UNSENT = 6
+"""Messages that may wait for a slow connection before the world waits for it."""
+MAX_UNSEEN = 12
+"""Frames that may be under way to a page that confirms what it has shown."""
+Message = dict[str, Any] | bytes
+
+
+@dataclass
+class Game:
+    """What is played: one world from its first frame on.
+
+    Attributes:
+        arguments: of `MagiPipeline.stream`.
+        companion: the real game beside it, which gives the first frame.
+        keeps_companion: the real game goes on that ran beside the world before.
+        seed: of the real game's episode.
+    """
+
+    arguments: dict[str, Any]
+    companion: Companion | None = None
+    keeps_companion: bool = False
+    seed: int = 0
+
+
+class Player(Task):
+    """One player's place. A dropped connection pauses it; coming back with its token goes on.
+
+    Attributes:
+        token: random; who knows it may come back.
+        connection: whoever listens now; None while nobody does.
+        touched: when a key was last heard of.
+    """
+
+    def __init__(self, pipe: MagiPipeline, controls: Controls, worker: Worker) -> None:
+        self.token = secrets.token_urlsafe(16)
+        self.connection: object | None = None
+        self.touched = self.left = time.monotonic()
+        self.bell = Bell()
+        self.ended = False
+        self._pipe, self._controls, self._worker = pipe, controls, worker
+        self._lock = threading.Lock()
+        self._outbox: deque[Message] = deque()
+        self._held: frozenset[str] = frozenset()
+        self._tapped: set[str] = set()
+        self._sequence = 0
+        self._paused = False
+        self._wanted: Game | None = None
+        self._confirmed: int | None = None
+        # The worker's own:
+        self._game: Game | None = None
+        self._stream: Generator[np.ndarray] | None = None
+        self._index = 0
+        self._next_due = 0.0
+        self._used_sequence = 0
+        self._used_action: np.ndarray | None = None
+
+    # --- the event loop's side ------------------------------------------------------------------------------------
+
+    def begin(self, game: Game) -> None:
+        """Leave the present world for this one."""
+        with self._lock:
+            dropped = game if self.ended else self._wanted
+            if not self.ended:
+                self._wanted = game
+            self._paused = False
+            self._held, self._tapped = frozenset(), set()
+            if dropped is not None and dropped is not game and game.keeps_companion:
+                game.companion, dropped.companion = dropped.companion, None
+        if dropped is not None and dropped.companion is not None:
+            dropped.companion.close()
+        self.touched = time.monotonic()
+        self._worker.wake()
+
+    def hold(self, names: Collection[str], sequence: int) -> None:
+        """These controls are held from now on; one that is let go before the next frame still counts for it."""
+        with self._lock:
+            self._tapped |= set(names) - self._held
+            self._held = frozenset(names)
+            self._sequence = sequence
+        self.touched = time.monotonic()
+
+    def pause(self, paused: bool) -> None:
+        """Stand still, or go on."""
+        with self._lock:
+            self._paused = paused
+        self._worker.wake()
+
+    def confirm(self, index: int) -> None:
+        """The page has shown the model's frame of this number."""
+        self._confirmed = index
+        self._worker.wake()
+
+    def attach(self, connection: object) -> None:
+        """Someone listens from now on; what nobody heard is dropped."""
+        with self._lock:
+            self.connection = connection
+            self._confirmed = None
+            self._held, self._tapped = frozenset(), set()
+            self._outbox = deque(one for one in self._outbox if isinstance(one, dict) and one["type"] != "frame")
+        self.touched = time.monotonic()
+        self._worker.wake()
+
+    def detach(self, connection: object) -> None:
+        """That one has left, unless another has taken its place."""
+        if self.connection is connection:
+            self.connection = None
+            self.left = time.monotonic()
+
+    def messages(self) -> list[Message]:
+        """What there is to send; it counts as sent."""
+        with self._lock:
+            messages = list(self._outbox)
+            self._outbox.clear()
+        if messages:
+            self._worker.wake()
+        return messages
+
+    def tell(self, *messages: Message) -> None:
+        """Send something; callable from any thread."""
+        with self._lock:
+            self._outbox.extend(messages)
+        self.bell.ring()
+
+    # --- the worker's side ----------------------------------------------------------------------------------------
+
+    def due(self, now: float) -> float:
+        """When the world's own pace says, unless it is paused, over, or nobody keeps up with it."""
+        with self._lock:
+            if self.connection is None or len(self._outbox) > MAX_UNSENT:
+                return math.inf
+            if self._wanted is not None:
+                return now
+            if self._paused or self._stream is None:
+                return math.inf
+        if self._confirmed is not None and self._index - self._confirmed > MAX_UNSEEN:
+            return math.inf
+        return self._next_due
+
+    def step(self) -> bool:
+        """One more frame of the world, and of the real game beside it."""
+        with self._lock:
+            wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            self._enter(wanted)
+        assert self._game is not None and self._stream is not None
+        began = time.monotonic()
+        period = self._game.arguments["interval"] / self._pipe.config.frame_rate
+        # A frame that came late may be followed at once by the next, but no more than one is made up for.
+        self._next_due = max(self._next_due + period, began)
+        frame_BHWC = next(self._stream, None)
+        if frame_BHWC is None:
+            self._stream = None
+            self.tell({"type": "ended", "frames": self._index})
+            return True
+        frame = as_uint8(frame_BHWC)
+        taken = time.monotonic() - began
+        told = {"type": "frame", "source": "model", "index": self._index, "keys": self._used_sequence}
+        self.tell(told | {"ms": round(1000 * taken, 2)}, jpeg(frame))
+        if self._game.companion is not None and self._index > 0:
+            self._step_companion(self._game.companion)
+        self._index += 1
+        return True
+
+    def fail(self, reason: str) -> None:
+        """Tell why the world ended."""
+        self.ended = True
+        self.tell({"type": "error", "error": reason})
+
+    def close(self) -> None:
+        """Free what the world holds."""
+        self._leave()
+        with self._lock:
+            self.ended = True
+            wanted, self._wanted = self._wanted, None
+        if wanted is not None and wanted.companion is not None:
+            wanted.companion.close()
+        self.bell.ring()
+
+    def _enter(self, game: Game) -> None:
+        """Begin a world; the real game, where there is one, gives the first frame."""
+        if game.keeps_companion and game.companion is None and self._game is not None:
+            game.companion, self._game.companion = self._game.companion, None
+        self._leave()
+        self._game = game
+        arguments = dict(game.arguments)
+        if game.companion is not None:
+            first = game.companion.begin(game.seed)
+            arguments = {name: value for name, value in arguments.items() if name != "video"} | {"image": first}
+            self.tell({"type": "frame", "source": "game", "index": 0}, jpeg(first))
+        given = len(arguments["video"]) if "video" in arguments else int("image" in arguments)
+        if self._controls.names:
+            arguments["actions"] = self._actions(given)
+        self._stream = cast(Generator[np.ndarray], self._pipe.stream(**arguments))
+        self._index, self._confirmed = 0, None
+        self._next_due = time.monotonic()
+
+    def _leave(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        if self._game is not None and self._game.companion is not None:
+            self._game.companion.close()
+        self._game = None
+
+    def _actions(self, given: int) -> Iterator[np.ndarray | None]:
+        """What is held, asked anew when each frame is begun; nothing is known of the given frames."""
+        yield from itertools.repeat(None, max(given, 1))
+        while True:
+            with self._lock:
+                held, self._tapped = self._held | self._tapped, set()
+                self._used_sequence = self._sequence
+            self._used_action = self._controls.action(held)
+            yield self._used_action
+
+    def _step_companion(self, companion: Companion) -> None:
+        assert self._game is not None
+        frame = companion.step(self._controls.names, self._used_action)
+        if frame is None:  # the episode is over: both begin the next one
+            self.tell({"type": "episode"})
+            self._enter(Game(self._game.arguments, keeps_companion=True, seed=self._game.seed + 1))
+            self._index = -1  # it is counted up at the end of the step
+            return
+        self.tell({"type": "frame", "source": "game", "index": self._index}, jpeg(frame))
+
+
+class Players:
+    """Everybody who plays.
+
+    Args:
+        pipe: the model.
+        worker: its thread.
+        limits: see there.
+    """
+
+    def __init__(self, pipe: MagiPipeline, worker: Worker, limits: ServingLimits) -> None:
+        self.controls = Controls(pipe.config.action_names)
+        self._pipe, self._worker, self._limits = pipe, worker, limits
+        self._players: dict[str, Player] = {}
+
+    def __len__(self) -> int:
+        return len(self._players)
+
+    def enter(self, token: str | None) -> tuple[Player, bool]:
+        """The place of that token, or a new one; and whether it is an old one.
+
+        Raises:
+            BusyError: all places are taken.
+        """
+        if token is not None and token in self._players:
+            return self._players[token], True
+        if len(self._players) >= self._limits.max_players:
+            raise BusyError(f"{len(self._players)} people are playing already: please try again in a minute")
+        player = Player(self._pipe, self.controls, self._worker)
+        self._players[player.token] = player
+        self._worker.add(player)
+        return player, False
+
+    def leave(self, player: Player) -> None:
+        """Give up a place."""
+        if self._players.pop(player.token, None) is not None:
+            player.ended = True
+            self._worker.remove(player)
+
+    def sweep(self) -> None:
+        """Give up the places of those who left, or have not touched a key for long."""
+        now = time.monotonic()
+        for player in list(self._players.values()):
+            if player.ended or (player.connection is None and now - player.left > self._limits.grace_seconds):
+                self.leave(player)
+            elif now - player.touched > self._limits.idle_seconds:
+                player.tell({"type": "closed", "reason": "idle"})
+                self.leave(player)

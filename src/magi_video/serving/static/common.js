@@ -1,0 +1,203 @@
+// What both halves of the page use: asking the server, following a WebSocket, drawing frames, choosing a beginning.
+
+export const find = (id) => document.getElementById(id);
+
+export function say(text) {
+  const news = find("news");
+  news.textContent = text ?? "";
+  news.hidden = !text;
+}
+
+export async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Error("The server does not answer. Is it still running?");
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(capital(answer.error ?? `The server answered ${response.status}`));
+  return answer;
+}
+
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== null) made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export function fillChoices(select, choices, chosen) {
+  select.replaceChildren(...choices.map(([value, text]) => new Option(text, value, value === chosen, value === chosen)));
+}
+
+const SETTINGS = {
+  exact: "Exact: as it was trained, slowest",
+  balanced: "Balanced",
+  fast: "Fast",
+  realtime: "Real time: fastest",
+};
+export const settingChoices = (model) => model.settings.map((name) => [name, SETTINGS[name] ?? name]);
+
+export function paceChoices(model) {
+  const most = Math.min(model.max_interval, 8);
+  return Array.from({ length: most }, (_, index) => {
+    const rate = model.frame_rate / (index + 1);
+    return [String(index + 1), `${Number(rate.toFixed(1))} frames a second`];
+  });
+}
+
+// A WebSocket that comes back by itself. `path` is asked at each attempt; `end` is told why it is over for good.
+const FINAL = new Set([1000, 1008, 1013, 4000, 4004]);
+const ATTEMPTS = 8;
+
+export class Line {
+  constructor(path, { message, frame, broken, end }) {
+    Object.assign(this, { path, message, frame, broken, end, attempt: 0, over: false });
+    this.open();
+  }
+
+  open() {
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = (this.socket = new WebSocket(`${scheme}//${location.host}${this.path()}`));
+    socket.binaryType = "arraybuffer";
+    let next = null; // what the JSON line said of the binary message that follows it
+    socket.onmessage = (event) => {
+      if (socket !== this.socket || this.over) return;
+      this.attempt = 0;
+      if (event.data instanceof ArrayBuffer) {
+        this.frame(next, event.data);
+        return;
+      }
+      const told = JSON.parse(event.data);
+      if (told.type === "frame") next = told;
+      else this.message(told);
+    };
+    socket.onclose = (event) => {
+      if (socket !== this.socket || this.over) return;
+      if (FINAL.has(event.code) || this.attempt >= ATTEMPTS) {
+        this.over = true;
+        this.end(FINAL.has(event.code) ? null : "The connection to the server was lost.");
+        return;
+      }
+      this.broken?.();
+      setTimeout(() => this.over || this.open(), Math.min(250 * 2 ** this.attempt++, 4000));
+    };
+  }
+
+  send(message) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  close() {
+    this.over = true;
+    this.socket.close(1000);
+  }
+}
+
+// Frames on a canvas, in order.
+export class View {
+  constructor(canvas, width, height) {
+    Object.assign(canvas, { width, height });
+    canvas.classList.toggle("crisp", Math.min(width, height) <= 128); // small pictures look better in blocks than in fog
+    this.context = canvas.getContext("2d");
+    this.last = Promise.resolve();
+  }
+
+  show(bytes) {
+    const picture = createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
+    this.last = Promise.all([picture, this.last]).then(([bitmap]) => this.draw(bitmap));
+    return this.last;
+  }
+
+  draw(picture) {
+    this.context.drawImage(picture, 0, 0, this.context.canvas.width, this.context.canvas.height);
+  }
+}
+
+// First frames, an upload, or nothing: a group of tiles.
+export class Beginnings {
+  constructor(box, model, changed) {
+    this.changed = changed;
+    this.upload = null;
+    this.name = box.id;
+    this.model = model;
+    const tiles = model.first_frames.map((title, number) =>
+      this.tile(`first-${number}`, title, element("img", { src: `/api/first/${number}.jpg`, alt: title })));
+    this.file = element("input", { type: "file", accept: "image/*,video/*", "aria-label": "Upload a picture or clip" });
+    this.uploadText = element("span", {}, "Your picture or clip");
+    const upload = element("label", { title: "A picture or a short clip of your own" }, this.uploadText, this.file);
+    this.uploadTile = upload;
+    this.note = element("p", { class: "begin-text soft", role: "status" });
+    box.replaceChildren(...tiles, upload, this.tile("nothing", "Nothing: the model begins by itself", "Nothing"), this.note);
+    this.box = box;
+    this.choose(model.first_frames.length ? "first-0" : "nothing");
+    this.file.onchange = () => this.take(this.file.files[0]);
+    upload.ondragover = (event) => { event.preventDefault(); upload.classList.add("over"); };
+    upload.ondragleave = () => upload.classList.remove("over");
+    upload.ondrop = (event) => {
+      event.preventDefault();
+      upload.classList.remove("over");
+      this.take(event.dataTransfer.files[0]);
+    };
+  }
+
+  tile(value, title, content) {
+    const radio = element("input", { type: "radio", name: this.name, value, "aria-label": title });
+    radio.onchange = () => this.changed(this.chosen());
+    return element("label", { title }, content, radio);
+  }
+
+  radios() {
+    return [...this.box.querySelectorAll("input[type=radio]")];
+  }
+
+  choose(value) {
+    for (const radio of this.radios()) radio.checked = radio.value === value;
+  }
+
+  async take(file) {
+    if (!file) return;
+    if (file.size > this.model.max_upload_mb * 1e6) {
+      this.note.textContent = `That file is too large: at most ${this.model.max_upload_mb} MB.`;
+      return;
+    }
+    this.note.textContent = "Uploading…";
+    try {
+      const answer = await ask("/api/uploads", { method: "POST", body: file });
+      this.upload = answer.upload;
+      const picture = element("img", { src: `/api/uploads/${answer.upload}.jpg`, alt: "Your upload" });
+      const tile = this.tile("upload", "Your upload", picture);
+      tile.append(element("span", { class: "tag" }, answer.kind === "clip" ? `clip, ${answer.frames} frames` : "yours"));
+      this.box.querySelector("input[value=upload]")?.parentElement.remove();
+      this.uploadTile.before(tile);
+      this.choose("upload");
+      this.note.textContent = "";
+      this.changed(this.chosen());
+    } catch (error) {
+      this.note.textContent = error.message;
+    } finally {
+      this.file.value = "";
+    }
+  }
+
+  chosen() {
+    const value = this.radios().find((radio) => radio.checked)?.value ?? "nothing";
+    if (value.startsWith("first-")) return { first: Number(value.slice(6)) };
+    return value === "upload" ? { upload: this.upload } : {};
+  }
+
+  chooseAnother() {
+    const firsts = this.radios().filter((radio) => radio.value.startsWith("first-"));
+    const now = firsts.findIndex((radio) => radio.checked);
+    if (firsts.length) this.choose(firsts[(now + 1) % firsts.length].value);
+  }
+
+  picture() {
+    return this.radios().find((radio) => radio.checked)?.parentElement.querySelector("img") ?? null;
+  }
+}

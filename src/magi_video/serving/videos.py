@@ -1,0 +1,235 @@
+"""Videos that visitors have asked for: a queue with a limit, frames as they are made, files to take home.
+
+Everything here but `Video.due`, `step`, `fail` and `close` runs in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from magi_video.errors import MagiError
+from magi_video.serving.bell import Bell
+from magi_video.serving.limits import ServingLimits
+from magi_video.serving.pictures import FILES, as_uint8, jpeg
+from magi_video.serving.worker import Task, Worker
+
+if TYPE_CHECKING:
+    from magi_video.pipeline import MagiPipeline
+
+OVER = ("done", "cancelled", "failed")
+OF_ONE_VISITOR = 3
+
+
+class BusyError(MagiError):
+    """There is no room now; later there will be."""
+
+
+class Video(Task):
+    """One video: waiting, running, then done, cancelled or failed.
+
+    Attributes:
+        token: random; who knows it may look.
+        frames, jpegs: so far, uint8 [H, W, 3] and encoded.
+        watchers: connections that follow it.
+        seen: when someone last looked.
+    """
+
+    def __init__(self, pipe: MagiPipeline, arguments: dict[str, Any], owner: str, desk: VideoDesk) -> None:
+        self.token = secrets.token_urlsafe(16)
+        self.owner = owner
+        self.total: int = arguments["num_frames"]
+        self.rate: float = pipe.config.frame_rate / arguments["interval"]
+        self.state, self.reason = "waiting", ""
+        self.frames: list[np.ndarray] = []
+        self.jpegs: list[bytes] = []
+        self.times: list[float] = []
+        self.watchers = 0
+        self.seen = time.monotonic()
+        self.bell = Bell()
+        self.writing = asyncio.Lock()
+        self._pipe, self._arguments, self._desk = pipe, arguments, desk
+        self._stream: Generator[np.ndarray] | None = None
+
+    def due(self, now: float) -> float:
+        """Always: it waits for nobody."""
+        return now
+
+    def step(self) -> bool:
+        """One more frame."""
+        if self._stream is None:
+            self._stream = cast(Generator[np.ndarray], self._pipe.stream(**self._arguments))
+        frame = as_uint8(next(self._stream))
+        self.frames.append(frame)
+        self.times.append(time.monotonic())
+        self.jpegs.append(jpeg(frame))
+        if len(self.jpegs) == self.total:
+            self._desk.tell_ended(self, "done")
+            return False
+        self.bell.ring()
+        return True
+
+    def fail(self, reason: str) -> None:
+        """Tell why there is no video."""
+        self._desk.tell_ended(self, "failed", reason)
+
+    def close(self) -> None:
+        """Free what the rollout holds."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def seconds_left(self) -> float | None:
+        """By the pace of the latest frames; None before there is one."""
+        recent = self.times[-9:]
+        if len(recent) < 2:
+            return None
+        return (recent[-1] - recent[0]) / (len(recent) - 1) * (self.total - len(self.times))
+
+    def status(self) -> dict[str, Any]:
+        """What its owner is told."""
+        left = self.seconds_left()
+        return {
+            "type": "state",
+            "video": self.token,
+            "state": self.state,
+            "reason": self.reason,
+            "position": self._desk.position(self),
+            "made": len(self.jpegs),
+            "frames": self.total,
+            "rate": self.rate,
+            "seconds_left": None if left is None else round(left, 2),
+            "files": list(FILES) if self.state in OVER and len(self.frames) > 1 else [],
+        }
+
+
+class VideoDesk:
+    """Takes orders, lets them run in turn, keeps what came of them for a while.
+
+    Args:
+        pipe: the model.
+        worker: its thread.
+        limits: see there.
+        folder: for the files, a subfolder a video.
+    """
+
+    def __init__(self, pipe: MagiPipeline, worker: Worker, limits: ServingLimits, folder: Path) -> None:
+        self._pipe, self._worker, self._limits, self._folder = pipe, worker, limits, folder
+        self._videos: dict[str, Video] = {}
+        self._loop = asyncio.get_running_loop()
+        self._writing = asyncio.Semaphore(1)  # so that encoders do not take the machine from the model
+
+    def order(self, arguments: dict[str, Any], owner: str) -> Video:
+        """Take an order.
+
+        Raises:
+            BusyError: the queue is full, or this visitor has enough in it.
+        """
+        waiting = [one for one in self._videos.values() if one.state == "waiting"]
+        if len(waiting) >= self._limits.max_queue:
+            raise BusyError(f"{len(waiting)} videos are waiting already: please try again in a while")
+        if sum(one.owner == owner and one.state not in OVER for one in self._videos.values()) >= OF_ONE_VISITOR:
+            raise BusyError(f"you have {OF_ONE_VISITOR} videos in the making: please wait for one of them")
+        video = Video(self._pipe, arguments, owner, self)
+        self._videos[video.token] = video
+        self._advance()
+        return video
+
+    def find(self, token: str) -> Video:
+        """The video of that token, or a `MagiError`."""
+        video = self._videos.get(token)
+        if video is None:
+            raise MagiError("this video is no longer here: please make it again")
+        video.seen = time.monotonic()
+        return video
+
+    def position(self, video: Video) -> int:
+        """How many stand before a waiting video, itself included; 0 for any other."""
+        waiting = [one for one in self._videos.values() if one.state == "waiting"]
+        return waiting.index(video) + 1 if video in waiting else 0
+
+    def counts(self) -> dict[str, int]:
+        """How many wait and how many run."""
+        states = [one.state for one in self._videos.values()]
+        return {"waiting": states.count("waiting"), "running": states.count("running")}
+
+    def cancel(self, video: Video, reason: str = "cancelled") -> None:
+        """Stop a video; what there is of it is kept."""
+        if video.state not in OVER:
+            self._worker.remove(video)
+            self._end(video, "cancelled", reason)
+
+    def tell_ended(self, video: Video, state: str, reason: str = "") -> None:
+        """From the worker's thread: a video is over."""
+        self._loop.call_soon_threadsafe(self._end, video, state, reason)
+
+    def _end(self, video: Video, state: str, reason: str) -> None:
+        if video.state not in OVER:
+            video.state, video.reason = state, reason
+            video.seen = time.monotonic()
+            self._advance()
+        video.bell.ring()
+
+    def _advance(self) -> None:
+        """Let waiting videos run while there is room: first come, first served, but one of each visitor at a time."""
+        running = [one for one in self._videos.values() if one.state == "running"]
+        busy = {one.owner for one in running}
+        for video in self._videos.values():
+            if video.state == "waiting" and video.owner not in busy and len(busy) < self._limits.max_running:
+                video.state = "running"
+                busy.add(video.owner)
+                self._worker.add(video)
+        for video in self._videos.values():
+            if video.state in ("waiting", "running"):
+                video.bell.ring()  # places in the queue have changed
+
+    def sweep(self) -> None:
+        """Stop what nobody follows, forget what nobody fetched."""
+        now = time.monotonic()
+        for video in list(self._videos.values()):
+            unseen = 0.0 if video.watchers else now - video.seen
+            if video.state not in OVER and unseen > self._limits.grace_seconds:
+                self.cancel(video, "nobody was watching any more")
+            elif video.state in OVER and unseen > self._limits.keep_seconds:
+                self._forget(video)
+        over = [one for one in self._videos.values() if one.state in OVER and not one.watchers]
+        over.sort(key=lambda one: one.seen)
+        while over and self._held() > self._limits.max_kept_mb * 10**6:
+            self._forget(over.pop(0))
+
+    def _held(self) -> int:
+        return sum(one.frames[0].nbytes * len(one.frames) for one in self._videos.values() if one.frames)
+
+    def _forget(self, video: Video) -> None:
+        del self._videos[video.token]
+        shutil.rmtree(self._folder / video.token, ignore_errors=True)
+
+    async def file(self, video: Video, name: str) -> Path:
+        """A file of a finished video, written when it is first asked for.
+
+        Raises:
+            MagiError: there is no such file, the video is not over, or it has too few frames.
+        """
+        if name not in FILES:
+            raise MagiError(f"no such file; there are {', '.join(FILES)}")
+        if name not in video.status()["files"]:
+            raise MagiError("the video is not finished")
+        path = self._folder / video.token / name
+        async with video.writing, self._writing:
+            if not path.is_file():
+                path.parent.mkdir(exist_ok=True)
+                try:
+                    await asyncio.to_thread(FILES[name], path, tuple(video.frames), video.rate)
+                except Exception:
+                    path.unlink(missing_ok=True)
+                    logging.getLogger(__name__).exception("a file could not be written")
+                    raise MagiError("the file could not be written; the server's log says why") from None
+        return path

@@ -1,0 +1,126 @@
+"""The one thread that uses the model: everybody's frames, one at a time, in fair turns.
+
+A task is a video in the making or somebody's game. A turn is one frame. The next turn goes to the task, of those that
+are due, that has had the least of the thread's time; who was not due meanwhile saves nothing up. So a game, which is
+due a few times a second, is served at once, and two videos get equal time whatever their settings cost.
+"""
+
+import logging
+import math
+import threading
+import time
+
+import torch
+
+from magi_video.errors import MagiError
+
+logger = logging.getLogger(__name__)
+LONGEST_WAIT = 0.5
+
+
+class Task:
+    """Something that is made frame by frame. Its methods are called in the worker's thread alone."""
+
+    used = 0.0
+    """Seconds of the worker's time, on the scale by which turns are given."""
+
+    def due(self, now: float) -> float:
+        """When the next frame may be made, as `time.monotonic` tells it; infinity: not before `Worker.wake`."""
+        raise NotImplementedError
+
+    def step(self) -> bool:
+        """Make a frame; False where it was the last. A MagiError ends the task and is told to its owner."""
+        raise NotImplementedError
+
+    def fail(self, reason: str) -> None:
+        """A step failed for this reason, one line without anything private."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Called once, when the task is over or has been removed."""
+
+
+class Worker:
+    """The thread; `start` it, `add` tasks, `stop` it. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._tasks: list[Task] = []
+        self._removed: list[Task] = []
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._clock = 0.0
+        self._thread = threading.Thread(target=self._run, name="magi-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Finish the frame at hand, close all tasks, end."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def add(self, task: Task) -> None:
+        """Take up a task."""
+        with self._changed:
+            task.used = self._clock
+            self._tasks.append(task)
+            self._changed.notify()
+
+    def remove(self, task: Task) -> None:
+        """Drop a task; it is closed after the frame at hand."""
+        with self._changed:
+            if task in self._tasks:
+                self._tasks.remove(task)
+                self._removed.append(task)
+                self._changed.notify()
+
+    def wake(self) -> None:
+        """Look again who is due."""
+        with self._changed:
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while (task := self._next()) is not None:
+                began = time.perf_counter()
+                try:
+                    goes_on = task.step()
+                except MagiError as error:
+                    goes_on = False
+                    task.fail(str(error))
+                except Exception:  # a defect of ours must not end everybody's games
+                    logger.exception("a frame could not be made")
+                    goes_on = False
+                    task.fail("a frame could not be made; the server's log says why")
+                task.used += time.perf_counter() - began
+                if not goes_on:
+                    self.remove(task)
+        for task in self._tasks + self._removed:
+            task.close()
+
+    def _next(self) -> Task | None:
+        """Waits for a task that is due; None when the thread shall end."""
+        while True:
+            with self._changed:
+                removed, self._removed = self._removed, []
+                if self._stopping:
+                    self._removed = removed
+                    return None
+                now = time.monotonic()
+                due = {task: task.due(now) for task in self._tasks}
+                ready = [task for task, when in due.items() if when <= now]
+                if ready:
+                    task = min(ready, key=lambda one: one.used)
+                    self._clock = max(self._clock, task.used)
+                    for other in self._tasks:
+                        if other not in ready:
+                            other.used = max(other.used, self._clock)
+                elif not removed:
+                    self._changed.wait(min(LONGEST_WAIT, min(due.values(), default=math.inf) - now))
+            for one in removed:
+                one.close()
+            if ready:
+                return task
