@@ -16,6 +16,7 @@ VERBS = {
     "score": "compare generated clips with real ones",
     "reproduce": "measure the paper's claims: train, generate, score, compare",
     "bench": "measure speed: seconds per frame, training clips/s, share of the machine's peak",
+    "serve": "serve a web page: generate, watch frames arrive, play",
     "info": "tell what a model is",
     "weights": "fetch the pretrained networks that metrics need",
 }
