@@ -1,18 +1,34 @@
-"""Reading model folders that others wrote: names resolved, configurations and weights checked, nothing unpickled."""
+"""Reading model folders that others wrote: names resolved, configurations and weights checked, nothing unpickled.
 
-import json
+A configuration is believed only as far as weights lie beside it: before anything is allocated the model is outlined on
+PyTorch's meta device, which costs nothing, and the outline may not have more tensors or numbers than the files hold.
+"""
+
+import math
+import os
 import re
-from pathlib import Path
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch.nn.modules import module as torch_module
 
 from magi_video.errors import MagiError
+from magi_video.limits import MAX_JSON_BYTES, MAX_TENSORS
+from magi_video.textfiles import read_json
 
 SHIPPED = Path(__file__).parent / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-MAX_JSON_BYTES = 10_000_000
+WEIGHTS = "diffusion_pytorch_model"
+HEADER_BYTES = 8
+MODULES_PER_TENSOR = 16
+"""A layer has some parts without weights, but not without number."""
+SPARE_NUMBERS = 2**20
+"""Of buffers that are computed, not stored."""
 
 
 def shipped_models() -> list[str]:
@@ -32,72 +48,159 @@ def resolve_model(name: str | Path) -> Path:
     if str(name) in shipped_models():
         return SHIPPED / str(name)
     if HUB_ID.fullmatch(str(name)) and not str(name).startswith("."):
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
-        except Exception as error:  # the hub client raises many kinds; all mean "not available"
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise MagiError(f"model {name!r}: no such folder, and not to be had from the hub ({reason})") from None
+        return _download(str(name), ["*.json", "*.safetensors"])
     raise MagiError(
         f"no model {str(name)!r}: give a folder, a hub id, or one of {', '.join(shipped_models()) or 'none'}"
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or a `MagiError` that says what is wrong with it."""
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise MagiError(f"{path}: larger than {MAX_JSON_BYTES} bytes, not a configuration")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MagiError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise MagiError(f"{path}: not a readable JSON file ({error})") from None
-    if not isinstance(content, dict):
-        raise MagiError(f"{path}: expected a JSON object")
-    return content
-
-
-# What diffusers, huggingface_hub, json and safetensors raise for a wrong name, file or config.
-_LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
-
-
 def read_config(model_class: Any, name: str, **place: Any) -> dict[str, Any]:
     """Read `config.json` of a folder or a hub id; `place` may hold subfolder and revision."""
-    name = str(name)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
-    if looks_local and not Path(name).is_dir():
-        raise MagiError(f"no folder {name}; expected a folder with config.json and safetensors weights, or a hub id")
-    try:
-        config = model_class.load_config(name, **place)
-    except _LOADING_ERRORS as error:
-        raise MagiError(f"cannot read the config of {_where(name, place)}: {_one_line(error)}") from error
-    if not isinstance(config, dict):
-        raise MagiError(f"the config of {_where(name, place)} is not a JSON object")
-    return config
+    return read_json(_locate(str(name), place, ["config.json"]) / "config.json")
 
 
 def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.float32, **place: Any) -> Any:
-    """Load a diffusers model in evaluation mode; `place` may hold subfolder, revision and variant."""
-    name = str(name)
+    """Load a diffusers model in evaluation mode; `place` may hold subfolder, revision and variant.
+
+    Raises:
+        MagiError: something is missing or damaged; the config describes other weights than there are, or more than
+            this machine's memory holds; the weights are not safetensors.
+    """
+    variant = place.get("variant")
+    end = f"{variant}.safetensors" if variant else "safetensors"
+    wanted = ["config.json", f"{WEIGHTS}.{end}", f"{WEIGHTS}*.index*.json", f"{WEIGHTS}-*-of-?????.{end}"]
+    folder = _locate(str(name), place, wanted)
+    where = f"{model_class.__name__} from {_where(str(name), place)}"
     try:
+        _check_outline(model_class, folder, variant, torch_dtype)
         model, info = model_class.from_pretrained(
-            name, use_safetensors=True, torch_dtype=torch_dtype, output_loading_info=True, **place
+            str(folder), use_safetensors=True, torch_dtype=torch_dtype, output_loading_info=True, variant=variant
         )
     except MagiError:
         raise
-    except _LOADING_ERRORS as error:
-        raise MagiError(f"cannot load {model_class.__name__} from {_where(name, place)}: {_one_line(error)}") from error
+    except Exception as error:  # a config of wrong values fails wherever it is first used, in any way
+        raise MagiError(f"cannot load {where}: {_one_line(error)}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := sorted(map(str, info.get(problem, []))):
             raise MagiError(
-                f"{_where(name, place)} does not hold the weights its config describes: "
+                f"{_where(str(name), place)} does not hold the weights its config describes: "
                 f"{len(keys)} {problem.replace('_', ' ')}, the first {keys[0]}"
             )
     # diffusers notes where a module was loaded from and saves it along: a private path, nobody else's business.
     model.register_to_config(_name_or_path="")
     return model
+
+
+def _check_outline(model_class: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> None:
+    """Refuse a config that describes more than the weights beside it, before any of it is allocated."""
+    config = read_json(folder / "config.json")
+    if "quantization_config" in config:
+        raise MagiError(f"{folder}: quantised weights; expected plain ones")
+    sizes = _stored_sizes(folder, variant)
+    numbers = sum(sizes)
+    needed = numbers * dtype.itemsize
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+    if needed > memory:
+        raise MagiError(
+            f"{folder}: needs {needed / 2**30:.1f} GiB; this machine has {memory / 2**30:.1f} GiB of memory"
+        )
+    with torch.device("meta"), _at_most(len(sizes), _lack(model_class, folder, sizes)):
+        outline = model_class.from_config(config)
+    described = sum(tensor.numel() for tensor in outline.state_dict().values())
+    computed = sum(buffer.numel() for buffer in outline.buffers())
+    if described > numbers or computed > numbers + SPARE_NUMBERS:
+        raise MagiError(_lack(model_class, folder, sizes))
+
+
+def _lack(model_class: Any, folder: Path, sizes: list[int]) -> str:
+    if not sizes:
+        return f"cannot load {model_class.__name__} from {folder}: no {WEIGHTS}.safetensors there"
+    return (
+        f"{folder} does not hold the weights its config describes, but fewer: "
+        f"{len(sizes)} tensors of {sum(sizes)} numbers together"
+    )
+
+
+@contextmanager
+def _at_most(tensors: int, lack: str) -> Iterator[None]:
+    """While a model is built, let it have so many parameters, and not many more parts."""
+    counts = {"parameters": 0, "parts": 0}
+    most = {"parameters": tensors, "parts": MODULES_PER_TENSOR * (tensors + 1)}
+
+    thread = threading.get_ident()
+
+    def count(kind: str) -> None:
+        counts[kind] += threading.get_ident() == thread  # the hooks are everyone's
+        if counts[kind] > most[kind]:
+            raise MagiError(lack)
+
+    hooks = [
+        torch_module.register_module_parameter_registration_hook(lambda *_: count("parameters")),
+        torch_module.register_module_module_registration_hook(lambda *_: count("parts")),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _stored_sizes(folder: Path, variant: str | None) -> list[int]:
+    """How many numbers each tensor of a model's weights has, from the files' headers; none where no file is."""
+    index = folder / f"{WEIGHTS}.safetensors.index{f'.{variant}' if variant else ''}.json"
+    single = folder / f"{WEIGHTS}{f'.{variant}' if variant else ''}.safetensors"
+    files = [single] if single.exists() else []
+    if index.exists():
+        named = read_json(index).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise MagiError(f"{index}: expected a weight_map of file names")
+        if escape := next(
+            (name for name in named.values() if name in (".", "..") or PurePath(name).name != name), None
+        ):
+            raise MagiError(f"{index}: names {escape[:60]!r}; expected files beside it")
+        files = [folder / name for name in sorted(set(named.values()))]
+    sizes: list[int] = []
+    for file in files:
+        sizes += _header_sizes(file)
+        if len(sizes) > MAX_TENSORS:
+            raise MagiError(f"{folder}: more than {MAX_TENSORS} tensors")
+    return sizes
+
+
+def _header_sizes(file: Path) -> list[int]:
+    if not file.is_file():
+        raise MagiError(f"{file}: no such regular file")
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(HEADER_BYTES), "little")
+    if length > MAX_JSON_BYTES:
+        raise MagiError(f"{file}: a header of {length} bytes; expected at most {MAX_JSON_BYTES}")
+    try:
+        with safe_open(file, framework="pt") as tensors:  # refuses headers that overlap, leave gaps or go past the end
+            return [math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys()]  # noqa: SIM118 (no dict)
+    except SafetensorError as error:
+        raise MagiError(f"{file}: not a whole safetensors file ({_one_line(error)})") from None
+
+
+def _locate(name: str, place: dict[str, Any], files: list[str]) -> Path:
+    """The folder with these files, of a folder's name or a hub id; those of the hub are fetched into its cache."""
+    subfolder = place.get("subfolder") or ""
+    local = name.startswith((".", "/", "~")) or name.count("/") != 1
+    if Path(name).is_dir():
+        return Path(name) / subfolder
+    if local:
+        raise MagiError(f"no folder {name}; expected a folder with config.json and safetensors weights, or a hub id")
+    wanted = [f"{subfolder}/{file}" if subfolder else file for file in files]
+    return _download(name, wanted, place.get("revision")) / subfolder
+
+
+def _download(name: str, files: list[str], revision: str | None = None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+    except Exception as error:  # the hub client raises many kinds; all mean "not available"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MagiError(f"model {name!r}: no such folder, and not to be had from the hub ({reason})") from None
 
 
 def _where(name: str, place: dict[str, Any]) -> str:

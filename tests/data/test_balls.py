@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from magi_video.data import VideoFolder, record
+from magi_video.data import VideoFolder
+from magi_video.data.record import record
 
 pytest.importorskip("gymnasium")
 

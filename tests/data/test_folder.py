@@ -60,8 +60,8 @@ def test_the_index_spares_a_second_look(tmp_path: Path, monkeypatch: pytest.Monk
     (root / "c.mp4").write_bytes(b"broken")
     first = VideoFolder(root, index=index)
     looked: list[str] = []
-    real = scan.inspect_video
-    monkeypatch.setattr(scan, "inspect_video", lambda path: looked.append(path.name) or real(path))
+    real = scan.Inspector.inspect
+    monkeypatch.setattr(scan.Inspector, "inspect", lambda self, path: looked.append(path.name) or real(self, path))
     again = VideoFolder(root, index=index)
     assert (again.videos, again.skipped, looked) == (first.videos, first.skipped, [])
     write_numbered(root / "b.mp4", 12)

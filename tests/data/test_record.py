@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from magi_video.data import VideoFolder, read_frames, record
+from magi_video.data import VideoFolder, read_frames
 from magi_video.data.games import open_game
+from magi_video.data.record import record
 from magi_video.errors import MagiError
 
 gymnasium = pytest.importorskip("gymnasium")

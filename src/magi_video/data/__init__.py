@@ -5,22 +5,26 @@ the files and their classes and hands them to `_add`, which does the rest (count
 read, finding actions). To add a family of games, see `games.py`.
 """
 
-from magi_video.data.clips import (
-    ClipDataset,
-    ClipRequest,
-    ClipSampler,
-    FrameReader,
-    PixelReader,
-    clip_frames,
-    max_interval,
-)
-from magi_video.data.folder import Video, VideoFolder
-from magi_video.data.image import contact_sheet, fit_frames, read_image, to_model_range, to_uint8, write_image
-from magi_video.data.latents import LatentCache
-from magi_video.data.record import RecordingSummary, record
-from magi_video.data.scan import Skipped
-from magi_video.data.ucf101 import UCF101
-from magi_video.data.video import VideoInfo, VideoWriter, inspect_video, read_frames, write_video
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from magi_video.data.clips import (
+        ClipDataset,
+        ClipRequest,
+        ClipSampler,
+        FrameReader,
+        PixelReader,
+        clip_frames,
+        max_interval,
+    )
+    from magi_video.data.folder import Video, VideoFolder
+    from magi_video.data.image import contact_sheet, fit_frames, read_image, to_model_range, to_uint8, write_image
+    from magi_video.data.kinetics import Kinetics600
+    from magi_video.data.latents import LatentCache
+    from magi_video.data.scan import Skipped
+    from magi_video.data.ucf101 import UCF101
+    from magi_video.data.video import VideoInfo, VideoWriter, inspect_video, read_frames, write_video
 
 __all__ = [
     "UCF101",
@@ -28,9 +32,9 @@ __all__ = [
     "ClipRequest",
     "ClipSampler",
     "FrameReader",
+    "Kinetics600",
     "LatentCache",
     "PixelReader",
-    "RecordingSummary",
     "Skipped",
     "Video",
     "VideoFolder",
@@ -43,9 +47,42 @@ __all__ = [
     "max_interval",
     "read_frames",
     "read_image",
-    "record",
     "to_model_range",
     "to_uint8",
     "write_image",
     "write_video",
 ]
+
+# Loaded on first use: looking through videos (`inspection`) needs no torch.
+_HOMES = {
+    "ClipDataset": "clips",
+    "ClipRequest": "clips",
+    "ClipSampler": "clips",
+    "FrameReader": "clips",
+    "Kinetics600": "kinetics",
+    "LatentCache": "latents",
+    "PixelReader": "clips",
+    "Skipped": "scan",
+    "UCF101": "ucf101",
+    "Video": "folder",
+    "VideoFolder": "folder",
+    "VideoInfo": "video",
+    "VideoWriter": "video",
+    "clip_frames": "clips",
+    "contact_sheet": "image",
+    "fit_frames": "image",
+    "inspect_video": "video",
+    "max_interval": "clips",
+    "read_frames": "video",
+    "read_image": "image",
+    "to_model_range": "image",
+    "to_uint8": "image",
+    "write_image": "image",
+    "write_video": "video",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

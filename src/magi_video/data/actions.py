@@ -7,7 +7,6 @@ model wrong actions in silence.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from magi_video.errors import MagiError
+from magi_video.limits import MAX_TEXT_BYTES
+from magi_video.textfiles import parse_json, read_json, read_text
 
 RECORDING_FILE = "recording.json"
 MAX_NAMES = 256  # different actions
+MAX_NAME = 100  # characters of one
 MAX_ROW_BYTES = 8192  # on average
 MAX_VALUE = 1e6
 
@@ -51,12 +53,7 @@ def read_actions(path: Path, num_frames: int) -> ActionTrack:
     Raises:
         MagiError: unreadable, too large, a row that is missing, doubled, or not as described above.
     """
-    try:
-        if path.stat().st_size > MAX_ROW_BYTES * (num_frames + 1):
-            raise MagiError(f"{path}: too large for the actions of {num_frames} frames")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise MagiError(f"{path}: unreadable actions ({error})") from error
+    lines = read_text(path, min(MAX_TEXT_BYTES, MAX_ROW_BYTES * (num_frames + 1))).splitlines()
     rows: dict[int, dict[str, float]] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -87,14 +84,16 @@ def read_actions(path: Path, num_frames: int) -> ActionTrack:
 
 def _parse_row(path: Path, number: int, line: str) -> tuple[int, dict[str, float]]:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise MagiError(f"{path}: line {number} is not JSON") from error
+        row = parse_json(line)
+    except ValueError as error:
+        raise MagiError(f"{path}: line {number} is not JSON ({error})") from None
     frame = row.get("frame") if isinstance(row, dict) else None
     action = row.get("action") if isinstance(row, dict) else None
     if type(frame) is not int or frame < 0 or not isinstance(action, dict):
         raise MagiError(f'{path}: line {number}; expected {{"frame": 0, "action": {{"NAME": 1}}}}')
     for name, value in action.items():
+        if not name.isprintable() or len(name) > MAX_NAME:
+            raise MagiError(f"{path}: line {number}: {name[:40]!r} is no name of an action")
         if not isinstance(value, (int, float)) or not abs(value) <= MAX_VALUE:  # so that NaN is refused too
             raise MagiError(f"{path}: line {number}: {name[:40]!r} is not a number of at most {MAX_VALUE:.0f}")
     return frame, action
@@ -103,9 +102,11 @@ def _parse_row(path: Path, number: int, line: str) -> tuple[int, dict[str, float
 def _declared_names(path: Path) -> tuple[str, ...]:
     """The action names of a recording's description; none where there is no (sound) one."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["action_names"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        names = read_json(path).get("action_names")
+    except MagiError:
         return ()
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
+        return ()
+    if len(set(names)) != len(names) or max(map(len, names), default=0) > MAX_NAME:
         return ()
     return tuple(names)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from magi_video.errors import MagiError
+from magi_video.limits import MAX_FRAMES, MAX_PIXELS
 
-MAX_PIXELS = 2**25  # one frame: a little more than 8K UHD
+# Demuxers for the suffixes of videos, and raw streams. Others read playlists (further files), text, or whole devices.
+FORMATS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,gif,h264,hevc,m4v"
 SEEKABLE = ("mp4", "matroska", "avi")  # containers that store a timestamp for every packet; others make theirs up
 PYAV = int(av.__version__.partition(".")[0])  # the major version
 SEEK_WORTHWHILE = 48  # frames; decoding through fewer than this is quicker than listing the packets for a seek
@@ -104,8 +106,8 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> _Timeline | None:
     with opened(path) as (container, stream):
         if not any(name in container.format.name for name in SEEKABLE):
             return None
-        packets = [packet for packet in container.demux(stream) if packet.size > 0]
-        if not packets or any(p.pts is None or p.is_discard or p.is_corrupt for p in packets):
+        packets = [packet for packet in islice(container.demux(stream), MAX_FRAMES + 1) if packet.size > 0]
+        if not 0 < len(packets) < MAX_FRAMES or any(p.pts is None or p.is_discard or p.is_corrupt for p in packets):
             return None
         stamps = np.array([p.pts for p in packets])
         order = np.sort(stamps)
@@ -122,10 +124,10 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> _Timeline | None:
 def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream; every failure inside becomes a MagiError."""
     if not path.is_file():
-        raise MagiError(f"{path}: no such file; expected a video")
+        raise MagiError(f"{path}: {'not a regular' if path.exists() else 'no such'} file; expected a video")
     try:
         # Absolute, so that a colon in a name is no protocol; file only, so that a playlist called .mp4 fetches nothing.
-        options: dict[str, Any] = {"options": {"protocol_whitelist": "file"}}
+        options: dict[str, Any] = {"options": {"protocol_whitelist": "file", "format_whitelist": FORMATS}}
         if PYAV < 19:  # later ones keep any tag, and know no such setting
             options["metadata_errors"] = "ignore"
         with av.open(str(path.absolute()), **options) as container:
@@ -139,11 +141,13 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 raise MagiError(
                     f"{path}: frames of {width} x {height} pixels; expected at most {MAX_PIXELS} pixels a frame"
                 )
+            # A stream may change its size on the way: the decoder itself refuses to allocate such a frame.
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             # Threads would pay off for whole films only, and cost their start in every short read; files are read side
             # by side instead.
             stream.codec_context.thread_count = 1
             yield container, stream
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
         raise MagiError(f"{path}: unreadable ({reason(error)})") from error
 
 

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageOps
 
-from magi_video.data.decoding import MAX_PIXELS
 from magi_video.data.files import replacing
 from magi_video.data.video import enlarge
 from magi_video.errors import MagiError
+from magi_video.limits import MAX_PICTURE_BYTES, MAX_PIXELS
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows others that start programs
 RESIZE_RULE = "centre crop to the target aspect, then antialiased bilinear"  # recorded beside results that depend on it
 
 
@@ -28,24 +29,23 @@ def read_image(path: str | Path) -> np.ndarray:
         MagiError: not a readable picture, or larger than 2**25 pixels (checked before anything is decompressed).
     """
     path = Path(path)
+    if not path.is_file():
+        raise MagiError(f"{path}: {'not a regular' if path.exists() else 'no such'} file; expected a picture")
     try:
+        if path.stat().st_size > MAX_PICTURE_BYTES:
+            raise MagiError(f"{path}: larger than {MAX_PICTURE_BYTES} bytes")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
-            with Image.open(path) as image:
+            warnings.simplefilter("ignore")  # of sizes (the limit below is stricter) and of damaged tags
+            with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise MagiError(
                         f"{path}: {image.width} x {image.height} pixels; expected at most {MAX_PIXELS} pixels"
                     )
                 return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError as error:
-        raise MagiError(f"{path}: no such file; expected a picture") from error
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # Pillow reports a broken PNG as SyntaxError
-        raise MagiError(f"{path}: not a readable picture ({error})") from error
+    except MagiError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
+        raise MagiError(f"{path}: not a readable picture ({' '.join(str(error).split())[:200]})") from error
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from magi_video.data.folder import VideoFolder
-from magi_video.data.scan import Skipped, find_videos, is_inside
+from magi_video.data.scan import Skipped, find_videos, is_file, is_inside
 from magi_video.errors import MagiError
+from magi_video.textfiles import read_text
 
 Subset = Literal["train", "test", "all"]
 VIDEOS, LISTS = "UCF-101", "ucfTrainTestlist"
@@ -75,7 +76,7 @@ class UCF101(VideoFolder):
             return "outside the folder"
         if len(parts) != 2 or parts[0] not in number:
             return "of an unknown class"
-        return None if path.is_file() else "listed but missing"
+        return None if is_file(path) else "listed but missing"
 
     def _all_files(self) -> list[str]:
         found = [f for f in find_videos(self.root)]
@@ -96,7 +97,7 @@ def _read_classes(path: Path) -> list[str]:
     numbered: dict[int, str] = {}
     for line in _read_lines(path):
         words = line.split()
-        if len(words) != 2 or not words[0].isdecimal():
+        if len(words) != 2 or not words[0].isdecimal() or len(words[0]) > 9:
             raise MagiError(f'{path}: {line[:60]!r}; expected lines like "1 ApplyEyeMakeup"')
         numbered[int(words[0])] = words[1]
     if sorted(numbered) != list(range(1, len(numbered) + 1)):
@@ -106,6 +107,6 @@ def _read_classes(path: Path) -> list[str]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise MagiError(f"{path}: unreadable list; expected an official UCF-101 list file") from error
+        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    except MagiError as error:
+        raise MagiError(f"{error}; expected an official UCF-101 list file") from None

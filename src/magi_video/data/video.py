@@ -10,7 +10,7 @@ there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,11 +24,12 @@ import numpy as np
 
 from magi_video.data.decoding import decode_by_seeking, decode_through, opened, reason, seek_pays_off
 from magi_video.errors import MagiError
+from magi_video.limits import MAX_FRAMES, MAX_READ_BYTES
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif"}
 )
-MAX_BYTES = 2**33  # one call of read_frames
+FRAMES_BETWEEN_LOOKS = 256  # whether the file has changed
 
 
 @dataclass(frozen=True)
@@ -42,26 +43,44 @@ class VideoInfo:
     frame_rate: float
 
 
-def inspect_video(path: str | Path) -> VideoInfo:
+def inspect_video(path: str | Path, on_frame: Callable[[], None] = lambda: None) -> VideoInfo:
     """Counts the frames of a video by decoding it.
 
+    Args:
+        path: a video file.
+        on_frame: called after each frame.
+
     Raises:
-        MagiError: the file cannot be opened or decoded to its end, has no frame, or has frames that are too large or
-            change their size.
+        MagiError: the file cannot be opened or decoded to its end, has no frame or more than 2**20 of them, has frames
+            that are too large or change their size, or changes while it is read.
     """
     path = Path(path)
     count, size = 0, (0, 0)
     with opened(path) as (container, stream):
+        before = path.stat()
         for frame in container.decode(stream):
             if count == 0:
                 size = (frame.height, frame.width)
             elif (frame.height, frame.width) != size:
                 raise MagiError(f"{path}: the frame size changes at frame {count}; expected one size throughout")
             count += 1
+            if count > MAX_FRAMES:
+                raise MagiError(f"{path}: more than {MAX_FRAMES} frames")
+            if count % FRAMES_BETWEEN_LOOKS == 0:
+                refuse_changed(path, before)
+            on_frame()
+        refuse_changed(path, before)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
     if count == 0:
         raise MagiError(f"{path}: zero frames")
     return VideoInfo(count, *size, rate)
+
+
+def refuse_changed(path: Path, before: os.stat_result) -> None:
+    """A file that is still being written has no number of frames yet, and may grow faster than it is read."""
+    now = path.stat()
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise MagiError(f"{path}: changes while it is read")
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | None = None, *, num_frames: int | None = None) -> np.ndarray:
@@ -114,9 +133,9 @@ def _stack(path: Path, frames: Iterator[np.ndarray] | list[np.ndarray]) -> np.nd
     total = 0
     for frame in frames:
         total += frame.nbytes
-        if total > MAX_BYTES:
+        if total > MAX_READ_BYTES:
             raise MagiError(
-                f"{path}: more than {MAX_BYTES >> 30} GiB of frames asked for at once; expected fewer indices"
+                f"{path}: more than {MAX_READ_BYTES / 2**30:g} GiB of frames asked for at once; expected fewer indices"
             )
         if kept and frame.shape != kept[0].shape:
             raise MagiError(f"{path}: the frame size changes within the file; expected one size throughout")

@@ -77,13 +77,13 @@ def check_clip(array: Any, name: str) -> np.ndarray:
 
 def load_array(path: Path) -> np.ndarray:
     """A `.npy` file, mapped into memory; nothing is unpickled."""
+    if not path.is_file():
+        raise MagiError(f"{path}: {'not a regular' if path.exists() else 'no such'} file")
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise MagiError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        pickled = "pickle" in str(error) or "Object arrays" in str(error) or "object" in str(error)
-        reason = "it holds pickled objects, or is no .npy file" if pickled else error
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy's reader raises whatever a damaged header makes it stumble over
+        pickled = "Python objects" in str(error)
+        reason = "it holds pickled objects" if pickled else " ".join(str(error).split())[:200]
         raise MagiError(f"{path}: not a .npy file of numbers ({reason})") from None
 
 

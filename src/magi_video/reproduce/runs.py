@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from magi_video.data import VideoFolder, record
+from magi_video.data import VideoFolder
 from magi_video.data.files import write_json
+from magi_video.data.record import record
 from magi_video.errors import MagiError
 from magi_video.loading import read_json
 from magi_video.presets import Preset

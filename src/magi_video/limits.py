@@ -1,0 +1,33 @@
+"""How much is read of files that others wrote before they are refused (docs/limits.md).
+
+Each limit can be raised by an environment variable of its name with MAGI_ before it: `MAGI_MAX_FRAMES=5000000`.
+Standard library alone.
+"""
+
+import os
+
+
+def limit(name: str, default: int) -> int:
+    """The value of `MAGI_<name>`; the default where there is none or no whole number above zero."""
+    given = os.environ.get(f"MAGI_{name}", "")
+    return int(given) if given.isdecimal() and len(given) < 19 and int(given) > 0 else default
+
+
+MAX_PIXELS = limit("MAX_PIXELS", 2**25)
+"""Of one picture or frame: a little more than 8K UHD."""
+MAX_FRAMES = limit("MAX_FRAMES", 2**20)
+"""Of one video: 11 hours at 25 frames/s."""
+MAX_READ_BYTES = limit("MAX_READ_BYTES", 2**33)
+"""Of the decoded frames of one call of `read_frames`."""
+MAX_PICTURE_BYTES = limit("MAX_PICTURE_BYTES", 2**28)
+"""Of a picture file."""
+MAX_JSON_BYTES = limit("MAX_JSON_BYTES", 10_000_000)
+"""Of a JSON file, and of the header of a weights file."""
+MAX_TEXT_BYTES = limit("MAX_TEXT_BYTES", 2**28)
+"""Of a list of videos, and of the actions of one video."""
+MAX_TENSORS = limit("MAX_TENSORS", 20_000)
+"""Of one model."""
+VIDEO_SECONDS = limit("VIDEO_SECONDS", 60)
+"""Without a new frame, after which a decoder is taken to hang."""
+VIDEO_MEMORY = limit("VIDEO_MEMORY", 2**32)
+"""Bytes of address space of the process that looks through new videos."""
