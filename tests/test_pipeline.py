@@ -157,6 +157,17 @@ def test_a_codec_that_compresses_time_gives_the_frames_that_were_asked_for(compr
         compressing.stream(video=given[:4], num_frames=9, **STEPS)
 
 
+def test_no_end_needs_a_codec_that_does_not_wait_for_it(
+    make_pipeline: Callable[..., MagiPipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = make_pipeline(temporal_position="rope")
+    pipe.register_modules(codec=Causal4x())
+    assert len(list(itertools.islice(pipe.stream(image=picture(), **STEPS), 30))) == 30
+    monkeypatch.setattr(Causal4x, "streams", False)
+    with pytest.raises(MagiError, match="say how many frames"):
+        pipe.stream(image=picture(), **STEPS)
+
+
 def test_a_latent_frame_is_told_the_mean_of_the_known_actions_of_its_frames(compressing: MagiPipeline) -> None:
     left, fire = compressing.action("LEFT"), compressing.action("FIRE")
     kwargs = {"image": picture(), "num_frames": 7, **STEPS}

@@ -275,6 +275,8 @@ class MagiPipeline(DiffusionPipeline):
         batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]
         if num_frames is None and self.transformer.config.temporal_position != "rope":
             num_frames = self.codec.num_pixel_frames(self.transformer.config.num_frames)
+        if num_frames is None and not self.codec.streams:
+            raise MagiError("this model's codec decodes a video as a whole: say how many frames (num_frames)")
         if num_frames is not None and num_frames < max(given, 1):
             raise MagiError(f"num_frames must be at least the {max(given, 1)} frames given, got {num_frames}")
         convert_output(torch.zeros(1, 1, 3, 1, 1), output_type)

@@ -1,13 +1,18 @@
 """The smallest codec of each kind, and video to give it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCosmos
+from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVideo
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-from magi_video.codecs import Codec, ImageVAECodec, PixelCodec
+from magi_video.codecs import Codec, ImageVAECodec, PixelCodec, VideoVAECodec
 
 KL_CONFIG = {
     "block_out_channels": (8, 8, 8),
@@ -23,18 +28,77 @@ TINY_CONFIG = {
     "num_decoder_blocks": (1, 1, 0),
     "latent_channels": 5,
 }
+COSMOS_CONFIG = {
+    "encoder_block_out_channels": (8, 8, 8, 8),
+    "decode_block_out_channels": (8, 8, 8, 8),
+    "attention_resolutions": (4,),
+    "resolution": 16,
+    "num_layers": 1,
+    "patch_size": 2,
+    "latent_channels": 4,
+    "spatial_compression_ratio": 4,
+    "temporal_compression_ratio": 4,
+}
+COSMOS_8X_CONFIG = COSMOS_CONFIG | {
+    "patch_size": 4,
+    "spatial_compression_ratio": 8,
+    "temporal_compression_ratio": 8,
+}
+WAN_CONFIG = {
+    "base_dim": 8,
+    "z_dim": 4,
+    "dim_mult": [1, 1, 1],
+    "num_res_blocks": 1,
+    "temperal_downsample": [True, True],
+    "latents_mean": [0.1, 0.2, 0.3, 0.4],
+    "latents_std": [2.0] * 4,
+}
+WAN_2_2_CONFIG = WAN_CONFIG | {"is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2}
+COGVIDEOX_CONFIG = {
+    "block_out_channels": (8, 8, 8),
+    "down_block_types": ("CogVideoXDownBlock3D",) * 3,
+    "up_block_types": ("CogVideoXUpBlock3D",) * 3,
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+    "latent_channels": 4,
+}
+LTX_CONFIG = {
+    "latent_channels": 4,
+    "block_out_channels": (8, 8, 8),
+    "decoder_block_out_channels": (8, 8, 8),
+    "down_block_types": ("LTXVideoDownBlock3D",) * 3,
+    "spatio_temporal_scaling": (True, True, False),
+    "decoder_spatio_temporal_scaling": (True, True, False),
+    "layers_per_block": (1, 1, 1, 1),
+    "decoder_layers_per_block": (1, 1, 1, 1),
+    "decoder_inject_noise": (False,) * 4,
+    "patch_size": 2,
+}
+IMAGE_VAES = {"kl": (AutoencoderKL, KL_CONFIG), "tiny": (AutoencoderTiny, TINY_CONFIG)}
+VIDEO_VAES = {
+    "cosmos": (AutoencoderKLCosmos, COSMOS_CONFIG),
+    "cosmos-8x": (AutoencoderKLCosmos, COSMOS_8X_CONFIG),
+    "wan": (AutoencoderKLWan, WAN_CONFIG),
+    "wan-2.2": (AutoencoderKLWan, WAN_2_2_CONFIG),
+    "cogvideox": (AutoencoderKLCogVideoX, COGVIDEOX_CONFIG),
+    "ltx": (AutoencoderKLLTXVideo, LTX_CONFIG),
+}
+
+
+def make_vae(kind: str) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae_class, config = (IMAGE_VAES | VIDEO_VAES)[kind]
+        return vae_class(**config).eval()
 
 
 def make_codec(kind: str) -> Codec:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        if kind == "pixels":
-            return PixelCodec()
-        vae = AutoencoderKL(**KL_CONFIG) if kind == "kl" else AutoencoderTiny(**TINY_CONFIG)
-        return ImageVAECodec.from_module(vae)
+    if kind == "pixels":
+        return PixelCodec()
+    return (ImageVAECodec if kind in IMAGE_VAES else VideoVAECodec).from_module(make_vae(kind))
 
 
-def make_video(batch: int = 2, frames: int = 3, height: int = 16, width: int = 24, seed: int = 0) -> torch.Tensor:
+def make_video(batch: int = 2, frames: int = 5, height: int = 16, width: int = 24, seed: int = 0) -> torch.Tensor:
     return torch.rand((batch, frames, 3, height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 

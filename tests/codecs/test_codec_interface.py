@@ -12,8 +12,10 @@ from magi_video.codecs.quality import reconstruction_psnr
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.errors import MagiError
 
+KINDS = ["pixels", "kl", "tiny", "cosmos", "wan", "cogvideox", "ltx"]
 
-@pytest.fixture(params=["pixels", "kl", "tiny"])
+
+@pytest.fixture(params=KINDS)
 def codec(request):
     return make_codec(request.param)
 
@@ -21,10 +23,10 @@ def codec(request):
 def test_shapes_and_types(codec):
     video_BTCHW = make_video()
     latents_BTCHW = codec.encode(video_BTCHW)
-    assert latents_BTCHW.shape == (2, codec.num_latent_frames(3), codec.latent_channels, *codec.latent_size(16, 24))
+    assert latents_BTCHW.shape == (2, codec.num_latent_frames(5), codec.latent_channels, *codec.latent_size(16, 24))
     assert latents_BTCHW.dtype == torch.float32 and not latents_BTCHW.requires_grad
     decoded_BTCHW = codec.decode(3 * latents_BTCHW)
-    assert decoded_BTCHW.shape == (2, codec.num_pixel_frames(3), 3, 16, 24)
+    assert decoded_BTCHW.shape == (2, 5, 3, 16, 24)
     assert decoded_BTCHW.dtype == torch.float32 and decoded_BTCHW.abs().max() <= 1
 
 
@@ -73,8 +75,8 @@ def test_saves_and_loads(codec, tmp_path):
 
 
 def test_fingerprint_sees_class_statistics_and_weights(codec):
-    seen = {codec.fingerprint(), *(make_codec(kind).fingerprint() for kind in ("pixels", "kl", "tiny"))}
-    assert len(seen) == 3
+    seen = {codec.fingerprint(), *(make_codec(kind).fingerprint() for kind in KINDS)}
+    assert len(seen) == len(KINDS)
     codec.set_statistics([0.0] * codec.latent_channels, [0.9] * codec.latent_channels)
     assert codec.fingerprint() not in seen
     parameter = next(codec.parameters(), None)
@@ -86,14 +88,16 @@ def test_fingerprint_sees_class_statistics_and_weights(codec):
 
 
 def test_streaming_equals_decoding_at_once(codec):
-    latents_BTCHW = codec.encode(make_video(frames=4))
+    latents_BTCHW = codec.encode(make_video(frames=17))
     streamed = torch.cat(list(codec.decode_stream(iter(latents_BTCHW.unbind(1)))), dim=1)
     torch.testing.assert_close(streamed, codec.decode(latents_BTCHW), atol=1e-5, rtol=0)
 
 
 def test_streaming_waits_for_nothing(codec):
+    if not codec.streams:
+        pytest.skip("its decoder looks ahead")
     stream = codec.decode_stream(codec.encode(make_video(frames=1))[:, 0] for _ in itertools.count())
-    assert next(stream).shape == (2, 1, 3, 16, 24)
+    assert next(stream).shape[2:] == (3, 16, 24) and next(stream).shape[2:] == (3, 16, 24)
 
 
 def test_precision_and_autocast(codec):
@@ -124,6 +128,7 @@ def test_moves_with_its_statistics(codec):
         torch.zeros(1, 2, 4, 16, 16),
         torch.zeros(1, 2, 3, 16, 16, dtype=torch.uint8),
         torch.zeros(1, 0, 3, 16, 16),
+        torch.zeros(1, 1, 3, 16, 0),
     ],
 )
 def test_wrong_video_is_refused(codec, video):

@@ -1,14 +1,16 @@
 """Codecs: how frames become the latents a model works on.
 
-`PixelCodec` (no compression) and `ImageVAECodec` (any diffusers 2D VAE); `codecs.training.train_image_vae` trains the
-project's own small VAE, `codecs.statistics.measure_statistics` measures the normalisation of any.
+`PixelCodec` (no compression), `ImageVAECodec` (any diffusers 2D VAE) and `VideoVAECodec` (its causal 3D VAEs);
+`codecs.training.train_image_vae` trains the project's own small VAE, `codecs.statistics.measure_statistics` measures
+the normalisation of any.
 
 How to add a codec
 ------------------
 1. Subclass `Codec` in a file of its own. Set `latent_channels`, `spatial_factor`, `temporal_factor`; give `__init__`
    (decorated with diffusers' `register_to_config`) the arguments `latents_mean` and `latents_std` and end it with
    `self.set_statistics(...)`; write `encode_raw` and `decode_raw`. Normalisation, checks, saving, loading and the
-   fingerprint are inherited. With `temporal_factor` > 1 write `decode_stream` too, with a causal cache.
+   fingerprint are inherited. With `temporal_factor` > 1 subclass `TemporalCodec` and write `decode_piece` instead of
+   `decode_raw`, with a causal cache.
 2. Add the class to `CODECS` in `registry.py`: `load_codec` builds nothing that is not listed there.
 3. Test that it saves and loads, that `decode_stream` equals `decode`, and that wrong input gives a `MagiError`.
 """
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from magi_video.codecs.image_vae import ImageVAECodec
     from magi_video.codecs.pixels import PixelCodec
     from magi_video.codecs.registry import CODECS, load_codec
+    from magi_video.codecs.temporal import TemporalCodec
+    from magi_video.codecs.video_vae import VideoVAECodec
 
-__all__ = ["CODECS", "Codec", "ImageVAECodec", "PixelCodec", "load_codec"]
+__all__ = ["CODECS", "Codec", "ImageVAECodec", "PixelCodec", "TemporalCodec", "VideoVAECodec", "load_codec"]
 
 # Loaded on first use: `codecs.config` must be readable (for presets, for --help) without importing torch.
 _HOMES = {
@@ -30,6 +34,8 @@ _HOMES = {
     "Codec": "base",
     "ImageVAECodec": "image_vae",
     "PixelCodec": "pixels",
+    "TemporalCodec": "temporal",
+    "VideoVAECodec": "video_vae",
     "load_codec": "registry",
 }
 

@@ -33,6 +33,8 @@ class Codec(ModelMixin, ConfigMixin):
     """Pixels per latent position, along height and along width."""
     temporal_factor: int
     """Pixel frames per latent frame; the first frame always stands alone (causal), 1 = frame by frame."""
+    streams: bool = True
+    """Whether `decode_stream` gives pixels before the last latent frame is there."""
 
     # Statistics as float32 tensors [C, 1, 1]; buffers, so that they follow the codec to its device.
     _latents_mean: torch.Tensor
@@ -96,15 +98,19 @@ class Codec(ModelMixin, ConfigMixin):
                 f"got {list(latents_BTCHW.shape)}"
             )
         self.num_pixel_frames(latents_BTCHW.shape[1])
-        raw_BTCHW = latents_BTCHW.float() * self._latents_std + self._latents_mean
+        raw_BTCHW = self.denormalize(latents_BTCHW)
         with torch.autocast(latents_BTCHW.device.type, enabled=False):
             return self.decode_raw(raw_BTCHW).float().clamp(-1, 1)
+
+    def denormalize(self, latents: torch.Tensor) -> torch.Tensor:
+        """Normalised latents [..., C, h, w] as the codec's own, in float32."""
+        return latents.float() * self._latents_std + self._latents_mean
 
     def decode_stream(self, latents: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Decode latent frames [B, C, h, w] as they come; yields the pixels [B, T, 3, H, W] each of them completes.
 
         Joined along time, what comes out is what `decode` gives for all of them at once. Frame-by-frame codecs need
-        no memory of the past; a codec with temporal_factor > 1 overrides this with its causal cache.
+        no memory of the past; `temporal.TemporalCodec` is the base of those that do.
         """
         if self.temporal_factor != 1:
             raise NotImplementedError(f"{type(self).__name__} compresses time and must write its own decode_stream")

@@ -1,0 +1,97 @@
+"""What all diffusers VAEs have in common as codecs: built from a config of a known class, or around a loaded one."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers.configuration_utils import register_to_config
+
+from magi_video.codecs.base import Codec
+from magi_video.errors import MagiError
+from magi_video.loading import load_strictly, read_config
+
+
+class VAECodec(Codec):
+    """A diffusers VAE, of one of the classes in `vae_classes`, with per-channel latent statistics.
+
+    `vae_class` is a key of `vae_classes`, `vae_config` that class's constructor arguments. Without `latents_mean` and
+    `latents_std` the statistics are those that the VAE claims itself.
+    """
+
+    vae_classes: ClassVar[dict[str, Any]]
+    """The diffusers classes a config may name; nothing else is ever built."""
+    memory_format: ClassVar[torch.memory_format] = torch.preserve_format
+    """Layout of the weights."""
+
+    @register_to_config
+    def __init__(
+        self,
+        vae_class: str,
+        vae_config: Mapping[str, Any],
+        latents_mean: Sequence[float] | None = None,
+        latents_std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if vae_class not in self.vae_classes:
+            raise MagiError(f"unknown VAE class {vae_class!r}; expected one of {', '.join(self.vae_classes)}")
+        try:
+            self.vae = self.vae_classes[vae_class](**vae_config)
+            self.latent_channels, self.spatial_factor, self.temporal_factor, colours = self.measure(vae_class)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise MagiError(f"not a config of {vae_class}: {error}") from error
+        given, made = self.vae.config.in_channels, self.vae.config.out_channels
+        if given != colours or made != colours:
+            raise MagiError(f"the VAE takes {given} and gives {made} channels; expected {colours} (RGB)")
+        if latents_mean is None or latents_std is None:
+            claimed_mean, claimed_std = self.claimed_statistics()
+            latents_mean = claimed_mean if latents_mean is None else latents_mean
+            latents_std = claimed_std if latents_std is None else latents_std
+        self.set_statistics(latents_mean, latents_std)
+
+    def measure(self, vae_class: str) -> tuple[int, int, int, int]:
+        """Latent channels, spatial factor, temporal factor, and the input channels of RGB, from the VAE's config."""
+        raise NotImplementedError
+
+    def claimed_statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation of each raw latent channel, as the VAE has them itself."""
+        return claimed_statistics(self.vae.config)
+
+    @classmethod
+    def from_vae(
+        cls, name: str, subfolder: str | None = None, *, revision: str | None = None, variant: str | None = None
+    ) -> Self:
+        """Wrap a pretrained VAE from a folder or the hub (of a whole pipeline, `subfolder="vae"`).
+
+        Its class is read from its config; weights must be safetensors and are held in float32 even if saved as fp16
+        (`variant="fp16"` where the file is named so). `MagiError` if it cannot be had, or is of another class.
+        """
+        place: dict[str, Any] = {"subfolder": subfolder, "revision": revision}
+        place = {key: value for key, value in place.items() if value is not None}
+        vae_class = read_config(next(iter(cls.vae_classes.values())), name, **place).get("_class_name")
+        if vae_class not in cls.vae_classes:
+            known = ", ".join(cls.vae_classes)
+            raise MagiError(f"{name} holds {vae_class or 'no class name'}; expected one of {known}")
+        vae = load_strictly(cls.vae_classes[vae_class], name, variant=variant, **place)
+        return cls.from_module(vae)
+
+    @classmethod
+    def from_module(cls, vae: Any) -> Self:
+        """Wrap a VAE that is already in memory (shared, not copied), with the statistics that it claims."""
+        names = inspect.signature(type(vae).__init__).parameters
+        settings = {key: value for key, value in vae.config.items() if key in names}
+        # A second VAE is built and dropped; its random weights must not cost the caller's global generator a draw.
+        with torch.random.fork_rng(devices=[]):
+            codec = cls(type(vae).__name__, settings)
+        codec.vae = vae.to(memory_format=cls.memory_format)
+        codec.set_statistics(*codec.claimed_statistics())
+        return codec.to(vae.device).eval()
+
+
+def claimed_statistics(settings: Any) -> tuple[list[float], list[float]]:
+    """Mean and deviation that a VAE's config claims: raw = latent · std / scaling_factor + mean (or shift_factor)."""
+    channels = settings.latent_channels
+    shift = settings.get("shift_factor") or 0.0
+    mean = settings.get("latents_mean") or [shift] * channels
+    std = settings.get("latents_std") or [1.0] * channels
+    return list(mean), [value / settings.scaling_factor for value in std]

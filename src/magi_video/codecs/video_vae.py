@@ -1,0 +1,77 @@
+"""Any of diffusers' causal 3D VAEs as a codec: time is compressed, the first frame stands alone.
+
+| class | decoding in pieces | encoding |
+|---|---|---|
+| AutoencoderKLCosmos, AutoencoderKLWan | each latent frame as it comes, equal to all at once | causal |
+| AutoencoderKLCogVideoX | three latent frames, then two at a time | causal but for norms over 8 to 15 frames |
+| AutoencoderKLLTXVideo | all latent frames together: its decoder looks ahead | causal |
+"""
+
+from typing import Any, ClassVar
+
+import torch
+
+from magi_video.codecs.temporal import Memory, TemporalCodec
+from magi_video.codecs.tiling import Tile, blend_tiles, spread_tiles
+from magi_video.codecs.vae import VAECodec
+from magi_video.codecs.video_coders import CODERS
+from magi_video.errors import MagiError
+
+
+class VideoVAECodec(TemporalCodec, VAECodec):
+    """A diffusers video VAE with per-channel latent statistics."""
+
+    vae_classes: ClassVar[dict[str, Any]] = {name: coder.vae_class for name, coder in CODERS.items()}
+    tile: int | None = None
+    """Largest side in pixels that is coded at once; larger pictures in overlapping tiles, for less memory."""
+
+    def measure(self, vae_class: str) -> tuple[int, int, int, int]:
+        """Latent channels, spatial factor, temporal factor, and the input channels of RGB, from the VAE's config."""
+        coder, settings = CODERS[vae_class], self.vae.config
+        self.coder = coder
+        self.first_piece, self.next_pieces = coder.first_piece, coder.next_pieces
+        return coder.channels(settings), *coder.factors(settings), coder.colours(settings)
+
+    def claimed_statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation of each raw latent channel, as the VAE has them itself."""
+        return self.coder.statistics(self.vae)
+
+    def encode_raw(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Encode one clip after another, to the mode of the posterior."""
+        height, width = self.latent_size(*video_BTCHW.shape[3:])
+        video_BCTHW = video_BTCHW.transpose(1, 2).to(next(self.vae.parameters()).dtype)
+        tiles = spread_tiles(height, width, self._tile_side(height, width))
+        clips = []
+        for clip in video_BCTHW.split(1):
+
+            def encode(_: int, tile: Tile, clip: torch.Tensor = clip) -> torch.Tensor:
+                return self.coder.encode(self.vae, tile.cut(clip, self.spatial_factor).contiguous())
+
+            clips.append(blend_tiles(tiles, encode, height, width, 1))
+        shape = (self.latent_channels, self.num_latent_frames(video_BTCHW.shape[1]), height, width)
+        return self._checked(torch.cat(clips), shape).transpose(1, 2).contiguous()
+
+    def decode_piece(self, latents_BTCHW: torch.Tensor, memory: Memory) -> torch.Tensor:
+        """Decode the next latent frames of a video; each tile has a memory of its own."""
+        frames, (height, width) = latents_BTCHW.shape[1], latents_BTCHW.shape[3:]
+        count = frames * self.temporal_factor if memory else self.num_pixel_frames(frames)
+        latents_BCTHW = latents_BTCHW.transpose(1, 2).to(next(self.vae.parameters()).dtype)
+
+        def decode(number: int, tile: Tile) -> torch.Tensor:
+            return self.coder.decode(self.vae, tile.cut(latents_BCTHW, 1).contiguous(), memory.setdefault(number, {}))
+
+        tiles = spread_tiles(height, width, self._tile_side(height, width))
+        pixels_BCTHW = blend_tiles(tiles, decode, height, width, self.spatial_factor)
+        shape = (3, count, height * self.spatial_factor, width * self.spatial_factor)
+        return self._checked(pixels_BCTHW, shape).transpose(1, 2).contiguous()
+
+    def _tile_side(self, height: int, width: int) -> int:
+        """In latent positions; at least 2, the whole picture where no tile is asked for."""
+        return max(2, height, width) if self.tile is None else max(2, self.tile // self.spatial_factor)
+
+    def _checked(self, coded_BCTHW: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        if coded_BCTHW.shape[1:] != shape:
+            raise MagiError(
+                f"this {type(self.vae).__name__} gives {list(coded_BCTHW.shape[1:])}; its config promises {list(shape)}"
+            )
+        return coded_BCTHW
