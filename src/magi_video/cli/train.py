@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from magi_video.cli.progress import TrainingDisplay
+from magi_video.cli.progress import TrainingDisplay, is_main_process
 from magi_video.errors import MagiError
 from magi_video.presets import (
     PRESETS,
@@ -94,7 +94,9 @@ def main(argv: list[str]) -> None:
     command = parse(argv)
     preset = command.preset()
     from magi_video.training import train
+    from magi_video.training.stopping import StopSignals
 
-    with TrainingDisplay() as display:
-        train(preset, command.data, command.out, command.seed, display)
-    print(f"trained: {command.out} (try: magi generate {command.out} --out samples)", file=sys.stderr)
+    with TrainingDisplay() as display, StopSignals() as signals:
+        train(preset, command.data, command.out, command.seed, display, signals=signals)
+    if is_main_process():
+        print(f"trained: {command.out} (try: magi generate {command.out} --out samples)", file=sys.stderr)

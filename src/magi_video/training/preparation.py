@@ -158,7 +158,7 @@ def pressed_actions(videos: VideoFolder) -> list[str]:
 def preset_differences(saved: dict[str, object], preset: Preset) -> list[str]:
     """Settings of a saved run that a resumption would change, but for those that may (how long, how often, how)."""
     free = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints"}
-    free |= {"gradient_checkpointing", "compile"}
+    free |= {"gradient_checkpointing", "compile", "accumulate", "sharding"}
     differences = []
     for group, value in asdict(preset).items():
         before = saved.get(group)

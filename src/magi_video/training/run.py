@@ -8,6 +8,7 @@ from magi_video.data.files import write_json
 from magi_video.errors import MagiError
 from magi_video.loading import read_json
 from magi_video.presets import Preset
+from magi_video.processes import Processes
 from magi_video.training.preparation import (
     caches_latents,
     open_videos,
@@ -15,6 +16,7 @@ from magi_video.training.preparation import (
     prepare_reader,
     preset_differences,
 )
+from magi_video.training.stopping import StopSignals
 from magi_video.training.trainer import Trainer
 
 
@@ -44,7 +46,14 @@ class Silent:
         """Nothing."""
 
 
-def train(preset: Preset, data: str | Path, out: str | Path, seed: int = 0, display: Display | None = None) -> Path:
+def train(
+    preset: Preset,
+    data: str | Path,
+    out: str | Path,
+    seed: int = 0,
+    display: Display | None = None,
+    signals: StopSignals | None = None,
+) -> Path:
     """Train a model; the same call again continues from the last checkpoint.
 
     Args:
@@ -53,22 +62,32 @@ def train(preset: Preset, data: str | Path, out: str | Path, seed: int = 0, disp
         out: folder of the run, which is then itself a model.
         seed: of everything random.
         display: shows progress.
+        signals: that ask training to stop; none if not given.
 
     Returns:
         `out`.
 
     Raises:
         MagiError: the data is unusable, or `out` holds a run of another recipe or seed.
+        StoppedError: one of the `signals` came; what was done is saved.
     """
     data, out, display = Path(data), Path(out), display or Silent()
-    videos = open_videos(preset, data, out / "videos.json")
+    processes, signals = Processes(), signals or StopSignals()
+    videos = processes.main_first(lambda: open_videos(preset, data, out / "videos.json"))
     display.say(f"{data}: {videos.summary()}")
-    claim_folder(preset, seed, out)
+    processes.once(lambda: claim_folder(preset, seed, out))
     display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
-    codec = prepare_codec(preset, videos, out, seed, display.advance)
+
+    def advance(done: int, figures: dict[str, float]) -> None:
+        display.advance(done, figures)
+        signals.check("training the codec")
+
+    codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance))
     display.stage("latents", len(videos.videos) if caches_latents(codec) else 0)
-    reader, latents = prepare_reader(preset, videos, codec, out, lambda done, total: display.advance(done))
-    trainer = Trainer(preset, videos, codec, reader, latents, out, seed)
+    reader, latents = processes.main_first(
+        lambda: prepare_reader(preset, videos, codec, out, lambda done, total: display.advance(done))
+    )
+    trainer = Trainer(preset, videos, codec, reader, latents, out, seed, signals)
     if trainer.clips.left_out:
         display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
     if trainer.step:

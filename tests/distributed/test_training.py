@@ -1,0 +1,141 @@
+"""Two processes train the model that one trains: replicated or sharded, resumed at another number, stopped."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from magi_video.checkpoints import latest_checkpoint
+from magi_video.pipeline import MagiPipeline
+from magi_video.presets import Preset, load_preset
+from magi_video.training import train
+
+STEPS = 4
+TOLERANCE = 2e-5
+"""Largest difference of a weight after four steps of 1e-3: sums of the same float32 numbers, grouped otherwise."""
+
+
+def variant(forcing: str = "complete", head: str = "epsilon", **settings: Any) -> Preset:
+    """A tiny recipe with actions, which are often dropped."""
+    preset = load_preset("tiny")
+    train = {"steps": STEPS, "checkpoint_every": 2, "sample_every": 0, "log_every": 1, "warmup_steps": 1}
+    return dataclasses.replace(
+        preset,
+        forcing=forcing,
+        model=dataclasses.replace(preset.model, actions=True, condition_drop=0.4, head=head),
+        train=dataclasses.replace(preset.train, **train | settings),
+    )
+
+
+JOBS: dict[str, Preset] = {
+    "replicated": variant(),
+    "sharded": variant(sharding="full", sample_every=4),
+    "replicated in parts": variant(accumulate=2),
+    "sharded in parts": variant(sharding="full", accumulate=2, gradient_checkpointing=True),
+    "masked flow": variant("masked", "flow"),
+    "masked flow sharded": variant("masked", "flow", sharding="full"),
+    "resumed by two": variant(sharding="full"),
+    "stopped": variant(sharding="full", checkpoint_every=100),
+}
+
+
+def launch(processes: int, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Python processes that know of each other, by torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [*command, *map(str, arguments)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What one process makes of the recipes."""
+    root = tmp_path_factory.mktemp("alone")
+    recipes = {"complete": variant(), "masked flow": variant("masked", "flow")}
+    return {name: train(preset, videos, root / name) for name, preset in recipes.items()}
+
+
+@pytest.fixture(scope="module")
+def together(videos: Path, alone: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs that two processes made, by name."""
+    root = tmp_path_factory.mktemp("together")
+    shutil.copytree(alone["complete"], root / "resumed by two")
+    shutil.rmtree(root / "resumed by two" / "checkpoints" / f"step_{STEPS:08d}")
+    jobs = [
+        {
+            "preset": dataclasses.asdict(preset),
+            "data": str(videos),
+            "out": str(root / name),
+            "stop": [1, 2, signal.SIGTERM] if name == "stopped" else None,
+        }
+        for name, preset in JOBS.items()
+    ]
+    (root / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+    process = launch(2, Path(__file__).parent / "worker.py", root / "jobs.json")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    return root
+
+
+def tensors(run: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
+    files = (run / "checkpoints" / f"step_{step:08d}").glob("*.safetensors")
+    return {f"{file.stem}/{key}": value for file in files for key, value in load_file(file).items()}
+
+
+def difference(ours: Path, theirs: Path) -> float:
+    """Largest difference of a weight or an average, after as many steps; the same tensors must be there."""
+    one, other = tensors(ours), tensors(theirs)
+    assert one.keys() == other.keys() and len(one) > 100
+    assert all(one[key].shape == other[key].shape for key in one)
+    return max(float((one[key] - other[key]).abs().max()) for key in one if not key.startswith("optimizer"))
+
+
+@pytest.mark.parametrize("name", [name for name in JOBS if name != "stopped"])
+def test_two_processes_make_the_weights_of_one(name: str, alone: dict[str, Path], together: Path) -> None:
+    reference = alone["masked flow" if name.startswith("masked") else "complete"]
+    assert difference(together / name, reference) < TOLERANCE
+    first, last = tensors(reference, 2), tensors(reference)
+    assert max(float((last[key] - first[key]).abs().max()) for key in last) > 50 * TOLERANCE, "training does something"
+
+
+def test_the_figures_of_every_step_are_those_of_one_process_and_told_once(
+    alone: dict[str, Path], together: Path
+) -> None:
+    logs = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+            for run in (alone["complete"], together / "replicated", together / "sharded in parts")]  # fmt: skip
+    for one, other in ((logs[0], logs[1]), (logs[0], logs[2])):
+        assert [line["step"] for line in one] == [line["step"] for line in other] == [1, 2, 3, 4]
+        for name in ("loss", "gradient_norm", "learning_rate"):
+            assert [line[name] for line in one] == pytest.approx([line[name] for line in other], rel=1e-4), name
+
+
+def test_the_folder_of_sharded_training_is_a_model(alone: dict[str, Path], together: Path) -> None:
+    ours, theirs = (MagiPipeline.from_pretrained(run) for run in (together / "sharded", alone["complete"]))
+    for (name, one), other in zip(ours.transformer.named_parameters(), theirs.transformer.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=TOLERANCE), name
+    averages = load_file(together / "sharded" / "checkpoints" / "step_00000004" / "ema.safetensors")
+    assert torch.equal(averages["token_in.weight"], ours.transformer.token_in.weight), "the averaged weights"
+    assert ours.config.training["steps"] == STEPS
+    assert (together / "sharded" / "samples" / "step_00000004.png").is_file()
+
+
+def test_a_signal_to_one_process_stops_all_after_the_next_step_and_the_run_goes_on_alone(
+    alone: dict[str, Path], together: Path, videos: Path
+) -> None:
+    run = together / "stopped"
+    told = json.loads((run / "told.json").read_text())
+    assert all("143: stopped by SIGTERM after step 3, which is saved" in text for text in told) and len(told) == 2
+    checkpoint = latest_checkpoint(run / "checkpoints")
+    assert checkpoint is not None and checkpoint.step == 3
+    train(variant(), videos, run)  # one process goes on from what two sharded ones saved
+    assert difference(run, alone["complete"]) < TOLERANCE

@@ -1,0 +1,51 @@
+"""One of several processes: runs a list of trainings one after the other. Many in one launch, for starting is slow.
+
+    torchrun --nproc-per-node 2 tests/distributed/worker.py JOBS.json
+
+A job: {"preset": recipe as JSON, "data": folder, "out": folder, "stop": null or [process, step, signal's number]}.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from magi_video.presets import Preset, from_dict
+from magi_video.processes import Processes
+from magi_video.training import train
+from magi_video.training.run import Silent
+from magi_video.training.stopping import StoppedError, StopSignals
+
+
+class Signaller(Silent):
+    """Sends a process a signal when it has done a step."""
+
+    def __init__(self, process: int, step: int, number: int) -> None:
+        self.mine, self.step, self.number = Processes().index == process, step, number
+
+    def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
+        if self.mine and figures and done == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def run(job: dict[str, Any]) -> str:
+    preset = from_dict(Preset, job["preset"], "job")
+    display = Signaller(*job["stop"]) if job["stop"] else Silent()
+    with StopSignals() as signals:
+        try:
+            train(preset, job["data"], job["out"], display=display, signals=signals)
+        except StoppedError as error:
+            return f"{error.exit_code}: {error}"
+    return "trained"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    jobs, results = Path(sys.argv[1]), Processes().each
+    for job in json.loads(jobs.read_text(encoding="utf-8")):
+        told = results(lambda job=job: run(job))  # type: ignore[misc]
+        if Processes().main:
+            Path(job["out"], "told.json").write_text(json.dumps(told), encoding="utf-8")
