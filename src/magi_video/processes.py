@@ -9,8 +9,11 @@ from __future__ import annotations
 import atexit
 import datetime
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import Full, Queue
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +22,8 @@ from magi_video.errors import MagiError
 
 S = TypeVar("S")
 T = TypeVar("T")
+PIECES_AHEAD = 4
+"""Of one job of `run_ahead`, waiting to be taken."""
 PATIENCE = datetime.timedelta(days=7)
 """How long a process waits for the others: they may be hours apart."""
 
@@ -124,6 +129,54 @@ def one_by_one(
     try:
         yield from pool.map(work, items)
     finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def run_ahead(jobs: Iterable[Callable[[], Iterator[Any]]], workers: int) -> Generator[Iterator[Any]]:
+    """What each job yields, job after job, while `workers` threads work ahead: a job each, a few pieces of it.
+
+    Each thread computes on one core, so that no result depends on how many there are. Every iterator must be used up
+    before the next is taken; an error in a job is raised in its iterator.
+    """
+    end, stopped, threads = object(), threading.Event(), torch.get_num_threads()
+
+    def put(queue: Queue, piece: Any) -> None:
+        while not stopped.is_set():
+            try:
+                return queue.put(piece, timeout=0.2)
+            except Full:
+                continue
+
+    def produce(job: Callable[[], Iterator[Any]], queue: Queue) -> None:
+        try:
+            for piece in job():
+                put(queue, piece)
+                if stopped.is_set():
+                    return
+            put(queue, end)
+        except BaseException as error:
+            put(queue, error)
+
+    def consume(queue: Queue) -> Iterator[Any]:
+        while (piece := queue.get()) is not end:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    begun: deque[Queue] = deque()
+    try:
+        for job in jobs:
+            queue: Queue = Queue(PIECES_AHEAD)
+            pool.submit(produce, job, queue)
+            begun.append(queue)
+            if len(begun) > workers:
+                yield consume(begun.popleft())
+        while begun:
+            yield consume(begun.popleft())
+    finally:
+        stopped.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 

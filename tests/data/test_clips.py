@@ -44,6 +44,8 @@ def dataset(folder: VideoFolder, length: int = 5, **settings: int) -> ClipDatase
 class NumberReader:
     """Gives the frame numbers themselves: [T, 1]."""
 
+    grid = None
+
     def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
         return torch.tensor(frames, dtype=torch.float32)[:, None]
 

@@ -11,6 +11,7 @@ VERBS = {
     "demo": "generate a video of 120 frames with the shipped model",
     "record": "record gameplay: video files with the actions beside them",
     "train": "train a model on a folder of videos",
+    "encode": "encode a data set once, for any number of trainings",
     "generate": "generate videos with a model",
     "evaluate": "continue real clips with a model and score the result",
     "score": "compare generated clips with real ones",

@@ -36,10 +36,12 @@ RUN is then itself a model: magi generate RUN --out DIR."""
 class Command:
     """Options of `magi train`."""
 
-    data: Path
-    """Folder of videos: any tree of them, a recording, or UCF-101 for presets of that data set."""
     out: Path
     """Folder of the run: checkpoints, logs (tensorboard --logdir RUN/logs), sample sheets and the model."""
+    data: Path | None = None
+    """Folder of videos: any tree of them, a recording, or the official layout for presets of that data set."""
+    latents: Path | None = None
+    """Folder of latents that magi encode wrote. Without --data training sees no video, and makes no sample sheets."""
     forcing: Literal["complete", "masked"] = "complete"
     """Teacher-forcing paradigm: "complete" is MAGI, "masked" its rival."""
     seed: int = 0
@@ -74,7 +76,6 @@ def parse(argv: list[str]) -> Command:
     preset = load_preset(name)
     missing = tyro.MISSING
     default = Command(
-        data=missing,
         out=missing,
         forcing=preset.forcing,
         clips=preset.data,
@@ -97,6 +98,6 @@ def main(argv: list[str]) -> None:
     from magi_video.training.stopping import StopSignals
 
     with TrainingDisplay() as display, StopSignals() as signals:
-        train(preset, command.data, command.out, command.seed, display, signals=signals)
+        train(preset, command.data, command.out, command.seed, display, command.latents, signals=signals)
     if is_main_process():
         print(f"trained: {command.out} (try: magi generate {command.out} --out samples)", file=sys.stderr)

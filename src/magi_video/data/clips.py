@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from magi_video.data.folder import VideoFolder
+from magi_video.data.grid import ClipGrid
 from magi_video.data.image import fit_frames, to_model_range
 from magi_video.errors import MagiError
 
@@ -36,7 +37,13 @@ def clip_frames(start: int, interval: int, length: int) -> list[int]:
 
 
 class FrameReader(Protocol):
-    """What a clip's frames come from: pixels of the files, or cached latents."""
+    """What a clip's frames come from: pixels of the files, or cached latents.
+
+    Attributes:
+        grid: which clips can be read; None if any can.
+    """
+
+    grid: ClipGrid | None
 
     def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
         """Frames [T, C, H, W], float32, of a video of the folder."""
@@ -48,6 +55,7 @@ class PixelReader:
 
     def __init__(self, folder: VideoFolder, height: int, width: int) -> None:
         self.folder, self.height, self.width = folder, height, width
+        self.grid: ClipGrid | None = None
 
     def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
         """Frames of a video in the order asked for."""
@@ -66,7 +74,8 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
     """Clips of the videos of a folder; one item a video, asked for by a `ClipRequest`.
 
     The interval is uniform in min_interval…max_interval, or up to the largest that fits where the video is too short
-    for all of them. A video too short for min_interval is left out.
+    for all of them. A video too short for min_interval is left out. Of a reader that holds the clips of a grid,
+    interval and start are drawn among the grid's.
 
     Args:
         folder: the videos.
@@ -106,9 +115,11 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
                 f"clips of {clip_length} frames for a codec that compresses time by {temporal_factor}; "
                 f"expected 1 + a multiple of {temporal_factor}"
             )
+        if reader.grid is not None and reader.grid.length != clip_length:
+            raise MagiError(f"clips of {clip_length} frames; expected what the reader holds: {reader.grid}")
         self.min_interval, self.max_interval, self.temporal_factor = min_interval, max_interval, temporal_factor
         self.action_names = list(folder.action_names if action_names is None else action_names)
-        self.videos = [i for i, video in enumerate(folder.videos) if self._largest(video.num_frames) >= min_interval]
+        self.videos = [i for i, video in enumerate(folder.videos) if self._intervals(video.num_frames)]
         self.left_out = len(folder.videos) - len(self.videos)
         if not self.videos:
             needed = (clip_length - 1) * min_interval + 1
@@ -119,8 +130,12 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def _largest(self, num_frames: int) -> int:
-        return min(self.max_interval, max_interval(num_frames, self.clip_length))
+    def _intervals(self, num_frames: int) -> Sequence[int]:
+        """The intervals that a clip of a video of so many frames may have."""
+        largest = min(self.max_interval, max_interval(num_frames, self.clip_length))
+        if self.reader.grid is None:
+            return range(self.min_interval, largest + 1)
+        return [interval for interval in self.reader.grid.intervals if self.min_interval <= interval <= largest]
 
     def __getitem__(self, request: ClipRequest) -> dict[str, torch.Tensor]:
         """Draws a clip.
@@ -136,8 +151,12 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         video = self.videos[request.index]
         info = self.folder.videos[video]
         random = np.random.default_rng(request.seed)
-        interval = int(random.integers(self.min_interval, self._largest(info.num_frames), endpoint=True))
-        start = int(random.integers(info.num_frames - (self.clip_length - 1) * interval))
+        intervals = self._intervals(info.num_frames)
+        interval = intervals[int(random.integers(len(intervals)))]
+        starts: Sequence[int] = range(info.num_frames - (self.clip_length - 1) * interval)
+        if self.reader.grid is not None:
+            starts = self.reader.grid.starts(info.num_frames, interval)
+        start = starts[int(random.integers(len(starts)))]
         frames = clip_frames(start, interval, self.clip_length)
         action, known = self._actions_between(video, frames, interval)
         return {

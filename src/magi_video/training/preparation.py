@@ -11,13 +11,15 @@ import torch
 from magi_video.codecs import Codec, ImageVAECodec, PixelCodec, load_codec
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.codecs.training import train_image_vae
-from magi_video.data import UCF101, LatentCache, PixelReader, VideoFolder
+from magi_video.data import UCF101, PixelReader, VideoFolder
 from magi_video.data.clips import FrameReader
+from magi_video.data.encoding import encode_latents
 from magi_video.data.image import fit_frames, to_model_range
 from magi_video.data.kinetics import Kinetics600
 from magi_video.errors import MagiError
 from magi_video.models import ACTION, LABEL, NOISE_LEVEL, MagiTransformer
 from magi_video.presets import Preset
+from magi_video.processes import Processes
 
 STATISTICS_BATCHES = 64
 STATISTICS_FROM = 10**9
@@ -108,9 +110,11 @@ def prepare_reader(
 ) -> tuple[FrameReader, bool]:
     """What clips are read through, and whether it yields latents already (else pixels, encoded in the loop)."""
     size = (preset.data.height, preset.data.width)
-    if caches_latents(codec):
-        return LatentCache.build(videos, codec, out / "latents", *size, progress=progress), True
-    return PixelReader(videos, *size), False
+    if not caches_latents(codec):
+        return PixelReader(videos, *size), False
+    processes = Processes()
+    codec.to(processes.device)
+    return encode_latents(videos, codec, out / "latents", *size, processes=processes, progress=progress).cache, True
 
 
 def build_model(preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str]) -> MagiTransformer:

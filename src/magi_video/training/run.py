@@ -1,14 +1,16 @@
 """From a preset, a folder of videos and an output folder to a trained model: what `magi train` does."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Protocol
 
+from magi_video.data.clips import FrameReader
 from magi_video.data.files import write_json
 from magi_video.errors import MagiError
 from magi_video.loading import read_json
 from magi_video.presets import Preset
 from magi_video.processes import Processes
+from magi_video.training.caching import cached_codec, cached_videos, open_cache
+from magi_video.training.display import Display, Silent
 from magi_video.training.preparation import (
     caches_latents,
     open_videos,
@@ -20,74 +22,67 @@ from magi_video.training.stopping import StopSignals
 from magi_video.training.trainer import Trainer
 
 
-class Display(Protocol):
-    """Whoever wants to see how training goes."""
-
-    def say(self, text: str) -> None:
-        """A line of news."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A new stage begins: "codec", "latents" or "model"."""
-
-    def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
-        """So much of the stage is done."""
-
-
-class Silent:
-    """A display that shows nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Nothing."""
-
-    def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
-        """Nothing."""
-
-
 def train(
     preset: Preset,
-    data: str | Path,
+    data: str | Path | None,
     out: str | Path,
     seed: int = 0,
     display: Display | None = None,
+    latents: str | Path | None = None,
     signals: StopSignals | None = None,
 ) -> Path:
     """Train a model; the same call again continues from the last checkpoint.
 
     Args:
         preset: the recipe.
-        data: folder of videos.
+        data: folder of videos; not needed with `latents`, but then there are no sample sheets.
         out: folder of the run, which is then itself a model.
         seed: of everything random.
         display: shows progress.
+        latents: folder of a latent cache (`caching.encode`); encoded in `out` or in the loop if not given.
         signals: that ask training to stop; none if not given.
 
     Returns:
         `out`.
 
     Raises:
-        MagiError: the data is unusable, or `out` holds a run of another recipe or seed.
+        MagiError: the data is unusable, `latents` is a cache of another recipe or data set, or `out` holds a run of
+            another recipe or seed.
         StoppedError: one of the `signals` came; what was done is saved.
     """
-    data, out, display = Path(data), Path(out), display or Silent()
+    data, out, display = data if data is None else Path(data), Path(out), display or Silent()
     processes, signals = Processes(), signals or StopSignals()
-    videos = processes.main_first(lambda: open_videos(preset, data, out / "videos.json"))
-    display.say(f"{data}: {videos.summary()}")
+    if latents is not None:
+        cache = open_cache(preset, latents)
+        videos = processes.main_first(lambda: cached_videos(cache, preset, data, out))
+    elif data is not None:
+        cache, videos = None, processes.main_first(lambda: open_videos(preset, data, out / "videos.json"))
+    else:
+        raise MagiError("nothing to train on: give a folder of videos (--data), a latent cache (--latents), or both")
+    if data is None:
+        preset = replace(preset, train=replace(preset.train, sample_every=0))  # the sheets show videos
+    display.say(f"{data or latents}: {videos.summary()}")
     processes.once(lambda: claim_folder(preset, seed, out))
-    display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
+    reader: FrameReader
+    if cache is not None:
+        codec, reader, encoded = processes.main_first(lambda: cached_codec(cache, out)), cache, True
+    else:
+        display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
 
-    def advance(done: int, figures: dict[str, float]) -> None:
-        display.advance(done, figures)
-        signals.check("training the codec")
+        def advance(done: int, figures: dict[str, float]) -> None:
+            display.advance(done, figures)
+            signals.check("training the codec")
 
-    codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance))
-    display.stage("latents", len(videos.videos) if caches_latents(codec) else 0)
-    reader, latents = processes.main_first(
-        lambda: prepare_reader(preset, videos, codec, out, lambda done, total: display.advance(done))
-    )
-    trainer = Trainer(preset, videos, codec, reader, latents, out, seed, signals)
+        codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance))
+        display.stage("latents", len(videos.videos) if caches_latents(codec) else 0)
+
+        def advance_latents(done: int, total: int) -> None:
+            display.advance(done)
+            if done < total:
+                signals.check("encoding latents")
+
+        reader, encoded = prepare_reader(preset, videos, codec, out, advance_latents)
+    trainer = Trainer(preset, videos, codec, reader, encoded, out, seed, signals)
     if trainer.clips.left_out:
         display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
     if trainer.step:

@@ -1,0 +1,136 @@
+"""`magi encode PRESET-or-FILE-or-RUN`: the fields of the preset that latents depend on are flags."""
+
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import arg
+
+from magi_video.cli.progress import TrainingDisplay, is_main_process
+from magi_video.errors import MagiError
+from magi_video.presets import PRESETS, CodecConfig, DataConfig, Preset, SmallVAEConfig, from_dict, load_preset
+
+if TYPE_CHECKING:
+    from magi_video.data.encoding import Encoded
+
+HELP = f"""Encode a data set once, for any number of trainings: magi train PRESET --latents CACHE --out RUN.
+
+usage: magi encode PRESET-or-FILE-or-RUN --data DIR --out CACHE [--shard-size MB] [--workers N] [any field below]
+       accelerate launch -m magi_video encode …     shares the work among the processes
+
+PRESET is one of {", ".join(PRESETS)}; FILE a JSON file of fields; RUN the folder of a run, whose codec is taken.
+The same command goes on after a stop, checks what is there, and encodes again what is damaged. A codec that compresses
+time is encoded clip by clip, for each of the intervals; any other frame by frame, for all intervals at once."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Options of `magi encode`."""
+
+    data: Path
+    """Folder of videos, as for magi train."""
+    out: Path
+    """Folder of the cache; one that all processes see."""
+    shard_size: float = 256.0
+    """MB (10⁶ bytes) of latents in a file. A file is what one process works on, and what a kill loses."""
+    workers: int | None = None
+    """Threads of each process that read, decode and (on a CPU) encode videos; its cores if not said."""
+    intervals: tuple[int, ...] = ()
+    """Of a codec that compresses time: the intervals to encode; min-interval to max-interval if not said."""
+    stride: int | None = None
+    """Of a codec that compresses time: frames between the starts of two clips, at most; num-frames if not said."""
+    verify: bool = False
+    """Read the finished files and compare their SHA-256, rather than their sizes alone."""
+    seed: int = 0
+    """Of the codec's training or measuring."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the codec runs."""
+    json: bool = False
+    """Print the figures as JSON."""
+    clips: Annotated[DataConfig, arg(name="")] = dataclasses.field(default_factory=DataConfig)
+    codec: Annotated[CodecConfig, arg(name="")] = dataclasses.field(default_factory=CodecConfig)
+    small_vae: SmallVAEConfig = dataclasses.field(default_factory=SmallVAEConfig)
+
+
+def parse(argv: list[str]) -> tuple[Command, Path | None]:
+    """The command line as a `Command`, and the folder of the codec if the first argument is a run."""
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
+        raise MagiError(f"name a preset first: one of {', '.join(PRESETS)}, a JSON file, or the folder of a run")
+    helps = argv[0] in ("-h", "--help")
+    name = "doom" if helps else argv[0]
+    run = Path(name) if Path(name).is_dir() and name not in PRESETS else None
+    preset = load_preset(name) if run is None else run_preset(run)
+    missing: Any = tyro.MISSING
+    default = Command(data=missing, out=missing, clips=preset.data, codec=preset.codec, small_vae=preset.small_vae)
+    rest = argv if helps else argv[1:]
+    command = tyro.cli(Command, prog=f"magi encode {name}", description=HELP, default=default, args=rest)
+    return command, None if run is None else run / "codec"
+
+
+def run_preset(run: Path) -> Preset:
+    """The recipe of a run's folder."""
+    from magi_video.loading import read_json
+
+    saved = read_json(run / "run.json").get("preset")
+    preset: Preset = from_dict(Preset, saved, str(run / "run.json"))
+    return preset
+
+
+def main(argv: list[str]) -> None:
+    """Parse, encode, tell."""
+    command, codec = parse(argv)
+    if not command.shard_size > 0 or (command.workers is not None and command.workers < 1):
+        raise MagiError(f"--shard-size {command.shard_size}, --workers {command.workers}; expected more than 0 of each")
+    preset = Preset(data=command.clips, codec=command.codec, small_vae=command.small_vae)
+    from magi_video.training.caching import encode
+
+    began = time.perf_counter()
+    with TrainingDisplay() as display:
+        encoded = encode(
+            preset,
+            command.data,
+            command.out,
+            codec=codec,
+            intervals=command.intervals,
+            stride=command.stride,
+            shard_bytes=int(command.shard_size * 1e6),
+            workers=command.workers,
+            verify=command.verify,
+            seed=command.seed,
+            device=command.device,
+            display=display,
+        )
+    if is_main_process():
+        tell(command, encoded, time.perf_counter() - began)
+
+
+def tell(command: Command, encoded: "Encoded", seconds: float) -> None:
+    """Print what was done and what there is."""
+    index = encoded.cache.index
+    size = sum(shard.bytes for shard in index.shards)
+    figures = {
+        "videos": index.videos,
+        "frames": index.frames,
+        "clips": index.rows if index.intervals else None,
+        "bytes": size,
+        "shards": len(index.shards),
+        "encoded_shards": len(encoded.shards),
+        "damaged_shards": encoded.damaged,
+        "seconds": seconds,
+        "codec": index.codec,
+        "mean": index.mean,
+        "std": index.std,
+    }
+    if command.json:
+        print(json.dumps(figures))
+        return
+    for shard in encoded.damaged:
+        print(f"shard {shard:05d} was damaged and is encoded again", file=sys.stderr)
+    what = f"{index.rows:,} clips of {index.frames:,} frames" if index.intervals else f"{index.frames:,} frames"
+    print(f"{command.out}: {index.videos:,} videos, {what}, {size / 1e6:,.1f} MB in {len(index.shards)} shards")
+    print(f"encoded {len(encoded.shards)} of them in {seconds:.1f} s (try: magi train … --latents {command.out})")

@@ -1,0 +1,171 @@
+"""Latents encoded before training, for any number of runs: what `magi encode` does, and how a run takes them up.
+
+A cache is made for a recipe: what the latents depend on (data set, codec, size, and of a codec that compresses time
+the clips). A run of a recipe that differs in any of it is refused.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from magi_video.codecs import Codec, load_codec
+from magi_video.data.encoding import SHARD_BYTES, Encoded, encode_latents
+from magi_video.data.files import write_json
+from magi_video.data.folder import VideoFolder
+from magi_video.data.grid import ClipGrid
+from magi_video.data.latents import CODEC_FOLDER, LatentCache, differences
+from magi_video.errors import MagiError
+from magi_video.loading import read_json
+from magi_video.presets import Preset
+from magi_video.processes import Processes
+from magi_video.training.display import Display, Silent
+from magi_video.training.preparation import open_videos, prepare_codec
+
+RECIPE_FILE, SCAN_FILE = "recipe.json", "scan.json"
+
+
+def encode(
+    preset: Preset,
+    data: str | Path,
+    out: str | Path,
+    *,
+    codec: str | Path | None = None,
+    intervals: Sequence[int] | None = None,
+    stride: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    workers: int | None = None,
+    verify: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    display: Display | None = None,
+) -> Encoded:
+    """Encode a data set into a latent cache; the same call again goes on, or checks what is there.
+
+    Under `accelerate launch` or `torchrun` every process calls it, and they share the work.
+
+    Args:
+        preset: the recipe; its data, codec and small_vae count.
+        data: folder of videos.
+        out: folder of the cache.
+        codec: folder of the codec; the recipe's own, trained or measured on the data, if not given.
+        intervals: to encode clips for, where the codec compresses time; the recipe's least to largest if not given.
+        stride: see `ClipGrid`; the length of a clip if not given.
+        shard_bytes, workers, verify: see `encode_latents`.
+        seed: of the codec's training and measuring.
+        device: "auto", "cpu" or "cuda".
+        display: shows progress.
+
+    Raises:
+        MagiError: the data is unusable, or `out` holds a cache of another recipe.
+    """
+    data, out, display = Path(data), Path(out), display or Silent()
+    processes = Processes(device)
+    videos = processes.main_first(lambda: open_videos(preset, data, out / SCAN_FILE))
+    display.say(f"{data}: {videos.summary()}")
+    processes.once(lambda: _claim(preset, seed, out))
+    small = preset.codec.codec == "small_vae" and codec is None
+    display.stage("codec", preset.small_vae.steps if small else 0)
+
+    def prepare() -> Codec:
+        if codec is not None:
+            return _adopt(Path(codec), out)
+        return prepare_codec(preset, videos, out, seed, display.advance)
+
+    prepared = processes.main_first(prepare).to(processes.device)
+    grid = None
+    if prepared.temporal_factor > 1:
+        wanted = intervals or range(preset.data.min_interval, preset.data.max_interval + 1)
+        grid = ClipGrid(preset.data.num_frames, tuple(wanted), stride or preset.data.num_frames)
+    elif intervals or stride:
+        raise MagiError("the codec encodes every frame by itself, so any clip can be read; expected no --intervals")
+    display.stage("latents", len(videos.videos))
+    return encode_latents(
+        videos,
+        prepared,
+        out,
+        preset.data.height,
+        preset.data.width,
+        grid=grid,
+        shard_bytes=shard_bytes,
+        workers=workers,
+        processes=processes,
+        verify=verify,
+        progress=lambda done, total: display.advance(done),
+    )
+
+
+def open_cache(preset: Preset, directory: str | Path) -> LatentCache:
+    """A finished cache for a run of a recipe.
+
+    Raises:
+        MagiError: it is damaged or unfinished, or was made for another codec, size, data set or for other clips.
+    """
+    cache = LatentCache(directory)
+    made = read_json(cache.directory / RECIPE_FILE).get("recipe")
+    changes = differences(made if isinstance(made, dict) else {}, latent_recipe(preset))
+    size = {"height": cache.index.height, "width": cache.index.width}
+    changes += differences(size, {"height": preset.data.height, "width": preset.data.width})
+    if grid := cache.grid:
+        clips = {"num_frames": grid.length, "min_interval": grid.intervals[0], "max_interval": grid.intervals[-1]}
+        changes += differences(clips, {name: getattr(preset.data, name) for name in clips})
+    if changes:
+        raise MagiError(f"{directory} holds latents for another recipe ({'; '.join(changes)})")
+    return cache
+
+
+def cached_codec(cache: LatentCache, out: Path) -> Codec:
+    """The codec of a cache, which becomes that of the run in `out`; `MagiError` if that has another one."""
+    codec = _adopt(cache.directory / CODEC_FOLDER, out)
+    if codec.fingerprint() != cache.index.codec:
+        raise MagiError(f"{cache.directory}: latents of another codec than the one in its folder {CODEC_FOLDER}")
+    return codec
+
+
+def cached_videos(cache: LatentCache, preset: Preset, data: Path | None, out: Path) -> VideoFolder:
+    """The data set of a cache: from `data`, which must be the same, or what the cache itself knows of it."""
+    if data is None:
+        return cache.videos()
+    scan = cache.directory / SCAN_FILE
+    if scan.is_file() and not (out / "videos.json").exists():  # spares looking through the videos once more
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(scan, out / "videos.json")
+    videos = open_videos(preset, data, out / "videos.json")
+    cache.check_data(videos)
+    return videos
+
+
+def latent_recipe(preset: Preset) -> dict[str, Any]:
+    """What of a recipe the latents depend on, but for size and clips, which a cache's index tells."""
+    recipe: dict[str, Any] = {"dataset": preset.data.dataset, "codec": asdict(preset.codec)}
+    if preset.data.dataset == "ucf101":
+        recipe["split"] = preset.data.split
+    if preset.codec.codec == "small_vae":
+        recipe["small_vae"] = asdict(preset.small_vae)
+    return json.loads(json.dumps(recipe))
+
+
+def _claim(preset: Preset, seed: int, out: Path) -> None:
+    """Record the recipe in the cache's folder, or refuse one that differs from what is recorded there."""
+    record, now = out / RECIPE_FILE, {"recipe": latent_recipe(preset), "seed": seed}
+    if record.exists():
+        if changes := differences(read_json(record), now):
+            raise MagiError(f"{out} holds latents for another recipe ({'; '.join(changes)}); use another --out")
+    else:
+        write_json(record, now)
+
+
+def _adopt(source: Path, out: Path) -> Codec:
+    """The codec saved in a folder, copied to `out/codec`, where there may be none but the same."""
+    codec, folder = load_codec(source), out / CODEC_FOLDER
+    if folder.exists():
+        if load_codec(folder).fingerprint() != codec.fingerprint():
+            raise MagiError(f"{folder} holds another codec than {source}; use another --out")
+        return codec
+    part = folder.with_name(f".{CODEC_FOLDER}.{os.getpid()}.part")
+    codec.save_pretrained(part)
+    part.rename(folder)
+    return codec
