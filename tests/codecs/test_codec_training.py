@@ -9,7 +9,7 @@ import torch
 from magi_video.codecs import load_codec
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.quality import reconstruction_psnr
-from magi_video.codecs.training import CHECKPOINT, RECORD, build_small_vae, learning_rate, train_image_vae
+from magi_video.codecs.training import CHECKPOINTS, RECORD, build_small_vae, learning_rate, train_image_vae
 from magi_video.errors import MagiError
 
 SMALL = SmallVAEConfig(
@@ -57,7 +57,7 @@ def test_resuming_changes_no_bit(tmp_path, precision, killed_at):
     whole = train_image_vae(config, pictures, HELD_OUT, tmp_path / "whole")
     with pytest.raises(KilledError):
         train_image_vae(config, pictures, HELD_OUT, tmp_path / "parts", on_step=stop_after(killed_at))
-    assert (tmp_path / "parts" / CHECKPOINT).exists() == (killed_at >= config.checkpoint_every)
+    assert (tmp_path / "parts" / CHECKPOINTS).exists() == (killed_at >= config.checkpoint_every)
     seen = []
     parts = train_image_vae(config, pictures, HELD_OUT, tmp_path / "parts", on_step=lambda step, _: seen.append(step))
     assert seen == list(range(killed_at // 2 * 2 + 1, 7))
@@ -102,13 +102,16 @@ def test_other_settings_in_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 7, 300, -10])
-def test_damaged_checkpoint(tmp_path, keep):
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, keep):
+    whole = train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "whole")
     with pytest.raises(KilledError):
-        train_image_vae(SMALL, pictures, HELD_OUT, tmp_path, on_step=stop_after(4))
-    data = (tmp_path / CHECKPOINT).read_bytes()
-    (tmp_path / CHECKPOINT).write_bytes(data[:keep])
-    with pytest.raises(MagiError, match="damaged"):
-        train_image_vae(SMALL, pictures, HELD_OUT, tmp_path)
+        train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "parts", on_step=stop_after(4))
+    newest = tmp_path / "parts" / CHECKPOINTS / "step_00000004" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:keep])
+    seen = []
+    parts = train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "parts", on_step=lambda step, _: seen.append(step))
+    assert seen == [3, 4, 5, 6]
+    assert parts.fingerprint() == whole.fingerprint()
 
 
 @pytest.mark.parametrize(

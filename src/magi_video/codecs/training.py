@@ -17,9 +17,14 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from magi_video.checkpoints import (
+    latest_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    restore_tensors,
+    save_checkpoint,
+)
 from magi_video.codecs.base import Codec
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.image_vae import ImageVAECodec
@@ -28,7 +33,7 @@ from magi_video.codecs.statistics import measure_statistics
 from magi_video.errors import MagiError
 from magi_video.loading import load_strictly
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINTS = "checkpoints"
 RECORD = "training.json"
 
 
@@ -81,11 +86,14 @@ def train_image_vae(
     optimizer = torch.optim.AdamW(
         vae.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
     )
-    checkpoint = directory / CHECKPOINT
-    first_step, seconds_before = 0, 0.0
-    if checkpoint.is_file():
-        first_step, seconds_before = _load_checkpoint(checkpoint, config, vae, optimizer)
-    started = time.monotonic() - seconds_before
+    named = dict(vae.named_parameters())
+    first_step, started = 0, time.monotonic()
+    checkpoint = latest_checkpoint(directory / CHECKPOINTS)
+    if checkpoint is not None:
+        _check_config(config, checkpoint.state, directory)
+        restore_tensors(named, checkpoint.tensors("model"))
+        restore_optimizer(optimizer, checkpoint.tensors("optimizer"))
+        first_step, started = checkpoint.step, started - checkpoint.state["seconds"]
 
     for step in range(first_step, config.steps):
         for group in optimizer.param_groups:
@@ -104,7 +112,9 @@ def train_image_vae(
         metrics["psnr"] = 10 * math.log10(4 / max(metrics["mse"], 1e-12))
         metrics["learning_rate"] = learning_rate(config, step)
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            _save_checkpoint(checkpoint, config, vae, optimizer, step + 1, time.monotonic() - started)
+            tensors = {"model": named, "optimizer": optimizer_tensors(optimizer)}
+            state = {"config": asdict(config), "seconds": time.monotonic() - started}
+            save_checkpoint(directory / CHECKPOINTS, step + 1, tensors, state)  # type: ignore[arg-type]
         if on_step is not None:
             on_step(step + 1, metrics)
 
@@ -162,49 +172,6 @@ def _check_batch(pictures_BCHW: torch.Tensor, vae: AutoencoderTiny) -> torch.Ten
     return pictures_BCHW
 
 
-# --- files ----------------------------------------------------------------------------------------------------------
-# A checkpoint is one safetensors file, so that replacing it is atomic; its header holds step and settings as JSON.
-
-
-def _save_checkpoint(
-    path: Path, config: SmallVAEConfig, vae: AutoencoderTiny, optimizer: torch.optim.AdamW, step: int, seconds: float
-) -> None:
-    tensors: dict[str, torch.Tensor] = {}
-    for name, parameter in vae.named_parameters():
-        tensors[f"weight/{name}"] = parameter.detach().contiguous()
-        for key in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{key}/{name}"] = optimizer.state[parameter][key].contiguous()
-    state = {"config": asdict(config), "step": step, "seconds": seconds}
-    unfinished = path.with_name(path.name + ".tmp")
-    save_file(tensors, unfinished, metadata={"state": json.dumps(state)})
-    os.replace(unfinished, path)
-
-
-def _load_checkpoint(
-    path: Path, config: SmallVAEConfig, vae: AutoencoderTiny, optimizer: torch.optim.AdamW
-) -> tuple[int, float]:
-    """Restore weights and optimizer; returns the steps done and the seconds they took."""
-    damaged = f"the VAE checkpoint {path} is damaged; delete it to train from the start"
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        step, seconds = int(state["step"]), float(state["seconds"])
-        _check_config(config, state, path.parent)
-        with torch.no_grad():
-            for name, parameter in vae.named_parameters():
-                parameter.copy_(tensors[f"weight/{name}"])
-                # empty_like keeps the parameter's memory layout, which AdamW's own state has too.
-                optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": torch.empty_like(parameter).copy_(tensors[f"exp_avg/{name}"]),
-                    "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"exp_avg_sq/{name}"]),
-                }
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise MagiError(damaged) from error
-    return step, seconds
-
-
 def _save_finished(codec: Codec, record: dict[str, object], directory: Path) -> None:
     """Save the codec; the record comes last, so that its presence says that all is there."""
     unfinished = directory / "unfinished"
@@ -214,7 +181,7 @@ def _save_finished(codec: Codec, record: dict[str, object], directory: Path) -> 
     for path in sorted(unfinished.iterdir(), key=lambda path: path.name == RECORD):
         os.replace(path, directory / path.name)
     unfinished.rmdir()
-    (directory / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
 
 
 def _read_record(path: Path) -> dict[str, object]:
