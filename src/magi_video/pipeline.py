@@ -3,20 +3,20 @@
 import itertools
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, BaseOutput
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from magi_video.codecs import Codec, load_codec
+from magi_video.conventions import ConventionalPipeline, StepCallback, StepFunction
 from magi_video.data.files import link_or_copy
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
@@ -41,7 +41,7 @@ class MagiPipelineOutput(BaseOutput):
     frames: Any
 
 
-class MagiPipeline(DiffusionPipeline):
+class MagiPipeline(ConventionalPipeline):
     """A trained model with its codec.
 
     Args:
@@ -56,7 +56,7 @@ class MagiPipeline(DiffusionPipeline):
         training: how the model was made, for `magi info`.
     """
 
-    model_cpu_offload_seq = "codec->transformer->codec"
+    model_cpu_offload_seq = "transformer->codec"  # each makes room for the other; given frames are encoded first
     transformer: MagiTransformer
     codec: Codec
 
@@ -196,6 +196,9 @@ class MagiPipeline(DiffusionPipeline):
         generator: Generators = None,
         output_type: str = "np",
         use_cache: bool = True,
+        return_dict: bool = True,
+        callback_on_step_end: StepFunction | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> MagiPipelineOutput:
         """Generate whole videos.
 
@@ -222,28 +225,43 @@ class MagiPipeline(DiffusionPipeline):
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
             output_type: "np", "pt" or "pil".
             use_cache: False recomputes the past in every pass, the slow reference.
+            return_dict: False gives a plain tuple, `(frames,)`.
+            callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
+                made; may change it, or end the video (`StepCallback`).
+            callback_on_step_end_tensor_inputs: what it is shown, of "latents".
         """
-        chunks = list(
-            self.stream(
-                image=image,
-                video=video,
-                num_frames=num_frames,
-                interval=interval,
-                setting=setting,
-                num_mask_steps=num_mask_steps,
-                num_denoise_steps=num_denoise_steps,
-                sampler=sampler,
-                temperature=temperature,
-                refresh=refresh,
-                actions=actions,
-                label=label,
-                num_videos=num_videos,
-                generator=generator,
-                output_type="pt",
-                use_cache=use_cache,
-            )
+        self._interrupt = False
+        duration = interval * self.codec.temporal_factor
+        on_step = None
+        if callback_on_step_end is not None:
+            on_step = StepCallback(self, callback_on_step_end, callback_on_step_end_tensor_inputs, duration)
+        frames = self.stream(
+            image=image,
+            video=video,
+            num_frames=num_frames,
+            interval=interval,
+            setting=setting,
+            num_mask_steps=num_mask_steps,
+            num_denoise_steps=num_denoise_steps,
+            sampler=sampler,
+            temperature=temperature,
+            refresh=refresh,
+            actions=actions,
+            label=label,
+            num_videos=num_videos,
+            generator=generator,
+            output_type="pt",
+            use_cache=use_cache,
+            on_step=on_step,
         )
-        return MagiPipelineOutput(frames=convert_output(torch.stack(chunks, dim=1), output_type))
+        made: list[Tensor] = []
+        with self.progress_bar(total=num_frames) as bar:
+            for frame_BCHW in frames:
+                made.append(frame_BCHW)
+                bar.update()
+        self.maybe_free_model_hooks()
+        output = MagiPipelineOutput(frames=convert_output(torch.stack(made, dim=1), output_type))
+        return output if return_dict else output.to_tuple()
 
     def stream(
         self,
@@ -263,12 +281,14 @@ class MagiPipeline(DiffusionPipeline):
         generator: Generators = None,
         output_type: str = "np",
         use_cache: bool = True,
+        on_step: StepCallback | None = None,
     ) -> Iterator[Any]:
         """Frame by frame: as `__call__`, each item one frame of every video, `[B, H, W, 3]` ("np") or `[B, 3, H, W]`.
 
         A codec that compresses time completes several frames at once, which follow each other without waiting.
         `num_frames=None` goes on without end where the model has relative temporal positions ("rope"), else for the
-        frames of a training clip. Settings are checked before the first frame is asked for.
+        frames of a training clip. Settings are checked before the first frame is asked for. `on_step` sees each new
+        latent frame, and may change it or end the video.
         """
         given_BTCHW = self._given_frames(image, video, num_videos)
         given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
@@ -279,18 +299,26 @@ class MagiPipeline(DiffusionPipeline):
             raise MagiError("this model's codec decodes a video as a whole: say how many frames (num_frames)")
         if num_frames is not None and num_frames < max(given, 1):
             raise MagiError(f"num_frames must be at least the {max(given, 1)} frames given, got {num_frames}")
+        if num_frames is None and self.offloads:
+            raise MagiError(
+                "with model offloading a video is decoded when it is whole: say how many frames (num_frames)"
+            )
         convert_output(torch.zeros(1, 1, 3, 1, 1), output_type)
+        self.visit(self.transformer)
         rollout = Rollout(
             self.transformer,
             find_forcing(self.config.forcing).cached_kind,
-            SampleNoise(spread_generator(generator, batch), self.device),
+            SampleNoise(spread_generator(generator, batch), self._execution_device),
             self.sampling_settings(setting, num_mask_steps, num_denoise_steps, sampler, temperature, refresh),
-            torch.full((batch,), interval, device=self.device),
+            torch.full((batch,), interval, device=self._execution_device),
             None if num_frames is None else self.codec.covering_latent_frames(num_frames),
             use_cache=use_cache,
         )
+        self._num_timesteps = rollout.total_frames
         conditions = self._conditions(actions, label, batch)
-        latents = self._latent_frames(rollout, given_BTCHW, conditions)
+        latents = self._latent_frames(rollout, given_BTCHW, conditions, on_step)
+        if self.offloads:
+            latents = self._whole(latents)
         frames = (frame_BCHW for chunk in self.codec.decode_stream(latents) for frame_BCHW in chunk.unbind(dim=1))
         return (
             convert_output(unit_range(frame_BCHW), output_type) for frame_BCHW in itertools.islice(frames, num_frames)
@@ -319,11 +347,17 @@ class MagiPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def _latent_frames(
-        self, rollout: Rollout, given_BTCHW: Tensor | None, conditions: Iterator[dict[str, Tensor]]
+        self,
+        rollout: Rollout,
+        given_BTCHW: Tensor | None,
+        conditions: Iterator[dict[str, Tensor]],
+        on_step: StepCallback | None,
     ) -> Iterator[Tensor]:
         """Latent frames `[B, C, H, W]`: the given ones as the model sees them, then the predicted ones."""
         if given_BTCHW is not None:
+            self.visit(self.codec)
             latents_BTCHW = self.codec.encode(given_BTCHW)
+            self.visit(self.transformer)
             for latents_BCHW, tokens_BND in zip(
                 latents_BTCHW.unbind(1), self.transformer.patchify(latents_BTCHW).unbind(1), strict=True
             ):
@@ -331,7 +365,19 @@ class MagiPipeline(DiffusionPipeline):
                 yield latents_BCHW
         while rollout.total_frames is None or rollout.begun < rollout.total_frames:
             tokens_BND = rollout.predict(next(conditions))
-            yield self.transformer.unpatchify(tokens_BND[:, None])[:, 0]
+            latents_BCHW = self.transformer.unpatchify(tokens_BND[:, None])[:, 0]
+            if on_step is not None:
+                latents_BCHW = on_step(rollout.begun - 1, latents_BCHW)
+                tokens_BND.copy_(self.transformer.patchify(latents_BCHW[:, None])[:, 0])  # the past is made of these
+            yield latents_BCHW
+            if on_step is not None and on_step.stops:
+                return
+
+    def _whole(self, latents: Iterator[Tensor]) -> Iterator[Tensor]:
+        """All latent frames before the first is decoded: offloaded networks then take turns once a video."""
+        held = list(latents)
+        self.visit(self.codec)
+        yield from held
 
     def _given_frames(
         self, image: Picture | list[Picture] | None, video: np.ndarray | None, num_videos: int
@@ -348,7 +394,7 @@ class MagiPipeline(DiffusionPipeline):
                 f"{given} given frames do not make whole latent frames: this model's codec compresses time by {factor} "
                 f"and takes {', '.join(str(1 + factor * count) for count in range(3))}, …"
             )
-        return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self.device)
+        return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self._execution_device)
 
     def _conditions(
         self, actions: Iterable[np.ndarray | None] | None, label: int | list[int] | None, batch: int

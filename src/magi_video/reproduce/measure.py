@@ -71,6 +71,7 @@ class Measures:
     def _generate(self, name: str, model: Path, clips: Clips, length: int, settings: dict[str, Any]) -> Clips:
         use_fast_float32()
         pipe = MagiPipeline.from_pretrained(model)
+        pipe.set_progress_bar_config(disable=True)
         given = clips[:, : self.world.given]
         done: list[Clips] = []
         self.workplace.display.say(f"{self.world.name}: generating {len(given)} clips of {name}")

@@ -40,6 +40,7 @@ class Preview:
 
     def write(self, path: Path) -> None:
         """Generate with the pipeline's present weights and write truth and result, row by row."""
+        self.pipeline.set_progress_bar_config(disable=True)  # training shows its own
         rows, labels = [], []
         for number, (truth, actions) in enumerate(zip(self.truth, self.actions, strict=True)):
             video = self.pipeline(
