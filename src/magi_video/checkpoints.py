@@ -194,12 +194,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Inverse of `optimizer_tensors`, each process taking its shards; hyper-parameters stay those of `optimizer`."""
+    """Inverse of `optimizer_tensors`, each process taking its shards; hyper-parameters stay those of `optimizer`.
+
+    Raises:
+        MagiError: they are of another model.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors:
         index, _, name = key.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise MagiError(f"the checkpoint's optimiser has a parameter {key!r}; expected {len(parameters)} of them")
         parameter = parameters[int(index)]
+        if value.ndim and value.shape != parameter.shape:
+            raise MagiError(f"the checkpoint's {key} is {list(value.shape)}; expected {list(parameter.shape)}")
         if value.ndim:  # not the step: like its parameter, in memory layout too
             value = torch.empty_like(parameter).copy_(shard_like(value, parameter))
         state.setdefault(int(index), {})[name] = value
@@ -207,7 +215,18 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Iterable[tuple[
 
 
 def restore_tensors(targets: dict[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Copy saved tensors into tensors of the same names, each process taking its shards."""
+    """Copy saved tensors into tensors of the same names, each process taking its shards.
+
+    Raises:
+        MagiError: they are of another model.
+    """
+    missing = set(targets)
     with torch.no_grad():
         for name, value in tensors:
+            if name not in targets or value.shape != targets[name].shape:
+                there = list(targets[name].shape) if name in targets else "no such tensor"
+                raise MagiError(f"the checkpoint's {name} is {list(value.shape)}; expected {there}")
             targets[name].copy_(shard_like(value, targets[name]))
+            missing.discard(name)
+    if missing:
+        raise MagiError(f"the checkpoint lacks {min(missing)}")

@@ -109,6 +109,41 @@ def test_a_damaged_checkpoint_is_passed_over(videos: Path, recipe: Recipe, tmp_p
     assert checkpoints.latest_checkpoint(run / "checkpoints").step == 3  # type: ignore[union-attr]
 
 
+def test_the_log_of_a_resumed_run_tells_every_step_once(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"
+    train(recipe(steps=3, log_every=1), videos, run)
+    (run / ".part-model-1").mkdir()
+    with log.open("a") as file:  # as if it had been killed two steps after the checkpoint, writing
+        file.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')
+    train(recipe(log_every=1), videos, run)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert not list(run.glob(".*"))
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_a_line(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe(steps=3), videos, tmp_path / "run")
+    checkpoint = checkpoints.latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    saved = dict(checkpoint.tensors("model"))
+    with pytest.raises(MagiError, match="lacks"):
+        checkpoints.restore_tensors(saved | {"more": torch.zeros(1)}, saved.items())
+    with pytest.raises(MagiError, match=r"mask_token is .* expected \[3\]"):
+        checkpoints.restore_tensors(saved | {"mask_token": torch.zeros(3)}, saved.items())
+
+
+def test_rotation_never_drops_the_checkpoint_just_written(tmp_path: Path) -> None:
+    def save(step: int) -> None:
+        checkpoints.save_checkpoint(tmp_path, step, {"model": {"x": torch.full((2,), float(step))}}, {}, keep=1)
+
+    (tmp_path / "step_00000009").mkdir(parents=True)  # damaged: training goes on from an earlier one
+    save(3)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["step_00000003"]
+    save(4)
+    checkpoint = checkpoints.latest_checkpoint(tmp_path)
+    assert checkpoint is not None and checkpoint.step == 4 and dict(checkpoint.tensors("model"))["x"].tolist() == [4, 4]
+    assert load_file(checkpoint.file("model"))["x"].tolist() == [4, 4], "the library reads what we write"
+
+
 def test_another_recipe_or_seed_in_the_folder_is_refused(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
     train(recipe(steps=2, checkpoint_every=2), videos, tmp_path / "run")
     with pytest.raises(MagiError, match="forcing complete → masked"):

@@ -114,7 +114,7 @@ def train_image_vae(
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             tensors = {"model": named, "optimizer": optimizer_tensors(optimizer)}
             state = {"config": asdict(config), "seconds": time.monotonic() - started}
-            save_checkpoint(directory / CHECKPOINTS, step + 1, tensors, state)  # type: ignore[arg-type]
+            save_checkpoint(directory / CHECKPOINTS, step + 1, tensors, state)
         if on_step is not None:
             on_step(step + 1, metrics)
 

@@ -7,6 +7,7 @@ another number of processes, but for the order in which it sums.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -43,6 +44,7 @@ from magi_video.presets import Preset
 from magi_video.processes import Processes
 from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.kernels import use_training_kernels
+from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import build_model, derive_seed, pressed_actions
@@ -173,7 +175,8 @@ class Trainer:
 
     def run(self) -> Iterator[dict[str, float]]:
         """Train to `steps`; yields the figures of each step: step, loss, gradient_norm, skipped, clips_per_second."""
-        self.accelerator.init_trackers("tensorboard")
+        # Steps that are made again are written again.
+        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
         preview = None
         if self.config.sample_every and self.processes.main:
             preview = Preview(self.videos, self.pipeline, self.codec.num_pixel_frames(self.core.config.num_frames))
@@ -332,9 +335,17 @@ class Trainer:
             },
         }
 
+    def _find_checkpoint(self) -> Checkpoint | None:
+        """The newest one; what an interrupted process left half-written, or logged later, is dropped."""
+        checkpoint = latest_checkpoint(self.out / "checkpoints")
+        for part in self.out.glob(".part-*"):
+            shutil.rmtree(part, ignore_errors=True)
+        cut_log(self.out / "log.jsonl", 0 if checkpoint is None else checkpoint.step)
+        return checkpoint
+
     def _resume(self) -> Checkpoint | None:
         # All processes go on from the one that the main process sees.
-        checkpoint = self.processes.once(lambda: latest_checkpoint(self.out / "checkpoints"))
+        checkpoint = self.processes.once(self._find_checkpoint)
         if checkpoint is None:
             return None
         if checkpoint.state["codec"] != self.codec.fingerprint():
@@ -360,8 +371,7 @@ class Trainer:
     def _log(self, figures: dict[str, float]) -> None:
         self.accelerator.log({name: value for name, value in figures.items() if name != "step"}, step=self.step)
         if self.processes.main:
-            with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(figures) + "\n")
+            append_log(self.out / "log.jsonl", figures)
 
 
 class _Endless:
