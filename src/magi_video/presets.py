@@ -6,7 +6,6 @@ magi train my-recipe.json --data DIR --out RUN           a file: {"forcing": "ma
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.errors import MagiError
+from magi_video.textfiles import read_json
 
 
 @dataclass(frozen=True)
@@ -287,11 +287,7 @@ def load_preset(name_or_file: str) -> Preset:
     path = Path(name_or_file)
     if not path.is_file():
         raise MagiError(f"no preset or file {name_or_file!r}: presets are {', '.join(PRESETS)}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MagiError(f"{path}: not a readable JSON file ({error})") from None
-    return from_dict(Preset, content, str(path))
+    return from_dict(Preset, read_json(path), str(path))
 
 
 def from_dict(cls: type[Any], content: Any, where: str) -> Any:
@@ -307,15 +303,16 @@ def from_dict(cls: type[Any], content: Any, where: str) -> Any:
 
 def convert(hint: Any, value: Any, where: str) -> Any:
     """A JSON value as the type that a setting has."""
+    given = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) is Literal:
-        check(value in get_args(hint), f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}")
+        check(value in get_args(hint), f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {given}")
         return value
     if get_origin(hint) is tuple:
-        check(isinstance(value, list), f"{where} must be a list, got {value!r}")
+        check(isinstance(value, list), f"{where} must be a list, got {given}")
         return tuple(convert(get_args(hint)[0], one, where) for one in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    check(type(value) is hint, f"{where} must be of type {hint.__name__}, got {value!r}")
+    check(type(value) is hint, f"{where} must be of type {hint.__name__}, got {given}")
     return value
