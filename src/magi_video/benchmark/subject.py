@@ -79,7 +79,11 @@ def open_model(name: str) -> Subject:
 
 def open_preset(name: str) -> Subject:
     """A preset with random weights."""
-    preset = load_preset(name)
+    return make_subject(name, load_preset(name))
+
+
+def make_subject(name: str, preset: Preset) -> Subject:
+    """A recipe with random weights."""
     with torch.device("meta"):
         outline = build(preset)
 
@@ -106,30 +110,28 @@ class LatentShape:
     Attributes:
         latent_channels: channels of a latent frame.
         spatial_factor: pixels per latent position, along height and along width.
+        temporal_factor: pixel frames per latent frame after the first.
     """
 
     latent_channels: int
     spatial_factor: int
+    temporal_factor: int
 
     latent_size = Codec.latent_size
     num_latent_frames = Codec.num_latent_frames
-    temporal_factor = 1
 
 
-def latent_shape(preset: Preset) -> tuple[int, int]:
-    """Channels and spatial factor of a preset's codec, untrained and without fetching it: an image VAE counts as SD's.
-
-    Raises:
-        MagiError: nothing is known of a codec of this kind.
-    """
+def latent_shape(preset: Preset) -> tuple[int, int, int]:
+    """Channels, spatial and temporal factor of a preset's codec, untrained and without fetching it: an image VAE counts
+    as SD's, a video VAE as Cosmos CV 4×8×8 (which Wan 2.1's equals in this)."""
     small = preset.small_vae
     shapes = {
-        "pixels": (3, 1),
-        "small_vae": (small.latent_channels, 2 ** (len(small.encoder_blocks) - 1)),
-        "image_vae": (4, 8),
+        "pixels": (3, 1, 1),
+        "small_vae": (small.latent_channels, 2 ** (len(small.encoder_blocks) - 1), 1),
+        "image_vae": (4, 8, 1),
+        "video_vae": (16, 8, 4),
+        "omnitokenizer": (8, 8, 4),
     }
-    if preset.codec.codec not in shapes:
-        raise MagiError(f"the latents of codec {preset.codec.codec!r} are not known before training; bench a model")
     return shapes[preset.codec.codec]
 
 

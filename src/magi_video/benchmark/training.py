@@ -183,5 +183,10 @@ def measure_training(
 
 def hidden_share(forcing: Forcing, tokens: int) -> float:
     """Mean share of a frame's tokens that training hides."""
+    return float(hidden_shares(forcing, tokens).mean())
+
+
+def hidden_shares(forcing: Forcing, tokens: int) -> torch.Tensor:
+    """Shares of their tokens that training hides in some thousand frames, `[RATIO_FRAMES]`."""
     generator = torch.Generator().manual_seed(0)
-    return float(forcing.mask_ratio.draw(1, RATIO_FRAMES, tokens, generator, "cpu").float().mean())
+    return forcing.mask_ratio.draw(1, RATIO_FRAMES, tokens, generator, "cpu")[0].float().mean(dim=-1)

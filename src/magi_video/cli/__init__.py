@@ -16,6 +16,7 @@ VERBS = {
     "evaluate": "continue real clips with a model and score the result",
     "score": "compare generated clips with real ones",
     "reproduce": "measure the paper's claims: train, generate, score, compare",
+    "plan": "tell what a training run will need: operations, memory, disk, days",
     "bench": "measure speed: seconds per frame, training clips/s, share of the machine's peak",
     "serve": "serve a web page: generate, watch frames arrive, play",
     "info": "tell what a model is",

@@ -1,0 +1,224 @@
+"""Memory of a training step on one device, by part.
+
+Weights, gradients, AdamW's averages and the averaged weights are counted. Activations are what the layers keep for the
+backward, added up layer by layer as `models/layers.py`, `models/attention.py` and `models/head.py` keep it; the CPU's
+sums are tested against what autograd really saves, the GPU's follow the same layers under PyTorch's rules for autocast
+(norms in float32) and its fused attention (no probabilities), and have not been measured.
+
+Symbols: W width, M width of the MLP, L places and N tokens of a frame, D numbers of a token, h width of the head.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from magi_video.benchmark.flops import Sizes
+from magi_video.benchmark.machine import count_parameters
+from magi_video.models import MagiTransformer
+from magi_video.models.diffusion import NUM_TRAIN_STEPS
+
+FLOAT32, STATISTICS = 4, 8
+"""Bytes of a number, and of a row's mean and deviation that a norm keeps."""
+SELECTION_PARTS = 16
+"""`padded_selection` rounds the tokens that the head sees up to a sixteenth of all."""
+
+Sharding = Literal["none", "full"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a device does in one forward and backward.
+
+    Attributes:
+        clips: B, of a micro batch.
+        frames: S of the training sequence.
+        predicted: T of them, whose tokens are learned.
+        hidden, spread: mean share of a predicted frame's tokens that is hidden, and its standard deviation.
+        repeats: diffusion draws for each.
+        low_precision: whether the transformer runs under bfloat16 autocast.
+        fused_attention: whether attention keeps no probabilities.
+        checkpointing: whether blocks are computed again in the backward.
+    """
+
+    clips: int
+    frames: int
+    predicted: int
+    hidden: float
+    spread: float
+    repeats: int
+    low_precision: bool = True
+    fused_attention: bool = True
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device.
+
+    Attributes:
+        weights, gradients, optimizer, average: float32 weights, their gradients, AdamW's two averages, the averaged
+            weights; a share of each if sharded.
+        casts: bfloat16 copies of the transformer's matrices that autocast keeps through a step (not if sharded).
+        gathered: what a sharded model holds whole: two blocks' weights and one's gradients, the head and embeddings.
+        codec: weights of a codec that encodes while training.
+        activations: kept for the backward.
+        temporary: the largest gradients in flight, an estimate.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    casts: int
+    gathered: int
+    codec: int
+    activations: int
+    temporary: int
+
+    @property
+    def total(self) -> int:
+        """Of all parts: an upper bound, since gradients appear as activations go."""
+        return sum(asdict(self).values())
+
+
+def step_memory(
+    model: MagiTransformer, work: Workload, sharding: Sharding = "none", devices: int = 1, codec: int = 0
+) -> Memory:
+    """Memory of a training step on each of `devices`.
+
+    Args:
+        model: it may lie on the meta device.
+        work: of one device.
+        sharding: "none" (DDP: everything on every device) or "full" (FSDP2: a share on each).
+        devices: how many.
+        codec: bytes of the codec's weights.
+    """
+    total = count_parameters(model)
+    # FSDP2 splits each tensor's first dimension: the largest share is what counts.
+    held = total if sharding == "none" else sum(_share(p.shape, devices) for p in model.parameters())
+    blocks = count_parameters(model.blocks)
+    casts, gathered = 0, 0
+    if sharding == "none":
+        casts = 2 * cast_parameters(model) if work.low_precision else 0
+    else:
+        block = blocks // len(model.blocks)
+        rest = total - blocks
+        gathered = 2 * block * (2 if work.low_precision else FLOAT32) + (block + 2 * rest) * FLOAT32
+    kept = activation_bytes(model, work)
+    return Memory(
+        weights=FLOAT32 * held,
+        gradients=FLOAT32 * held,
+        optimizer=2 * FLOAT32 * held,
+        average=FLOAT32 * held,
+        casts=casts,
+        gathered=gathered,
+        codec=codec,
+        activations=kept.total,
+        temporary=temporary_bytes(Sizes.of(model), work),
+    )
+
+
+def cast_parameters(model: MagiTransformer) -> int:
+    """Numbers in the weights of the transformer's linear layers, which autocast casts; the head's stay float32."""
+    head = {id(p) for p in model.diffusion_head.parameters()}
+    return sum(p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in head) - sum(
+        p.numel() for name, p in model.named_parameters() if _is_table(name)
+    )
+
+
+def _is_table(name: str) -> bool:
+    return name in ("head_position", "interval_embed.weight") or name.endswith(".table.weight")
+
+
+def _share(shape: tuple[int, ...], devices: int) -> int:
+    rows = shape[0] if shape else 1
+    numel = 1
+    for length in shape:
+        numel *= length
+    return -(-rows // devices) * (numel // max(rows, 1))
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that are kept for the backward, by part of the network."""
+
+    input: int
+    spatial: int
+    temporal: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """Of all parts."""
+        return sum(asdict(self).values())
+
+
+def activation_bytes(model: MagiTransformer, work: Workload) -> Activations:
+    """What the layers keep for the backward; with checkpointing each block's input, and one block or the head."""
+    sizes, heads = Sizes.of(model), model.config.heads
+    number = 2 if work.low_precision else FLOAT32
+    rows, predicted = (work.clips * frames * sizes.places for frames in (work.frames, work.predicted))
+    spatial = layer_bytes(sizes, heads, rows, rows, sizes.places, work)
+    temporal = layer_bytes(sizes, heads, rows, rows, work.frames, work)
+    last_temporal = layer_bytes(sizes, heads, rows, predicted, work.frames, work)  # the others have no output
+    tokens = work.clips * sizes.tokens
+    embedded = tokens * work.frames * (sizes.token_dim * number + 1)
+    head = head_bytes(sizes, work) + predicted * (norm_bytes(sizes.width, work) + STATISTICS)
+    if not work.checkpointing:
+        return Activations(embedded, sizes.depth * spatial, (sizes.depth - 1) * temporal + last_temporal, head)
+    inputs = sizes.depth * rows * sizes.width * number
+    # The head's part is gone when the first block is computed again.
+    if head >= spatial + temporal:
+        return Activations(embedded + inputs, 0, 0, head)
+    return Activations(embedded + inputs, spatial, temporal, 0)
+
+
+def norm_bytes(width: int, work: Workload) -> int:
+    """A norm's input: under a GPU's autocast a float32 copy of it."""
+    return width * (2 if work.low_precision and not work.fused_attention else FLOAT32)
+
+
+def layer_bytes(sizes: Sizes, heads: int, rows: int, queries: int, keys: int, work: Workload) -> int:
+    """One Transformer layer on `rows` places, of which `queries` have an output, each attending to `keys`.
+
+    Kept are the inputs of both norms, of the four linear layers and of the GELU, and queries, keys and values; besides,
+    by plain attention its probabilities, by fused attention its output (once more) and a number a query and head.
+    """
+    number = 2 if work.low_precision else FLOAT32
+    norm = norm_bytes(sizes.width, work) + STATISTICS
+    attention = number * sizes.width + heads * FLOAT32 if work.fused_attention else number * heads * keys
+    in_rows = norm + 3 * sizes.width * number  # the norm's output, keys, values
+    in_queries = norm + (3 * sizes.width + 2 * sizes.mlp) * number + attention  # queries, attended, the norm's output
+    return rows * in_rows + queries * in_queries
+
+
+def head_bytes(sizes: Sizes, work: Workload) -> int:
+    """The head and its loss, in float32: a row for each draw of each hidden token.
+
+    A residual block keeps 10 h a row (its modulation 3, 1 + scale, the norm's input and output, the two linear layers'
+    and the activation's inputs, what the gate multiplies), the condition 2 h, the output layer 4 h, the noisy token and
+    the loss 14 D; an embedded diffusion time (each step once) its sinusoids and 2 h.
+    """
+    tokens = head_tokens(sizes, work)
+    h, draws = sizes.head_width, tokens * work.repeats
+    row = (10 * sizes.head_depth + 6) * h + 14 * sizes.token_dim
+    times = min(draws, NUM_TRAIN_STEPS) * (sizes.frequencies + 2 * h)
+    if sizes.head_out == sizes.token_dim:  # the flow head: a simpler loss, and times that do not repeat
+        row, times = row - 11 * sizes.token_dim, draws * (sizes.frequencies + 2 * h)
+    return FLOAT32 * (tokens * sizes.width + draws * row + times) + draws * (sizes.head_depth + 1) * STATISTICS
+
+
+def head_tokens(sizes: Sizes, work: Workload) -> int:
+    """Hidden tokens of a micro batch in all but one of fifty steps, rounded up as `padded_selection` rounds them."""
+    frames = work.clips * work.predicted
+    everything = frames * sizes.tokens
+    size = -(-everything // SELECTION_PARTS)
+    most = min(1.0, work.hidden + 2 * work.spread / frames**0.5)
+    return -(-round(everything * most) // size) * size
+
+
+def temporary_bytes(sizes: Sizes, work: Workload) -> int:
+    """Two of the largest tensors that a backward makes on its way: the MLP's, or the head's modulations."""
+    number = 2 if work.low_precision else FLOAT32
+    mlp = work.clips * work.frames * sizes.places * sizes.mlp * number
+    head = head_tokens(sizes, work) * work.repeats * 3 * sizes.head_width * FLOAT32
+    return 2 * max(mlp, head)
