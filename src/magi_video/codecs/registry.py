@@ -5,12 +5,15 @@ from typing import Any
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
 from magi_video.loading import load_strictly, read_json
 
-CODECS: dict[str, Any] = {codec.__name__: codec for codec in (PixelCodec, ImageVAECodec, VideoVAECodec)}
+CODECS: dict[str, Any] = {
+    codec.__name__: codec for codec in (PixelCodec, ImageVAECodec, VideoVAECodec, OmniTokenizerCodec)
+}
 """Every codec class that a saved folder may name."""
 
 

@@ -10,6 +10,9 @@ from magi_video.codecs.base import Codec
 Memory = dict[Any, Any]
 """What a decoder keeps of a video from piece to piece; empty before its first."""
 
+PIXELS_ELSEWHERE = 1 << 22
+"""Pixels encoded at once on an accelerator, 64 frames of 256 by 256; CPUs gain nothing from more than one clip."""
+
 
 class TemporalCodec(Codec):
     """Base of codecs with temporal_factor > 1; a subclass writes `encode_raw` and `decode_piece`.
@@ -21,6 +24,8 @@ class TemporalCodec(Codec):
     """Latent frames that are decoded together at the start of a video; 0 for all there are, waiting for the last."""
     next_pieces: int = 1
     """Latent frames of each later piece."""
+    max_pixels_at_once: int | None = None
+    """Pixels of all frames that are encoded at once, a clip at least; None for what suits the device."""
 
     @property
     def streams(self) -> bool:  # type: ignore[override]
@@ -30,6 +35,12 @@ class TemporalCodec(Codec):
     def decode_piece(self, latents_BTCHW: torch.Tensor, memory: Memory) -> torch.Tensor:
         """Decode the next latent frames of a video, the codec's own, to pixels [B, T, 3, H, W]; updates `memory`."""
         raise NotImplementedError
+
+    def clips_at_once(self, video_BTCHW: torch.Tensor) -> int:
+        """How many clips of this size are encoded at once."""
+        suited = 0 if video_BTCHW.device.type == "cpu" else PIXELS_ELSEWHERE
+        limit = suited if self.max_pixels_at_once is None else self.max_pixels_at_once
+        return max(1, limit // (video_BTCHW.shape[1] * video_BTCHW.shape[3] * video_BTCHW.shape[4]))
 
     def decode_raw(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
         """Decode all latent frames, piece by piece: memory does not grow with the video but by its pixels."""

@@ -37,15 +37,15 @@ class VideoVAECodec(TemporalCodec, VAECodec):
         return self.coder.statistics(self.vae)
 
     def encode_raw(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
-        """Encode one clip after another, to the mode of the posterior."""
+        """Encode to the mode of the posterior, as many clips at once as suit the device."""
         height, width = self.latent_size(*video_BTCHW.shape[3:])
         video_BCTHW = video_BTCHW.transpose(1, 2).to(next(self.vae.parameters()).dtype)
         tiles = spread_tiles(height, width, self._tile_side(height, width))
         clips = []
-        for clip in video_BCTHW.split(1):
+        for part in video_BCTHW.split(self.clips_at_once(video_BTCHW)):
 
-            def encode(_: int, tile: Tile, clip: torch.Tensor = clip) -> torch.Tensor:
-                return self.coder.encode(self.vae, tile.cut(clip, self.spatial_factor).contiguous())
+            def encode(_: int, tile: Tile, part: torch.Tensor = part) -> torch.Tensor:
+                return self.coder.encode(self.vae, tile.cut(part, self.spatial_factor).contiguous())
 
             clips.append(blend_tiles(tiles, encode, height, width, 1))
         shape = (self.latent_channels, self.num_latent_frames(video_BTCHW.shape[1]), height, width)
