@@ -42,7 +42,7 @@ def given_frames(
 
 def as_rgb(image: Picture) -> np.ndarray:
     """A picture as uint8 `[H, W, 3]`."""
-    return np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
+    return np.array(image.convert("RGB")) if isinstance(image, Image.Image) else image
 
 
 def unit_range(frames: Tensor) -> Tensor:
