@@ -130,7 +130,9 @@ class TrainConfig:
     workers: int = 2
     """Processes that load data."""
     log_every: int = 10
-    """Steps between TensorBoard points."""
+    """Steps between points of the log."""
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """Where the log is shown besides RUN/log.jsonl; "wandb" and "trackio" need their library."""
     sample_every: int = 5_000
     """Steps between sample sheets; 0 for none."""
     checkpoint_every: int = 1_000

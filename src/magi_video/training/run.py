@@ -19,6 +19,7 @@ from magi_video.training.preparation import (
     preset_differences,
 )
 from magi_video.training.stopping import StopSignals
+from magi_video.training.tracking import find_tracker
 from magi_video.training.trainer import Trainer
 
 
@@ -47,11 +48,12 @@ def train(
 
     Raises:
         MagiError: the data is unusable, `latents` is a cache of another recipe or data set, or `out` holds a run of
-            another recipe or seed.
+            another recipe or seed, or the tracker is not installed.
         StoppedError: one of the `signals` came; what was done is saved.
     """
     data, out, display = data if data is None else Path(data), Path(out), display or Silent()
     processes, signals = Processes(), signals or StopSignals()
+    find_tracker(preset.train.tracker)  # a missing one is told before an hour of preparation, not after
     if latents is not None:
         cache = open_cache(preset, latents)
         videos = processes.main_first(lambda: cached_videos(cache, preset, data, out))

@@ -50,6 +50,7 @@ from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import build_model, derive_seed, pressed_actions
 from magi_video.training.preview import Preview
 from magi_video.training.stopping import StoppedError, StopSignals
+from magi_video.training.tracking import find_tracker, start_tracker
 
 
 class Trainer:
@@ -82,7 +83,7 @@ class Trainer:
         project = ProjectConfiguration(str(out), logging_dir=str(out / "logs"))
         self.accelerator = Accelerator(
             mixed_precision=self.config.precision,
-            log_with="tensorboard",
+            log_with=find_tracker(self.config.tracker),
             project_config=project,
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )
@@ -176,7 +177,7 @@ class Trainer:
     def run(self) -> Iterator[dict[str, float]]:
         """Train to `steps`; yields the figures of each step: step, loss, gradient_norm, skipped, clips_per_second."""
         # Steps that are made again are written again.
-        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": self.step + 1}})
+        start_tracker(self.accelerator, self.preset, self.out, self.step)
         preview = None
         if self.config.sample_every and self.processes.main:
             preview = Preview(self.videos, self.pipeline, self.codec.num_pixel_frames(self.core.config.num_frames))
