@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from tyro.conf import Positional, arg
 
-from magi_video.cli.progress import bar
+from magi_video.cli.progress import bar, is_main_process
 from magi_video.errors import MagiError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ SHEET_FRAMES = 30
 class Generate:
     """Generate videos: `sample_000.mp4`, …, `contact.png` and `generate.json` (settings, seed, seconds of every frame).
 
-    Small videos are enlarged for the eye by a whole number; --save-arrays keeps the frames as they are.
+    Small videos are enlarged for the eye by a whole number; --save-arrays keeps the frames as they are. Many processes
+    (torchrun -m magi_video generate …) share the videos.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
@@ -63,7 +65,7 @@ class Generate:
     label: int | None = None
     """Class of the videos, for models with labels."""
     num: int = 1
-    """Videos to make."""
+    """Videos to make, those of a process all at once."""
     seed: int = 0
     """Of the first video; the next ones have seed + 1, seed + 2, …"""
     save_arrays: bool = False
@@ -84,6 +86,8 @@ def main(argv: list[str]) -> None:
 
     settings = tyro.cli(Generate, prog="magi generate", args=argv)
     report = generate(settings)
+    if not is_main_process():
+        return
     if settings.json:
         print(json.dumps(report))
     else:
@@ -91,19 +95,25 @@ def main(argv: list[str]) -> None:
 
 
 def generate(settings: Generate) -> dict[str, Any]:
-    """Generate as the settings say, write the files, return what `generate.json` holds."""
+    """Generate as the settings say, write the files, return what `generate.json` holds.
+
+    Of many processes each makes its share of the videos; they are those of one process, but for the rounding of sums
+    over batches of another size.
+    """
     import torch
 
+    from magi_video.data import contact_sheet, write_image
     from magi_video.data.files import write_json
     from magi_video.pipeline import MagiPipeline
     from magi_video.precision import find_precision, use_fast_float32
+    from magi_video.processes import Processes
 
     if settings.num < 1:
         raise MagiError(f"num must be at least 1, got {settings.num}")
-    device = pick_device(settings.device)
-    if device == "cpu":
+    processes = Processes(pick_device(settings.device))
+    if processes.device.type == "cpu":
         use_fast_float32()
-    pipe = MagiPipeline.from_pretrained(settings.model, find_precision(settings.precision)).to(device)
+    pipe = MagiPipeline.from_pretrained(settings.model, find_precision(settings.precision)).to(processes.device)
     sampling: dict[str, Any] = {
         "setting": settings.setting,
         "num_mask_steps": settings.mask_steps,
@@ -115,25 +125,40 @@ def generate(settings: Generate) -> dict[str, Any]:
     steps = pipe.sampling_settings(**sampling)
     seeds = [settings.seed + index for index in range(settings.num)]
     asked = read_inputs(settings, pipe) | sampling | {"interval": settings.interval, "label": settings.label}
-    asked |= {"num_frames": settings.frames, "num_videos": settings.num}
-    stream = pipe.stream(**asked, generator=[torch.Generator().manual_seed(seed) for seed in seeds])
-    if settings.compile:
-        print("compiling, which takes a minute or two the first time", file=sys.stderr)
-        problem = pipe.compile(**asked)
-        print(f"not compiled: {problem}" if problem else "compiled", file=sys.stderr)
+    asked |= {"num_frames": settings.frames}
     rate = pipe.config.frame_rate / settings.interval
     names = [f"sample_{index:03d}.mp4" for index in range(settings.num)]
-    seconds: list[float] = []
-    with (
-        growing_files(settings, names, rate, (pipe.config.height, pipe.config.width)) as add_frame,
-        bar("generating", settings.frames, unit="frames") as advance,
-    ):
-        began = time.perf_counter()
-        for frame_BHWC in stream:
-            seconds.append(time.perf_counter() - began)
-            add_frame((frame_BHWC * 255).round().astype(np.uint8))
-            advance(len(seconds), settings.frames)
+
+    def make_share() -> tuple[list[float], list[np.ndarray]]:
+        """This process's videos: seconds of every frame, and each video's frames for the contact sheet."""
+        mine, seconds = processes.mine(settings.num), list[float]()
+        if not mine:
+            return [], []
+        generators = [torch.Generator().manual_seed(seeds[index]) for index in mine]
+        stream = pipe.stream(**asked, num_videos=len(mine), generator=generators)
+        if settings.compile:
+            compile_aloud(pipe, asked | {"num_videos": len(mine)})
+        paths = [settings.out / names[index] for index in mine]
+        with (
+            growing_files(settings, paths, rate, (pipe.config.height, pipe.config.width)) as (add_frame, kept),
+            bar("generating", settings.frames, unit="frames") as advance,
+        ):
             began = time.perf_counter()
+            for frame_BHWC in stream:
+                seconds.append(time.perf_counter() - began)
+                add_frame((frame_BHWC * 255).round().astype(np.uint8))
+                advance(len(seconds), settings.frames)
+                began = time.perf_counter()
+        return seconds, list(np.stack(kept, axis=1))
+
+    shares = processes.to_main(make_share)
+    if not processes.main:
+        return {}
+    # The slowest process's time is the time of a frame.
+    seconds = [max(times) for times in zip(*(times for times, _ in shares if times), strict=True)]
+    sheets = [shares[index % processes.count][1][index // processes.count] for index in range(settings.num)]
+    sheet = contact_sheet(sheets, columns=10, max_frames=SHEET_FRAMES, numbers=sheet_frames(settings.frames))
+    write_image(settings.out / "contact.png", sheet)
     report = {
         "model": settings.model,
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
@@ -151,22 +176,35 @@ def generate(settings: Generate) -> dict[str, Any]:
     return report
 
 
-@contextmanager
-def growing_files(
-    settings: Generate, names: list[str], rate: float, size: tuple[int, int]
-) -> Iterator[Callable[[np.ndarray], None]]:
-    """Gives a function that takes one frame of every video, uint8 `[num, H, W, 3]`, and lets all files grow by it.
+def compile_aloud(pipe: "MagiPipeline", asked: dict[str, Any]) -> None:
+    """Compile the pipeline for what will be asked of it, and tell how it went."""
+    say = partial(print, file=sys.stderr) if is_main_process() else lambda *_: None
+    say("compiling, which takes a minute or two the first time")
+    problem = pipe.compile(**asked)
+    say(f"not compiled: {problem}" if problem else "compiled")
 
-    So memory does not depend on the number of frames: of those, only the contact sheet's are kept. Each file is there
-    when it is complete; after an error or an interruption nothing is left of them.
-    """
-    from magi_video.data import VideoWriter, contact_sheet, write_image
-    from magi_video.data.files import growing_array
+
+def sheet_frames(frames: int) -> list[int]:
+    """Numbers of the frames on the contact sheet."""
     from magi_video.data.image import spread_frames
 
-    numbers = spread_frames(settings.frames, SHEET_FRAMES)
-    kept: list[np.ndarray] = []
-    paths = [settings.out / name for name in names]
+    return spread_frames(frames, SHEET_FRAMES)
+
+
+@contextmanager
+def growing_files(
+    settings: Generate, paths: list[Path], rate: float, size: tuple[int, int]
+) -> Iterator[tuple[Callable[[np.ndarray], None], list[np.ndarray]]]:
+    """Gives a function that takes one frame of every video, uint8 `[num, H, W, 3]`, and lets all files grow by it; and
+    the list of the frames that are kept for the contact sheet.
+
+    So memory does not depend on the number of frames: all others are not kept. Each file is there when it is complete;
+    after an error or an interruption nothing is left of them.
+    """
+    from magi_video.data import VideoWriter
+    from magi_video.data.files import growing_array
+
+    numbers, kept = sheet_frames(settings.frames), list[np.ndarray]()
     shape = (settings.frames, *size, 3)
     with ExitStack() as files:
         movies = [files.enter_context(VideoWriter(path, rate, min_side=VIEW_SIDE)) for path in paths]
@@ -183,9 +221,7 @@ def growing_files(
             for append, frame in zip(arrays, frame_BHWC, strict=False):
                 append(frame[None])
 
-        yield add
-    sheet = contact_sheet(list(np.stack(kept, axis=1)), columns=10, max_frames=SHEET_FRAMES, numbers=numbers)
-    write_image(settings.out / "contact.png", sheet)
+        yield add, kept
 
 
 def read_inputs(settings: Generate, pipe: "MagiPipeline") -> dict[str, Any]:

@@ -35,6 +35,9 @@ def make_progress() -> Progress:
 @contextmanager
 def bar(name: str, total: int, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     """A bar for one loop; call what is yielded with (done, total)."""
+    if not is_main_process():
+        yield lambda done, total: None
+        return
     with make_progress() as progress:
         task = progress.add_task(name, total=total, figures=unit)
         yield lambda done, total: progress.update(task, completed=done, total=total)

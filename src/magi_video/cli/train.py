@@ -95,9 +95,14 @@ def main(argv: list[str]) -> None:
     command = parse(argv)
     preset = command.preset()
     from magi_video.training import train
-    from magi_video.training.stopping import StopSignals
+    from magi_video.training.stopping import StoppedError, StopSignals
 
-    with TrainingDisplay() as display, StopSignals() as signals:
-        train(preset, command.data, command.out, command.seed, display, command.latents, signals=signals)
+    try:
+        with TrainingDisplay() as display, StopSignals() as signals:
+            train(preset, command.data, command.out, command.seed, display, command.latents, signals)
+    except StoppedError as stopped:
+        if not is_main_process():  # all stop together; one tells
+            sys.exit(stopped.exit_code)
+        raise
     if is_main_process():
         print(f"trained: {command.out} (try: magi generate {command.out} --out samples)", file=sys.stderr)

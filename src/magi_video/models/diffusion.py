@@ -176,14 +176,14 @@ class EpsilonHead(DiffusionHead):
         noisy = chain.signal[at] * target_MD + chain.sigma[at] * eps
         modulations = self.net.modulate(condition + self._embed_steps(step))
         eps_hat, fraction = self.net.denoise(noisy, modulations).chunk(2, dim=-1)
-        mse = (eps_hat - eps).square().mean(dim=-1)
+        mse = (eps_hat - eps).square().view_as(eps_RMD).mean(dim=-1)
 
         true_mean = chain.posterior_mean(noisy, target_MD, at)
         mean = chain.posterior_mean(noisy, chain.predict_x0(noisy, eps_hat.detach(), at), at)
         log_variance = chain.log_variance(fraction, at)
         kl = normal_kl(true_mean, chain.log_variance_min[at], mean, log_variance)
         bound = torch.where(at == 0, discretized_nll(target_MD, mean, log_variance), kl)
-        return (mse + bound.mean(dim=-1) / math.log(2)).view_as(uniform_RM)
+        return mse + bound.view_as(eps_RMD).mean(dim=-1) / math.log(2)
 
     def _embed_steps(self, step_M: Tensor) -> Tensor:
         """`time_embed`, `[M, width]`; of more draws than there are steps, each step is embedded once."""
@@ -192,7 +192,14 @@ class EpsilonHead(DiffusionHead):
         return F.embedding(step_M, self.net.time_embed(torch.arange(NUM_TRAIN_STEPS, device=step_M.device)))
 
     def sample(
-        self, z_BnW: Tensor, noise: NormalNoise, num_steps: int, *, sampler: str | None = None, temperature: float = 1.0
+        self,
+        z_BnW: Tensor,
+        noise: NormalNoise,
+        num_steps: int,
+        *,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+        guidance: float | None = None,
     ) -> Tensor:
         """See `DiffusionHead.sample`; deterministic samplers use the temperature on the starting noise alone."""
         sampler = self.find_sampler(sampler)
@@ -200,12 +207,12 @@ class EpsilonHead(DiffusionHead):
         modulations = self.net.modulations(times, z_BnW)
         shape = (z_BnW.shape[1], self.token_dim)
         if sampler == "ancestral":
-            return self._sample_ancestral(modulations, noise.normal(num_steps, *shape), temperature)
+            return self._sample_ancestral(modulations, noise.normal(num_steps, *shape), temperature, guidance)
         x = noise.normal(*shape) * temperature
         x0_before = torch.zeros_like(x)
         for row, modulation in zip(solver_tables(num_steps, ORDERS[sampler]), modulations, strict=True):
             x0_from_x, x0_from_eps, keep, take, extrapolate = row
-            x0 = x0_from_x * x - x0_from_eps * self.predict(x, modulation)[..., : self.token_dim]
+            x0 = x0_from_x * x - x0_from_eps * self.predict(x, modulation, guidance)[..., : self.token_dim]
             x = keep * x + take * x0
             if extrapolate:
                 x = x + extrapolate * x0_before
@@ -213,13 +220,17 @@ class EpsilonHead(DiffusionHead):
         return x
 
     def _sample_ancestral(
-        self, modulations: Iterator[list[Modulation]], noise_BSnD: Tensor, temperature: float
+        self,
+        modulations: Iterator[list[Modulation]],
+        noise_BSnD: Tensor,
+        temperature: float,
+        guidance: float | None,
     ) -> Tensor:
         x, *draws = noise_BSnD.unbind(1)
         tables = ancestral_tables(noise_BSnD.shape[1])
         # The last step takes the mean and no draw.
         for (from_x, from_eps, low, high), draw, modulation in zip(tables, [*draws, None], modulations, strict=True):
-            eps, fraction = self.predict(x, modulation).chunk(2, dim=-1)
+            eps, fraction = self.predict(x, modulation, guidance).chunk(2, dim=-1)
             x = from_x * x - from_eps * eps
             if draw is not None:
                 log_variance = (low + high) / 2 + (high - low) / 2 * fraction
