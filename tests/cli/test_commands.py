@@ -39,7 +39,7 @@ def test_help_names_every_command_and_each_has_help(capsys: pytest.CaptureFixtur
     assert code == 0 and all(verb in out for verb in VERBS)
     for verb in VERBS:
         code, out, _ = run(capsys, verb, "--help")
-        assert code == 0 and ("--out" in out or verb in ("info", "weights"))
+        assert code == 0 and ("--out" in out or verb in ("info", "serve", "weights"))
     _, out, _ = run(capsys, "train", "doom", "--help")
     assert "--learning-rate" in out and "--noise-levels" in out and "--small-vae.steps" in out
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MESSAGES_A_SECOND = 200
 LOOK_AGAIN_SECONDS = 5.0
+HEARING_SECONDS = 1.0
 GOING_AWAY = 1001
 POLICY, TRY_LATER, OVER_CODE, GONE = 1008, 1013, 4000, 4004
 
@@ -200,21 +201,22 @@ async def _messages(socket: WebSocket) -> AsyncIterator[dict[str, Any]]:
             yield message
 
 
-async def _both(*halves: Coroutine[Any, Any, None]) -> None:
-    """Runs listening and sending until one of them ends; raises what it raised."""
-    tasks = [asyncio.ensure_future(half) for half in halves]
+async def _both(listening: Coroutine[Any, Any, None], sending: Coroutine[Any, Any, None]) -> None:
+    """Runs both until one of them ends; a `WebSocketDisconnect` says that the other side has gone."""
+    listener, sender = asyncio.ensure_future(listening), asyncio.ensure_future(sending)
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((listener, sender), return_when=asyncio.FIRST_COMPLETED)
+        if sender.done() and sender.exception() is not None:
+            # What could not be sent says nothing of why; that is heard next.
+            await asyncio.wait((listener,), timeout=HEARING_SECONDS)
     finally:
-        for task in tasks:
+        for task in (listener, sender):
             task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(listener, sender, return_exceptions=True)
     for end in ends:
-        if isinstance(end, WebSocketDisconnect):
+        # A RuntimeError says that the socket was closed while something was on its way.
+        if isinstance(end, Exception) and not isinstance(end, RuntimeError):
             raise end
-    for task in done:
-        if (error := task.exception()) is not None and not isinstance(error, RuntimeError):
-            raise error  # a RuntimeError says that the socket was closed while something was on its way
 
 
 async def _refuse(socket: WebSocket, code: int, reason: str) -> None:

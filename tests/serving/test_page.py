@@ -1,0 +1,195 @@
+"""The page in a browser: what a visitor does and sees. Skips, saying so, where there is no Chromium."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from magi_video.pipeline import MagiPipeline
+from tests.serving.conftest import Server, picture, png
+
+LONG = 30_000  # milliseconds, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def server(chromium: Any, start_server: Callable[..., Server], make_pipe: Callable[..., MagiPipeline]) -> Server:
+    return start_server(make_pipe(steps=(4, 30)), max_players=2)
+
+
+@pytest.fixture
+def open_page(chromium: Any, server: Server) -> Iterator[Callable[..., Any]]:
+    """Opens the page as another visitor each time; whatever it complains about fails the test."""
+    contexts, complaints = [], []
+
+    def open_page(**look: Any) -> Any:
+        context = chromium.new_context(**{"viewport": {"width": 1100, "height": 800}} | look)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(LONG)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.goto(server.url)
+        page.wait_for_selector("[role=tabpanel]:not([hidden])")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [one for one in complaints if "Failed to load resource" not in one and "WebSocket" not in one] == []
+
+
+def number(page: Any, selector: str) -> int:
+    return int(re.sub(r"\D", "", page.inner_text(selector)) or -1)
+
+
+def wait(page: Any, condition: str) -> None:
+    """Until a condition holds; the page's own policy forbids the browser's usual way of asking for it."""
+    deadline = time.monotonic() + LONG / 1000
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(20)
+
+
+def wait_for_frame(page: Any, least: int) -> None:
+    wait(page, f"Number(document.getElementById('frame-number').textContent) >= {least}")
+
+
+def pixels(page: Any, canvas: str) -> np.ndarray:
+    read = """id => { const c = document.getElementById(id);
+                      return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; }"""
+    return np.array(page.evaluate(read, canvas))
+
+
+def test_a_video_is_made_watched_and_downloaded(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_page()
+    page.click("#tab-video")
+    page.fill("#frames", "16")
+    page.select_option("#video-setting", "realtime")
+    page.click("#make")
+    page.wait_for_selector("#showing:not([hidden])")
+    assert page.is_hidden("#making") and page.is_hidden("#news")
+    shown = pixels(page, "video-view")
+    page.fill("#scrub", "0")
+    wait(page, "document.getElementById('scrub-text').textContent === 'frame 0'")
+    page.wait_for_timeout(100)
+    assert np.abs(pixels(page, "video-view") - shown).mean() > 1, "the pictures of a video differ"
+    wait(page, "document.getElementById('sheet').naturalWidth > 100")
+    for name, magic in (("video.mp4", b"ftyp"), ("video.gif", b"GIF89a"), ("contact.png", b"PNG")):
+        with page.expect_download() as download:
+            page.click(f"[data-file='{name}']")
+        assert magic in Path(download.value.path()).read_bytes()[:16]
+
+
+def test_a_video_is_cancelled(open_page: Callable[..., Any], server: Server) -> None:
+    page = open_page()
+    page.click("#tab-video")
+    page.fill("#frames", "240")
+    page.select_option("#video-setting", "exact")
+    page.click("#make")
+    wait(page, "document.getElementById('progress').value > 0.01")
+    assert re.search(r"Frame \d+ of 240", page.inner_text("#progress-text"))
+    page.click("#cancel")
+    page.wait_for_selector("#showing:not([hidden])")
+    assert "Stopped after" in page.inner_text("#news")
+    assert server.service.videos.counts() == {"waiting": 0, "running": 0}
+
+
+def test_keys_and_buttons_steer_the_world(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.focus("#world")
+    page.keyboard.press("Enter")
+    wait_for_frame(page, 3)
+    before = pixels(page, "model-view")
+    page.keyboard.down("ArrowLeft")
+    assert "held" in page.get_attribute("[data-control=LEFT]", "class")
+    wait(page, "Number(document.getElementById('latency').textContent) > 0")
+    wait_for_frame(page, number(page, "#frame-number") + 3)
+    assert np.abs(pixels(page, "model-view") - before).mean() > 1
+    page.keyboard.up("ArrowLeft")
+    assert "held" not in (page.get_attribute("[data-control=LEFT]", "class") or "")
+    page.hover("[data-control=FIRE]")
+    page.mouse.down()
+    assert "held" in page.get_attribute("[data-control=FIRE]", "class")
+    page.mouse.up()
+    page.keyboard.press("p")
+    page.wait_for_selector("#curtain:not([hidden])")
+    halted = number(page, "#frame-number")
+    page.wait_for_timeout(300)
+    assert number(page, "#frame-number") <= halted + 1 and page.inner_text("#enter") == "Go on"
+    page.click("#enter")
+    wait_for_frame(page, halted + 3)
+    page.click("#again")
+    wait(page, f"Number(document.getElementById('frame-number').textContent) < {halted}")
+    page.click("#elsewhere")
+    assert page.is_checked("#play-begin input[value=first-1]")
+
+
+def test_uploads_good_and_bad(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_page()
+    page.click("#tab-video")
+    (tmp_path / "notes.png").write_text("these are notes, not a picture")
+    (tmp_path / "mine.png").write_bytes(png(picture(9, 64, 64)))
+    page.set_input_files("#video-begin input[type=file]", tmp_path / "notes.png")
+    page.wait_for_selector("text=This file cannot be used")
+    page.set_input_files("#video-begin input[type=file]", tmp_path / "mine.png")
+    page.wait_for_selector("#video-begin .tag")
+    assert page.is_checked("#video-begin input[value=upload]")
+    wait(page, "document.querySelector('#video-begin img[alt=\"Your upload\"]').naturalWidth === 16")
+
+
+def test_two_visitors_play_and_a_third_is_told_to_wait(open_page: Callable[..., Any], server: Server) -> None:
+    one, other, third = open_page(), open_page(), open_page()
+    for page in (one, other):
+        page.click("#enter")
+        wait_for_frame(page, 2)
+    third.click("#enter")
+    wait(third, "document.getElementById('curtain-text').textContent.includes('playing already')")
+    for page in (one, other):
+        wait_for_frame(page, number(page, "#frame-number") + 5)
+    one.close()
+    other.close()
+    third.wait_for_timeout(100)
+    third.click("#enter")
+    wait_for_frame(third, 2)
+
+
+def test_a_dropped_connection_is_taken_up_again(open_page: Callable[..., Any], server: Server) -> None:
+    page = open_page()
+    page.click("#enter")
+    wait_for_frame(page, 5)
+    (player,) = server.service.players._players.values()
+
+    async def drop() -> None:
+        await player.connection.close(1011)  # type: ignore[union-attr]
+
+    asyncio.run_coroutine_threadsafe(drop(), server.loop).result(10)
+    reached = player._index
+    wait_for_frame(page, reached + 5)
+    assert list(server.service.players._players.values()) == [player], "the same place"
+    # A place that is gone meanwhile is taken anew.
+    server.loop.call_soon_threadsafe(server.service.players._players.clear)
+    asyncio.run_coroutine_threadsafe(drop(), server.loop).result(10)
+    page.wait_for_selector("text=this is a new world")
+    wait_for_frame(page, 1)
+
+
+def test_it_fits_a_phone_and_every_control_has_a_name(open_page: Callable[..., Any]) -> None:
+    page = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, color_scheme="dark")
+    nameless = """() => [...document.querySelectorAll('button, input, select, a')]
+        .filter(one => one.offsetParent && !(one.ariaLabel || one.textContent.trim() || one.labels?.length))
+        .map(one => one.outerHTML)"""
+    for tab in ("#tab-play", "#tab-video"):
+        page.click(tab)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate(nameless) == []
+    page.click("#tab-play")
+    page.tap("#enter")
+    wait_for_frame(page, 2)
+    page.focus("#tab-play")
+    page.keyboard.press("ArrowRight")
+    assert page.is_visible("#video") and page.is_hidden("#play"), "tabs are reached by arrow keys"
