@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVid
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-from magi_video.codecs import Codec, ImageVAECodec, PixelCodec, VideoVAECodec
+from magi_video.codecs import Codec, ImageVAECodec, OmniTokenizerCodec, PixelCodec, VideoVAECodec
 
 KL_CONFIG = {
     "block_out_channels": (8, 8, 8),
@@ -74,6 +74,18 @@ LTX_CONFIG = {
     "decoder_inject_noise": (False,) * 4,
     "patch_size": 2,
 }
+OMNITOKENIZER_CONFIG = {
+    "patch_size": 4,
+    "temporal_patch_size": 4,
+    "width": 32,
+    "latent_channels": 3,
+    "encoder_blocks": "tw",
+    "decoder_blocks": "tt",
+    "temporal_depth": 2,
+    "heads": 2,
+    "head_dim": 16,
+    "window": 2,
+}
 IMAGE_VAES = {"kl": (AutoencoderKL, KL_CONFIG), "tiny": (AutoencoderTiny, TINY_CONFIG)}
 VIDEO_VAES = {
     "cosmos": (AutoencoderKLCosmos, COSMOS_CONFIG),
@@ -95,7 +107,19 @@ def make_vae(kind: str) -> Any:
 def make_codec(kind: str) -> Codec:
     if kind == "pixels":
         return PixelCodec()
+    if kind == "omnitokenizer":
+        return make_omnitokenizer()
     return (ImageVAECodec if kind in IMAGE_VAES else VideoVAECodec).from_module(make_vae(kind))
+
+
+def make_omnitokenizer(**changes: Any) -> OmniTokenizerCodec:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codec = OmniTokenizerCodec(**OMNITOKENIZER_CONFIG | changes).eval()
+        for parameter in codec.parameters():
+            if parameter.ndim > 1:  # smaller ones would hide differences
+                torch.nn.init.normal_(parameter, std=0.2)
+    return codec
 
 
 def make_video(batch: int = 2, frames: int = 5, height: int = 16, width: int = 24, seed: int = 0) -> torch.Tensor:

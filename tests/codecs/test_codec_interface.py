@@ -12,7 +12,7 @@ from magi_video.codecs.quality import reconstruction_psnr
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.errors import MagiError
 
-KINDS = ["pixels", "kl", "tiny", "cosmos", "wan", "cogvideox", "ltx"]
+KINDS = ["pixels", "kl", "tiny", "cosmos", "wan", "cogvideox", "ltx", "omnitokenizer"]
 
 
 @pytest.fixture(params=KINDS)

@@ -13,29 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from codec_examples import make_video
+from codec_examples import OMNITOKENIZER_CONFIG, make_omnitokenizer, make_video
 
 from magi_video.cli import main
 from magi_video.codecs import OmniTokenizerCodec, load_codec
 from magi_video.codecs.omnitokenizer_checkpoint import convert_omnitokenizer
 from magi_video.errors import MagiError
 
-WIDTH, HEADS, HEAD_DIM, WINDOW, PATCH, FRAMES, CHANNELS, INNER = 32, 2, 16, 2, 4, 4, 3, 85
-SMALL = {
-    "patch_size": PATCH, "temporal_patch_size": FRAMES, "width": WIDTH, "latent_channels": CHANNELS,
-    "encoder_blocks": "tw", "decoder_blocks": "tt", "temporal_depth": 2, "heads": HEADS, "head_dim": HEAD_DIM,
-    "window": WINDOW,
-}  # fmt: skip
-
-
-def make_codec(**changes):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        codec = OmniTokenizerCodec(**SMALL | changes).eval()
-        for parameter in codec.parameters():
-            if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.2)
-    return codec
+WIDTH, HEADS, HEAD_DIM, WINDOW, PATCH, FRAMES, CHANNELS = (
+    OMNITOKENIZER_CONFIG[name]
+    for name in ("width", "heads", "head_dim", "window", "patch_size", "temporal_patch_size", "latent_channels")
+)
+INNER = 85  # of the MLPs: two thirds of four times the width
 
 
 def published_state():
@@ -236,14 +225,16 @@ def write_checkpoint(folder: Path, state, settings=None) -> Path:
 
 @pytest.fixture(params=["causal", "published"])
 def codec(request):
-    return make_codec(time_layout=request.param)
+    return make_omnitokenizer(time_layout=request.param)
 
 
 def test_a_published_checkpoint_gives_what_the_published_network_does(tmp_path):
     state = published_state()
     codec = convert_omnitokenizer(write_checkpoint(tmp_path, state), tmp_path / "codec")
     assert codec.config["time_layout"] == "published" and not codec.streams
-    assert {key: codec.config[key] for key in SMALL} == SMALL and codec.config["mlp_ratio"] == 4.0
+    assert {key: codec.config[key] for key in OMNITOKENIZER_CONFIG} == OMNITOKENIZER_CONFIG and codec.config[
+        "mlp_ratio"
+    ] == 4.0
     video_BTCHW = make_video(2, 9, 16, 16)
     for video_TCHW, latents_TCHW in zip(video_BTCHW, codec.encode_raw(video_BTCHW), strict=True):
         moments = Published(state).encode(video_TCHW.transpose(0, 1) / 2)
@@ -254,12 +245,12 @@ def test_a_published_checkpoint_gives_what_the_published_network_does(tmp_path):
 
 
 def test_the_published_network_lets_a_frame_depend_on_later_ones():
-    codec, video_BTCHW = make_codec(time_layout="published"), make_video(1, 17, 16, 16)
+    codec, video_BTCHW = make_omnitokenizer(time_layout="published"), make_video(1, 17, 16, 16)
     assert (codec.encode(video_BTCHW)[:, :2] - codec.encode(video_BTCHW[:, :5])).abs().max() > 0.1
 
 
 def test_causal_latents_do_not_depend_on_later_frames():
-    codec, video_BTCHW = make_codec(), make_video(2, 17, 16, 24)
+    codec, video_BTCHW = make_omnitokenizer(), make_video(2, 17, 16, 24)
     latents_BTCHW = codec.encode(video_BTCHW)
     assert latents_BTCHW.shape == (2, 5, 3, 4, 6)
     for known in (1, 2, 4):
@@ -302,11 +293,11 @@ def test_clips_at_once_make_no_difference(codec):
 
 def test_wrong_sizes():
     with pytest.raises(MagiError, match="sides that 8 divides"):
-        make_codec().encode(make_video(1, 5, 12, 16))
-    assert make_codec(encoder_blocks="t").encode(make_video(1, 5, 12, 16)).shape == (1, 2, 3, 3, 4)
+        make_omnitokenizer().encode(make_video(1, 5, 12, 16))
+    assert make_omnitokenizer(encoder_blocks="t").encode(make_video(1, 5, 12, 16)).shape == (1, 2, 3, 3, 4)
     for wrong in ({"time_layout": "random"}, {"encoder_blocks": "tx"}, {"heads": 5}, {"patch_size": 0}):
         with pytest.raises(MagiError, match="OmniTokenizer"):
-            OmniTokenizerCodec(**SMALL | wrong)
+            OmniTokenizerCodec(**OMNITOKENIZER_CONFIG | wrong)
 
 
 def test_the_published_size():

@@ -1,27 +1,29 @@
 """From a preset and a folder to what the training loop needs: videos, codec, latents, model."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from magi_video.codecs import Codec, ImageVAECodec, PixelCodec, load_codec
+from magi_video.codecs import Codec, ImageVAECodec, OmniTokenizerCodec, PixelCodec, VideoVAECodec, load_codec
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.codecs.training import train_image_vae
 from magi_video.data import UCF101, PixelReader, VideoFolder
-from magi_video.data.clips import FrameReader
+from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader
 from magi_video.data.encoding import encode_latents
 from magi_video.data.image import fit_frames, to_model_range
 from magi_video.data.kinetics import Kinetics600
 from magi_video.errors import MagiError
 from magi_video.models import ACTION, LABEL, NOISE_LEVEL, MagiTransformer
-from magi_video.presets import Preset
+from magi_video.presets import CodecConfig, Preset
 from magi_video.processes import Processes
 
 STATISTICS_BATCHES = 64
+STATISTICS_CLIPS = 64
 STATISTICS_FROM = 10**9
 OnStep = Callable[[int, dict[str, float]], None]
 Progress = Callable[[int, int], None]
@@ -80,24 +82,69 @@ class FrameBatches:
 
 
 def prepare_codec(preset: Preset, videos: VideoFolder, out: Path, seed: int, on_step: OnStep | None) -> Codec:
-    """The run's codec with statistics measured on its data: loaded from `out/codec`, or made (and trained) there."""
+    """The run's codec with statistics measured on its data: loaded from `out/codec`, or made (and trained) there.
+
+    A codec that compresses time is measured on clips as the preset trains on them, at its intervals; others on frames.
+    """
     folder = out / "codec"
     if (folder / "config.json").is_file():
         return load_codec(folder)
-    size = (preset.data.height, preset.data.width)
-    small = preset.codec.codec == "small_vae"
-    batches = FrameBatches(videos, *size, preset.small_vae.batch_size if small else 16, derive_seed(seed, 1))
-    # Steps that training does not reach: other draws from the same frames.
-    measured = [batches(STATISTICS_FROM + step) for step in range(STATISTICS_BATCHES)]
-    if small:
-        return train_image_vae(preset.small_vae, batches, measured, folder, on_step=on_step)
-    codec: Codec = PixelCodec()
-    if preset.codec.codec == "image_vae":
-        codec = ImageVAECodec.from_vae(preset.codec.vae, preset.codec.vae_subfolder or None)
-    codec.latent_size(*size)
-    codec.set_statistics(*measure_statistics(codec, (frames_BCHW[:, None] for frames_BCHW in measured)))
+    if preset.codec.codec == "small_vae":
+        batches = frame_batches(preset, videos, preset.small_vae.batch_size, seed)
+        return train_image_vae(preset.small_vae, batches, frames_to_measure(batches), folder, on_step=on_step)
+    codec = pretrained_codec(preset.codec)
+    codec.latent_size(preset.data.height, preset.data.width)
+    codec.num_latent_frames(preset.data.num_frames)
+    codec.to("cuda" if torch.cuda.is_available() else "cpu")
+    measured: Iterable[torch.Tensor]
+    if codec.temporal_factor > 1:
+        measured = clips_to_measure(preset, videos, seed)
+    else:
+        batches = frame_batches(preset, videos, 16, seed)
+        measured = (frames_BCHW[:, None] for frames_BCHW in frames_to_measure(batches))
+    codec.set_statistics(*measure_statistics(codec, measured))
     codec.save_pretrained(folder)
     return codec
+
+
+def pretrained_codec(settings: CodecConfig) -> Codec:
+    """The codec that a preset names, with the statistics it came with."""
+    subfolder = settings.vae_subfolder or None
+    if settings.codec == "image_vae":
+        return ImageVAECodec.from_vae(settings.vae, subfolder)
+    if settings.codec == "video_vae":
+        return VideoVAECodec.from_vae(settings.vae, subfolder)
+    if settings.codec == "omnitokenizer":
+        folder = Path(settings.vae, settings.vae_subfolder)
+        if not folder.is_dir():
+            raise MagiError(
+                f"no folder {folder}; expected OmniTokenizer's weights as converted by "
+                "magi weights convert-omnitokenizer CHECKPOINT --out FOLDER, named with --vae"
+            )
+        codec = load_codec(folder)
+        if not isinstance(codec, OmniTokenizerCodec):
+            raise MagiError(f"{folder} holds {type(codec).__name__}; expected OmniTokenizerCodec")
+        return codec
+    return PixelCodec()
+
+
+def frame_batches(preset: Preset, videos: VideoFolder, batch_size: int, seed: int) -> FrameBatches:
+    """Frames of the preset's size, for training and measuring codecs."""
+    return FrameBatches(videos, preset.data.height, preset.data.width, batch_size, derive_seed(seed, 1))
+
+
+def frames_to_measure(batches: FrameBatches) -> list[torch.Tensor]:
+    """Frames to measure statistics on: of steps that training does not reach."""
+    return [batches(STATISTICS_FROM + step) for step in range(STATISTICS_BATCHES)]
+
+
+def clips_to_measure(preset: Preset, videos: VideoFolder, seed: int) -> Iterator[torch.Tensor]:
+    """Clips `[1, T, 3, H, W]` to measure statistics on, drawn as for training."""
+    data = preset.data
+    reader = PixelReader(videos, data.height, data.width)
+    clips = ClipDataset(videos, reader, data.num_frames, data.min_interval, data.max_interval, action_names=())
+    requests = ClipSampler(len(clips), derive_seed(seed, 1))
+    return (clips[request]["frames"][None] for request in islice(requests, STATISTICS_CLIPS))
 
 
 def caches_latents(codec: Codec) -> bool:
@@ -162,7 +209,7 @@ def pressed_actions(videos: VideoFolder) -> list[str]:
 def preset_differences(saved: dict[str, object], preset: Preset) -> list[str]:
     """Settings of a saved run that a resumption would change, but for those that may (how long, how often, how)."""
     free = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints"}
-    free |= {"gradient_checkpointing", "compile", "accumulate", "sharding"}
+    free |= {"gradient_checkpointing", "compile", "accumulate", "sharding", "tracker"}
     differences = []
     for group, value in asdict(preset).items():
         before = saved.get(group)

@@ -1,0 +1,90 @@
+"""From a saved video VAE to a trained model that generates and streams."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from magi_video.codecs import load_codec
+from magi_video.data import VideoFolder
+from magi_video.errors import MagiError
+from magi_video.pipeline import MagiPipeline
+from magi_video.presets import CodecConfig, Preset
+from magi_video.training import train
+from magi_video.training.preparation import clips_to_measure, pretrained_codec
+from tests.codecs.codec_examples import make_omnitokenizer, make_vae
+
+STEPS: dict[str, Any] = {"num_mask_steps": 2, "num_denoise_steps": 3}
+
+
+@pytest.fixture
+def codecs(tmp_path: Path) -> Path:
+    """A folder with a VAE of each kind."""
+    for kind in ("cosmos", "wan", "cogvideox", "ltx"):
+        make_vae(kind).save_pretrained(tmp_path / kind)
+    make_omnitokenizer().save_pretrained(tmp_path / "omnitokenizer")
+    return tmp_path
+
+
+def preset_on(recipe: Callable[..., Preset], folder: Path, **data: int) -> Preset:
+    preset = recipe(steps=3, sample_every=3, checkpoint_every=3)
+    name = "omnitokenizer" if folder.name == "omnitokenizer" else "video_vae"
+    return dataclasses.replace(
+        preset,
+        data=dataclasses.replace(preset.data, **{"num_frames": 9, "max_interval": 2} | data),
+        codec=CodecConfig(codec=name, vae=str(folder), vae_subfolder=""),  # type: ignore[arg-type]
+        model=dataclasses.replace(preset.model, patch_size=2, actions=True),
+    )
+
+
+@pytest.mark.parametrize("kind", ["cosmos", "wan", "cogvideox", "ltx", "omnitokenizer"])
+def test_train_generate_and_stream(
+    kind: str, codecs: Path, videos: Path, recipe: Callable[..., Preset], tmp_path: Path
+) -> None:
+    run = train(preset_on(recipe, codecs / kind), videos, tmp_path / "run")
+    assert (run / "samples" / "step_00000003.png").is_file()
+    pipe = MagiPipeline.from_pretrained(run)
+    assert pipe.codec.temporal_factor == 4 and pipe.transformer.config.num_frames == 3
+    assert pipe.codec.fingerprint() == load_codec(run / "codec").fingerprint()
+    given = VideoFolder(videos).read(0, range(5)).numpy()
+    settings = {"video": given, "num_frames": 11, "actions": np.ones((11, 1), np.float32), **STEPS}
+    made = pipe(generator=torch.Generator().manual_seed(0), **settings).frames
+    assert made.shape == (1, 11, 16, 16, 3) and np.isfinite(made).all() and made.std() > 0
+    streamed = list(pipe.stream(generator=torch.Generator().manual_seed(0), **settings))
+    assert np.allclose(np.stack(streamed, axis=1), made, atol=1e-5)
+
+
+def test_statistics_are_measured_on_clips_at_the_intervals_of_training(
+    codecs: Path, videos: Path, recipe: Callable[..., Preset], tmp_path: Path
+) -> None:
+    preset = preset_on(recipe, codecs / "wan")
+    folder = VideoFolder(videos)
+    measured = list(clips_to_measure(preset, folder, seed=0))
+    assert len(measured) == 64 and measured[0].shape == (1, 9, 3, 16, 16)
+    run = train(preset, videos, tmp_path / "run")
+    config = json.loads((run / "codec" / "config.json").read_text())
+    assert config["latents_mean"] != [0.1, 0.2, 0.3, 0.4], "not those that the VAE claims"
+    latents_C = torch.cat([load_codec(run / "codec").encode(clip).movedim(2, 0).flatten(1) for clip in measured], dim=1)
+    torch.testing.assert_close(latents_C.mean(1), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents_C.std(1), torch.ones(4), atol=1e-3, rtol=0)
+    slow = dataclasses.replace(preset, data=dataclasses.replace(preset.data, min_interval=2))
+    assert not torch.equal(torch.cat(list(clips_to_measure(slow, folder, seed=0))), torch.cat(measured))
+
+
+def test_what_does_not_fit_is_told_before_anything_is_trained(
+    codecs: Path, videos: Path, recipe: Callable[..., Preset], tmp_path: Path
+) -> None:
+    with pytest.raises(MagiError, match=r"cannot encode 8 frames; expected 1 \+ a multiple of 4"):
+        train(preset_on(recipe, codecs / "wan", num_frames=8), videos, tmp_path / "run")
+    with pytest.raises(MagiError, match="18x16"):
+        train(preset_on(recipe, codecs / "wan", height=18), videos, tmp_path / "run1")
+    with pytest.raises(MagiError, match="convert-omnitokenizer"):
+        pretrained_codec(CodecConfig(codec="omnitokenizer", vae=str(tmp_path / "nowhere"), vae_subfolder=""))
+    load_codec(codecs / "omnitokenizer")
+    with pytest.raises(MagiError, match="one of AutoencoderKLCosmos"):
+        pretrained_codec(CodecConfig(codec="video_vae", vae=str(codecs / "omnitokenizer"), vae_subfolder=""))
