@@ -7,14 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from magi_video.checkpoints import latest_checkpoint
+from magi_video.cli import main
 from magi_video.pipeline import MagiPipeline
 from magi_video.presets import Preset, load_preset
 from magi_video.training import train
@@ -57,6 +60,13 @@ def launch(processes: int, *arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
+def generate(run: Path, out: Path) -> list[str]:
+    """Arguments of a command that makes three videos."""
+    sizes = {"num": 3, "frames": 3, "mask-steps": 2, "denoise-steps": 3}
+    options = [text for name, value in sizes.items() for text in (f"--{name}", str(value))]
+    return ["generate", str(run), "--out", str(out), "--save-arrays", *options]
+
+
 @pytest.fixture(scope="module")
 def alone(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What one process makes of the recipes."""
@@ -80,6 +90,7 @@ def together(videos: Path, alone: dict[str, Path], tmp_path_factory: pytest.Temp
         }
         for name, preset in JOBS.items()
     ]
+    jobs.append({"command": generate(alone["complete"], root / "generated"), "out": str(root / "generated")})
     (root / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
     process = launch(2, Path(__file__).parent / "worker.py", root / "jobs.json")
     output, _ = process.communicate(timeout=300)
@@ -139,3 +150,34 @@ def test_a_signal_to_one_process_stops_all_after_the_next_step_and_the_run_goes_
     assert checkpoint is not None and checkpoint.step == 3
     train(variant(), videos, run)  # one process goes on from what two sharded ones saved
     assert difference(run, alone["complete"]) < TOLERANCE
+
+
+def test_two_processes_share_the_videos_and_make_those_of_one(
+    alone: dict[str, Path], together: Path, tmp_path: Path
+) -> None:
+    assert main(generate(alone["complete"], tmp_path)) == 0
+    ours = together / "generated"
+    assert json.loads((ours / "told.json").read_text()) == ["exit 0", "exit 0"]
+    assert {file.name for file in ours.iterdir()} == {file.name for file in tmp_path.iterdir()} | {"told.json"}
+    for file in tmp_path.glob("*.npy"):
+        one, two = np.load(file).astype(int), np.load(ours / file.name).astype(int)
+        assert np.abs(one - two).max() <= 1 and (one != two).mean() < 0.001, file.name  # sums over another batch
+    ours_told, told = (json.loads((folder / "generate.json").read_text()) for folder in (ours, tmp_path))
+    assert ours_told["seeds"] == told["seeds"] and ours_told["files"] == told["files"]
+    assert len(ours_told["seconds_per_frame"]) == 3
+
+
+def test_the_launchers_pass_a_signal_on_and_the_run_is_saved(videos: Path, tmp_path: Path) -> None:
+    """The real command; by the signal that schedulers send."""
+    run = tmp_path / "run"
+    options = ["--sharding", "full", "--precision", "bf16", "--steps", "100000", "--sample-every", "0"]
+    process = launch(2, "-m", "magi_video", "train", "tiny", "--data", videos, "--out", run, *options)
+    deadline = time.monotonic() + 240
+    while not (run / "log.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert output.count("magi train: stopped by SIGTERM after step") == 1, output[-3000:]
+    checkpoint = latest_checkpoint(run / "checkpoints")
+    assert checkpoint is not None and f"after step {checkpoint.step}, which is saved" in output

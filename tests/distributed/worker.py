@@ -1,8 +1,9 @@
-"""One of several processes: runs a list of trainings one after the other. Many in one launch, for starting is slow.
+"""One of several processes: runs a list of jobs one after the other. Many in one launch, for starting is slow.
 
     torchrun --nproc-per-node 2 tests/distributed/worker.py JOBS.json
 
-A job: {"preset": recipe as JSON, "data": folder, "out": folder, "stop": null or [process, step, signal's number]}.
+A training: {"preset": recipe as JSON, "data": folder, "out": folder, "stop": null or [process, step, signal's number]}.
+Any other command: {"command": [arguments of magi], "out": folder}. What came of it goes to OUT/told.json.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from magi_video.cli import main
 from magi_video.presets import Preset, from_dict
 from magi_video.processes import Processes
 from magi_video.training import train
@@ -32,6 +34,8 @@ class Signaller(Silent):
 
 
 def run(job: dict[str, Any]) -> str:
+    if "command" in job:
+        return f"exit {main(job['command'])}"
     preset = from_dict(Preset, job["preset"], "job")
     display = Signaller(*job["stop"]) if job["stop"] else Silent()
     with StopSignals() as signals:
