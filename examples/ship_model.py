@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 
 from magi_video import MagiPipeline
+from magi_video.card import model_card
 from magi_video.data import fit_frames, read_frames, write_image
+from magi_video.hub import CARD
 from magi_video.loading import SHIPPED
 
 
@@ -26,6 +28,8 @@ def main() -> None:
     pipe.save_pretrained(folder, torch_dtype=torch.float16)
     frame = fit_frames(read_frames(arguments.video, [arguments.frame]), pipe.config.height, pipe.config.width)[0]
     write_image(folder / "first_frame.png", frame)
+    card = model_card(MagiPipeline.from_pretrained(folder), arguments.name, license_id="apache-2.0")
+    (folder / CARD).write_text(str(card), encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:.2f} MB ({size / 2**20:.2f} MiB)")
 

@@ -21,7 +21,7 @@ def doom() -> MagiPipeline:
 def test_it_is_small_and_holds_nothing_to_unpickle() -> None:
     files = [path for path in (SHIPPED / "doom").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 20 * 2**20
-    assert {path.suffix for path in files} == {".json", ".safetensors", ".png"}
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".png", ".md"}
 
 
 def test_it_says_how_it_was_made(doom: MagiPipeline) -> None:

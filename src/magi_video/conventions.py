@@ -1,6 +1,8 @@
 """What users of diffusers expect of a pipeline, whatever it makes: callbacks, interruption, offloading, the hub."""
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from accelerate.hooks import CpuOffload
@@ -91,6 +93,39 @@ class ConventionalPipeline(DiffusionPipeline):
             network.to(hook.execution_device)  # accelerate expects weights
         else:
             hook.pre_forward(network)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        *,
+        metrics: Sequence[Path] = (),
+        license_id: str | None = None,
+        datasets: Sequence[str] = (),
+    ) -> str:
+        """Send the model to the hub with a card written from what it records; arguments and errors: `hub.push`.
+
+        Returns:
+            The repository's address.
+        """
+        from magi_video.hub import push  # which knows the pipeline
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push(
+                folder,
+                repo_id,
+                private=private,
+                commit_message=commit_message or "A model of magi-video",
+                token=token,
+                create_pr=create_pr,
+                metrics=metrics,
+                license_id=license_id,
+                datasets=datasets,
+            )
 
     def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
         """Refused: a frame takes many passes, each of which would move every layer.

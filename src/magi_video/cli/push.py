@@ -1,0 +1,69 @@
+"""`magi push MODEL REPO_ID`: the options are the fields of `Push`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Push:
+    """Send a model to the Hugging Face hub, with a model card written from what it records of its making."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """Folder (a run, too), hub id, or the name of a shipped model ("doom")."""
+    repo_id: Annotated[Positional[str], arg(metavar="REPO_ID")]
+    """Where to: user/name; made if needed."""
+    private: bool = False
+    """Make a new repository private."""
+    dry_run: bool = False
+    """Send nothing: write into --out what would be sent, without any network."""
+    out: Path | None = None
+    """With --dry-run: folder for the files, README.md among them; new or empty."""
+    metrics: tuple[Path, ...] = ()
+    """metrics.json files of `magi evaluate`, for the card; the model's own if none is named."""
+    license: str | None = None
+    """Of the weights, as the hub spells it: apache-2.0, cc-by-4.0, …"""
+    datasets: tuple[str, ...] = ()
+    """Hub ids of the training data."""
+    message: str = "A model of magi-video"
+    """Of the commit."""
+    json: Annotated[bool, arg(name="json")] = False
+    """Print JSON."""
+
+
+def main(argv: list[str]) -> None:
+    """Parse, write the files, send them."""
+    import tyro
+
+    settings = tyro.cli(Push, prog="magi push", args=argv)
+    from magi_video.errors import MagiError
+    from magi_video.hub import check_repo_id, push, write_release
+
+    if settings.dry_run != (settings.out is not None):
+        raise MagiError("--dry-run and --out go together: the folder for what would be sent")
+    check_repo_id(settings.repo_id)
+    if settings.out is not None:
+        files = write_release(
+            settings.model,
+            settings.out,
+            settings.repo_id,
+            metrics=settings.metrics,
+            license_id=settings.license,
+            datasets=settings.datasets,
+        )
+        told = {"folder": str(settings.out), "files": [str(file) for file in files]}
+        print(json.dumps(told) if settings.json else "\n".join(str(settings.out / file) for file in files))
+        return
+    address = push(
+        settings.model,
+        settings.repo_id,
+        private=settings.private or None,
+        commit_message=settings.message,
+        metrics=settings.metrics,
+        license_id=settings.license,
+        datasets=settings.datasets,
+    )
+    print(json.dumps({"address": address}) if settings.json else address)

@@ -1,0 +1,137 @@
+"""A model on the Hugging Face hub: the files that are sent, its card among them, and sending them."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from magi_video.card import model_card
+from magi_video.errors import MagiError
+from magi_video.loading import resolve_model
+from magi_video.pipeline import MagiPipeline
+from magi_video.textfiles import read_json
+
+SENT = (
+    "model_index.json",
+    *(f"transformer/{name}" for name in ("config.json", "*.safetensors", "*.index.json")),
+    *(f"codec/{name}" for name in ("config.json", "*.safetensors", "*.index.json")),
+    "metrics.json",
+    "first_frame.png",
+    "first_frames/*.png",
+)
+"""Files of a model's folder; a run has others, which stay where they are."""
+CARD = "README.md"
+
+
+def write_release(
+    model: str | Path,
+    out: Path,
+    name: str,
+    *,
+    metrics: Sequence[Path] = (),
+    license_id: str | None = None,
+    datasets: Sequence[str] = (),
+) -> list[Path]:
+    """Write what a repository of a model holds.
+
+    Args:
+        model: folder (a run, too), hub id or shipped model; it is loaded, and so checked.
+        out: folder for the files; empty or not there yet.
+        name: by which the model will be loaded.
+        metrics: `metrics.json` files of `magi evaluate`; if none is given, the one in the model's folder.
+        license_id, datasets: see `model_card`.
+
+    Returns:
+        The files, relative to `out`.
+
+    Raises:
+        MagiError: the model, a metrics file or `out` is not as described.
+    """
+    folder = resolve_model(model)
+    pipe = MagiPipeline.from_pretrained(folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MagiError(f"{out}: is not empty; expected a new folder")
+    if not metrics and (folder / "metrics.json").is_file():
+        metrics = [folder / "metrics.json"]
+    results = [read_json(path) for path in metrics]
+    for path, result in zip(metrics, results, strict=True):
+        if not isinstance(result.get("protocol"), Mapping) or "fvd" not in result:
+            raise MagiError(f"{path}: no metrics.json of `magi evaluate` or `magi score`")
+    try:
+        for pattern in SENT:
+            for file in sorted(folder.glob(pattern)):
+                target = out / file.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+        for number, path in enumerate(metrics):
+            shutil.copyfile(path, out / ("metrics.json" if number == 0 else f"metrics_{number}.json"))
+        card = model_card(pipe, name, results, license_id, datasets)
+        (out / CARD).write_text(str(card), encoding="utf-8")
+    except OSError as error:
+        raise MagiError(f"{out}: cannot be written ({error.strerror or error})") from error
+    return sorted(file.relative_to(out) for file in out.rglob("*") if file.is_file())
+
+
+def push(
+    model: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    commit_message: str = "A model of magi-video",
+    token: str | None = None,
+    create_pr: bool = False,
+    metrics: Sequence[Path] = (),
+    license_id: str | None = None,
+    datasets: Sequence[str] = (),
+) -> str:
+    """Send a model to the hub; returns its address there.
+
+    Args:
+        model: see `write_release`.
+        repo_id: "user/name"; made if needed.
+        private: whether a new repository is.
+        commit_message: of the commit.
+        token: of the hub; None for the one that `hf auth login` keeps.
+        create_pr: open a pull request instead of committing.
+        metrics, license_id, datasets: see `write_release`.
+
+    Raises:
+        MagiError: no such id, a model that cannot be loaded, or the hub refuses (nobody is logged in, say).
+    """
+    check_repo_id(repo_id)
+    with tempfile.TemporaryDirectory() as folder:
+        write_release(model, Path(folder), repo_id, metrics=metrics, license_id=license_id, datasets=datasets)
+        return send(Path(folder), repo_id, private, commit_message, token, create_pr)
+
+
+def send(
+    folder: Path,
+    repo_id: str,
+    private: bool | None = None,
+    commit_message: str = "A model of magi-video",
+    token: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Upload a folder that `write_release` has written; arguments and errors as `push`."""
+    api = HfApi(token=token)
+    try:
+        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id, folder_path=folder, commit_message=commit_message, create_pr=create_pr or None
+        )
+    except Exception as error:  # the hub client raises many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MagiError(f"{repo_id}: the hub refuses ({reason}); hf auth login tells it who you are") from error
+    return str(address)
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Refuse what cannot be a repository's id."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise MagiError(f"{repo_id!r} is no repository of the hub; expected user/name") from None
