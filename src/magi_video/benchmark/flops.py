@@ -50,7 +50,7 @@ class Sizes:
     Attributes:
         width, mlp, depth: W, M and the number of blocks (a spatial and a temporal layer each).
         tokens, places, token_dim: N, L and D.
-        vectors: numbers in a frame's vector conditions, each of which goes through a linear layer.
+        vectors: numbers in a frame's vector and sequence conditions, each of which goes through a linear layer.
         head_width, head_depth, head_out: h, the residual blocks of the head, and numbers of its output.
         frequencies: of the head's embedding of the diffusion time.
     """
@@ -76,9 +76,9 @@ class Sizes:
             mlp=config.mlp_width,
             depth=config.depth,
             tokens=model.num_tokens,
-            places=model.num_tokens + len(specs),
+            places=model.num_places,
             token_dim=model.token_dim,
-            vectors=sum(spec.size for spec in specs if spec.kind == "vector"),
+            vectors=sum(spec.size * spec.tokens for spec in specs if spec.kind != "index"),
             head_width=config.head_width,
             head_depth=config.head_depth,
             head_out=net.token_out.out_features,

@@ -119,7 +119,7 @@ def available_memory_bytes(device: torch.device) -> int | None:
 def generation_bytes(model: MagiTransformer, batch: int, frames: int, dtype: torch.dtype, is_random: bool) -> int:
     """Least memory of a rollout: weights (random ones are drawn in float32 before they are cast) and frame cache."""
     config = model.config
-    places = model.num_tokens + len(model.condition_tokens.specs)
+    places = model.num_places
     window = min(frames, config.num_frames) if config.temporal_position == "rope" else frames
     cache = 2 * config.depth * batch * places * window * config.width * dtype.itemsize
     drawn = 4 if is_random and dtype != torch.float32 else 0
@@ -139,7 +139,7 @@ def training_bytes(model: MagiTransformer, batch: int, frames: int, dtype: torch
         dtype: of the activations.
     """
     config = model.config
-    places = model.num_tokens + len(model.condition_tokens.specs)
+    places = model.num_places
     kept = 2 * (6 * config.width + 2 * config.mlp_width) + config.heads * (places + frames)
     return count_parameters(model) * BYTES_TRAINED + batch * frames * places * config.depth * kept * dtype.itemsize
 

@@ -1,7 +1,7 @@
 """The network alone: embeddings, layers, transformer, heads, frame cache. Imports nothing of ours above it."""
 
 from magi_video.models.cache import FrameCache
-from magi_video.models.conditions import ACTION, LABEL, NOISE_LEVEL, ConditionSpec
+from magi_video.models.conditions import ACTION, LABEL, NOISE_LEVEL, TEXT, ConditionSpec
 from magi_video.models.diffusion import EpsilonHead
 from magi_video.models.flow import FlowHead
 from magi_video.models.head import DiffusionHead
@@ -14,6 +14,7 @@ __all__ = [
     "MASKED",
     "NOISE_LEVEL",
     "OBSERVATION",
+    "TEXT",
     "ConditionSpec",
     "DiffusionHead",
     "EpsilonHead",

@@ -1,23 +1,27 @@
 """Condition tokens: the one mechanism by which anything but pixels reaches a frame.
 
-Each condition (the noise level, an action, a class label, later text) is one token in front of the frame's own tokens
-in the spatial layers, so every frame carries its own. Two kinds: an *index* (a row of a table; −1 = unknown) and a
-*vector* (a linear map, e.g. which buttons were held; NaN = unknown). Unknown has a learned token of its own, which is
-also what `drop` puts in during training, so that guidance can be added without retraining.
+Each condition (the noise level, an action, a class label, text) is one token or several in front of the frame's own
+tokens in the spatial layers, so every frame carries its own. Three kinds: an *index* (a row of a table; −1 = unknown), a
+*vector* (a linear map, e.g. which buttons were held; NaN = unknown) and a *sequence* (up to L vectors, a token each: the
+words of a text; NaN where there is none). Unknown has a learned token of its own, which is also what `drop` puts in
+during training, and what classifier-free guidance sets against what is asked for.
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from magi_video.errors import MagiError
 from magi_video.models.draws import Generators, draw
 from magi_video.models.linear import Linear
 
 NOISE_LEVEL = "noise_level"
 ACTION = "action"
 LABEL = "label"
+TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -25,66 +29,98 @@ class ConditionSpec:
     """What one condition is.
 
     Attributes:
-        size: number of classes (index) or length of the vector.
-        kind: "index" or "vector".
+        size: number of classes (index), or length of a vector.
+        kind: "index", "vector" or "sequence".
         drop: probability, per clip, that training hides the condition.
+        tokens: L, condition tokens that it becomes; more than one for a sequence alone.
     """
 
     size: int
-    kind: Literal["index", "vector"] = "index"
+    kind: Literal["index", "vector", "sequence"] = "index"
     drop: float = 0.0
+    tokens: int = 1
 
 
 def unknown(spec: ConditionSpec, batch: int, frames: int, device: torch.device | str = "cpu") -> Tensor:
-    """The value that means "not given", for every frame: `[B, S]` of −1, or `[B, S, size]` of NaN."""
+    """The value that means "not given", for every frame: `[B, S]` of −1, `[B, S, size]` or `[B, S, L, size]` of NaN."""
     if spec.kind == "index":
         return torch.full((batch, frames), -1, device=device)
-    return torch.full((batch, frames, spec.size), torch.nan, device=device)
+    shape = (spec.tokens, spec.size) if spec.kind == "sequence" else (spec.size,)
+    return torch.full((batch, frames, *shape), torch.nan, device=device)
 
 
 class IndexCondition(nn.Module):
     """A class index → its token."""
 
-    def __init__(self, size: int, width: int) -> None:
+    def __init__(self, spec: ConditionSpec, width: int) -> None:
         super().__init__()
-        self.table = nn.Embedding(size + 1, width)  # the last row is the unknown token
+        self.table = nn.Embedding(spec.size + 1, width)  # the last row is the unknown token
 
     def forward(self, index_BS: Tensor) -> Tensor:
-        """`[B, S]` integers in −1…size−1 → `[B, S, width]`."""
-        return self.table(torch.where(index_BS < 0, self.table.num_embeddings - 1, index_BS))
+        """`[B, S]` integers in −1…size−1 → `[B, S, 1, width]`."""
+        return self.table(torch.where(index_BS < 0, self.table.num_embeddings - 1, index_BS))[:, :, None]
 
 
 class VectorCondition(nn.Module):
     """A vector → its token."""
 
-    def __init__(self, size: int, width: int) -> None:
+    def __init__(self, spec: ConditionSpec, width: int) -> None:
         super().__init__()
-        self.project = Linear(size, width)
+        self.project = Linear(spec.size, width)
         self.unknown = nn.Parameter(torch.zeros(width))
 
     def forward(self, vector_BSA: Tensor) -> Tensor:
-        """`[B, S, size]` floats, NaN where unknown → `[B, S, width]`."""
+        """`[B, S, size]` floats, NaN where unknown → `[B, S, 1, width]`."""
         missing = vector_BSA.isnan().any(dim=-1, keepdim=True)
         token = self.project(torch.where(missing, 0.0, vector_BSA).to(self.unknown.dtype))
-        return torch.where(missing, self.unknown.to(token.dtype), token)
+        return torch.where(missing, self.unknown.to(token.dtype), token)[:, :, None]
+
+
+class SequenceCondition(nn.Module):
+    """Up to L vectors → a token each; a place without a vector has the unknown token, so lengths need no mask."""
+
+    def __init__(self, spec: ConditionSpec, width: int) -> None:
+        super().__init__()
+        self.project = Linear(spec.size, width)
+        self.unknown = nn.Parameter(torch.zeros(width))
+        self.position = nn.Parameter(torch.zeros(spec.tokens, width))
+
+    def forward(self, vectors_BSLA: Tensor) -> Tensor:
+        """`[B, S, L, size]` floats, NaN where there is none → `[B, S, L, width]`."""
+        missing = vectors_BSLA.isnan().any(dim=-1, keepdim=True)
+        vectors = torch.where(missing, 0.0, vectors_BSLA).to(self.unknown.dtype)
+        # Text encoders differ in the scale of their outputs by orders of magnitude.
+        token = self.project(F.layer_norm(vectors, vectors.shape[-1:]))
+        return torch.where(missing, self.unknown.to(token.dtype), token) + self.position.to(token.dtype)
+
+
+KINDS = {"index": IndexCondition, "vector": VectorCondition, "sequence": SequenceCondition}
 
 
 class ConditionTokens(nn.Module):
-    """All conditions of a model, in alphabetical order (a saved configuration keeps no other)."""
+    """All conditions of a model, in alphabetical order (a saved configuration keeps no other).
+
+    Attributes:
+        specs: what each of them is, by name.
+        count: tokens of all of them together.
+    """
 
     def __init__(self, specs: dict[str, dict[str, Any]], width: int) -> None:
         super().__init__()
         self.specs = {name: ConditionSpec(**specs[name]) for name in sorted(specs)}
-        kinds: dict[str, type[nn.Module]] = {"index": IndexCondition, "vector": VectorCondition}
-        self.embed = nn.ModuleDict({name: kinds[spec.kind](spec.size, width) for name, spec in self.specs.items()})
+        for name, spec in self.specs.items():
+            if spec.kind not in KINDS or (spec.tokens > 1 and spec.kind != "sequence"):
+                raise MagiError(f"condition {name}: {spec.tokens} tokens of kind {spec.kind!r}; see ConditionSpec")
+        self.count = sum(spec.tokens for spec in self.specs.values())
+        self.embed = nn.ModuleDict({name: KINDS[spec.kind](spec, width) for name, spec in self.specs.items()})
 
     def forward(self, values: dict[str, Tensor], batch: int, frames: int, device: torch.device) -> Tensor:
-        """Tokens `[B, S, number of conditions, width]`; a condition without a value counts as unknown."""
+        """Tokens `[B, S, count, width]`; a condition without a value counts as unknown."""
         tokens = [
             embed(values[name] if name in values else unknown(self.specs[name], batch, frames, device))
             for name, embed in self.embed.items()
         ]
-        return torch.stack(tokens, dim=2)
+        return torch.cat(tokens, dim=2)
 
     def drop(self, values: dict[str, Tensor], generator: Generators) -> dict[str, Tensor]:
         """Hide each condition of whole clips with its own probability (classifier-free training)."""

@@ -192,7 +192,14 @@ class EpsilonHead(DiffusionHead):
         return F.embedding(step_M, self.net.time_embed(torch.arange(NUM_TRAIN_STEPS, device=step_M.device)))
 
     def sample(
-        self, z_BnW: Tensor, noise: NormalNoise, num_steps: int, *, sampler: str | None = None, temperature: float = 1.0
+        self,
+        z_BnW: Tensor,
+        noise: NormalNoise,
+        num_steps: int,
+        *,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+        guidance: float | None = None,
     ) -> Tensor:
         """See `DiffusionHead.sample`; deterministic samplers use the temperature on the starting noise alone."""
         sampler = self.find_sampler(sampler)
@@ -200,12 +207,12 @@ class EpsilonHead(DiffusionHead):
         modulations = self.net.modulations(times, z_BnW)
         shape = (z_BnW.shape[1], self.token_dim)
         if sampler == "ancestral":
-            return self._sample_ancestral(modulations, noise.normal(num_steps, *shape), temperature)
+            return self._sample_ancestral(modulations, noise.normal(num_steps, *shape), temperature, guidance)
         x = noise.normal(*shape) * temperature
         x0_before = torch.zeros_like(x)
         for row, modulation in zip(solver_tables(num_steps, ORDERS[sampler]), modulations, strict=True):
             x0_from_x, x0_from_eps, keep, take, extrapolate = row
-            x0 = x0_from_x * x - x0_from_eps * self.predict(x, modulation)[..., : self.token_dim]
+            x0 = x0_from_x * x - x0_from_eps * self.predict(x, modulation, guidance)[..., : self.token_dim]
             x = keep * x + take * x0
             if extrapolate:
                 x = x + extrapolate * x0_before
@@ -213,13 +220,17 @@ class EpsilonHead(DiffusionHead):
         return x
 
     def _sample_ancestral(
-        self, modulations: Iterator[list[Modulation]], noise_BSnD: Tensor, temperature: float
+        self,
+        modulations: Iterator[list[Modulation]],
+        noise_BSnD: Tensor,
+        temperature: float,
+        guidance: float | None,
     ) -> Tensor:
         x, *draws = noise_BSnD.unbind(1)
         tables = ancestral_tables(noise_BSnD.shape[1])
         # The last step takes the mean and no draw.
         for (from_x, from_eps, low, high), draw, modulation in zip(tables, [*draws, None], modulations, strict=True):
-            eps, fraction = self.predict(x, modulation).chunk(2, dim=-1)
+            eps, fraction = self.predict(x, modulation, guidance).chunk(2, dim=-1)
             x = from_x * x - from_eps * eps
             if draw is not None:
                 log_variance = (low + high) / 2 + (high - low) / 2 * fraction

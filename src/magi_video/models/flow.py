@@ -28,7 +28,14 @@ class FlowHead(DiffusionHead):
         return (velocity - (eps - target_MD)).square().view_as(eps_RMD).mean(dim=-1)
 
     def sample(
-        self, z_BnW: Tensor, noise: NormalNoise, num_steps: int, *, sampler: str | None = None, temperature: float = 1.0
+        self,
+        z_BnW: Tensor,
+        noise: NormalNoise,
+        num_steps: int,
+        *,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+        guidance: float | None = None,
     ) -> Tensor:
         """See `DiffusionHead.sample`; `midpoint` spends two of the `num_steps` evaluations on a step."""
         midpoint = self.find_sampler(sampler) == "midpoint"
@@ -43,6 +50,6 @@ class FlowHead(DiffusionHead):
         modulations = self.net.modulations(times[:-1] * TIME_SCALE, z_BnW)
         stride = -1 / num_steps
         for modulation in modulations:
-            ahead = x + stride * self.predict(x, modulation)
-            x = x + 2 * stride * self.predict(ahead, next(modulations)) if midpoint else ahead
+            ahead = x + stride * self.predict(x, modulation, guidance)
+            x = x + 2 * stride * self.predict(ahead, next(modulations), guidance) if midpoint else ahead
         return x

@@ -130,9 +130,19 @@ class DiffusionHead(nn.Module, ABC):
         self.token_dim = token_dim
         self.net = DenoisingMLP(token_dim, out_dim, condition_dim, width, depth)
 
-    def predict(self, x: Tensor, modulations: list[Modulation]) -> Tensor:
-        """The network's output for float32 tokens, in float32; inside, the network's own precision."""
-        return self.net.denoise(x.to(self.net.token_in.weight.dtype), modulations).float()
+    def predict(self, x: Tensor, modulations: list[Modulation], guidance: float | None = None) -> Tensor:
+        """The network's output for float32 tokens, in float32; inside, the network's own precision.
+
+        With guidance the modulations have twice the rows of `x`, and what is predicted (noise or velocity) is
+        free + guidance · (given − free); variances are those of the first half (MAR).
+        """
+        x = x if guidance is None else x.repeat(2, 1, 1)
+        out = self.net.denoise(x.to(self.net.token_in.weight.dtype), modulations).float()
+        if guidance is None:
+            return out
+        given, free = out.chunk(2)
+        guided = torch.lerp(free[..., : self.token_dim], given[..., : self.token_dim], guidance)
+        return torch.cat([guided, given[..., self.token_dim :]], dim=-1)
 
     def find_sampler(self, name: str | None) -> str:
         """The sampler of that name, or the default; a `MagiError` lists the names."""
@@ -154,16 +164,25 @@ class DiffusionHead(nn.Module, ABC):
 
     @abstractmethod
     def sample(
-        self, z_BnW: Tensor, noise: NormalNoise, num_steps: int, *, sampler: str | None = None, temperature: float = 1.0
+        self,
+        z_BnW: Tensor,
+        noise: NormalNoise,
+        num_steps: int,
+        *,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+        guidance: float | None = None,
     ) -> Tensor:
         """Denoise tokens from pure noise.
 
         Args:
-            z_BnW: the transformer's outputs for n tokens of each of B samples.
+            z_BnW: the transformer's outputs for n tokens of each of B samples; with guidance `[2B, n, W]`, first what
+                follows from the conditions, then what comes without them.
             noise: one generator a sample.
             num_steps: network evaluations, 1…1000.
             sampler: one of `samplers`.
             temperature: scales the noise; 1 samples the model's distribution, less is safer and duller.
+            guidance: classifier-free guidance's scale (`predict`); both halves see the same noise. None for none.
 
         Returns:
             Clean tokens `[B, n, D]`, float32.

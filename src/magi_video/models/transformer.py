@@ -39,7 +39,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         head_width, head_depth: of the diffusion head's MLP.
         num_intervals: size of the interval vocabulary (25 in the paper).
         max_interval: largest interval that training showed; `num_intervals` at most.
-        conditions: name → {"size", "kind", "drop"} of each condition token, in order; see `ConditionSpec`.
+        conditions: name → {"size", "kind", "drop", "tokens"} of each condition; see `ConditionSpec`.
         temporal_position: "interpolate" (sinusoids added to the input; rollouts longer than T interpolate them, their
             length fixed at the start) or "rope" (relative, unbounded rollouts over a sliding window of T frames).
     """
@@ -88,6 +88,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         self.kind_position = nn.Parameter(torch.zeros(2, self.num_tokens, width))
         self.interval_embed = nn.Embedding(num_intervals, width)
         self.condition_tokens = ConditionTokens(conditions or {NOISE_LEVEL: {"size": 6}}, width)
+        self.num_places = self.num_tokens + self.condition_tokens.count
         self.blocks = nn.ModuleList(Block(width, heads, mlp_width) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width, eps=1e-6)
         self.head_position = nn.Parameter(torch.zeros(self.num_tokens, width))
@@ -150,7 +151,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         return FrameCache(
             layers=self.config.depth,
             batch=batch,
-            places=self.num_tokens + len(self.condition_tokens.specs),
+            places=self.num_places,
             heads=self.config.heads,
             head_dim=self.head_dim,
             capacity=trained + 1 if slides or capacity is None else capacity,
@@ -178,9 +179,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         """Input activations `[B, S, L, width]`: condition tokens, then the frame's tokens."""
         tokens = self.token_in(sequence.tokens_BSND.to(self.token_in.weight.dtype))
         tokens = torch.where(sequence.hidden_BSN[..., None], self.mask_token.to(tokens.dtype), tokens)
-        conditions, added = embedding_BSLW.to(tokens.dtype).split(
-            [len(self.condition_tokens.specs), self.num_tokens], 2
-        )
+        conditions, added = embedding_BSLW.to(tokens.dtype).split([self.condition_tokens.count, self.num_tokens], 2)
         return torch.cat([conditions, tokens + added], dim=2)
 
     def forward(self, sequence: FrameSequence, cache: FrameCache | None = None) -> Tensor:
@@ -195,7 +194,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         rotary = None if constants.cos_Sd is None or constants.sin_Sd is None else (constants.cos_Sd, constants.sin_Sd)
         mask_SS = sequence.mask_SS if cache is None else cache.begin(x_BSLW.shape[1])
         places_Bn, at_Bn = sequence.places_Bn, None
-        first = len(self.condition_tokens.specs)
+        first = self.condition_tokens.count
         wanted: Wanted | None = Wanted(sequence.predicted, None if places_Bn is None else places_Bn + first)
         if sequence.read_Bn is not None:
             at_Bn = sequence.read_Bn + first

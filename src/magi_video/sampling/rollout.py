@@ -7,6 +7,9 @@
 
 A finished frame enters the past as an observation at noise level 0, when the next frame is begun: the last frame never
 pays for it. Where that is faster, one pass reads it together with the first mask step of the next frame.
+
+Under classifier-free guidance the batch has a second half: the same tokens, with a past of their own in which the
+guided conditions were never given. Both halves' outputs make one prediction in the head (`DiffusionHead.predict`).
 """
 
 from dataclasses import replace
@@ -36,6 +39,8 @@ class Rollout:
         interval_B: interval of every sample, 1…`max_interval` of the model.
         total_frames: frames that the rollout may reach, given ones included; None for an unbounded one ("rope").
         use_cache: False recomputes the whole past in every pass: the same frames, for comparison and tests.
+        against: name → `[B, …]`, what the second half of guidance is told of a guided condition (a negative text);
+            unknown if not given.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Rollout:
         total_frames: int | None,
         *,
         use_cache: bool = True,
+        against: dict[str, Tensor] | None = None,
     ) -> None:
         largest = model.config.max_interval
         if interval_B.min() < 1 or interval_B.max() > largest:
@@ -57,14 +63,16 @@ class Rollout:
         self.cached_kind = cached_kind
         self.noise = noise
         self.settings = settings
-        self.interval_B = interval_B.to(noise.device)
         self.batch = len(noise.generators)
+        self.halves = 2 if settings.guided else 1
+        self.against = against or {}
+        self.interval_R = interval_B.to(noise.device).repeat(self.halves)  # R rows: B, or 2B with guidance
         self.total_frames = total_frames
         if settings.refresh > 1 and not use_cache:
             raise MagiError("mask steps can reuse each other's work only with the cache")
         self.past: CachedPast | RecomputedPast = RecomputedPast(model)
         if use_cache:
-            self.past = CachedPast(model, self.batch, total_frames, remember=settings.refresh > 1)
+            self.past = CachedPast(model, self.halves * self.batch, total_frames, remember=settings.refresh > 1)
         self.schedule = unmasking_schedule(model.num_tokens, settings.num_mask_steps)
         self._positions = None if total_frames is None else model.frame_positions(total_frames)
         self.begun = 0  # frames observed or predicted
@@ -78,11 +86,12 @@ class Rollout:
             tokens_BND: its clean tokens.
             conditions: name → `[B]` or `[B, size]` of this frame (its action: the one that led to it).
         """
-        nothing_hidden = torch.zeros(tokens_BND.shape[:2], dtype=torch.bool, device=tokens_BND.device)
+        tokens_RND = tokens_BND.repeat(self.halves, 1, 1)
+        nothing_hidden = torch.zeros(tokens_RND.shape[:2], dtype=torch.bool, device=tokens_RND.device)
         self._check_room()
-        if self._pending is not None:
-            self.past.append(self._pending)
-        self._pending = self._frame(tokens_BND, nothing_hidden, self.cached_kind, conditions)
+        if (finished := self._finished()) is not None:
+            self.past.append(finished)
+        self._pending = self._frame(tokens_RND, nothing_hidden, self.cached_kind, conditions)
         self.begun += 1
 
     @torch.no_grad()
@@ -90,30 +99,39 @@ class Rollout:
         """Generate the next frame, tokens `[B, N, D]` float32; arguments as in `observe`."""
         model, noise = self.model, self.noise
         self._check_room()
-        tokens_BND = torch.zeros(self.batch, model.num_tokens, model.token_dim, device=noise.device)
-        hidden_BN = torch.ones(self.batch, model.num_tokens, dtype=torch.bool, device=noise.device)
-        frame = self._frame(tokens_BND, hidden_BN, MASKED, conditions)
-        order_BN = noise.permutation(model.num_tokens)
+        rows = self.halves * self.batch
+        tokens_RND = torch.zeros(rows, model.num_tokens, model.token_dim, device=noise.device)
+        hidden_RN = torch.ones(rows, model.num_tokens, dtype=torch.bool, device=noise.device)
+        frame = self._frame(tokens_RND, hidden_RN, MASKED, conditions)
+        order_RN = noise.permutation(model.num_tokens).repeat(self.halves, 1)
         before = done = 0
         for step, count in enumerate(self.schedule):
-            places_Bn = order_BN[:, done : done + count]
-            frame.places_Bn = places_Bn
-            frame.read_Bn = None if step % self.settings.refresh == 0 else order_BN[:, before : done + count]
-            z_BnW = self.past.read(frame, self._pending)
-            self._pending = None
+            places_Rn = order_RN[:, done : done + count]
+            frame.places_Bn = places_Rn
+            frame.read_Bn = None if step % self.settings.refresh == 0 else order_RN[:, before : done + count]
+            z_RnW = self.past.read(frame, self._finished())
             predicted_BnD = model.diffusion_head.sample(
-                z_BnW,
+                z_RnW,
                 noise,
                 self.settings.num_denoise_steps,
                 sampler=self.settings.sampler,
                 temperature=self.settings.temperature,
+                guidance=self.settings.guidance((done + count) / model.num_tokens),
             )
-            tokens_BND.scatter_(1, places_Bn[..., None].expand_as(predicted_BnD), predicted_BnD)
-            hidden_BN.scatter_(1, places_Bn, False)
+            predicted_RnD = predicted_BnD.repeat(self.halves, 1, 1)
+            tokens_RND.scatter_(1, places_Rn[..., None].expand_as(predicted_RnD), predicted_RnD)
+            hidden_RN.scatter_(1, places_Rn, False)
             before, done = done, done + count
-        self._pending = self._frame(tokens_BND, hidden_BN, self.cached_kind, conditions)
+        self._pending = self._frame(tokens_RND, hidden_RN, self.cached_kind, conditions)
         self.begun += 1
-        return tokens_BND
+        return tokens_RND[: self.batch]
+
+    def _finished(self) -> FrameSequence | None:
+        """The finished frame that enters the past now, if there is one."""
+        finished, self._pending = self._pending, None
+        if finished is not None and self.halves == 2:  # who took the frame may have changed the half that was his
+            finished.tokens_BSND[self.batch :] = finished.tokens_BSND[: self.batch]
+        return finished
 
     def _check_room(self) -> None:
         if self.total_frames is not None and self.begun >= self.total_frames:
@@ -123,25 +141,34 @@ class Rollout:
             )
 
     def _frame(
-        self, tokens_BND: Tensor, hidden_BN: Tensor, kind: int, conditions: dict[str, Tensor] | None
+        self, tokens_RND: Tensor, hidden_RN: Tensor, kind: int, conditions: dict[str, Tensor] | None
     ) -> FrameSequence:
-        """The next frame as a sequence of one; it shares `tokens_BND` and `hidden_BN`, which mask steps fill in."""
-        device = tokens_BND.device
+        """The next frame as a sequence of one; it shares `tokens_RND` and `hidden_RN`, which mask steps fill in."""
+        device = tokens_RND.device
         position = float(self.begun if self._positions is None else self._positions[self.begun])
-        specs = self.model.condition_tokens.specs
-        values = {name: unknown(spec, self.batch, 1, device) for name, spec in specs.items()}
-        values |= {name: value.to(device)[:, None] for name, value in (conditions or {}).items()}
-        values[NOISE_LEVEL] = torch.zeros(self.batch, 1, dtype=torch.long, device=device)
+        values = self._told(conditions or {}, device)
+        if self.halves == 2:
+            free = {name: value for name, value in (conditions or {}).items() if name not in self.settings.guide}
+            against = {name: value for name, value in self.against.items() if name in self.settings.guide}
+            other = self._told(free | against, device)
+            values = {name: torch.cat([value, other[name]]) for name, value in values.items()}
         frame = FrameSequence(
-            tokens_BSND=tokens_BND[:, None],
-            hidden_BSN=hidden_BN[:, None],
+            tokens_BSND=tokens_RND[:, None],
+            hidden_BSN=hidden_RN[:, None],
             kind_S=torch.tensor([kind], device=device),
             position_S=torch.tensor([position], dtype=torch.float64, device=device),
-            interval_B=self.interval_B,
+            interval_B=self.interval_R,
             conditions=values,
         )
         frame.constants = self.model.constants(frame)
         return frame
+
+    def _told(self, given: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+        """Every condition of one frame of B samples: as given, else unknown; noise level 0."""
+        specs = self.model.condition_tokens.specs
+        values = {name: unknown(spec, self.batch, 1, device) for name, spec in specs.items()}
+        values |= {name: value.to(device)[:, None] for name, value in given.items() if name in specs}
+        return values | {NOISE_LEVEL: torch.zeros(self.batch, 1, dtype=torch.long, device=device)}
 
 
 JOINED_PLACES = 128
@@ -149,14 +176,14 @@ JOINED_PLACES = 128
 
 
 class CachedPast:
-    """The past as keys and values."""
+    """The past as keys and values; `batch` counts both halves of guidance."""
 
     def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None, remember: bool = False) -> None:
         self.model = model
         self.cache = model.make_cache(batch, total_frames)
         if remember:
             self.cache.remember()
-        places = batch * (model.num_tokens + len(model.condition_tokens.specs))
+        places = batch * model.num_places
         self.joins = self.cache.device.type != "cpu" or places <= JOINED_PLACES
 
     def read(self, frame: FrameSequence, finished: FrameSequence | None = None) -> Tensor:

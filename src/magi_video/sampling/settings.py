@@ -4,9 +4,16 @@ The settings are relative to what a model was made to be sampled with (`magi inf
 that a frame needs grows with its tokens. Where they come from, and what each costs in quality: docs/performance.md.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from magi_video.errors import MagiError
+
+GuidanceSchedule = Literal["linear", "constant"]
+GUIDED = ("label", "text")
+"""Conditions that guidance acts on if nothing else is said: those that tell what a whole video shows."""
+MAX_GUIDANCE = 100.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,9 @@ class SamplingSettings:
         temperature: of the head's noise; 1 samples the model's distribution.
         refresh: a whole frame is read every so many mask steps. In between only the tokens that have just appeared and
             those that are to be predicted are computed, and see the others as they were (LazyMAR's idea); 1 is exact.
+        guidance_scale: of classifier-free guidance, 0…100: 1 is none and costs nothing, any other doubles the work.
+        guidance_schedule: "linear", from 1 to the scale as a frame's tokens appear (MAR), or "constant".
+        guide: names of the conditions that guidance acts on.
     """
 
     num_mask_steps: int = 64
@@ -51,6 +61,9 @@ class SamplingSettings:
     sampler: str | None = None
     temperature: float = 1.0
     refresh: int = 1
+    guidance_scale: float = 1.0
+    guidance_schedule: GuidanceSchedule = "linear"
+    guide: tuple[str, ...] = GUIDED
 
     def __post_init__(self) -> None:
         for name in ("num_mask_steps", "num_denoise_steps", "refresh"):
@@ -58,6 +71,22 @@ class SamplingSettings:
                 raise MagiError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.temperature <= 10:
             raise MagiError(f"temperature must lie in 0…10, got {self.temperature}")
+        if not 0 <= self.guidance_scale <= MAX_GUIDANCE:
+            raise MagiError(f"guidance_scale must lie in 0…{MAX_GUIDANCE:g}, got {self.guidance_scale}")
+        if self.guidance_schedule not in get_args(GuidanceSchedule):
+            known = ", ".join(get_args(GuidanceSchedule))
+            raise MagiError(f"unknown guidance_schedule {self.guidance_schedule!r}: choose from {known}")
+
+    @property
+    def guided(self) -> bool:
+        """Whether a second half of the batch is needed, to be guided away from."""
+        return self.guidance_scale != 1
+
+    def guidance(self, share: float) -> float | None:
+        """The scale at a mask step after which `share` of a frame's tokens are there; None without guidance."""
+        if not self.guided:
+            return None
+        return 1 + (self.guidance_scale - 1) * (share if self.guidance_schedule == "linear" else 1)
 
     @classmethod
     def of(
@@ -71,13 +100,17 @@ class SamplingSettings:
         sampler: str | None = None,
         temperature: float = 1.0,
         refresh: int | None = None,
+        guidance_scale: float = 1.0,
+        guidance_schedule: GuidanceSchedule = "linear",
+        guide: Sequence[str] = GUIDED,
     ) -> "SamplingSettings":
         """A named speed setting for a model, each of its parts replaced by the argument that is not None.
 
         Args:
             setting: one of `SETTINGS`.
             mask_steps, denoise_steps: the model's own.
-            num_mask_steps, num_denoise_steps, sampler, temperature, refresh: as of this class.
+            num_mask_steps, num_denoise_steps, sampler, temperature, refresh, guidance_scale, guidance_schedule, guide:
+                as of this class.
 
         Raises:
             MagiError: there is no such setting, or a number is out of its range.
@@ -93,4 +126,7 @@ class SamplingSettings:
             sampler,
             temperature,
             speed.refresh if refresh is None else refresh,
+            guidance_scale,
+            guidance_schedule,
+            tuple(guide),
         )
