@@ -44,6 +44,8 @@ def test_the_papers_models() -> None:
     assert k600.flops.spatial_linear + k600.flops.temporal_linear == pytest.approx(layers, rel=1e-3)
     assert k600.latents.online and k600.latents.bytes == 392_622 * 5 * 8 * 32 * 32 * 2
     assert cosmos.encoding_flops and cosmos.encoding_flops > 1e13 and cosmos.latents.online
+    # OmniTokenizer's encoder: 8 layers of width 512 on 5 frames of 1024 patches, and their attention.
+    assert k600.encoding_flops and 1 < k600.encoding_flops / (256 * 5 * 1024 * 2 * 8 * 12 * 512**2) < 2
     ucf101 = make_plan("ucf101", load_preset("ucf101"), 8, H100)
     assert ucf101.encoding_flops == 0 and ucf101.latents.bytes == 9_537 * 180 * 4 * 32 * 32 * 2
     mtf = make_plan("k600", load_preset("k600-mtf"), 64, H100)
@@ -69,7 +71,8 @@ def test_time_follows_from_operations_peaks_and_share() -> None:
     hardware = Hardware("x", 1000, 100, 1000)
     plan = make_plan("k600", preset, 4, hardware, mfu=0.5)
     quick = (plan.flops.total - plan.flops.head) / 1000e12
-    assert plan.ways[0].seconds_per_step == pytest.approx((quick + plan.flops.head / 100e12) / 0.5 / 4)
+    slow = (plan.flops.head + (plan.encoding_flops or 0)) / 100e12  # float32
+    assert plan.ways[0].seconds_per_step == pytest.approx((quick + slow) / 0.5 / 4)
     assert plan.ways[0].days == pytest.approx(plan.ways[0].seconds_per_step * preset.train.steps / 86_400)
     checkpointed = next(way for way in plan.ways if way.gradient_checkpointing)
     more = checkpointed.seconds_per_step - plan.ways[0].seconds_per_step

@@ -99,12 +99,12 @@ def make_subject(name: str, preset: Preset) -> Subject:
 def build(preset: Preset) -> MagiTransformer:
     """The preset's transformer, as `magi train` would build it for its codec and for data with actions and classes."""
     data: Any = SimpleNamespace(root="", class_names=[f"class_{index}" for index in range(CLASSES)])
-    shape: Any = LatentShape(*latent_shape(preset))
+    shape: Any = UntrainedCodec(*latent_shape(preset))
     return build_model(preset, shape, data, [f"action_{index}" for index in range(ACTIONS)])
 
 
 @dataclass(frozen=True)
-class LatentShape:
+class UntrainedCodec:
     """Of a codec, what a transformer is built from.
 
     Attributes:

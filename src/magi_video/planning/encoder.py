@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from magi_video.benchmark.machine import count_parameters
+from magi_video.codecs import Codec
+from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
+from magi_video.errors import MagiError
 from magi_video.presets import Preset
 
 STABLE_DIFFUSION = {
@@ -40,7 +43,11 @@ class Encoder:
 
 
 def find_encoder(preset: Preset) -> Encoder | None:
-    """The costs of the preset's codec; None where nothing is encoded, or nothing known of the codec's network."""
+    """The costs of the preset's codec; None where nothing is encoded.
+
+    Raises:
+        MagiError: pixels that the codec does not take.
+    """
     data, small = preset.data, preset.small_vae
     makers: dict[str, tuple[str, Callable[[], Any]]] = {
         "image_vae": ("Stable Diffusion's VAE", lambda: AutoencoderKL(**STABLE_DIFFUSION)),
@@ -52,15 +59,21 @@ def find_encoder(preset: Preset) -> Encoder | None:
             num_decoder_blocks=small.decoder_blocks,
         )),
         "video_vae": ("Cosmos CV 4×8×8", lambda: AutoencoderKLCosmos(**COSMOS)),
+        "omnitokenizer": ("OmniTokenizer's VAE", OmniTokenizerCodec),
     }  # fmt: skip
     if preset.codec.codec not in makers:
         return None
     name, make = makers[preset.codec.codec]
-    online = preset.codec.codec == "video_vae"
+    online = preset.codec.codec in ("video_vae", "omnitokenizer")
     with torch.device("meta"):
         vae = nn.Module.to(make(), "meta")  # Cosmos copies a table that lies on the CPU
         frames = (1, 3, data.num_frames, data.height, data.width) if online else (1, 3, data.height, data.width)
-        flops = count(vae, torch.empty(frames)) * (1 if online else data.num_frames)
+        try:
+            flops = count(vae, torch.empty(frames)) * (1 if online else data.num_frames)
+        except (RuntimeError, ValueError, MagiError) as error:
+            raise MagiError(
+                f"{name} does not take clips of {data.num_frames} frames of {data.height}×{data.width} pixels ({error})"
+            ) from None
     return Encoder(count_parameters(vae), flops, online, name)
 
 
@@ -68,5 +81,8 @@ def find_encoder(preset: Preset) -> Encoder | None:
 def count(vae: Any, pixels: Tensor) -> int:
     """Operations of encoding."""
     with FlopCounterMode(display=False) as counter:
-        vae.eval().encode(pixels)
+        if isinstance(vae, Codec):
+            vae.encode_raw(pixels.transpose(1, 2))
+        else:
+            vae.eval().encode(pixels)
     return counter.get_total_flops()

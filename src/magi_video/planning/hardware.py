@@ -1,6 +1,6 @@
 """What a device can do: its makers' figures for dense products, and its memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,6 +20,8 @@ class Hardware:
             head is float32 and nothing here switches TF32 on.
         memory_gib: that PyTorch can hand out; None if it is not known.
         fused_attention: whether training's attention keeps no probabilities (GPUs) or does (CPUs).
+        usable: share of the memory that tensors may take; the rest is for the driver, communication and what the
+            allocator cannot use (on CPUs measured, `benchmarks/plan.py`).
         source: of the figures.
     """
 
@@ -28,6 +30,7 @@ class Hardware:
     float32_tflops: float
     memory_gib: float | None
     fused_attention: bool = True
+    usable: float = 0.9
     source: str = "data sheet"
 
 
@@ -79,13 +82,12 @@ def find_hardware(
     else:
         raise MagiError(f"unknown hardware {name!r}; expected one of {', '.join(DATA_SHEETS)}, cpu, or --peak-tflops")
     given = any(value is not None for value in (peak_tflops, peak_float32))
-    return Hardware(
-        name,
-        peak_tflops or known.bf16_tflops,
-        peak_float32 or known.float32_tflops,
-        memory_gib or known.memory_gib,
-        known.fused_attention,
-        "as given" if given else known.source,
+    return replace(
+        known,
+        bf16_tflops=peak_tflops or known.bf16_tflops,
+        float32_tflops=peak_float32 or known.float32_tflops,
+        memory_gib=memory_gib or known.memory_gib,
+        source="as given" if given else known.source,
     )
 
 
@@ -97,5 +99,5 @@ def this_cpu() -> Hardware:
     memory = None if available is None else available / GIB
     threads = torch.get_num_threads()
     return Hardware(
-        "cpu", peaks["bf16"] / 1e3, peaks["float32"] / 1e3, memory, False, f"measured now on {threads} thread(s)"
+        "cpu", peaks["bf16"] / 1e3, peaks["float32"] / 1e3, memory, False, 0.7, f"measured now on {threads} thread(s)"
     )

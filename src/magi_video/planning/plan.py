@@ -6,7 +6,7 @@ from typing import Any
 
 from magi_video.benchmark.flops import Flops, Sizes, training_flops
 from magi_video.benchmark.machine import parameters_by_part
-from magi_video.benchmark.subject import LatentShape, Subject, latent_shape, make_subject
+from magi_video.benchmark.subject import Subject, UntrainedCodec, latent_shape, make_subject
 from magi_video.benchmark.training import hidden_shares, make_forcing, sequence_frames
 from magi_video.errors import MagiError
 from magi_video.planning.encoder import Encoder, find_encoder
@@ -16,8 +16,6 @@ from magi_video.presets import TRAINING_VIDEOS, Preset
 
 MFU = 0.4
 """Share of the peaks that is assumed where none is given."""
-USABLE = 0.9
-"""Of a device's memory; the rest is for the driver, communication and what the allocator cannot use."""
 SURVEYED = 32
 """Videos that are looked through to know a data set's length."""
 UCF101_FRAMES = 180
@@ -161,7 +159,7 @@ def make_plan(
         batch // devices, frames, latent_frames, hidden, float(shares.std()), forcing.diffusion_batch_mul,
         preset.train.precision == "bf16", hardware.fused_attention,
     )  # fmt: skip
-    online = LatentShape(*latent_shape(preset)).temporal_factor > 1
+    online = UntrainedCodec(*latent_shape(preset)).temporal_factor > 1
     encoding = (batch * encoder.flops if encoder else None) if online else 0
     recomputed = sum(getattr(ahead, part) for part in BLOCK_PARTS)
     flops = ahead + back
@@ -212,7 +210,7 @@ def _way(
 ) -> Way:  # fmt: skip
     """The largest micro batch that fits."""
     share = work.clips
-    most = USABLE * (hardware.memory_gib or 0) * GIB
+    most = hardware.usable * (hardware.memory_gib or 0) * GIB
     for clips in [n for n in range(share, 0, -1) if share % n == 0]:
         now = Workload(**{**asdict(work), "clips": clips, "checkpointing": checkpointing})
         memory = step_memory(subject.outline, now, sharding, devices, codec)
@@ -267,7 +265,7 @@ def assumptions(
         if preset.train.precision == "bf16"
         else "all products are float32",
         "communication and reading data are hidden behind computing",
-        f"memory is an upper bound, and {1 - USABLE:.0%} of the device's are kept free",
+        f"memory is an upper bound, and {1 - hardware.usable:.0%} of the device's are kept free",
     ]
     if hardware.fused_attention:
         told.append("activations follow PyTorch's rules for GPUs, which were not measured (the CPU's were)")
