@@ -123,7 +123,7 @@ export class View {
 export class Beginnings {
   constructor(box, model, changed) {
     this.changed = changed;
-    this.upload = null;
+    [this.upload, this.isClip] = [null, false];
     this.name = box.id;
     this.model = model;
     const tiles = model.first_frames.map((title, number) =>
@@ -169,7 +169,7 @@ export class Beginnings {
     this.note.textContent = "Uploading…";
     try {
       const answer = await ask("/api/uploads", { method: "POST", body: file });
-      this.upload = answer.upload;
+      [this.upload, this.isClip] = [answer.upload, answer.kind === "clip"];
       const picture = element("img", { src: `/api/uploads/${answer.upload}.jpg`, alt: "Your upload" });
       const tile = this.tile("upload", "Your upload", picture);
       tile.append(element("span", { class: "tag" }, answer.kind === "clip" ? `clip, ${answer.frames} frames` : "yours"));

@@ -115,6 +115,7 @@ export function setUpPlay(model) {
       pressed.clear();
     }
     await view.show(bytes);
+    if (!line) return; // it was stopped meanwhile
     const now = performance.now();
     line.send({ type: "shown", index });
     shown.push(now);

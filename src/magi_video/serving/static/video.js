@@ -7,7 +7,10 @@ const ORDINALS = { 1: "next in line", 2: "second in line", 3: "third in line" };
 
 export function setUpVideo(model) {
   const view = new View(find("video-view"), model.width, model.height);
-  const beginnings = new Beginnings(find("video-begin"), model, () => video || preview());
+  const beginnings = new Beginnings(find("video-begin"), model, (chosen) => {
+    find("given-row").hidden = !(chosen.upload && beginnings.isClip);
+    if (!video) preview();
+  });
   let line = null;
   let video = null; // token of the order
   let frames = []; // JPEG bytes
@@ -66,6 +69,7 @@ export function setUpVideo(model) {
       setting: find("video-setting").value,
       seed: Math.trunc(Number(find("seed").value)),
     };
+    if (!find("given-row").hidden) body.given = Math.trunc(Number(find("given").value));
     const script = happens === "own" ? find("script").value : happens;
     if (model.actions.length && script) body.actions = script;
     if (find("class").value) body.label = Number(find("class").value);

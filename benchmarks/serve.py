@@ -1,0 +1,125 @@
+"""Frames a second and key-to-picture latency of a running page, as its visitors get them.
+
+magi serve doom --port 8000 &
+python benchmarks/serve.py http://127.0.0.1:8000 --interval 1 --seconds 20 --players 1
+python benchmarks/serve.py http://127.0.0.1:8000 --interval 2 --browser      # what the page itself shows, in Chromium
+
+A player here is a WebSocket client that speaks as the page does: it presses or lets go a key at random moments and
+waits for the first frame that was made with it. Latency is counted to the arrival of that frame's JPEG; with --browser,
+to its drawing.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import threading
+import time
+
+import numpy as np
+
+WARM_UP_SECONDS = 3.0
+
+
+def play(url: str, interval: int, setting: str, seconds: float, results: list[dict[str, list[float]]]) -> None:
+    from websockets.sync.client import connect
+
+    with connect(url.replace("http", "ws", 1) + "/api/play", compression=None) as line:
+        hello = json.loads(line.recv())
+        assert hello["type"] == "hello", hello
+        line.send(json.dumps({"type": "start", "first": 0, "interval": interval, "setting": setting, "seed": 0}))
+        random = np.random.default_rng(threading.get_ident())
+        arrivals: list[float] = []
+        latencies: list[float] = []
+        made: list[float] = []
+        sent: dict[int, float] = {}
+        number, index, keys = 0, 0, 0
+        began = time.perf_counter()
+        press_at = began + WARM_UP_SECONDS
+        while (now := time.perf_counter()) < began + WARM_UP_SECONDS + seconds:
+            if now >= press_at:
+                number += 1
+                held = ["TURN_LEFT"] if number % 2 else ["MOVE_FORWARD"]
+                line.send(json.dumps({"type": "keys", "held": held, "keys": number}))
+                sent[number] = now
+                press_at = now + random.uniform(0.15, 0.45)
+            try:
+                message = line.recv(timeout=max(0.0, press_at - now))
+            except TimeoutError:
+                continue
+            if isinstance(message, bytes):
+                now = time.perf_counter()
+                line.send(json.dumps({"type": "shown", "index": index}))
+                if now > began + WARM_UP_SECONDS:
+                    arrivals.append(now)
+                for one in [one for one in sent if one <= keys]:
+                    latencies.append(now - sent.pop(one))
+            else:
+                told = json.loads(message)
+                assert told["type"] == "frame", told
+                index, keys = told["index"], told["keys"]
+                made.append(told["ms"] / 1000)
+        line.send(json.dumps({"type": "bye"}))
+    results.append({"arrivals": arrivals, "latencies": latencies, "made": made[5:]})
+
+
+def show_page(url: str, interval: int, setting: str, seconds: float) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1100, "height": 800})
+        page.goto(url)
+        page.wait_for_selector("#play:not([hidden])")
+        page.select_option("#play-interval", str(interval))
+        page.select_option("#play-setting", setting)
+        page.click("#enter")
+        page.wait_for_timeout(1000 * WARM_UP_SECONDS)
+        rates = []
+        for turn in range(int(seconds)):
+            key = ["ArrowLeft", "ArrowUp"][turn % 2]
+            page.keyboard.down(key)
+            page.wait_for_timeout(500)
+            page.keyboard.up(key)
+            page.wait_for_timeout(500)
+            rates.append(float(page.inner_text("#rate")))
+        print(
+            f"page: {np.median(rates):.1f} {page.inner_text('#rate-of')} frames/s, "
+            f"key to picture {page.inner_text('#latency')} ms"
+        )
+        browser.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url", help="of the running page")
+    parser.add_argument("--interval", type=int, default=2, help="game tics a frame")
+    parser.add_argument("--setting", default="realtime")
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--players", type=int, default=1)
+    parser.add_argument("--browser", action="store_true", help="read the figures that the page shows in Chromium")
+    arguments = parser.parse_args()
+    url = arguments.url.rstrip("/")
+    asked = (url, arguments.interval, arguments.setting, arguments.seconds)
+    if arguments.browser:
+        show_page(*asked)
+    else:
+        results: list[dict[str, list[float]]] = []
+        threads = [threading.Thread(target=play, args=(*asked, results)) for _ in range(arguments.players)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for one in results:
+            arrivals, latencies, made = (1000 * np.array(one[key]) for key in ("arrivals", "latencies", "made"))
+            rate = 1000 * (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
+            print(
+                f"player: {rate:.1f} frames/s; key to frame {np.median(latencies):.0f} ms in the median, "
+                f"{np.percentile(latencies, 95):.0f} ms at 95 % ({len(latencies)} presses); "
+                f"a frame takes {np.median(made):.1f} ms"
+            )
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
