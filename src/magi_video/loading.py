@@ -25,8 +25,12 @@ SHIPPED = Path(__file__).parent / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHTS = "diffusion_pytorch_model"
 HEADER_BYTES = 8
+MOST_TOLD = 320
+"""Characters of a message of others."""
 MODULES_PER_TENSOR = 16
 """A layer has some parts without weights, but not without number."""
+MAX_SETTING = 16384
+"""Of sides in pixels, steps and frames/s."""
 SPARE_NUMBERS = 2**20
 """Of buffers that are computed, not stored."""
 
@@ -54,9 +58,14 @@ def resolve_model(name: str | Path) -> Path:
     )
 
 
-def read_config(model_class: Any, name: str, **place: Any) -> dict[str, Any]:
+def read_config(name: str, **place: Any) -> dict[str, Any]:
     """Read `config.json` of a folder or a hub id; `place` may hold subfolder and revision."""
     return read_json(_locate(str(name), place, ["config.json"]) / "config.json")
+
+
+def class_name(config: dict[str, Any]) -> str:
+    """The class that a config of diffusers names, fit for a message; "None" if it names none."""
+    return str(config.get("_class_name"))[:60]
 
 
 def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.float32, **place: Any) -> Any:
@@ -76,8 +85,8 @@ def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.
         model, info = model_class.from_pretrained(
             str(folder), use_safetensors=True, torch_dtype=torch_dtype, output_loading_info=True, variant=variant
         )
-    except MagiError:
-        raise
+    except MagiError as error:
+        raise MagiError(_one_line(error)) from error
     except Exception as error:  # a config of wrong values fails wherever it is first used, in any way
         raise MagiError(f"cannot load {where}: {_one_line(error)}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -104,12 +113,13 @@ def _check_outline(model_class: Any, folder: Path, variant: str | None, dtype: t
         raise MagiError(
             f"{folder}: needs {needed / 2**30:.1f} GiB; this machine has {memory / 2**30:.1f} GiB of memory"
         )
-    with torch.device("meta"), _at_most(len(sizes), _lack(model_class, folder, sizes)):
+    lack = _lack(model_class, folder, sizes)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), _at_most(len(sizes), lack):
         outline = model_class.from_config(config)
     described = sum(tensor.numel() for tensor in outline.state_dict().values())
     computed = sum(buffer.numel() for buffer in outline.buffers())
     if described > numbers or computed > numbers + SPARE_NUMBERS:
-        raise MagiError(_lack(model_class, folder, sizes))
+        raise MagiError(lack)
 
 
 def _lack(model_class: Any, folder: Path, sizes: list[int]) -> str:
@@ -181,6 +191,38 @@ def _header_sizes(file: Path) -> list[int]:
         raise MagiError(f"{file}: not a whole safetensors file ({_one_line(error)})") from None
 
 
+def check_settings(settings: dict[str, Any], transformer: Any, codec: Any, where: str) -> None:
+    """Refuse the settings of a model's `model_index.json` that make no sense or do not fit its transformer and codec.
+
+    Raises:
+        MagiError: which setting, and what was expected.
+    """
+
+    def refuse(name: str, expected: str) -> None:
+        raise MagiError(f"{where}: {name} is {str(settings.get(name))[:60]}; expected {expected}")
+
+    for name in ("height", "width", "mask_steps", "denoise_steps"):
+        value = settings.get(name, 1)
+        if type(value) is not int or not 1 <= value <= MAX_SETTING:
+            refuse(name, f"a whole number from 1 to {MAX_SETTING}")
+    rate = settings.get("frame_rate", 1)
+    if type(rate) not in (int, float) or not 0 < rate <= MAX_SETTING:
+        refuse("frame_rate", "a number of frames/s above 0")
+    for name, condition in (("action_names", "action"), ("class_names", "label")):
+        names = settings.get(name) or []
+        if not isinstance(names, list) or not all(isinstance(one, str) and one.isprintable() for one in names):
+            refuse(name, "a list of names")
+        spec = transformer.condition_tokens.specs.get(condition)
+        if names and len(names) != (spec.size if spec else 0):
+            refuse(name, f"{spec.size if spec else 'no'} names, as the transformer knows")
+    if not isinstance(settings.get("training") or {}, dict):
+        refuse("training", "an object")
+    outline = transformer.config
+    latent = (codec.latent_channels, *codec.latent_size(settings.get("height", 256), settings.get("width", 256)))
+    if latent != (outline.latent_channels, outline.latent_height, outline.latent_width):
+        refuse("height", f"the size whose latents the transformer makes, not {latent[0]} channels of {latent[1:]}")
+
+
 def _locate(name: str, place: dict[str, Any], files: list[str]) -> Path:
     """The folder with these files, of a folder's name or a hub id; those of the hub are fetched into its cache."""
     subfolder = place.get("subfolder") or ""
@@ -210,4 +252,4 @@ def _where(name: str, place: dict[str, Any]) -> str:
 def _one_line(error: Exception) -> str:
     # json's and safetensors' own messages are short; diffusers' run over several lines, the first says it.
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:199] + "…"
+    return text if len(text) <= MOST_TOLD else text[: MOST_TOLD - 1] + "…"

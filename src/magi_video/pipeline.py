@@ -20,7 +20,7 @@ from magi_video.conventions import ConventionalPipeline, StepCallback, StepFunct
 from magi_video.data.files import link_or_copy
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
-from magi_video.loading import load_strictly, read_json, resolve_model
+from magi_video.loading import check_settings, class_name, load_strictly, read_json, resolve_model
 from magi_video.models import ACTION, LABEL, MagiTransformer
 from magi_video.models.compiling import compile_blocks
 from magi_video.pictures import Picture, convert_output, given_frames, unit_range
@@ -105,13 +105,14 @@ class MagiPipeline(ConventionalPipeline):
         """
         folder = resolve_model(pretrained_model_name_or_path)
         index = read_json(folder / "model_index.json")
-        if index.get("_class_name") != cls.__name__:
-            raise MagiError(f"{folder}: not a {cls.__name__} but {index.get('_class_name')!r}")
+        if class_name(index) != cls.__name__:
+            raise MagiError(f"{folder}: not a {cls.__name__} but {class_name(index)!r}")
         settings = {name: value for name, value in index.items() if not name.startswith("_")}
         settings |= {
             "transformer": load_strictly(MagiTransformer, str(folder / "transformer"), torch_dtype),
             "codec": load_codec(folder / "codec").to(torch_dtype),
         }
+        check_settings(settings, settings["transformer"], settings["codec"], str(folder / "model_index.json"))
         try:
             return cls(**settings)
         except TypeError as error:

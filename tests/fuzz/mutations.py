@@ -1,5 +1,6 @@
 """Damage: bytes and JSON values of real files, changed as accident and malice would."""
 
+import copy
 import json
 from typing import Any
 
@@ -73,9 +74,11 @@ def mutate_json(data: bytes, other: bytes, random: np.random.Generator) -> bytes
         if random.random() < 0.1 and isinstance(container, dict):
             container.pop(key)
         elif random.random() < 0.05 and isinstance(container, dict):
-            container[str(random.choice(["__class__", "quantization_config", "a.b", ""]))] = container[key]
+            container[str(random.choice(["__class__", "quantization_config", "a.b", ""]))] = copy.deepcopy(
+                container[key]
+            )
         else:
-            container[key] = VALUES[int(random.integers(len(VALUES)))]
+            container[key] = copy.deepcopy(VALUES[int(random.integers(len(VALUES)))])
     return json.dumps(content).encode()
 
 

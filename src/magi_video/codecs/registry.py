@@ -9,7 +9,7 @@ from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
-from magi_video.loading import load_strictly, read_json
+from magi_video.loading import class_name, load_strictly, read_json
 
 CODECS: dict[str, Any] = {
     codec.__name__: codec for codec in (PixelCodec, ImageVAECodec, VideoVAECodec, OmniTokenizerCodec)
@@ -20,7 +20,7 @@ CODECS: dict[str, Any] = {
 def load_codec(folder: str | Path) -> Codec:
     """Load the codec saved in `folder` (`config.json` and, if it has weights, safetensors), in float32 on the CPU."""
     folder = Path(folder)
-    name = read_json(folder / "config.json").get("_class_name")
+    name = class_name(read_json(folder / "config.json"))
     if name not in CODECS:
         raise MagiError(f"{folder} holds {name}; expected a codec: {', '.join(CODECS)}")
     return load_strictly(CODECS[name], str(folder))

@@ -9,7 +9,7 @@ from diffusers.configuration_utils import register_to_config
 
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
-from magi_video.loading import load_strictly, read_config
+from magi_video.loading import class_name, load_strictly, read_config
 
 
 class VAECodec(Codec):
@@ -68,7 +68,7 @@ class VAECodec(Codec):
         """
         place: dict[str, Any] = {"subfolder": subfolder, "revision": revision}
         place = {key: value for key, value in place.items() if value is not None}
-        vae_class = read_config(next(iter(cls.vae_classes.values())), name, **place).get("_class_name")
+        vae_class = class_name(read_config(name, **place))
         if vae_class not in cls.vae_classes:
             known = ", ".join(cls.vae_classes)
             raise MagiError(f"{name} holds {vae_class or 'no class name'}; expected one of {known}")

@@ -100,7 +100,7 @@ class Inspector:
 
     def _begin(self) -> None:
         paths = [str(SOURCES), os.environ.get("PYTHONPATH", "")]
-        self._process = process = subprocess.Popen(
+        process: Any = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -109,6 +109,7 @@ class Inspector:
             encoding="utf-8",
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
         )
+        self._process = process
         if process.stdout.readline() != READY + "\n":  # no file's fault: none shall be skipped for it
             raise MagiError(f"the process that looks through videos does not start: {' '.join(self.command)}")
 

@@ -24,6 +24,8 @@ from magi_video.models.sequence import FrameConstants, FrameSequence
 
 HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
 TEMPORAL_POSITIONS = ("interpolate", "rope")
+MAX_SIZE = 2**16
+"""Of anything a model has a number of; a config that asks for more is damaged."""
 
 
 class MagiTransformer(ModelMixin, ConfigMixin):
@@ -68,6 +70,14 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         temporal_position: str = "interpolate",
     ) -> None:
         super().__init__()
+        sizes = {
+            "latent_channels": latent_channels, "latent_height": latent_height, "latent_width": latent_width,
+            "patch_size": patch_size, "num_frames": num_frames, "width": width, "depth": depth, "heads": heads,
+            "mlp_width": mlp_width, "head_width": head_width, "head_depth": head_depth, "num_intervals": num_intervals,
+        }  # fmt: skip
+        for name, size in sizes.items():
+            if type(size) is not int or not 1 <= size <= MAX_SIZE:
+                raise MagiError(f"{name} {str(size)[:40]} must be a whole number from 1 to {MAX_SIZE}")
         if latent_height % patch_size or latent_width % patch_size:
             raise MagiError(f"latent size {latent_height}×{latent_width} is not a multiple of patch size {patch_size}")
         if width % 4 or width % heads or (width // heads) % 2:
