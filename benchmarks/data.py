@@ -1,14 +1,19 @@
 """Speed of the data loader on a folder of videos: clips/s from cached latents and from pixels, frames/s into the cache.
 
-    python benchmarks/data.py FOLDER [--size 64] [--workers 0 1 2] [--json FILE]
+    python benchmarks/data.py FOLDER [--size 64] [--workers 0 1 2] [--processes 1 2] [--json FILE]
 
 Clips of 16 frames in batches as the trainer draws them; the codec is the shipped one (eight times smaller, 8 channels).
-Alternatives take turns within one process, and the median of the rounds is reported. FOLDER is only read.
+Alternatives take turns, and the median of the rounds is reported. Encoding is `magi encode` with so many processes of
+one core each, from its first look at the folder to the finished cache. FOLDER is only read.
 """
 
 import argparse
 import json
+import os
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -18,7 +23,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from magi_video.codecs import load_codec
 from magi_video.data import ClipDataset, ClipSampler, LatentCache, PixelReader, VideoFolder
 from magi_video.loading import SHIPPED
 
@@ -38,6 +42,23 @@ def clips_per_second(clips: ClipDataset, batch: int, workers: int, seed: int, se
     return taken * batch / (time.perf_counter() - began)
 
 
+def encode(folder: Path, cache: Path, scan: Path, size: int, processes: int) -> float:
+    """Seconds of `magi encode` with the shipped codec, by its own clock: without the start of the interpreters."""
+    shutil.rmtree(cache, ignore_errors=True)
+    shutil.copytree(SHIPPED / "doom" / "codec", cache / "codec")
+    if scan.is_file():
+        shutil.copyfile(scan, cache / "scan.json")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = ["-m", "magi_video", "encode", "doom", "--data", str(folder), "--out", str(cache), "--json"]
+    options = ["--height", str(size), "--width", str(size), "--shard-size", "4", "--workers", "1", "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, *command, *options], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    )
+    shutil.copyfile(cache / "scan.json", scan)
+    return float(json.loads(done.stdout)["seconds"])
+
+
 def measure(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     """All figures."""
     began = time.perf_counter()
@@ -45,11 +66,13 @@ def measure(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     scan = time.perf_counter() - began
     size = (arguments.size, arguments.size)
     total = sum(video.num_frames for video in folder.videos)
-    codec = load_codec(SHIPPED / "doom" / "codec")
-    began = time.perf_counter()
-    latents = LatentCache.build(folder, codec, cache, *size)
-    build = time.perf_counter() - began
-    readers = {"latents": latents, "pixels": PixelReader(folder, *size)}
+    scanned = cache.with_name("scan.json")
+    encode(arguments.folder, cache, scanned, arguments.size, 1)  # the first looks through all videos
+    encoding: dict[int, list[float]] = defaultdict(list)
+    for _ in range(arguments.rounds):
+        for processes in arguments.processes:
+            encoding[processes].append(encode(arguments.folder, cache, scanned, arguments.size, processes))
+    readers = {"latents": LatentCache(cache), "pixels": PixelReader(folder, *size)}
     rates: dict[tuple[str, int], list[float]] = defaultdict(list)
     for seed in range(arguments.rounds):
         for name, reader in readers.items():
@@ -62,7 +85,9 @@ def measure(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
         "videos": len(folder.videos),
         "frames": total,
         "scanned_frames_per_second": round(total / scan),
-        "cached_frames_per_second": round(total / build),
+        "encoded_frames_per_second": {
+            f"{processes} processes": round(total / statistics.median(found)) for processes, found in encoding.items()
+        },
         "clips_per_second": {
             f"{name}, {workers} workers": round(statistics.median(found), 1) for (name, workers), found in rates.items()
         },
@@ -77,14 +102,15 @@ def main() -> None:
     parser.add_argument("--interval", type=int, default=4, help="the largest")
     parser.add_argument("--batch", type=int, default=16, help="clips")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader processes to try")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="encoding processes to try")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement, at least")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch in the main process")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as cache:
-        figures = measure(arguments, Path(cache))
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = measure(arguments, Path(scratch) / "cache")
     print(json.dumps(figures, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

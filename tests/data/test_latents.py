@@ -450,3 +450,13 @@ def test_refusals(folder: VideoFolder, tmp_path: Path) -> None:
         build(folder, tmp_path / "cache", shard_bytes=7)
     assert contents(tmp_path / "cache") == before
     assert Index.read(tmp_path / "cache").grid is None
+
+
+def test_a_damaged_note_says_nothing(folder: VideoFolder, tmp_path: Path) -> None:
+    directory = tmp_path / "cache"
+    build(folder, directory)
+    before = contents(directory)
+    rewrite(directory, shards=[])  # as if it were unfinished
+    shard(directory, 0).with_suffix(".json").write_text("")
+    again = build(folder, directory)
+    assert again.shards == list(range(len(again.cache.index.shards))) and contents(directory) == before

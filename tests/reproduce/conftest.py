@@ -11,7 +11,7 @@ from magi_video.presets import load_preset
 from magi_video.reproduce.measure import Measures
 from magi_video.reproduce.runs import Workplace
 from magi_video.reproduce.worlds import CPU_WORLDS, World
-from magi_video.training.run import Silent
+from magi_video.training.display import Silent
 
 pytest.importorskip("gymnasium")
 

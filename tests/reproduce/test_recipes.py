@@ -16,7 +16,7 @@ from magi_video.reproduce.publish import publish, summarise
 from magi_video.reproduce.run import reproduce
 from magi_video.reproduce.runs import VARIANTS, Workplace
 from magi_video.reproduce.worlds import CPU_WORLDS, GPU_WORLDS, World
-from magi_video.training.run import Silent
+from magi_video.training.display import Silent
 from tests.reproduce.conftest import toy_detectors
 
 

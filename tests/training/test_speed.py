@@ -20,8 +20,8 @@ from magi_video.models.compiling import compile_blocks
 from magi_video.models.diffusion import NUM_TRAIN_STEPS, discretized_nll, normal_kl
 from magi_video.presets import Preset
 from magi_video.training import train
+from magi_video.training.display import Silent
 from magi_video.training.kernels import use_training_kernels
-from magi_video.training.run import Silent
 
 Make = Callable[..., MagiTransformer]
 # Page faults of 20 blocks of 64 MB, each written to and freed, before and after.

@@ -39,7 +39,7 @@ class Command:
     shard_size: float = 256.0
     """MB (10⁶ bytes) of latents in a file. A file is what one process works on, and what a kill loses."""
     workers: int | None = None
-    """Threads of each process that read, decode and (on a CPU) encode videos; its cores if not said."""
+    """Threads of each process that read, decode and (on a CPU) encode videos; its share of the cores if not said."""
     intervals: tuple[int, ...] = ()
     """Of a codec that compresses time: the intervals to encode; min-interval to max-interval if not said."""
     stride: int | None = None

@@ -13,7 +13,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,7 +93,8 @@ def encode_latents(
         width: of the frames before encoding, in pixels.
         grid: which clips to encode; needed exactly where the codec compresses time.
         shard_bytes: see `Index`.
-        workers: threads that read, decode and (on a CPU) encode, a video each; the number of cores if not given.
+        workers: threads that read, decode and (on a CPU) encode, a video each; this process's share of the
+            machine's cores if not given.
         processes: of this run; this one alone if not given.
         verify: read the finished shards and compare their SHA-256, instead of their sizes alone.
         progress: called in each process after each video with (videos done, videos in all), the other processes taken
@@ -135,7 +136,7 @@ def encode_latents(
         processes.once(lambda: work.begin(missing))
         share = [missing[i] for i in processes.mine(len(missing))]
         told = _scaled(progress, len(folder.videos), work.videos_of(missing), processes.count)
-        processes.each(lambda: work.encode(share, workers or os.cpu_count() or 1, told))
+        processes.each(lambda: work.encode(share, workers or _cores(), told))
     processes.once(lambda: work.finish(missing))
     cache = processes.together(lambda: LatentCache(directory))
     if progress is not None:
@@ -191,7 +192,8 @@ class _Work:
             known = dict(enumerate(before.shards))
         for shard in range(len(self.keys)):
             if (path := _note_path(self.directory, shard)).is_file():
-                known[shard] = _read_note(path)
+                with suppress(MagiError):  # one that a power cut has damaged says nothing
+                    known[shard] = _read_note(path)
         return {number: one for number, one in sorted(known.items()) if self._is_whole(number, one)}
 
     def _is_whole(self, shard: int, known: Shard) -> bool:
@@ -327,6 +329,12 @@ def _note_path(directory: Path, shard: int) -> Path:
 def _read_note(path: Path) -> Shard:
     note: Shard = from_dict(Shard, read_json(path), str(path))
     return note
+
+
+def _cores() -> int:
+    """This process's share of the cores that it may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # set by whatever started the processes
 
 
 def _make_folder(path: Path) -> None:

@@ -13,7 +13,7 @@ from magi_video.reproduce.measure import Measures
 from magi_video.reproduce.recipes import RECIPES
 from magi_video.reproduce.runs import Workplace
 from magi_video.reproduce.worlds import SCALES, Scale, World
-from magi_video.training.run import Display, Silent
+from magi_video.training.display import Display, Silent
 
 APPLIES = {
     "ablation": ("balls",),

@@ -22,8 +22,9 @@ from magi_video.errors import MagiError
 from magi_video.loading import read_json
 from magi_video.presets import Preset
 from magi_video.reproduce.worlds import World
+from magi_video.training.display import Display
 from magi_video.training.preparation import open_videos, prepare_codec, prepare_reader
-from magi_video.training.run import Display, train
+from magi_video.training.run import train
 from magi_video.training.trainer import Trainer
 
 TEST_SEED = 1000
