@@ -56,8 +56,9 @@ def launch(processes: int, *arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen(
-        [*command, *map(str, arguments)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        [*command, *map(str, arguments)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
 
 
 def generate(run: Path, out: Path) -> list[str]:
@@ -167,15 +168,26 @@ def test_two_processes_share_the_videos_and_make_those_of_one(
     assert len(ours_told["seconds_per_frame"]) == 3
 
 
-def test_the_launchers_pass_a_signal_on_and_the_run_is_saved(videos: Path, tmp_path: Path) -> None:
-    """The real command; by the signal that schedulers send."""
+def test_a_signal_to_the_whole_job_is_obeyed_once_and_the_run_is_saved(videos: Path, tmp_path: Path) -> None:
+    """The real command, with processes that load data; the launcher gets the signal too, and passes it on."""
     run = tmp_path / "run"
-    options = ["--sharding", "full", "--precision", "bf16", "--steps", "100000", "--sample-every", "0"]
+    options = [
+        "--sharding",
+        "full",
+        "--precision",
+        "bf16",
+        "--steps",
+        "100000",
+        "--sample-every",
+        "0",
+        "--workers",
+        "1",
+    ]
     process = launch(2, "-m", "magi_video", "train", "tiny", "--data", videos, "--out", run, *options)
     deadline = time.monotonic() + 240
     while not (run / "log.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=240)
     assert process.returncode != 0
     assert output.count("magi train: stopped by SIGTERM after step") == 1, output[-3000:]

@@ -18,7 +18,7 @@ from magi_video.cli import main
 from magi_video.presets import Preset, from_dict
 from magi_video.processes import Processes
 from magi_video.training import train
-from magi_video.training.run import Silent
+from magi_video.training.display import Silent
 from magi_video.training.stopping import StoppedError, StopSignals
 
 

@@ -1,17 +1,21 @@
 """Leaving in good order: on a signal training finishes its step, saves, and says how to go on.
 
 Schedulers send SIGTERM when they preempt a job, and SIGUSR1 (or what one asks for) ahead of its time limit; a person
-presses Ctrl-C. A second Ctrl-C stops at once.
+presses Ctrl-C. A second Ctrl-C stops at once. Signals often go to all processes of a job, those that load data as well,
+and launchers pass on what everybody has got already.
 """
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 from magi_video.errors import MagiError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ECHO = 2.0
+"""Seconds within which the same signal again is a launcher's doing."""
 
 
 class StoppedError(MagiError):
@@ -40,6 +44,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._time = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -52,9 +57,10 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == number:
+        if self.received is None:
+            self.received, self._time = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() > self._time + ECHO:
             raise KeyboardInterrupt
-        self.received = self.received or number
 
     def check(self, stage: str) -> None:
         """Leave a stage that keeps what it has done by itself.
@@ -64,3 +70,9 @@ class StopSignals:
         """
         if self.received is not None:
             raise StoppedError(self.received, f"while {stage}")
+
+
+def ignore_stop_signals(worker: int) -> None:
+    """For processes that load data: they end when training ends, not before (`worker_init_fn` of a `DataLoader`)."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

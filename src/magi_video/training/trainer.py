@@ -49,7 +49,7 @@ from magi_video.training.optimization import SpikeGuard, build_optimizer, gradie
 from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import build_model, derive_seed, pressed_actions
 from magi_video.training.preview import Preview
-from magi_video.training.stopping import StoppedError, StopSignals
+from magi_video.training.stopping import StoppedError, StopSignals, ignore_stop_signals
 from magi_video.training.tracking import find_tracker, start_tracker
 
 
@@ -227,6 +227,7 @@ class Trainer:
             batch_sampler=_Endless(requests),
             num_workers=workers,
             persistent_workers=False,
+            worker_init_fn=ignore_stop_signals,
             prefetch_factor=4 if workers else None,
             pin_memory=self.device.type == "cuda",
         )
