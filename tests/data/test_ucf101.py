@@ -85,10 +85,12 @@ def test_wrong_settings_and_lists_are_told(miniature: Path) -> None:
     (miniature / "ucfTrainTestlist" / "testlist02.txt").unlink()
     with pytest.raises(MagiError, match=r"testlist02\.txt"):
         UCF101(miniature, 2, "test")
-    for bad in ("Archery", "1 Archery\n3 Bowling", "x Archery"):
+    for bad in ("Archery", "1 Archery\n3 Bowling", "x Archery", "1 Archery\n2 Archery", "1 Archery\n1 Bowling"):
         (miniature / "ucfTrainTestlist" / "classInd.txt").write_text(bad)
-        with pytest.raises(MagiError):
+        with pytest.raises(MagiError, match=r"classInd\.txt"):
             UCF101(miniature, 1)
+    (miniature / "ucfTrainTestlist" / "classInd.txt").write_text("\ufeff1 Bowling\n2 Archery\n")  # Windows' editor
+    assert UCF101(miniature, 1, sample=2).num_files == 4 and len(UCF101(miniature, 1, sample=2).videos) == 2
 
 
 def test_the_real_data_set(ucf101: Path) -> None:

@@ -99,6 +99,8 @@ def _read_classes(path: Path) -> list[str]:
         words = line.split()
         if len(words) != 2 or not words[0].isdecimal() or len(words[0]) > 9:
             raise MagiError(f'{path}: {line[:60]!r}; expected lines like "1 ApplyEyeMakeup"')
+        if int(words[0]) in numbered or words[1] in numbered.values():
+            raise MagiError(f"{path}: {line[:60]!r} repeats a number or a class; expected each once")
         numbered[int(words[0])] = words[1]
     if sorted(numbered) != list(range(1, len(numbered) + 1)):
         raise MagiError(f"{path}: expected the classes to be numbered from 1 without a gap")
@@ -107,6 +109,6 @@ def _read_classes(path: Path) -> list[str]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        return [line.strip() for line in read_text(path).removeprefix("\ufeff").splitlines() if line.strip()]
     except MagiError as error:
         raise MagiError(f"{error}; expected an official UCF-101 list file") from None
