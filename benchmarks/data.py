@@ -50,7 +50,7 @@ def encode(folder: Path, cache: Path, scan: Path, size: int, processes: int) -> 
         shutil.copyfile(scan, cache / "scan.json")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = ["-m", "magi_video", "encode", "doom", "--data", str(folder), "--out", str(cache), "--json"]
-    options = ["--height", str(size), "--width", str(size), "--shard-size", "4", "--workers", "1", "--device", "cpu"]
+    options = ["--height", str(size), "--width", str(size), "--shard-size", "0.5", "--workers", "1", "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*launch, *command, *options], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment

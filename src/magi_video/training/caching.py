@@ -67,8 +67,8 @@ def encode(
     videos = processes.main_first(lambda: open_videos(preset, data, out / SCAN_FILE))
     display.say(f"{data}: {videos.summary()}")
     processes.once(lambda: _claim(preset, seed, out))
-    small = preset.codec.codec == "small_vae" and codec is None
-    display.stage("codec", preset.small_vae.steps if small else 0)
+    trained = preset.codec.codec == "small_vae" and codec is None and not (out / CODEC_FOLDER / "config.json").exists()
+    display.stage("codec", preset.small_vae.steps if trained else 0)
 
     def prepare() -> Codec:
         if codec is not None:
