@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from magi_video.cli import main
 from magi_video.codecs import load_codec
 from magi_video.data import VideoFolder
 from magi_video.errors import MagiError
@@ -61,6 +62,20 @@ def test_train_generate_and_stream(
     assert made.shape == (1, 11, 16, 16, 3) and np.isfinite(made).all() and made.std() > 0
     streamed = list(pipe.stream(generator=torch.Generator().manual_seed(0), **settings))
     assert np.allclose(np.stack(streamed, axis=1), made, atol=1e-5)
+
+
+def test_the_command_takes_whole_latent_frames(
+    codecs: Path, videos: Path, recipe: Callable[..., Preset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = preset_on(recipe, codecs / "wan")
+    run = train(dataclasses.replace(preset, train=dataclasses.replace(preset.train, steps=1)), videos, tmp_path / "run")
+    wanted = ["generate", str(run), "--out", str(tmp_path / "made"), "--context", str(videos / "video_0.mp4")]
+    wanted += ["--frames", "7", "--mask-steps", "2", "--denoise-steps", "3", "--interval", "2", "--save-arrays"]
+    assert main([*wanted, "--context-frames", "4"]) == 1
+    complaint = capsys.readouterr().err
+    assert "compresses time by 4 and takes 1, 5, 9" in complaint and complaint.count("\n") == 1
+    assert main([*wanted, "--context-frames", "5"]) == 0
+    assert np.load(tmp_path / "made" / "sample_000.npy").shape == (7, 16, 16, 3)
 
 
 def test_statistics_are_measured_on_clips_at_the_intervals_of_training(
