@@ -229,7 +229,7 @@ def test_the_real_game_runs_beside_on_the_same_actions(
             return np.full((SIDE, SIDE, 3), (30 * self.steps, green, 0), np.uint8)
 
     gymnasium.register("MagiLevels-v0", Levels)
-    pipe = make_pipe(training={"data": {"games": ["MagiLevels-v0", 5]}})
+    pipe = make_pipe(training={"data": {"games": ["MagiLevels-v0", "os:Env", 5]}})
     pipe.register_to_config(action_names=["button_1", "button_0", "other"])
     site = make_site(pipe, max_games=1, grace_seconds=0.2)
     assert site.client.get("/api/model").json()["games"] == ["MagiLevels-v0"]

@@ -46,7 +46,7 @@ class Service:
 
     def __init__(self, pipe: MagiPipeline, first_frames: list[FirstFrame], limits: ServingLimits, folder: Path) -> None:
         self.pipe, self.first_frames, self.limits, self.folder = pipe, first_frames, limits, folder
-        self.games = named_games(pipe.config.training or {})
+        self.games = named_games(pipe.config.training)
         self.worker = Worker()
         self.uploads = Uploads(limits)
         self.videos = VideoDesk(pipe, self.worker, limits, folder)
@@ -57,16 +57,13 @@ class Service:
     def describe(self, name: str) -> dict[str, Any]:
         """What the page must know of the model."""
         config, limits = self.pipe.config, self.limits
-        trained = ((config.training or {}).get("preset") or {}).get("data") or {}
-        largest = self.pipe.transformer.config.max_interval
-        usual = min(max(2, int(trained.get("min_interval", 1))), int(trained.get("max_interval", largest)), largest)
         return {
             "model": name,
             "height": config.height,
             "width": config.width,
             "frame_rate": config.frame_rate,
-            "max_interval": largest,
-            "interval": usual if config.action_names else 1,
+            "max_interval": self.pipe.transformer.config.max_interval,
+            "interval": min(2, self.pipe.transformer.config.max_interval) if config.action_names else 1,
             "settings": list(SETTINGS),
             "controls": [vars(one) for one in self.players.controls.controls],
             "actions": list(config.action_names),
@@ -197,7 +194,7 @@ def add_routes(app: FastAPI, name: str) -> None:
         arguments = video_arguments(
             asked, service.pipe, service.first_frames, service.uploads, service.limits.max_frames
         )
-        owner = request.cookies.get(VISITOR) or secrets.token_urlsafe(16)
+        owner = request.cookies.get(VISITOR, "")[:64] or secrets.token_urlsafe(16)
         return service.videos.order(arguments, owner).status()
 
     @app.get("/api/videos/{token}")

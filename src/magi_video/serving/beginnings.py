@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from magi_video.pipeline import MagiPipeline
 
 MAX_SCRIPT = 300
+MAX_FIRST_FRAMES = 15
 GIVEN_FRAMES = 5
 """Frames taken of a clip, unless another number is asked for."""
 
@@ -62,7 +63,7 @@ class FirstFrame:
 
 def find_first_frames(folder: Path, height: int, width: int) -> list[FirstFrame]:
     """The pictures that came with a model: `first_frame.png`, then those in `first_frames/`."""
-    paths = [folder / "first_frame.png", *sorted((folder / "first_frames").glob("*.png"))]
+    paths = [folder / "first_frame.png", *sorted((folder / "first_frames").glob("*.png"))[:MAX_FIRST_FRAMES]]
     return [
         FirstFrame(path.stem.replace("_", " ").capitalize(), fit_frames(read_image(path)[None], height, width)[0])
         for path in paths

@@ -16,12 +16,13 @@ from magi_video.errors import MagiError
 logger = logging.getLogger(__name__)
 
 
-def named_games(training: dict[str, Any]) -> list[str]:
+def named_games(training: Any) -> list[str]:
     """The games a model was trained on, as its recipe names them, where their packages are installed."""
-    data = training.get("data")
+    data = training.get("data") if isinstance(training, dict) else None
     games = data.get("games") if isinstance(data, dict) else None
     named = [name for name in games if isinstance(name, str)] if isinstance(games, list) else []
-    return [name for name in named if _is_installed(name)]
+    # A name with a colon would make Gymnasium import a module of the model's choice.
+    return [name for name in named if ":" not in name and _is_installed(name)]
 
 
 def _is_installed(game: str) -> bool:

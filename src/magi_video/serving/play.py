@@ -29,8 +29,10 @@ from magi_video.serving.worker import Task, Worker
 if TYPE_CHECKING:
     from magi_video.pipeline import MagiPipeline
 
-MAX_UNSENT = 6
+MAX_UNSENT = 4
 """Messages that may wait for a slow connection before the world waits for it."""
+MAX_KEPT = 64
+"""Messages that may wait at all; the oldest are dropped."""
 MAX_UNSEEN = 12
 """Frames that may be under way to a page that confirms what it has shown."""
 Message = dict[str, Any] | bytes
@@ -70,7 +72,7 @@ class Player(Task):
         self.ended = False
         self._pipe, self._controls, self._worker = pipe, controls, worker
         self._lock = threading.Lock()
-        self._outbox: deque[Message] = deque()
+        self._outbox: deque[tuple[Message, ...]] = deque(maxlen=MAX_KEPT)
         self._held: frozenset[str] = frozenset()
         self._tapped: set[str] = set()
         self._sequence = 0
@@ -104,9 +106,10 @@ class Player(Task):
 
     def hold(self, names: Collection[str], sequence: int) -> None:
         """These controls are held from now on; one that is let go before the next frame still counts for it."""
+        known = frozenset(one.name for one in self._controls.controls if one.name in names)
         with self._lock:
-            self._tapped |= set(names) - self._held
-            self._held = frozenset(names)
+            self._tapped |= known - self._held
+            self._held = known
             self._sequence = sequence
         self.touched = time.monotonic()
 
@@ -127,7 +130,9 @@ class Player(Task):
             self.connection = connection
             self._confirmed = None
             self._held, self._tapped = frozenset(), set()
-            self._outbox = deque(one for one in self._outbox if isinstance(one, dict) and one["type"] != "frame")
+            lasting = [one for one in self._outbox if len(one) == 1]  # all but frames, which have a picture
+            self._outbox.clear()
+            self._outbox.extend(lasting)
         self.touched = time.monotonic()
         self._worker.wake()
 
@@ -140,16 +145,16 @@ class Player(Task):
     def messages(self) -> list[Message]:
         """What there is to send; it counts as sent."""
         with self._lock:
-            messages = list(self._outbox)
+            messages = [part for one in self._outbox for part in one]
             self._outbox.clear()
         if messages:
             self._worker.wake()
         return messages
 
     def tell(self, *messages: Message) -> None:
-        """Send something; callable from any thread."""
+        """Send something, what belongs together at once; callable from any thread."""
         with self._lock:
-            self._outbox.extend(messages)
+            self._outbox.append(messages)
         self.bell.ring()
 
     # --- the worker's side ----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ export function setUpPlay(model) {
   let paused = false;
   let wanted = null; // what the present world was asked for
   let interval = model.interval;
+  let entering = false; // the wanted world has not begun; what still comes is of the one before
 
   const beginnings = new Beginnings(find("play-begin"), model, () => (line ? start() : preview()));
   fillChoices(find("play-interval"), paceChoices(model), String(model.interval));
@@ -63,6 +64,7 @@ export function setUpPlay(model) {
   // A world from its first frame on; the same seed makes the same random choices.
   function start(seed = Math.floor(Math.random() * 2 ** 31)) {
     wanted = request(seed);
+    entering = true;
     const two = Boolean(wanted.beside);
     find("game-figure").hidden = !two;
     caption.hidden = !two;
@@ -94,7 +96,9 @@ export function setUpPlay(model) {
       else line.send({ type: "pause", paused });
       if (told.resumed) curtain(paused ? "Paused" : null, paused ? "Go on" : null);
     } else if (told.type === "error") {
-      curtain(capital(told.error), "Play");
+      entering = false;
+      if (shown.length) say(capital(told.error)); // the world before goes on
+      else curtain(capital(told.error), "Play");
     } else if (told.type === "ended") {
       curtain(`This model's worlds last ${told.frames} frames.`, "Play again");
     } else if (told.type === "episode") {
@@ -111,6 +115,7 @@ export function setUpPlay(model) {
     }
     const { index, keys: made } = told;
     if (index === 0) {
+      entering = false;
       shown.length = 0;
       pressed.clear();
     }
@@ -126,7 +131,7 @@ export function setUpPlay(model) {
       latencies.push(now - when);
       if (latencies.length > LATENCIES) latencies.shift();
     }
-    if (!paused) curtain(null);
+    if (!paused && !entering) curtain(null);
     tell(index);
   }
 
