@@ -20,6 +20,7 @@ VERBS = {
     "bench": "measure speed: seconds per frame, training clips/s, share of the machine's peak",
     "serve": "serve a web page: generate, watch frames arrive, play",
     "info": "tell what a model is",
+    "export": "write a model as torch.export programs or ONNX graphs",
     "push": "send a model to the Hugging Face hub, with a model card",
     "weights": "fetch the pretrained networks that metrics need",
 }

@@ -28,8 +28,8 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """`[..., in_features]` → `[..., out_features]`."""
-        rows = input.shape[:-1].numel()
-        if self._packed is None or torch.is_grad_enabled() or not 0 < rows <= MOST_ROWS:
+        # In this order: asking for the number of rows would fix it in a traced graph.
+        if self._packed is None or torch.is_grad_enabled() or not 0 < input.shape[:-1].numel() <= MOST_ROWS:
             return F.linear(input, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], None)
 
