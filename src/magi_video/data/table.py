@@ -144,11 +144,11 @@ class CachedVideos(VideoFolder):
     """
 
     def __init__(self, table: VideoTable, root: Path) -> None:
-        self.root, self.skipped, self._tracks = root, [], {}
+        self._begin(root)
+        self.num_files = len(table.names)
         self.class_names, self.action_names = table.class_names, table.action_names
         columns = {name: values.tolist() for name, values in table.columns.items()}
         end = 0
-        self.videos = []
         for number, name in enumerate(table.names):
             label, frames = columns["label"][number], columns["frames"][number]
             size, rate = (columns["height"][number], columns["width"][number]), columns["frame_rate"][number]
