@@ -61,7 +61,8 @@ class Command:
     peak_float32: float | None = None
     """float32 TFLOP/s; the hardware's, or a fifteenth of the bfloat16 peak, if not said."""
     mfu: float = 0.4
-    """Share of these peaks that training reaches. An assumption; magi bench measures it."""
+    """Share of these peaks that training reaches, an assumption: the plan's seconds at --mfu 1 over those of magi bench
+    would be the measured one."""
     data: Path | None = None
     """Folder of the data set, to count its videos and look through 32 of them."""
     json: Annotated[bool, arg(name="json")] = False

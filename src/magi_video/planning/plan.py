@@ -259,8 +259,7 @@ def assumptions(
 ) -> list[str]:
     """What the figures stand on, in sentences."""
     told = [
-        f"products run at {mfu:.0%} of the peak of their precision ({hardware.source}): an assumption; measure with "
-        "magi bench",
+        f"products run at {mfu:.0%} of the peak of their precision ({hardware.source}): an assumption, not measured",
         "the transformer's products are bfloat16, the head's float32"
         if preset.train.precision == "bf16"
         else "all products are float32",
