@@ -15,6 +15,7 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -60,7 +61,15 @@ def play(url: str, interval: int, setting: str, seconds: float, results: list[di
                 index, keys = told["index"], told["keys"]
                 made.append(told["ms"] / 1000)
         line.send(json.dumps({"type": "bye"}))
-    results.append({"arrivals": arrivals, "latencies": latencies, "made": made[5:]})
+    results.append({"arrivals": arrivals, "latencies": latencies, "made": made})
+
+
+def cpu_seconds(process: int | None) -> float:
+    """CPU time that a process has used in all its threads."""
+    if process is None:
+        return 0.0
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def show_page(url: str, interval: int, setting: str, seconds: float) -> None:
@@ -97,6 +106,7 @@ def main() -> None:
     parser.add_argument("--setting", default="realtime")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--players", type=int, default=1)
+    parser.add_argument("--server", type=int, help="process id of magi serve: tells its CPU time a frame")
     parser.add_argument("--browser", action="store_true", help="read the figures that the page shows in Chromium")
     arguments = parser.parse_args()
     url = arguments.url.rstrip("/")
@@ -106,10 +116,14 @@ def main() -> None:
     else:
         results: list[dict[str, list[float]]] = []
         threads = [threading.Thread(target=play, args=(*asked, results)) for _ in range(arguments.players)]
+        before = cpu_seconds(arguments.server)
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        spent = cpu_seconds(arguments.server) - before
+        if arguments.server:
+            print(f"server: {1000 * spent / sum(len(one['made']) for one in results):.1f} ms of CPU time a frame")
         for one in results:
             arrivals, latencies, made = (1000 * np.array(one[key]) for key in ("arrivals", "latencies", "made"))
             rate = 1000 * (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
