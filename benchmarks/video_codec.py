@@ -95,6 +95,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in codec.parameters())}
     if arguments.operation == "encode":
         assert codec.encode(video_BTCHW).shape == latents_BTCHW.shape
+    elif arguments.operation == "decode":
+        assert codec.decode(latents_BTCHW).shape == video_BTCHW.shape
     else:
         pieces = []
         for piece_BTCHW in codec.decode_stream(iter(latents_BTCHW.unbind(1))):
@@ -131,7 +133,7 @@ def main() -> None:
     figures: dict[str, Any] = {"torch": torch.__version__, "side": arguments.side, "frames": arguments.frames}
     figures |= {"scale": arguments.scale, "threads": arguments.threads}
     for case in arguments.cases:
-        for operation in ("encode", "decode"):
+        for operation in ("encode", "decode", "stream"):
             for tile in (0, arguments.tile)[: 1 if case == "omnitokenizer" else 2]:
                 own = [f"--case={case}", f"--operation={operation}", f"--tile={tile}"]
                 found = subprocess.run(

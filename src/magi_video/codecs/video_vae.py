@@ -51,18 +51,32 @@ class VideoVAECodec(TemporalCodec, VAECodec):
         shape = (self.latent_channels, self.num_latent_frames(video_BTCHW.shape[1]), height, width)
         return self._checked(torch.cat(clips), shape).transpose(1, 2).contiguous()
 
+    def decode_raw(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Decode all latent frames; of several tiles one after another, so that one tile's memory is held at a time."""
+        return self._decode_tiles(list(self._pieces(iter(latents_BTCHW.unbind(1)))), None)
+
     def decode_piece(self, latents_BTCHW: torch.Tensor, memory: Memory) -> torch.Tensor:
         """Decode the next latent frames of a video; each tile has a memory of its own."""
-        frames, (height, width) = latents_BTCHW.shape[1], latents_BTCHW.shape[3:]
-        count = frames * self.temporal_factor if memory else self.num_pixel_frames(frames)
-        latents_BCTHW = latents_BTCHW.transpose(1, 2).to(next(self.vae.parameters()).dtype)
+        return self._decode_tiles([latents_BTCHW], memory)
+
+    def _decode_tiles(self, pieces: list[torch.Tensor], memory: Memory | None) -> torch.Tensor:
+        """Pixels of pieces [B, t, C, h, w] that follow `memory`, or begin a video and are all of it (None)."""
+        (height, width), begins = pieces[0].shape[3:], not memory
+        frames = self.temporal_factor * sum(piece.shape[1] for piece in pieces)
+        dtype = next(self.vae.parameters()).dtype
 
         def decode(number: int, tile: Tile) -> torch.Tensor:
-            return self.coder.decode(self.vae, tile.cut(latents_BCTHW, 1).contiguous(), memory.setdefault(number, {}))
+            held = {} if memory is None else memory.setdefault(number, {})
+            parts = (tile.cut(piece_BTCHW, 1).transpose(1, 2).to(dtype) for piece_BTCHW in pieces)
+            return torch.cat([self.coder.decode(self.vae, part.contiguous(), held) for part in parts], dim=2)
 
         tiles = spread_tiles(height, width, self._tile_side(height, width))
         pixels_BCTHW = blend_tiles(tiles, decode, height, width, self.spatial_factor)
-        shape = (3, count, height * self.spatial_factor, width * self.spatial_factor)
+        shape = (
+            3,
+            frames - begins * (self.temporal_factor - 1),
+            *(self.spatial_factor * side for side in (height, width)),
+        )
         return self._checked(pixels_BCTHW, shape).transpose(1, 2).contiguous()
 
     def _tile_side(self, height: int, width: int) -> int:
