@@ -26,6 +26,8 @@ PIECES_AHEAD = 4
 """Of one job of `run_ahead`, waiting to be taken."""
 PATIENCE = datetime.timedelta(days=7)
 """How long a process waits for the others: they may be hours apart."""
+STALL = datetime.timedelta(hours=1)
+"""How long training waits for a gradient of the others: they are steps apart. Then a hung job fails."""
 
 
 class Processes:
@@ -48,7 +50,7 @@ class Processes:
 
             if not torch.distributed.is_initialized():
                 atexit.register(_leave)
-            state = PartialState(cpu=self.device.type == "cpu", timeout=PATIENCE)
+            state = PartialState(cpu=self.device.type == "cpu", timeout=STALL)
             self.index, self.count = state.process_index, state.num_processes
             if self.device.type != "cpu":
                 self.device = state.device

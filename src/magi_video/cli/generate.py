@@ -30,7 +30,7 @@ class Generate:
     """Generate videos: `sample_000.mp4`, …, `contact.png` and `generate.json` (settings, seed, seconds of every frame).
 
     Small videos are enlarged for the eye by a whole number; --save-arrays keeps the frames as they are. Many processes
-    (torchrun -m magi_video generate …) share the videos.
+    (torchrun -m -- magi_video generate …) share the videos.
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
@@ -64,6 +64,16 @@ class Generate:
     .actions.jsonl file of a recording. Not said: unknown."""
     label: int | None = None
     """Class of the videos, for models with labels."""
+    text: str | None = None
+    """What the videos show, in words, for models with text."""
+    negative_text: str | None = None
+    """What guidance leads away from; not said: from videos of which nothing is known."""
+    guidance_scale: float = 1.0
+    """Of classifier-free guidance: how strongly label and text are followed. 1 is none; any other doubles the work."""
+    guidance_schedule: Literal["linear", "constant"] = "linear"
+    """Of the scale: "linear", from 1 to it as a frame's tokens appear, or "constant"."""
+    guide: tuple[Literal["label", "text", "action"], ...] = ("label", "text")
+    """What guidance acts on."""
     num: int = 1
     """Videos to make, those of a process all at once."""
     seed: int = 0
@@ -121,10 +131,14 @@ def generate(settings: Generate) -> dict[str, Any]:
         "sampler": settings.sampler,
         "temperature": settings.temperature,
         "refresh": settings.refresh,
+        "guidance_scale": settings.guidance_scale,
+        "guidance_schedule": settings.guidance_schedule,
+        "guide": settings.guide,
     }
     steps = pipe.sampling_settings(**sampling)
     seeds = [settings.seed + index for index in range(settings.num)]
     asked = read_inputs(settings, pipe) | sampling | {"interval": settings.interval, "label": settings.label}
+    asked |= {"text": settings.text, "negative_text": settings.negative_text}
     asked |= {"num_frames": settings.frames}
     rate = pipe.config.frame_rate / settings.interval
     names = [f"sample_{index:03d}.mp4" for index in range(settings.num)]
