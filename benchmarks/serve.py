@@ -3,6 +3,7 @@
 magi serve doom --port 8000 &
 python benchmarks/serve.py http://127.0.0.1:8000 --interval 1 --seconds 20 --players 1
 python benchmarks/serve.py http://127.0.0.1:8000 --interval 2 --browser      # what the page itself shows, in Chromium
+python benchmarks/serve.py http://127.0.0.1:8000 --beside vizdoom/deathmatch
 
 A player here is a WebSocket client that speaks as the page does: it presses or lets go a key at random moments and
 waits for the first frame that was made with it. Latency is counted to the arrival of that frame's JPEG; with --browser,
@@ -10,6 +11,7 @@ to its drawing.
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -18,8 +20,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 WARM_UP_SECONDS = 3.0
+COMPARED_EPISODES, COMPARED_FRAMES = 8, 26
 
 
 def play(url: str, interval: int, setting: str, seconds: float, results: list[dict[str, list[float]]]) -> None:
@@ -62,6 +66,30 @@ def play(url: str, interval: int, setting: str, seconds: float, results: list[di
                 made.append(told["ms"] / 1000)
         line.send(json.dumps({"type": "bye"}))
     results.append({"arrivals": arrivals, "latencies": latencies, "made": made})
+
+
+def compare(url: str, interval: int, setting: str, game: str) -> None:
+    """PSNR of the model's frames against the real game's, by their number, in the median over episodes."""
+    from websockets.sync.client import connect
+
+    curves = []
+    for seed in range(COMPARED_EPISODES):
+        shown: dict[str, list[np.ndarray]] = {"model": [], "game": []}
+        with connect(url.replace("http", "ws", 1) + "/api/play", compression=None) as line:
+            start = {"type": "start", "interval": interval, "setting": setting, "seed": 100 + seed, "beside": game}
+            line.send(json.dumps(start))
+            held = ["TURN_LEFT"] if seed % 2 else ["MOVE_FORWARD"]
+            line.send(json.dumps({"type": "keys", "held": held, "keys": 1}))
+            while min(map(len, shown.values())) < COMPARED_FRAMES:
+                told = json.loads(line.recv())
+                if told["type"] == "frame":
+                    picture = Image.open(io.BytesIO(line.recv()))
+                    shown[told["source"]].append(np.asarray(picture, dtype=float) / 255)
+            line.send(json.dumps({"type": "bye"}))
+        model, real = (np.stack(shown[name][:COMPARED_FRAMES]) for name in ("model", "game"))
+        curves.append(-10 * np.log10(np.square(model - real).mean(axis=(1, 2, 3))))
+    for number, value in enumerate(np.median(curves, axis=0)):
+        print(f"frame {number:2}: {value:.1f} dB")
 
 
 def cpu_seconds(process: int | None) -> float:
@@ -108,10 +136,13 @@ def main() -> None:
     parser.add_argument("--players", type=int, default=1)
     parser.add_argument("--server", type=int, help="process id of magi serve: tells its CPU time a frame")
     parser.add_argument("--browser", action="store_true", help="read the figures that the page shows in Chromium")
+    parser.add_argument("--beside", help="a game that the page offers: how long the model keeps up with it")
     arguments = parser.parse_args()
     url = arguments.url.rstrip("/")
     asked = (url, arguments.interval, arguments.setting, arguments.seconds)
-    if arguments.browser:
+    if arguments.beside:
+        compare(url, arguments.interval, arguments.setting, arguments.beside)
+    elif arguments.browser:
         show_page(*asked)
     else:
         results: list[dict[str, list[float]]] = []

@@ -278,3 +278,20 @@ def test_the_shipped_world_is_played(make_site: Callable[..., Site]) -> None:
         line.send_json({"type": "keys", "held": ["TURN_LEFT"], "keys": 2})
         frames = [decoded(hear(line, "frame")["jpeg"]) for _ in range(10)]
     assert frames[-1].shape == (64, 64, 3) and np.abs(frames[-1] - first).mean() > 8, "the view turns"
+
+
+def test_doom_itself_runs_beside_the_shipped_world(make_site: Callable[..., Site]) -> None:
+    pytest.importorskip("vizdoom", reason="ViZDoom is not installed")
+    site = make_site(MagiPipeline.from_pretrained("doom"))
+    game = site.client.get("/api/model").json()["games"][0]
+    with site.connect("/api/play") as line:
+        hear(line, "hello")
+        line.send_json({"type": "start", "beside": game, "interval": 2, "seed": 5})
+        line.send_json({"type": "keys", "held": ["TURN_LEFT"], "keys": 1})
+        seen: dict[str, list[np.ndarray]] = {"model": [], "game": []}
+        while len(seen["game"]) < 6:
+            told = hear(line, "frame")
+            seen[told["source"]].append(decoded(told["jpeg"]))
+        line.send_json({"type": "bye"})
+    assert np.abs(seen["game"][0] - seen["model"][0]).mean() < 10, "one first frame for both"
+    assert np.abs(seen["game"][-1] - seen["game"][0]).mean() > 5, "the real view turns"
