@@ -16,17 +16,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from magi_video.codecs import Codec, load_codec
+from magi_video.controls import (
+    FrameActions,
+    check_controls,
+    check_guidance,
+    label_value,
+    spread_texts,
+)
 from magi_video.conventions import ConventionalPipeline, StepCallback, StepFunction
 from magi_video.data.files import link_or_copy
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
 from magi_video.loading import check_settings, class_name, load_strictly, read_json, resolve_model
-from magi_video.models import ACTION, LABEL, MagiTransformer
+from magi_video.models import ACTION, LABEL, TEXT, MagiTransformer
 from magi_video.models.compiling import compile_blocks
 from magi_video.pictures import Picture, convert_output, given_frames, unit_range
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.sampling.settings import GUIDED, GuidanceSchedule
+from magi_video.text import ENCODER_FOLDER, TextEncoder, copy_encoder
 
 Generators = torch.Generator | list[torch.Generator] | None
+Actions = Iterable[np.ndarray | None] | None
+Texts = str | list[str] | None
 
 
 @dataclass
@@ -54,6 +65,9 @@ class MagiPipeline(ConventionalPipeline):
         class_names: labels, when the model takes a class.
         mask_steps, denoise_steps: defaults of generation.
         training: how the model was made, for `magi info`.
+
+    Attributes:
+        text_folder: of the text encoder, when the model takes text; loaded when it is first needed.
     """
 
     model_cpu_offload_seq = "transformer->codec"  # each makes room for the other; given frames are encoded first
@@ -75,6 +89,8 @@ class MagiPipeline(ConventionalPipeline):
         training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.text_folder: Path | None = None
+        self._text_encoder: TextEncoder | None = None
         find_forcing(forcing)
         self.register_modules(transformer=transformer, codec=codec)
         self.register_to_config(
@@ -114,7 +130,9 @@ class MagiPipeline(ConventionalPipeline):
         }
         check_settings(settings, settings["transformer"], settings["codec"], str(folder / "model_index.json"))
         try:
-            return cls(**settings)
+            pipe = cls(**settings)
+            pipe.text_folder = folder / ENCODER_FOLDER if TEXT in pipe.transformer.condition_tokens.specs else None
+            return pipe
         except TypeError as error:
             raise MagiError(f"{folder / 'model_index.json'}: {error}") from None
 
@@ -141,6 +159,8 @@ class MagiPipeline(ConventionalPipeline):
                 self.codec.save_pretrained(part / "codec")
                 self.transformer.save_config(part / "transformer")
                 link_or_copy(weights, part / "transformer" / SAFETENSORS_WEIGHTS_NAME)
+            if self.text_folder is not None and self.text_folder.parent != folder:
+                copy_encoder(self.text_folder, folder / ENCODER_FOLDER)
             for file in part.rglob("*.safetensors") if torch_dtype else ():
                 save_file({k: v.to(torch_dtype) for k, v in load_file(file).items()}, file, {"format": "pt"})
             for file in sorted(part.rglob("*"), key=lambda file: (file.name == "model_index.json", file)):
@@ -191,12 +211,17 @@ class MagiPipeline(ConventionalPipeline):
         sampler: str | None = None,
         temperature: float = 1.0,
         refresh: int | None = None,
-        actions: Iterable[np.ndarray | None] | None = None,
+        actions: Actions = None,
         label: int | list[int] | None = None,
         num_videos: int = 1,
         generator: Generators = None,
         output_type: str = "np",
         use_cache: bool = True,
+        text: Texts = None,
+        negative_text: Texts = None,
+        guidance_scale: float = 1.0,
+        guidance_schedule: GuidanceSchedule = "linear",
+        guide: Sequence[str] = GUIDED,
         return_dict: bool = True,
         callback_on_step_end: StepFunction | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
@@ -226,6 +251,11 @@ class MagiPipeline(ConventionalPipeline):
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
             output_type: "np", "pt" or "pil".
             use_cache: False recomputes the past in every pass, the slow reference.
+            text: what the videos show, in words; one for all, or one for each video or beginning.
+            negative_text: what guidance leads away from; "nothing is known of the text" if not given.
+            guidance_scale: of classifier-free guidance, 0…100. 1 is none; any other doubles the work.
+            guidance_schedule: "linear", from 1 to the scale as a frame's tokens appear, or "constant".
+            guide: the conditions that guidance acts on, of "label", "text" and "action".
             return_dict: False gives a plain tuple, `(frames,)`.
             callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
                 made; may change it, or end the video (`StepCallback`).
@@ -253,6 +283,11 @@ class MagiPipeline(ConventionalPipeline):
             generator=generator,
             output_type="pt",
             use_cache=use_cache,
+            text=text,
+            negative_text=negative_text,
+            guidance_scale=guidance_scale,
+            guidance_schedule=guidance_schedule,
+            guide=guide,
             on_step=on_step,
         )
         made: list[Tensor] = []
@@ -276,12 +311,17 @@ class MagiPipeline(ConventionalPipeline):
         sampler: str | None = None,
         temperature: float = 1.0,
         refresh: int | None = None,
-        actions: Iterable[np.ndarray | None] | None = None,
+        actions: Actions = None,
         label: int | list[int] | None = None,
         num_videos: int = 1,
         generator: Generators = None,
         output_type: str = "np",
         use_cache: bool = True,
+        text: Texts = None,
+        negative_text: Texts = None,
+        guidance_scale: float = 1.0,
+        guidance_schedule: GuidanceSchedule = "linear",
+        guide: Sequence[str] = GUIDED,
         on_step: StepCallback | None = None,
     ) -> Iterator[Any]:
         """Frame by frame: as `__call__`, each item one frame of every video, `[B, H, W, 3]` ("np") or `[B, 3, H, W]`.
@@ -305,18 +345,29 @@ class MagiPipeline(ConventionalPipeline):
                 "with model offloading a video is decoded when it is whole: say how many frames (num_frames)"
             )
         convert_output(torch.zeros(1, 1, 3, 1, 1), output_type)
+        settings = self.sampling_settings(
+            setting, num_mask_steps, num_denoise_steps, sampler, temperature, refresh,
+            guidance_scale, guidance_schedule, guide,
+        )  # fmt: skip
+        conditions = self._conditions(actions, label, text, batch)
+        if settings.guided:
+            asked = {ACTION: actions, LABEL: label, TEXT: text}
+            check_guidance(self.transformer.condition_tokens.specs, guide, asked)
+        elif negative_text is not None:
+            raise MagiError("a negative text needs guidance: give a guidance_scale above 1 too")
+        against = {} if negative_text is None else {TEXT: self.encode_text(spread_texts(negative_text, batch))}
         self.visit(self.transformer)
         rollout = Rollout(
             self.transformer,
             find_forcing(self.config.forcing).cached_kind,
             SampleNoise(spread_generator(generator, batch), self._execution_device),
-            self.sampling_settings(setting, num_mask_steps, num_denoise_steps, sampler, temperature, refresh),
+            settings,
             torch.full((batch,), interval, device=self._execution_device),
             None if num_frames is None else self.codec.covering_latent_frames(num_frames),
             use_cache=use_cache,
+            against=against,
         )
         self._num_timesteps = rollout.total_frames
-        conditions = self._conditions(actions, label, batch)
         latents = self._latent_frames(rollout, given_BTCHW, conditions, on_step)
         if self.offloads:
             latents = self._whole(latents)
@@ -333,6 +384,9 @@ class MagiPipeline(ConventionalPipeline):
         sampler: str | None = None,
         temperature: float = 1.0,
         refresh: int | None = None,
+        guidance_scale: float = 1.0,
+        guidance_schedule: GuidanceSchedule = "linear",
+        guide: Sequence[str] = GUIDED,
     ) -> SamplingSettings:
         """What a speed setting means for this model, each of its parts replaced by the argument that is not None."""
         return SamplingSettings.of(
@@ -344,6 +398,9 @@ class MagiPipeline(ConventionalPipeline):
             sampler=sampler,
             temperature=temperature,
             refresh=refresh,
+            guidance_scale=guidance_scale,
+            guidance_schedule=guidance_schedule,
+            guide=guide,
         )
 
     @torch.no_grad()
@@ -397,43 +454,33 @@ class MagiPipeline(ConventionalPipeline):
             )
         return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self._execution_device)
 
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Texts as the model is told them, `[number of texts, L, size]`; see `TextEncoder.encode`."""
+        check_controls(self.transformer.condition_tokens.specs, {TEXT: texts})
+        if self._text_encoder is None:
+            if self.text_folder is None:
+                raise MagiError("this model lacks the text encoder it was trained with: set pipe.text_folder")
+            self._text_encoder = TextEncoder(self.text_folder)
+        spec = self.transformer.condition_tokens.specs[TEXT]
+        vectors = self._text_encoder.encode(texts, spec.tokens)
+        if vectors.shape[-1] != spec.size:
+            raise MagiError(
+                f"{self.text_folder}: an encoder of {vectors.shape[-1]} numbers a word; expected {spec.size}"
+            )
+        return vectors
+
     def _conditions(
-        self, actions: Iterable[np.ndarray | None] | None, label: int | list[int] | None, batch: int
+        self, actions: Actions, label: int | list[int] | None, text: Texts, batch: int
     ) -> Iterator[dict[str, Tensor]]:
         """What each latent frame is told, in order, without end."""
         specs = self.transformer.condition_tokens.specs
-        for name, value in ((ACTION, actions), (LABEL, label)):
-            if value is not None and name not in specs:
-                raise MagiError(f"this model takes no {name}: it was trained without")
+        check_controls(specs, {ACTION: actions, LABEL: label, TEXT: text})
         constant: dict[str, Tensor] = {}
         if label is not None:
-            labels = torch.as_tensor(label).expand(batch)
-            if labels.min() < 0 or labels.max() >= specs[LABEL].size:
-                raise MagiError(f"label must lie in 0…{specs[LABEL].size - 1}, got {label}")
-            constant[LABEL] = labels
-        for action in actions if isinstance(actions, np.ndarray | list) else ():
-            if action is not None:
-                self._action_vector(action, batch)  # refuse a wrong shape before the first frame
-        return self._each_frame(iter(() if actions is None else actions), constant, batch)
-
-    def _each_frame(
-        self, actions: Iterator[np.ndarray | None], constant: dict[str, Tensor], batch: int
-    ) -> Iterator[dict[str, Tensor]]:
-        next(actions, None)  # nothing led to the first frame
-        yield constant
-        while True:
-            held = itertools.islice(actions, self.codec.temporal_factor)
-            known = [self._action_vector(action, batch) for action in held if action is not None]
-            yield constant | ({ACTION: torch.stack(known).mean(dim=0)} if known else {})
-
-    def _action_vector(self, action: np.ndarray | None, batch: int) -> Tensor:
-        size = len(self.config.action_names)
-        vector = torch.as_tensor(np.asarray(action, dtype=np.float32))
-        if vector.shape not in ((size,), (batch, size)):
-            raise MagiError(
-                f"an action is a vector of {size} ({', '.join(self.config.action_names)}), got {vector.shape}"
-            )
-        return vector.expand(batch, size)
+            constant[LABEL] = label_value(label, specs[LABEL], batch)
+        if text is not None:
+            constant[TEXT] = self.encode_text(spread_texts(text, batch))
+        return FrameActions(self.config.action_names, batch, self.codec.temporal_factor).each_frame(actions, constant)
 
 
 def spread_generator(generator: Generators, batch: int) -> list[torch.Generator]:

@@ -75,8 +75,14 @@ class ModelConfig:
     """Give each frame the recorded actions that led to it."""
     labels: bool = False
     """Give each frame its video's class."""
+    text: bool = False
+    """Give each frame its video's caption (docs/control.md says where captions lie)."""
+    text_encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Hub name or folder of the encoder, of the transformers library; the extra "text" is needed."""
+    text_tokens: int = 16
+    """Condition tokens of a caption: its first so many word vectors; with 1, the mean of all of them."""
     condition_drop: float = 0.1
-    """Probability that training hides an action or a label of a clip."""
+    """Probability that training hides an action, a label or a text of a clip."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,7 @@ class Preset:
         check(self.exposure.mask_ratio_std > 0, "mask_ratio_std must be positive")
         check(self.exposure.noise_levels >= 0, "noise_levels must not be negative")
         check(0 <= self.model.condition_drop <= 1, "condition_drop must lie in [0, 1]")
+        check(1 <= self.model.text_tokens <= 512, "text_tokens must lie in 1…512")
         check(self.train.batch_size >= 1 and self.train.accumulate >= 1, "batch_size and accumulate must be positive")
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from magi_video.codecs import Codec
 from magi_video.errors import MagiError
 from magi_video.loading import HUB_ID, read_json, resolve_model, shipped_models
-from magi_video.models import ACTION, LABEL, MagiTransformer
+from magi_video.models import ACTION, LABEL, TEXT, MagiTransformer
+from magi_video.models.conditions import unknown
 from magi_video.pipeline import MagiPipeline
 from magi_video.presets import PRESETS, Preset, from_dict, load_preset
 from magi_video.training.preparation import build_model
@@ -143,9 +144,9 @@ def with_steps(preset: Preset, mask_steps: int, denoise_steps: int) -> Preset:
 def blank_conditions(model: MagiTransformer, batch: int, frames: int, device: torch.device) -> dict[str, Tensor]:
     """Values for the conditions that a user would give: no action taken, class 0; `[B, frames]` or with a size more."""
     values = {}
-    for name in (ACTION, LABEL):
+    for name in (ACTION, LABEL, TEXT):
         if name in model.condition_tokens.specs:
             spec = model.condition_tokens.specs[name]
-            size, dtype = ((spec.size,), torch.float32) if spec.kind == "vector" else ((), torch.long)
-            values[name] = torch.zeros(batch, frames, *size, dtype=dtype, device=device)
+            dtype = torch.long if spec.kind == "index" else torch.float32
+            values[name] = torch.zeros_like(unknown(spec, batch, frames, device), dtype=dtype)
     return values

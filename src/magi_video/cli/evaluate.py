@@ -59,6 +59,14 @@ class Evaluate:
     """Give the model the recorded actions of the real clip; otherwise they are unknown to it."""
     labels: bool = False
     """Give the model the class of the real clip; otherwise it is unknown to it."""
+    captions: bool = False
+    """Give the model the caption of the real clip's video; otherwise it is unknown to it."""
+    guidance_scale: float = 1.0
+    """Of classifier-free guidance; 1 is none, any other doubles the work."""
+    guidance_schedule: Literal["linear", "constant"] = "linear"
+    """Of the scale: "linear", from 1 to it as a frame's tokens appear, or "constant"."""
+    guide: tuple[Literal["label", "text", "action"], ...] = ("label", "text")
+    """What guidance acts on."""
     fid: bool = True
     """Compute FID, overall and by frame."""
     lpips: bool = True
@@ -107,6 +115,10 @@ def main(argv: list[str]) -> None:
                 settings.setting,
                 settings.precision,
                 settings.refresh,
+                settings.guidance_scale,
+                settings.guidance_schedule,
+                settings.guide,
+                settings.captions,
             ),
             fid=settings.fid,
             lpips=settings.lpips,

@@ -143,6 +143,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         Returns:
             frames: what the reader gives for the T frames, [T, …];
             interval: the interval used, int64 scalar;
+            video: the folder's number of the video, int64 scalar;
             label: the class, int64 scalar, -1 where unknown;
             action: float32 [t, A] for the t = 1 + (T−1)/c latent frames, a row the mean of the actions on the way from
                 the latent frame before (its last frame) to this one (its last frame); row 0: zeros;
@@ -162,6 +163,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         return {
             "frames": self.reader.read(video, frames),
             "interval": torch.tensor(interval, dtype=torch.int64),
+            "video": torch.tensor(video, dtype=torch.int64),
             "label": torch.tensor(-1 if info.label is None else info.label, dtype=torch.int64),
             "action": action,
             "action_known": known,

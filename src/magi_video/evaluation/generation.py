@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from magi_video.data import VideoFolder, clip_frames
+from magi_video.data.captions import read_captions
 from magi_video.data.files import write_array, write_json
 from magi_video.errors import MagiError
 from magi_video.evaluation.clipset import load_array
@@ -37,6 +38,7 @@ from magi_video.loading import read_json, resolve_model
 from magi_video.pipeline import MagiPipeline
 from magi_video.precision import find_precision
 from magi_video.processes import Processes, one_by_one
+from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 
 RECORD = "evaluate.json"
 MOST_GROUPS = 8
@@ -56,6 +58,8 @@ class Sampling:
         labels: whether its class is given.
         setting: speed setting, one of `magi_video.sampling.SETTINGS`.
         precision: of all weights of the model, "float32" or "bf16".
+        guidance_scale, guidance_schedule, guide: of classifier-free guidance; see `SamplingSettings`.
+        captions: whether the caption of the real clip's video is given.
     """
 
     mask_steps: int | None = None
@@ -69,6 +73,10 @@ class Sampling:
     setting: str = "exact"
     precision: str = "float32"
     refresh: int | None = None
+    guidance_scale: float = 1.0
+    guidance_schedule: GuidanceSchedule = "linear"
+    guide: tuple[str, ...] = GUIDED
+    captions: bool = False
 
 
 class Generation:
@@ -102,6 +110,7 @@ class Generation:
         self.pipe, self.videos, self.picks, self.contexts = pipe, videos, picks, contexts
         self.protocol, self.sampling, self.folder = protocol, sampling, folder
         self.labels = self._labels() if sampling.labels else None
+        self.captions = self._captions() if sampling.captions else None
         self._stream([0])  # refuses what the model cannot do, before anything is written
 
     def run(self, processes: Processes, progress: Progress = silent) -> None:
@@ -163,6 +172,10 @@ class Generation:
             refresh=sampling.refresh,
             actions=self._actions(indices) if sampling.actions else None,
             label=None if self.labels is None else [self.labels[index] for index in indices],
+            text=None if self.captions is None else [self.captions[index] for index in indices],
+            guidance_scale=sampling.guidance_scale,
+            guidance_schedule=sampling.guidance_schedule,
+            guide=sampling.guide,
             generator=[torch.Generator().manual_seed(sampling.seed + index) for index in indices],
         )
 
@@ -181,6 +194,15 @@ class Generation:
             steps = [recorded[before:after].mean(axis=0) for before, after in itertools.pairwise(frames)]
             tracks.append(np.stack([np.zeros(len(names), np.float32), *steps]))
         return np.stack(tracks, axis=1)
+
+    def _captions(self) -> list[str]:
+        """The caption of each clip's video."""
+        captions = read_captions(self.videos)
+        found = [captions[pick.video] for pick in self.picks]
+        for pick, caption in zip(self.picks, found, strict=True):
+            if caption is None:
+                raise MagiError(f"{self.videos.videos[pick.video].path}: no caption, which --captions asks for")
+        return [caption for caption in found if caption is not None]
 
     def _labels(self) -> list[int]:
         """The model's label for each clip's class, matched by name."""
@@ -293,6 +315,7 @@ def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
         "denoise_steps": steps.num_denoise_steps,
         "sampler": steps.sampler,
         "refresh": steps.refresh,
+        "guide": list(sampling.guide),
         "model_sha256": hash_model(resolve_model(model)),
         "protocol": protocol.name,
         "frames": protocol.frames,

@@ -1,9 +1,9 @@
 """Condition tokens: the one mechanism by which anything but pixels reaches a frame.
 
 Each condition (the noise level, an action, a class label, text) is one token or several in front of the frame's own
-tokens in the spatial layers, so every frame carries its own. Three kinds: an *index* (a row of a table; −1 = unknown), a
-*vector* (a linear map, e.g. which buttons were held; NaN = unknown) and a *sequence* (up to L vectors, a token each: the
-words of a text; NaN where there is none). Unknown has a learned token of its own, which is also what `drop` puts in
+tokens in the spatial layers, so every frame carries its own. Three kinds: an *index* (a row of a table; −1 = unknown),
+a *vector* (a linear map, e.g. which buttons were held; NaN = unknown) and a *sequence* (up to L vectors, a token each:
+the words of a text; NaN where there is none). Unknown has a learned token of its own, which is also what `drop` puts in
 during training, and what classifier-free guidance sets against what is asked for.
 """
 

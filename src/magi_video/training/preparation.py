@@ -18,9 +18,10 @@ from magi_video.data.encoding import encode_latents
 from magi_video.data.image import fit_frames, to_model_range
 from magi_video.data.kinetics import Kinetics600
 from magi_video.errors import MagiError
-from magi_video.models import ACTION, LABEL, NOISE_LEVEL, MagiTransformer
+from magi_video.models import ACTION, LABEL, NOISE_LEVEL, TEXT, MagiTransformer
 from magi_video.presets import CodecConfig, Preset
 from magi_video.processes import Processes
+from magi_video.text import DEFAULT_SIZE
 
 STATISTICS_BATCHES = 64
 STATISTICS_CLIPS = 64
@@ -164,8 +165,11 @@ def prepare_reader(
     return encode_latents(videos, codec, out / "latents", *size, processes=processes, progress=progress).cache, True
 
 
-def build_model(preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str]) -> MagiTransformer:
-    """The preset's transformer, fitted to the codec's latents, the `actions` in use and the data's classes."""
+def build_model(
+    preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str], text_size: int = DEFAULT_SIZE
+) -> MagiTransformer:
+    """The preset's transformer, fitted to the codec's latents, the `actions` in use, the data's classes and the numbers
+    in a vector of the text encoder."""
     latent_height, latent_width = codec.latent_size(preset.data.height, preset.data.width)
     conditions: dict[str, dict[str, object]] = {NOISE_LEVEL: {"size": preset.exposure.noise_levels + 1}}
     drop = preset.model.condition_drop
@@ -173,6 +177,8 @@ def build_model(preset: Preset, codec: Codec, videos: VideoFolder, actions: list
         if not actions:
             raise MagiError(f"{videos.root}: the preset wants actions, but no video has any beside it; see magi record")
         conditions[ACTION] = {"size": len(actions), "kind": "vector", "drop": drop}
+    if preset.model.text:
+        conditions[TEXT] = {"size": text_size, "kind": "sequence", "tokens": preset.model.text_tokens, "drop": drop}
     if preset.model.labels:
         if not videos.class_names:
             raise MagiError(f"{videos.root}: the preset wants labels, but the videos lie in no class folders")
@@ -218,7 +224,7 @@ def preset_differences(saved: dict[str, object], preset: Preset) -> list[str]:
                 differences.append(f"{group} {before} → {value}")
             continue
         for name, now in value.items():
-            then = before.get(name)
+            then = before.get(name, asdict(Preset())[group][name])  # a setting that there was not was at its default
             then = tuple(then) if isinstance(then, list) else then
             if then != now and not (group == "train" and name in free) and group != "sample":
                 differences.append(f"{name} {then} → {now}")

@@ -19,6 +19,7 @@ from magi_video.training.preparation import (
     preset_differences,
 )
 from magi_video.training.stopping import StopSignals
+from magi_video.training.texts import prepare_captions
 from magi_video.training.tracking import find_tracker
 from magi_video.training.trainer import Trainer
 
@@ -84,7 +85,11 @@ def train(
                 signals.check("encoding latents")
 
         reader, encoded = prepare_reader(preset, videos, codec, out, advance_latents)
-    trainer = Trainer(preset, videos, codec, reader, encoded, out, seed, signals)
+    captions = None
+    if preset.model.text:
+        name, tokens = preset.model.text_encoder, preset.model.text_tokens
+        captions = processes.main_first(lambda: prepare_captions(videos, name, tokens, out))
+    trainer = Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions)
     if trainer.clips.left_out:
         display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
     if trainer.step:

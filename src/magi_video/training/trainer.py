@@ -36,7 +36,7 @@ from magi_video.data import ClipDataset, ClipRequest, ClipSampler, VideoFolder
 from magi_video.data.clips import FrameReader
 from magi_video.errors import MagiError
 from magi_video.forcing import Clip, MaskRatio, NoiseInjection, find_forcing
-from magi_video.models import ACTION, LABEL
+from magi_video.models import ACTION, LABEL, TEXT
 from magi_video.models.compiling import compile_blocks
 from magi_video.pipeline import MagiPipeline
 from magi_video.precision import use_fast_float32
@@ -50,6 +50,7 @@ from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import build_model, derive_seed, pressed_actions
 from magi_video.training.preview import Preview
 from magi_video.training.stopping import StoppedError, StopSignals, ignore_stop_signals
+from magi_video.training.texts import CaptionTable
 from magi_video.training.tracking import find_tracker, start_tracker
 
 
@@ -65,6 +66,7 @@ class Trainer:
         out: the run's folder; a run found there is continued.
         seed: of everything random.
         signals: that ask to stop.
+        captions: of the videos, where the preset wants text.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Trainer:
         out: Path,
         seed: int = 0,
         signals: StopSignals | None = None,
+        captions: CaptionTable | None = None,
     ) -> None:
         self.preset, self.videos, self.out, self.seed = preset, videos, out, seed
         self.config, self.signals, self.processes = preset.train, signals or StopSignals(), Processes()
@@ -109,7 +112,9 @@ class Trainer:
         actions = pressed_actions(videos) if preset.model.actions else []
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, 0))
-            model = build_model(preset, codec, videos, actions)
+            sizes = {} if captions is None else {"text_size": captions.size}
+            model = build_model(preset, codec, videos, actions, **sizes)
+        self.captions = captions
         if self.config.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         if self.device.type == "cpu":
@@ -129,6 +134,7 @@ class Trainer:
             denoise_steps=preset.sample.denoise_steps,
             training={},
         )
+        self.pipeline.text_folder = None if captions is None else captions.folder
         self.clips = ClipDataset(
             videos,
             reader,
@@ -287,6 +293,8 @@ class Trainer:
             conditions[ACTION] = batch["action"].masked_fill(~batch["action_known"][..., None], torch.nan)
         if LABEL in self.core.condition_tokens.specs:
             conditions[LABEL] = batch["label"][:, None].expand(-1, latents_BTCHW.shape[1])
+        if self.captions is not None:
+            conditions[TEXT] = self.captions.look_up(batch["video"], latents_BTCHW.shape[1]).to(self.device)
         return Clip(self.core.patchify(latents_BTCHW), batch["interval"], conditions)
 
     def save(self) -> None:
