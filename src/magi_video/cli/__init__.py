@@ -10,6 +10,7 @@ from magi_video.errors import MagiError
 VERBS = {
     "demo": "generate a video of 120 frames with the shipped model",
     "record": "record gameplay: video files with the actions beside them",
+    "import": "convert an action data set of LeRobot or Minari into a recording",
     "train": "train a model on a folder of videos",
     "encode": "encode a data set once, for any number of trainings",
     "generate": "generate videos with a model",

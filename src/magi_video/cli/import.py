@@ -1,0 +1,77 @@
+"""`magi import KIND DIR`: the options are the fields of `Import`."""  # noqa: N999
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from magi_video.cli.progress import bar
+
+
+@dataclass(frozen=True)
+class Import:
+    """Convert an action data set of another project into a recording: videos with the actions beside them.
+
+    Needs pyarrow (lerobot) or h5py (minari): pip install "magi-video[datasets]". The same command continues.
+    """
+
+    kind: Annotated[Positional[Literal["lerobot", "minari"]], arg(metavar="{lerobot,minari}")]
+    """Layout of the data set: LeRobot v2.0 to v3.0, or Minari in HDF5."""
+    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    """Its folder."""
+    out: Path
+    """Folder for the recording; new, empty, or begun by the same command."""
+    camera: str | None = None
+    """Which of its videos: the name, or its last part; not needed where there is one."""
+    episodes: int | None = None
+    """The first so many; all if not said."""
+    height: int | None = None
+    """Of a frame, in pixels; as it is if not said."""
+    width: int | None = None
+    """Of a frame, in pixels; as it is if not said."""
+    frame_rate: float | None = None
+    """Frames/s, where the data set does not say (Minari: 30)."""
+    normalize: bool = False
+    """Map each action column to −1…1 over the data set."""
+    json: Annotated[bool, arg(name="json")] = False
+    """Print the summary as JSON."""
+
+
+def main(argv: list[str]) -> None:
+    """Parse, convert, tell."""
+    import tyro
+
+    settings = tyro.cli(Import, prog="magi import", args=argv)
+    from magi_video.data.importing import import_dataset, open_source
+
+    source = open_source(settings.kind, settings.folder, settings.camera, settings.frame_rate)
+    with bar("importing", source.num_episodes, unit="episodes") as advance:
+        summary = import_dataset(
+            source,
+            settings.out,
+            episodes=settings.episodes,
+            height=settings.height,
+            width=settings.width,
+            normalize=settings.normalize,
+            progress=lambda done, total: advance(done, total),
+        )
+    if settings.json:
+        facts = {
+            "folder": str(summary.folder),
+            "episodes": summary.episodes,
+            "frames": summary.frames,
+            "camera": summary.camera,
+            "action_names": list(summary.action_names),
+            "frame_rate": summary.frame_rate,
+            "skipped": [{"episode": str(one.path), "reason": one.reason} for one in summary.skipped],
+        }
+        print(json.dumps(facts))
+        return
+    print(
+        f"{summary.folder}: {summary.episodes} episodes, {summary.frames} frames of {summary.camera} at "
+        f"{summary.frame_rate:g} frames/s, actions {', '.join(summary.action_names)}"
+    )
+    for one in summary.skipped:
+        print(f"left out  {one.path.stem}: {one.reason}")
