@@ -89,7 +89,7 @@ def wait_for_frame(page: Any, number: int) -> None:
 
 
 def picture(page: Any) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(full_page=page.is_visible("#video")))).convert("RGB"))
 
 
 def save(path: Path, pictures: list[np.ndarray]) -> None:

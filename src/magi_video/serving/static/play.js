@@ -144,7 +144,7 @@ export function setUpPlay(model) {
       if (index % 5 === 0) find("rate").textContent = rate.toFixed(1);
       const slow = shown.length > 10 && rate < 0.8 * most;
       find("pace-hint").hidden = !slow;
-      if (slow) find("pace-hint").textContent = "Slower than the game itself: this machine is busy. Fewer frames a second or a faster setting helps.";
+      if (slow) find("pace-hint").textContent = "Slower than the game: the machine is busy. Fewer frames a second will help.";
     }
     if (latencies.length) {
       const sorted = [...latencies].sort((a, b) => a - b);
