@@ -8,7 +8,7 @@ from magi_video.checkpoints import optimizer_tensors, restore_optimizer
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
 from magi_video.presets import TrainConfig
-from magi_video.training.optimization import BETAS, SpikeGuard, build_optimizer
+from magi_video.training.optimization import BETAS, SpikeGuard, build_optimizer, gradient_norm, scale_and_clip
 
 
 def test_weight_decay_spares_vectors_embeddings_and_the_head(model: MagiTransformer) -> None:
@@ -51,6 +51,22 @@ def test_the_fused_step_is_adamw_and_its_state_is_saved_and_restored_like_any(mo
     assert saved.keys() == saved_plain.keys() and all(saved[key].dtype == saved_plain[key].dtype for key in saved)
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("largest", [0.5, 100.0], ids=["clipped", "not clipped"])
+def test_gradients_are_scaled_and_then_clipped_as_pytorch_does(model: MagiTransformer, largest: float) -> None:
+    reference = copy.deepcopy(model)
+    for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
+        other.grad = torch.randn_like(parameter)
+        parameter.grad = 40 * other.grad
+    norm = float(gradient_norm(model.parameters()))
+    scale_and_clip(model.parameters(), norm, 1 / 40 / 100, largest)
+    for other in reference.parameters():
+        other.grad.div_(100)  # type: ignore[union-attr]
+    before = float(torch.nn.utils.clip_grad_norm_(reference.parameters(), largest))
+    assert norm / 40 / 100 == pytest.approx(before, rel=1e-5) and (before > largest) == (largest == 0.5)
+    for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(parameter.grad, other.grad, rtol=1e-5)  # type: ignore[arg-type]
 
 
 def test_guard_takes_the_usual_and_skips_spikes_and_nan() -> None:
