@@ -20,7 +20,7 @@ from magi_video.cli.serve import address, listen, public
 from magi_video.data import write_image
 from magi_video.errors import MagiError
 from magi_video.pipeline import MagiPipeline
-from tests.serving.conftest import picture
+from tests.serving.site import picture
 
 
 def test_a_port_in_use_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from magi_video.pipeline import MagiPipeline
-from tests.serving.conftest import Server, picture, png
+from tests.serving.site import Server, picture, png
 
 LONG = 30_000  # milliseconds, on a busy machine
 

@@ -14,7 +14,7 @@ from magi_video.serving.beginnings import find_first_frames
 from magi_video.serving.controls import Controls
 from magi_video.serving.play import Player
 from magi_video.serving.worker import Worker
-from tests.serving.conftest import SIDE, Site, decoded, picture
+from tests.serving.site import SIDE, Site, decoded, picture
 
 Told = dict[str, Any]
 

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 from magi_video.data import read_frames, write_video
 from magi_video.pipeline import MagiPipeline
 from magi_video.serving.app import STATIC
-from tests.serving.conftest import BASE, SIDE, Site, decoded, picture, png
+from tests.serving.site import BASE, SIDE, Site, decoded, picture, png
 
 
 def wait_until(site: Site, token: str, states: tuple[str, ...]) -> dict[str, Any]:

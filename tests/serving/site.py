@@ -1,0 +1,214 @@
+"""A tiny random world with three actions, its page, and a browser where there is one."""
+
+import asyncio
+import io
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from starlette.testclient import TestClient, WebSocketTestSession
+from torch import nn
+
+from magi_video.codecs import PixelCodec
+from magi_video.models import MagiTransformer
+from magi_video.pipeline import MagiPipeline
+from magi_video.serving.app import Service, create_app
+from magi_video.serving.beginnings import FirstFrame
+from magi_video.serving.limits import ServingLimits
+
+SIDE = 16
+ACTIONS = ["LEFT", "RIGHT", "FIRE"]
+BASE = "http://127.0.0.1"
+
+
+def picture(seed: int = 0, height: int = SIDE, width: int = SIDE) -> np.ndarray:
+    """Four flat patches, which JPEG keeps."""
+    patches = np.random.default_rng(seed).integers(40, 216, (2, 2, 3), dtype=np.uint8)
+    return np.kron(patches, np.ones((height // 2, width // 2, 1), np.uint8))
+
+
+def png(array: np.ndarray) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(array).save(encoded, format="png")
+    return encoded.getvalue()
+
+
+def decoded(jpeg: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(jpeg))
+    assert image.format == "JPEG"
+    return np.asarray(image).astype(int)
+
+
+@pytest.fixture(scope="session")
+def make_pipe() -> Callable[..., MagiPipeline]:
+    """Small pipelines whose frames depend on everything: the past, the action, the seed."""
+
+    def make(actions: bool = True, steps: tuple[int, int] = (2, 3), **more: Any) -> MagiPipeline:
+        torch.manual_seed(0)
+        conditions: dict[str, dict[str, Any]] = {"noise_level": {"size": 6}}
+        if actions:
+            conditions["action"] = {"size": len(ACTIONS), "kind": "vector", "drop": 0.1}
+        transformer = MagiTransformer(
+            latent_channels=3,
+            latent_height=SIDE,
+            latent_width=SIDE,
+            patch_size=8,
+            num_frames=5,
+            width=32,
+            depth=2,
+            heads=2,
+            mlp_width=64,
+            head_width=32,
+            head_depth=2,
+            conditions=conditions,
+            **{"temporal_position": "rope"} | more.pop("transformer", {}),
+        ).eval()
+        for module in transformer.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.15)
+        nn.init.normal_(transformer.diffusion_head.net.token_out.weight, std=0.02)
+        codec = PixelCodec()
+        codec.set_statistics([0.0] * 3, [0.5] * 3)
+        return MagiPipeline(
+            transformer,
+            codec,
+            height=SIDE,
+            width=SIDE,
+            frame_rate=50.0,
+            action_names=ACTIONS if actions else None,
+            mask_steps=steps[0],
+            denoise_steps=steps[1],
+            **more,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
+    return make_pipe()
+
+
+@pytest.fixture(scope="session")
+def slow_pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
+    """Its exact frames take long enough for something to happen meanwhile."""
+    return make_pipe(steps=(4, 40))
+
+
+FIRST_FRAMES = [FirstFrame("One", picture(1)), FirstFrame("Two", picture(2))]
+
+
+@dataclass
+class Site:
+    """A running page, asked in its own process's memory."""
+
+    client: TestClient
+    app: Any
+
+    @property
+    def service(self) -> Service:
+        return self.app._app.state.service
+
+    def connect(self, path: str, **headers: str) -> WebSocketTestSession:
+        return self.client.websocket_connect(f"ws://127.0.0.1{path}", headers=headers)
+
+    def order(self, **asked: Any) -> dict[str, Any]:
+        answer = self.client.post("/api/videos", json=asked)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def follow(self, token: str, first: int = 0) -> tuple[list[bytes], dict[str, Any]]:
+        """All frames of a video from one on, and its last state."""
+        frames: list[bytes] = []
+        with self.connect(f"/api/videos/{token}/frames?from={first}") as line:
+            while True:
+                told = line.receive_json()
+                if told["type"] == "frame":
+                    assert told["index"] == first + len(frames)
+                    frames.append(line.receive_bytes())
+                elif told["state"] in ("done", "cancelled", "failed"):
+                    return frames, told
+
+
+@pytest.fixture
+def make_site(pipe: MagiPipeline) -> Iterator[Callable[..., Site]]:
+    opened: list[TestClient] = []
+
+    def make(pipe: MagiPipeline = pipe, host: str = "127.0.0.1", **limits: Any) -> Site:
+        app = create_app(pipe, "tiny", FIRST_FRAMES, ServingLimits(**limits), host)
+        client = TestClient(app, base_url=BASE)
+        client.__enter__()
+        opened.append(client)
+        return Site(client, app)
+
+    yield make
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    return make_site()
+
+
+@dataclass
+class Server:
+    """A page on a port of this machine."""
+
+    url: str
+    app: Any
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def service(self) -> Service:
+        return self.app._app.state.service
+
+
+@pytest.fixture(scope="module")
+def start_server() -> Iterator[Callable[..., Server]]:
+    import uvicorn
+
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(pipe: MagiPipeline, first_frames: list[FirstFrame] = FIRST_FRAMES, **limits: Any) -> Server:
+        app = create_app(pipe, "tiny", first_frames, ServingLimits(**limits))
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        loops: list[asyncio.AbstractEventLoop] = []
+
+        async def serve() -> None:
+            loops.append(asyncio.get_running_loop())
+            await server.serve(sockets=[listening])
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            thread.join(0.05)
+            assert thread.is_alive(), "the server did not start"
+        return Server(f"{BASE}:{listening.getsockname()[1]}", app, loops[0])
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")  # while it is there, no other event loop can run in this thread
+def chromium() -> Iterator[Any]:
+    """A headless Chromium."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine: the page is not tried in a browser")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
