@@ -136,6 +136,13 @@ def test_a_pipeline_pushes_itself(pipe: MagiPipeline, fake: FakeHub) -> None:
     assert "model_index.json" in fake.files
 
 
+def test_a_link_out_of_the_folder_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.safetensors").write_bytes(b"secret")
+    (folder / "codec" / "more.safetensors").symlink_to(tmp_path / "secret.safetensors")
+    with pytest.raises(MagiError, match="link out of the folder"):
+        hub.write_release(folder, tmp_path / "out", "me/model")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

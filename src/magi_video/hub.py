@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from magi_video.card import model_card
+from magi_video.data.scan import is_inside
 from magi_video.errors import MagiError
 from magi_video.loading import resolve_model
 from magi_video.pipeline import MagiPipeline
@@ -19,6 +21,7 @@ SENT = (
     "model_index.json",
     *(f"transformer/{name}" for name in ("config.json", "*.safetensors", "*.index.json")),
     *(f"codec/{name}" for name in ("config.json", "*.safetensors", "*.index.json")),
+    *(f"text_encoder/{name}" for name in ("*.json", "*.txt", "*.safetensors")),
     "metrics.json",
     "first_frame.png",
     "first_frames/*.png",
@@ -64,6 +67,8 @@ def write_release(
     try:
         for pattern in SENT:
             for file in sorted(folder.glob(pattern)):
+                if not is_inside(file, folder) and not is_inside(file, Path(HF_HUB_CACHE)):  # which is made of links
+                    raise MagiError(f"{file}: link out of the folder")
                 target = out / file.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
