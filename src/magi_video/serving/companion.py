@@ -52,7 +52,6 @@ class Companion:
     ) -> None:
         from magi_video.data.games import open_game
 
-        self.name = game
         self._size = (height, width)
         self._on_close = on_close
         try:

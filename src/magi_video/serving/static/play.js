@@ -74,8 +74,13 @@ export function setUpPlay(model) {
     curtain(text, null);
     say("");
     world.scrollIntoView({ block: "nearest", behavior: "smooth" });
-    if (line && !line.over) line.send(wanted);
+    if (line && !line.over) order();
     else connect();
+  }
+
+  function order() {
+    line.send(wanted);
+    if (held.size) sendKeys(); // what is held goes on to be held in the new world
   }
 
   function connect() {
@@ -92,9 +97,11 @@ export function setUpPlay(model) {
     if (told.type === "hello") {
       if (session && !told.resumed) say("The connection was lost for too long: this is a new world.");
       session = told.session;
-      if (!told.resumed) line.send(wanted);
-      else line.send({ type: "pause", paused });
-      if (told.resumed) curtain(paused ? "Paused" : null, paused ? "Go on" : null);
+      if (told.resumed) {
+        line.send({ type: "pause", paused });
+        if (held.size) sendKeys();
+        curtain(paused ? "Paused" : null, paused ? "Go on" : null);
+      } else order();
     } else if (told.type === "error") {
       entering = false;
       if (shown.length) say(capital(told.error)); // the world before goes on
