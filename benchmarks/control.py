@@ -1,0 +1,162 @@
+"""Whether labels and text act, and what guidance does to that, in a world where everything can be checked (shapes.py).
+
+    python benchmarks/control.py label --out OUT
+    python benchmarks/control.py text --out OUT --encoder FOLDER
+
+Makes the videos and trains a small model, minutes on one CPU core (the same command again goes on), generates from
+nothing but the condition at several guidance scales, and looks: colours by the mean colour of what is bright,
+directions by where its centre goes, shapes by a small network that was trained on drawn frames. Writes
+control_label.json or control_text.json, and a contact sheet.
+"""
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import shapes
+from magi_video import MagiPipeline
+from magi_video.data.files import write_json
+from magi_video.data.image import contact_sheet, to_model_range, write_image
+from magi_video.precision import use_fast_float32
+from magi_video.presets import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, SampleConfig, TrainConfig
+from magi_video.training import train
+
+VIDEOS = 3000
+BATCH = 64
+
+
+def preset(kind: str, steps: int, encoder: str) -> Preset:
+    """0.8 M parameters, 16 tokens a frame."""
+    return Preset(
+        data=DataConfig(height=shapes.SIDE, width=shapes.SIDE, num_frames=shapes.FRAMES, max_interval=1),
+        codec=CodecConfig(codec="pixels"),
+        model=ModelConfig(
+            patch_size=4, hidden=128, depth=3, heads=4, mlp=512, head_width=128, head_depth=3,
+            labels=kind == "label", text=kind == "text", text_tokens=8 if kind == "text" else ModelConfig.text_tokens,
+            text_encoder=encoder or ModelConfig.text_encoder,
+        ),
+        exposure=ExposureConfig(diffusion_batch_mul=2),
+        train=TrainConfig(
+            steps=steps, batch_size=16, learning_rate=1e-3, warmup_steps=100, ema_decay=0.995, precision="bf16",
+            workers=0, sample_every=0, checkpoint_every=250, keep_checkpoints=1,
+        ),
+        sample=SampleConfig(mask_steps=8, denoise_steps=20),
+    )  # fmt: skip
+
+
+class ShapeProbe(nn.Module):
+    """A frame → its shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 1, 1), nn.SiLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.SiLU(), nn.Conv2d(32, 32, 3, 2, 1),
+            nn.SiLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(32, len(shapes.SHAPES)),
+        )  # fmt: skip
+
+    def seen(self, videos_BTHWC: np.ndarray) -> list[str]:
+        """The shape in each video, all frames together."""
+        with torch.no_grad():
+            logits = self.net(to_model_range(videos_BTHWC).flatten(0, 1)).unflatten(0, videos_BTHWC.shape[:2])
+        return [shapes.SHAPES[index] for index in logits.log_softmax(-1).mean(1).argmax(-1)]
+
+
+def train_probe(steps: int = 400) -> ShapeProbe:
+    torch.manual_seed(0)
+    probe, random = ShapeProbe(), np.random.default_rng([1, 0])
+    every = shapes.scenes(held_out=False) + shapes.scenes(held_out=True)
+    scenes = [every[index] for index in random.integers(len(every), size=1500)]
+    frames = np.stack([shapes.draw(scene, random)[int(random.integers(shapes.FRAMES))] for scene in scenes])
+    labels = torch.tensor([shapes.SHAPES.index(scene.shape) for scene in scenes])
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=5e-3)
+    for _ in range(steps):
+        picked = random.integers(len(scenes), size=64)
+        noisy = to_model_range(frames[picked]) + 0.1 * torch.randn(64, 3, shapes.SIDE, shapes.SIDE)
+        loss = F.cross_entropy(probe.net(noisy), labels[picked])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return probe.eval()
+
+
+def look(videos_BTHWC: np.ndarray, asked: list[shapes.Scene], probe: ShapeProbe, kind: str) -> dict[str, Any]:
+    """Shares of the videos that show what was asked for; and how varied they are in what was not."""
+    seen = list(
+        zip(probe.seen(videos_BTHWC), shapes.seen_colours(videos_BTHWC), shapes.seen_directions(videos_BTHWC),
+            strict=True)
+    )  # fmt: skip
+    names = shapes.Scene._fields[:1] if kind == "label" else shapes.Scene._fields
+    result: dict[str, Any] = {"videos": len(asked)}
+    for place, name in enumerate(names):
+        result[name] = round(shapes.accuracy([scene[place] for scene in asked], [one[place] for one in seen]), 3)
+    if kind == "text":
+        result["all three"] = round(float(np.mean([tuple(a) == b for a, b in zip(asked, seen, strict=True)])), 3)
+    else:
+        for place, name in ((1, "colour"), (2, "direction")):
+            _, counts = np.unique([one[place] for one in seen], return_counts=True)
+            share = counts / counts.sum()
+            result[f"bits of {name}"] = round(float(-(share * np.log2(share)).sum()), 2)
+    return result
+
+
+def generate(pipe: MagiPipeline, asked: list[shapes.Scene], kind: str, scale: float) -> np.ndarray:
+    """A video of each scene, from the condition alone; the same seeds at every scale."""
+    made = []
+    for first in range(0, len(asked), BATCH):
+        scenes = asked[first : first + BATCH]
+        told: dict[str, Any] = {"text": [scene.caption for scene in scenes]}
+        if kind == "label":
+            told = {"label": [pipe.config.class_names.index(scene.shape) for scene in scenes]}
+        seeds = [torch.Generator().manual_seed(first + index) for index in range(len(scenes))]
+        frames = pipe(
+            num_frames=shapes.FRAMES, num_videos=len(scenes), guidance_scale=scale, generator=seeds, **told
+        ).frames
+        made.append((frames * 255).round().astype(np.uint8))
+    return np.concatenate(made)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=("label", "text"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=750)
+    parser.add_argument("--encoder", default="", help="folder or hub id of the text encoder")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.0, 3.0, 4.0])
+    parser.add_argument("--repeats", type=int, default=8, help="videos of each scene that is asked for")
+    options = parser.parse_args()
+    use_fast_float32()
+    shapes.write_world(options.out / "world", VIDEOS)
+    run = train(preset(options.kind, options.steps, options.encoder), options.out / "world", options.out / options.kind)
+    pipe, probe = MagiPipeline.from_pretrained(run), train_probe()
+    sets = {"shown": shapes.scenes(held_out=False), "held out": shapes.scenes(held_out=True)}
+    if options.kind == "label":
+        del sets["held out"]  # a label says nothing of them
+    sets = {name: [scene for scene in scenes for _ in range(options.repeats)] for name, scenes in sets.items()}
+    random = np.random.default_rng(2)
+    results: dict[str, Any] = {}
+    rows, labels = [], []
+    for name, asked in sets.items():
+        drawn = np.stack([shapes.draw(scene, random) for scene in asked])
+        results[f"{name}, drawn"] = look(drawn, asked, probe, options.kind)
+        for scale in options.scales:
+            videos = generate(pipe, asked, options.kind, scale)
+            key = f"{name}, guidance {scale:g}"
+            results[key] = look(videos, asked, probe, options.kind)
+            print(key, results[key], flush=True)
+            stride = math.ceil(len(asked) / 4)
+            rows += list(videos[::stride])
+            told = [scene.shape if options.kind == "label" else scene.caption for scene in asked[::stride]]
+            labels += [f"{text}, guidance {scale:g}{', held out' if name == 'held out' else ''}" for text in told]
+    settings = {"steps": options.steps, "videos": VIDEOS, "repeats": options.repeats}
+    write_json(options.out / f"control_{options.kind}.json", {"settings": settings, "results": results})
+    write_image(options.out / f"control_{options.kind}.png", contact_sheet(rows, labels=labels, columns=6, min_side=48))
+
+
+if __name__ == "__main__":
+    main()
