@@ -105,9 +105,10 @@ def test_a_video_of_a_batch_is_the_one_it_would_be_alone(pipe: MagiPipeline) -> 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_cast_to_half_precision_it_still_gives_finite_float32_frames(
-    with_vae: MagiPipeline, dtype: torch.dtype
+    with_vae: MagiPipeline, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_vae.to(dtype)
+    assert "float32" not in caplog.text, "diffusers' warning of nothing"
     weights = itertools.chain(with_vae.transformer.parameters(), with_vae.codec.parameters())
     assert with_vae.dtype == dtype and {one.dtype for one in weights} == {dtype}
     frames = with_vae(image=picture(side=32), generator=seeded(), output_type="pt", **CALL).frames

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from magi_video.models import ACTION, LABEL
+from magi_video.models import ACTION, LABEL, TEXT
 from magi_video.pipeline import MagiPipeline
 
 LIBRARY = "magi-video"
@@ -36,7 +36,7 @@ def model_card(
     """
     data = ModelCardData(
         library_name=LIBRARY,
-        pipeline_tag="text-to-video" if "text" in pipe.transformer.condition_tokens.specs else "image-to-video",
+        pipeline_tag="text-to-video" if TEXT in pipe.transformer.condition_tokens.specs else "image-to-video",
         license=license_id,
         tags=tags(pipe),
         datasets=list(datasets) or None,
@@ -95,6 +95,7 @@ def summary(pipe: MagiPipeline) -> str:
     forcing = {"complete": "complete teacher forcing (MAGI)", "masked": "masked teacher forcing"}
     told = ", under actions" if ACTION in pipe.transformer.condition_tokens.specs else ""
     told += ", of a class" if LABEL in pipe.transformer.condition_tokens.specs else ""
+    told += ", from words" if TEXT in pipe.transformer.condition_tokens.specs else ""
     return (
         f"Generates video of {pipe.config.height}×{pipe.config.width} pixels frame by frame{told}: each frame by "
         "masked diffusion, the frames before it complete and cached. Trained with "
@@ -109,13 +110,14 @@ def usage(pipe: MagiPipeline, name: str) -> str:
     lines += [f'pipe = MagiPipeline.from_pretrained("{_plain(name)}")']
     size = f"({pipe.config.height}, {pipe.config.width}, 3)"
     lines.append(f"first_frame = np.zeros({size}, np.uint8)  # or a PIL image of any size")
-    actions = ""
+    told = ""
     if names := list(pipe.config.action_names):
         lines.append(f'actions = [pipe.action("{_plain(names[0])}")] * 32  # the one that leads to each frame, or None')
-        actions = " actions=actions,"
+        told = " actions=actions,"
+    told += ' text="a sentence",' if TEXT in pipe.transformer.condition_tokens.specs else ""
     lines += [
         "video = pipe(",
-        f"    image=first_frame, num_frames=32,{actions} generator=torch.Generator().manual_seed(0)",
+        f"    image=first_frame, num_frames=32,{told} generator=torch.Generator().manual_seed(0)",
         ").frames[0]  # [frames, height, width, 3] in [0, 1]",
     ]
     commands = [

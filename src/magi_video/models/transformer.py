@@ -4,7 +4,7 @@ One forward serves every use. In training it reads whole sequences under the par
 reads one frame over a `FrameCache`. It knows nothing of paradigms, samplers or codecs.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -119,6 +119,10 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         for embedding in (self.mask_token, self.kind_position, self.head_position):
             nn.init.normal_(embedding, std=0.02)
         self.diffusion_head.net.reset_parameters()
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or cast, as `torch.nn.Module.to`; diffusers' own warns at every cast, of an empty list of modules."""
+        return nn.Module.to(self, *args, **kwargs)
 
     def patchify(self, latents_BTCHW: Tensor) -> Tensor:
         """Latent frames → tokens `[B, T, N, D]`, raster order, channels first within a token."""
