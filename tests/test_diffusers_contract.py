@@ -149,12 +149,16 @@ def test_callbacks_are_shown_what_they_ask_for_and_nothing_else(pipe: MagiPipeli
         pipe(callback_on_step_end=look, callback_on_step_end_tensor_inputs=["prompt_embeds"], **CALL)
 
 
-def test_latents_that_a_callback_changes_are_shown_and_become_the_past(pipe: MagiPipeline) -> None:
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_latents_that_a_callback_changes_are_shown_and_become_the_past(
+    pipe: MagiPipeline, guidance_scale: float
+) -> None:
     def blacken(pipe: MagiPipeline, step: int, timestep: int, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"latents": torch.full_like(kwargs["latents"], -2.0)} if step == 1 else {}
 
-    plain = pipe(image=picture(), generator=seeded(), **CALL).frames
-    changed = pipe(image=picture(), generator=seeded(), callback_on_step_end=blacken, **CALL).frames
+    kwargs = CALL | {"actions": [pipe.action("LEFT")] * 4, "guidance_scale": guidance_scale, "guide": ("action",)}
+    plain = pipe(image=picture(), generator=seeded(), **kwargs).frames
+    changed = pipe(image=picture(), generator=seeded(), callback_on_step_end=blacken, **kwargs).frames
     assert changed[0, 1].max() < 1e-3 and np.array_equal(changed[0, 0], plain[0, 0])
     assert not np.allclose(changed[0, 2], plain[0, 2], atol=1e-3), "what follows has seen it"
 

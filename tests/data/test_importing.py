@@ -13,7 +13,7 @@ from PIL import Image
 from magi_video.cli import main
 from magi_video.data import VideoFolder, write_video
 from magi_video.data.importing import check_names, import_dataset, open_source
-from magi_video.data.lerobot import fill
+from magi_video.data.lerobot import fill, read_actions_table
 from magi_video.errors import MagiError
 
 LENGTHS = (5, 7, 4)
@@ -36,14 +36,14 @@ def lerobot(tmp_path: Path) -> Callable[..., Path]:
     pyarrow = pytest.importorskip("pyarrow", reason='pip install "magi-video[datasets]"')
     from pyarrow import parquet
 
-    def table(episodes: range) -> Any:
+    def table(episodes: range, kind: Any) -> Any:
         rows = [(e, t, track(e, LENGTHS[e])[t].tolist()) for e in episodes for t in range(LENGTHS[e])]
         columns = list(zip(*rows, strict=True))
         return pyarrow.table(
             {"episode_index": columns[0], "frame_index": columns[1], "action": list(columns[2])},
             schema=pyarrow.schema([
                 ("episode_index", pyarrow.int64()), ("frame_index", pyarrow.int64()),
-                ("action", pyarrow.list_(pyarrow.float32())),
+                ("action", kind),
             ]),
         )  # fmt: skip
 
@@ -68,7 +68,9 @@ def lerobot(tmp_path: Path) -> Callable[..., Path]:
         if v3:
             for folder in ("data/chunk-000", "meta/episodes/chunk-000"):
                 (root / folder).mkdir(parents=True)
-            parquet.write_table(table(range(3)), root / "data/chunk-000/file-000.parquet")
+            parquet.write_table(
+                table(range(3), pyarrow.list_(pyarrow.float32(), 2)), root / "data/chunk-000/file-000.parquet"
+            )
             whole = np.concatenate([clip(e, frames) for e, frames in enumerate(LENGTHS)])
             write_video(root / "videos" / camera / "chunk-000" / "file-000.mp4", whole, 10.0, crf=1)
             zeros = [0] * 3
@@ -79,7 +81,8 @@ def lerobot(tmp_path: Path) -> Callable[..., Path]:
         else:
             (root / "data" / "chunk-000").mkdir(parents=True)
             for e, frames in enumerate(LENGTHS):
-                parquet.write_table(table(range(e, e + 1)), root / f"data/chunk-000/episode_{e:06d}.parquet")
+                rows = table(range(e, e + 1), pyarrow.list_(pyarrow.float32()))
+                parquet.write_table(rows, root / f"data/chunk-000/episode_{e:06d}.parquet")
                 path = root / "videos" / "chunk-000" / camera / f"episode_{e:06d}.mp4"
                 write_video(path, clip(e, frames), 10.0, crf=1)
         return root
@@ -180,6 +183,17 @@ def test_paths_and_names() -> None:
     assert (
         check_names(["a", "a"], 2) == check_names(["a\n", "b"], 2) == check_names(None, 2) == ["action_0", "action_1"]
     )
+
+
+def test_actions_of_one_number_are_no_lists(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason='pip install "magi-video[datasets]"')
+    from pyarrow import parquet
+
+    rows = {"episode_index": [0, 0], "frame_index": [0, 1], "action": [0.5, -2.0]}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "one.parquet")
+    assert read_actions_table(tmp_path / "one.parquet", 1)[2].tolist() == [[0.5], [-2.0]]
+    with pytest.raises(MagiError, match="expected actions of 2 numbers"):
+        read_actions_table(tmp_path / "one.parquet", 2)
 
 
 @pytest.fixture

@@ -179,11 +179,12 @@ def read_actions_table(file: Path, size: int) -> tuple[np.ndarray, np.ndarray, n
     columns = read_columns(file, ["episode_index", "frame_index", "action"])
     try:
         numbers = [columns[name].to_numpy(zero_copy_only=False) for name in ("episode_index", "frame_index")]
-        actions = columns["action"].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        rows = len(numbers[0])
-        lengths = columns["action"].value_lengths().to_numpy(zero_copy_only=False)
+        column, rows = columns["action"], len(numbers[0])
+        alone = size == 1 and not hasattr(column, "value_lengths")  # actions of one number are no lists
+        lengths = np.ones(rows) if alone else column.value_lengths().to_numpy(zero_copy_only=False)
         if not (lengths == size).all() or any(one.dtype.kind not in "iu" for one in numbers):
             raise ValueError("rows of other sizes, or without a number")
+        actions = (column if alone else column.flatten()).to_numpy(zero_copy_only=False).astype(np.float32)
         return numbers[0], numbers[1], actions.reshape(rows, size)
     except (AttributeError, TypeError, ValueError) as error:
         raise MagiError(f"{file}: expected actions of {size} numbers ({str(error)[:80]})") from None
