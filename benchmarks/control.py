@@ -1,12 +1,12 @@
-"""Whether labels and text act, and what guidance does to that, in a world where everything can be checked (shapes.py).
+"""Whether labels and text act, and what guidance does to that, in a world where all can be checked (shapes.py).
 
     python benchmarks/control.py label --out OUT
     python benchmarks/control.py text --out OUT --encoder FOLDER
 
 Makes the videos and trains a small model, minutes on one CPU core (the same command again goes on), generates from
 nothing but the condition at several guidance scales, and looks: colours by the mean colour of what is bright,
-directions by where its centre goes, shapes by a small network that was trained on drawn frames. Writes
-control_label.json or control_text.json, and a contact sheet.
+directions by where its centre goes, shapes by a small network that was trained on drawn frames. The classes are warm and
+cool colours. Writes control_label.json or control_text.json, and a contact sheet.
 """
 
 import argparse
@@ -91,14 +91,15 @@ def look(videos_BTHWC: np.ndarray, asked: list[shapes.Scene], probe: ShapeProbe,
         zip(probe.seen(videos_BTHWC), shapes.seen_colours(videos_BTHWC), shapes.seen_directions(videos_BTHWC),
             strict=True)
     )  # fmt: skip
-    names = shapes.Scene._fields[:1] if kind == "label" else shapes.Scene._fields
     result: dict[str, Any] = {"videos": len(asked)}
-    for place, name in enumerate(names):
-        result[name] = round(shapes.accuracy([scene[place] for scene in asked], [one[place] for one in seen]), 3)
     if kind == "text":
+        for place, name in enumerate(shapes.Scene._fields):
+            result[name] = round(shapes.accuracy([scene[place] for scene in asked], [one[place] for one in seen]), 3)
         result["all three"] = round(float(np.mean([tuple(a) == b for a, b in zip(asked, seen, strict=True)])), 3)
     else:
-        for place, name in ((1, "colour"), (2, "direction")):
+        found = [shapes.warmth(one[1]) for one in seen]
+        result["class"] = round(shapes.accuracy([scene.warmth for scene in asked], found), 3)
+        for place, name in enumerate(shapes.Scene._fields):
             _, counts = np.unique([one[place] for one in seen], return_counts=True)
             share = counts / counts.sum()
             result[f"bits of {name}"] = round(float(-(share * np.log2(share)).sum()), 2)
@@ -112,7 +113,7 @@ def generate(pipe: MagiPipeline, asked: list[shapes.Scene], kind: str, scale: fl
         scenes = asked[first : first + BATCH]
         told: dict[str, Any] = {"text": [scene.caption for scene in scenes]}
         if kind == "label":
-            told = {"label": [pipe.config.class_names.index(scene.shape) for scene in scenes]}
+            told = {"label": [pipe.config.class_names.index(scene.warmth) for scene in scenes]}
         seeds = [torch.Generator().manual_seed(first + index) for index in range(len(scenes))]
         frames = pipe(
             num_frames=shapes.FRAMES, num_videos=len(scenes), guidance_scale=scale, generator=seeds, **told
@@ -126,13 +127,17 @@ def main() -> None:
     parser.add_argument("kind", choices=("label", "text"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=750)
+    parser.add_argument("--model", type=Path, help="a run that was trained before: nothing is trained")
     parser.add_argument("--encoder", default="", help="folder or hub id of the text encoder")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.0, 3.0, 4.0])
     parser.add_argument("--repeats", type=int, default=8, help="videos of each scene that is asked for")
     options = parser.parse_args()
     use_fast_float32()
-    shapes.write_world(options.out / "world", VIDEOS)
-    run = train(preset(options.kind, options.steps, options.encoder), options.out / "world", options.out / options.kind)
+    run = options.model
+    if run is None:
+        world = options.out / f"world_{options.kind}"
+        shapes.write_world(world, VIDEOS, by="warmth" if options.kind == "label" else "shape")
+        run = train(preset(options.kind, options.steps, options.encoder), world, options.out / options.kind)
     pipe, probe = MagiPipeline.from_pretrained(run), train_probe()
     sets = {"shown": shapes.scenes(held_out=False), "held out": shapes.scenes(held_out=True)}
     if options.kind == "label":
@@ -151,9 +156,9 @@ def main() -> None:
             print(key, results[key], flush=True)
             stride = math.ceil(len(asked) / 4)
             rows += list(videos[::stride])
-            told = [scene.shape if options.kind == "label" else scene.caption for scene in asked[::stride]]
+            told = [scene.warmth if options.kind == "label" else scene.caption for scene in asked[::stride]]
             labels += [f"{text}, guidance {scale:g}{', held out' if name == 'held out' else ''}" for text in told]
-    settings = {"steps": options.steps, "videos": VIDEOS, "repeats": options.repeats}
+    settings = {"steps": pipe.config.training.get("steps"), "videos": VIDEOS, "repeats": options.repeats}
     write_json(options.out / f"control_{options.kind}.json", {"settings": settings, "results": results})
     write_image(options.out / f"control_{options.kind}.png", contact_sheet(rows, labels=labels, columns=6, min_side=48))
 

@@ -1,7 +1,7 @@
 """A small world whose every property can be asked for: one shape, of one colour, that moves in one direction.
 
-The videos lie in a folder for each shape (labels), each with a caption beside it (text): `ball/00012.mp4` and
-`ball/00012.txt`, "a red ball moving left". Some pairs of colour and direction are held out: no video shows them.
+The videos lie in a folder for each class (labels), each with a caption beside it (text): `warm/00012.mp4` and
+`warm/00012.txt`, "a red ball moving left". Some pairs of colour and direction are held out: no video shows them.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ RADIUS = 2.8  # pixels
 SPEEDS = (0.7, 1.2)  # pixels a frame
 SHAPES = ("ball", "square")
 COLOURS = {"red": (240, 60, 60), "green": (60, 220, 80), "blue": (70, 110, 250), "yellow": (245, 220, 60)}
+WARM = ("red", "yellow")
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 HELD_OUT = (("red", "left"), ("green", "up"), ("blue", "right"), ("yellow", "down"))
 
@@ -29,8 +30,17 @@ class Scene(NamedTuple):
     direction: str
 
     @property
+    def warmth(self) -> str:
+        return warmth(self.colour)
+
+    @property
     def caption(self) -> str:
         return f"a {self.colour} {self.shape} moving {self.direction}"
+
+
+def warmth(colour: str) -> str:
+    """The class of a colour."""
+    return "warm" if colour in WARM else "cool"
 
 
 def scenes(held_out: bool) -> list[Scene]:
@@ -56,13 +66,13 @@ def draw(scene: Scene, random: np.random.Generator) -> np.ndarray:
     return video.round().astype(np.uint8)
 
 
-def write_world(folder: Path, count: int, seed: int = 0) -> None:
-    """`count` videos of scenes that are not held out, each with its caption."""
+def write_world(folder: Path, count: int, by: str = "shape", seed: int = 0) -> None:
+    """`count` videos of scenes that are not held out, each with its caption, in class folders `by` shape or warmth."""
     shown = scenes(held_out=False)
     for index in range(count):
         random = np.random.default_rng([seed, index])
         scene = shown[int(random.integers(len(shown)))]
-        path = folder / scene.shape / f"{index:05d}.mp4"
+        path = folder / getattr(scene, by) / f"{index:05d}.mp4"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_suffix(".txt").write_text(scene.caption + "\n", encoding="utf-8")
