@@ -79,7 +79,7 @@ def test_a_file_needs_only_what_it_changes(tmp_path: Path) -> None:
     ('{"forcing": "noisy"}', "must be one of complete, masked"),
     ('{"data": {"max_interval": 26}}', "max ≤ 25"),
     ('{"exposure": {"mask_ratio_min": 0}}', "mask_ratio_min"),
-    ("[1, 2]", "expected an object"),
+    ("[1, 2]", "expected a JSON object"),
     ("{", "not a readable JSON"),
 ])  # fmt: skip
 def test_bad_files_are_told_in_one_line(tmp_path: Path, content: str, message: str) -> None:

@@ -3,7 +3,7 @@
 import io
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -221,21 +221,33 @@ def count_frame(generator: Generator, frames: int) -> int | None:
 
 
 def time_decoding(codec: Codec, latents: list[Tensor]) -> tuple[float, float]:
-    """Median seconds of a latent frame `[B, C, H, W]`: through the decoder, and as JPEG pictures of the whole batch.
+    """Seconds of a latent frame `[B, C, H, W]`: through the decoder, and as JPEG pictures of the whole batch.
 
-    The first frame does not count where there are others.
+    The median over the pieces that the decoder gives, the first of which does not count where there are others; a piece
+    of several latent frames counts for each of them.
     """
     device, decoding, encoding = latents[0].device, [], []
-    decoded = codec.decode_stream(iter(latents))
-    for _ in latents:
-        began = clock(device)
-        chunk_BTCHW = next(decoded)
-        decoding.append(clock(device) - began)
+    taken = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal taken
+        for latent_BCHW in latents:
+            taken += 1
+            yield latent_BCHW
+
+    decoded = codec.decode_stream(counted())
+    while True:
+        before, began = taken, clock(device)
+        chunk_BTCHW = next(decoded, None)
+        if chunk_BTCHW is None:
+            break
+        frames = max(1, taken - before)
+        decoding.append((clock(device) - began) / frames)
         began = clock(device)
         pixels = ((chunk_BTCHW.movedim(2, -1).flatten(0, 1) + 1) * 127.5).round().byte().cpu().numpy()
         for picture in pixels:
             Image.fromarray(picture).save(io.BytesIO(), "JPEG", quality=JPEG_QUALITY)
-        encoding.append(clock(device) - began)
+        encoding.append((clock(device) - began) / frames)
     return statistics.median(decoding[1:] or decoding), statistics.median(encoding[1:] or encoding)
 
 

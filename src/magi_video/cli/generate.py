@@ -300,7 +300,7 @@ def summary(report: dict[str, Any], out: Path) -> str:
     count = len(seconds) * len(report["seeds"])
     return (
         f"{len(report['files'])} video(s) of {len(seconds)} frames in {report['seconds']:.1f} s "
-        f"({count / report['seconds']:.1f} frames/s, {np.median(seconds):.3f} s a frame in the median)\n"
+        f"({count / report['seconds']:.1f} frames/s, {np.mean(seconds):.3f} s a frame in the mean)\n"
         f"video:         {out / report['files'][0]}\n"
         f"contact sheet: {out / 'contact.png'}\n"
         f"figures:       {out / 'generate.json'}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from magi_video.data import VideoFolder
-from magi_video.data.files import write_json
+from magi_video.data.files import link_or_copy, write_json
 from magi_video.data.record import record
 from magi_video.errors import MagiError
 from magi_video.loading import read_json
@@ -114,7 +114,7 @@ class Workplace:
         prepared = self.folder / "prepared"
         for part in ("codec", "latents"):
             if (prepared / part).exists() and not (run / part).exists():
-                shutil.copytree(prepared / part, run / part, copy_function=_link)
+                shutil.copytree(prepared / part, run / part, copy_function=link_or_copy)
 
     def equal_time_steps(self, steps: int) -> int:
         """Steps of MTF that take the time of `steps` steps of CTF."""
@@ -164,17 +164,8 @@ class Workplace:
         for name in MODEL_PARTS:
             source = run / name
             if source.is_dir():
-                shutil.copytree(source, part / name, copy_function=_link)
+                shutil.copytree(source, part / name, copy_function=link_or_copy)
             else:
                 shutil.copy2(source, part / name)
         part.rename(target)
         return target
-
-
-def _link(source: str, target: str) -> str:
-    """A hard link where the file system has them; nothing here changes a file in place."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
