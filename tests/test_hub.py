@@ -136,6 +136,14 @@ def test_a_pipeline_pushes_itself(pipe: MagiPipeline, fake: FakeHub) -> None:
     assert "model_index.json" in fake.files
 
 
+def test_paths_of_the_makers_disk_stay_there(pipe: MagiPipeline, tmp_path: Path) -> None:
+    pipe.register_to_config(training=TRAINING | {"preset": {"codec": {"vae": str(tmp_path / "vae"), "subfolder": ""}}})
+    pipe.save_pretrained(tmp_path / "model")
+    hub.write_release(tmp_path / "model", tmp_path / "out", "me/model")
+    assert not any(str(tmp_path) in file.read_text() for file in (tmp_path / "out").rglob("*.[jm][sd]*"))
+    assert MagiPipeline.from_pretrained(tmp_path / "out").config.training["preset"]["codec"]["vae"] == "vae"
+
+
 def test_a_link_out_of_the_folder_is_not_followed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.safetensors").write_bytes(b"secret")
     (folder / "codec" / "more.safetensors").symlink_to(tmp_path / "secret.safetensors")

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
@@ -11,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from magi_video.card import model_card
+from magi_video.data.files import write_json
 from magi_video.data.scan import is_inside
 from magi_video.errors import MagiError
 from magi_video.loading import resolve_model
@@ -72,6 +74,8 @@ def write_release(
                 target = out / file.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
+        index = read_json(out / "model_index.json")
+        write_json(out / "model_index.json", index | {"training": _without_paths(index.get("training"))})
         for number, path in enumerate(metrics):
             shutil.copyfile(path, out / ("metrics.json" if number == 0 else f"metrics_{number}.json"))
         card = model_card(pipe, name, results, license_id, datasets)
@@ -79,6 +83,15 @@ def write_release(
     except OSError as error:
         raise MagiError(f"{out}: cannot be written ({error.strerror or error})") from error
     return sorted(file.relative_to(out) for file in out.rglob("*") if file.is_file())
+
+
+def _without_paths(value: Any) -> Any:
+    """A recorded recipe with the last part of each path alone: where a VAE lay on a disk is nobody else's business."""
+    if isinstance(value, dict):
+        return {key: _without_paths(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(one) for one in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", "./", "../")) else value
 
 
 def push(
