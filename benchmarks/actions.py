@@ -213,7 +213,7 @@ def main() -> None:
             labels.append(f"model, {hold}, guidance {scale:g}")
         results[f"model, guidance {scale:g}"] = measure(made, probe)
         print(scale, results[f"model, guidance {scale:g}"], flush=True)
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    settings = {key: value for key, value in vars(options).items() if key != "out"}
     write_json(options.out / "actions.json", {"settings": settings | {"interval": INTERVAL}, "results": results})
     write_image(options.out / "actions.png", contact_sheet(sheet, labels=labels, columns=STEPS + 1))
 

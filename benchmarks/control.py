@@ -5,7 +5,7 @@
 
 Makes the videos and trains a small model, minutes on one CPU core (the same command again goes on), generates from
 nothing but the condition at several guidance scales, and looks: colours by the mean colour of what is bright,
-directions by where its centre goes, shapes by a small network that was trained on drawn frames. The classes are warm and
+directions by where its centre goes, shapes by a small network that was trained on drawn frames. Classes are warm and
 cool colours. Writes control_label.json or control_text.json, and a contact sheet.
 """
 
