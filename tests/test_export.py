@@ -76,7 +76,7 @@ def test_interpolated_positions_a_flow_head_masked_forcing_and_a_vae(
     make_model: Callable[..., MagiTransformer], driver: ModuleType, tmp_path: Path
 ) -> None:
     pipe = MagiPipeline(
-        make_model(head="flow", latent_channels=5, depth=1), ImageVAECodec("AutoencoderTiny", TINY_CONFIG).eval(),
+        make_model(head="flow", latent_channels=5, depth=1, head_depth=1), ImageVAECodec("AutoencoderTiny", TINY_CONFIG).eval(),
         forcing="masked", height=32, width=32, action_names=["LEFT", "RIGHT", "FIRE"], mask_steps=2, denoise_steps=3,
     )  # fmt: skip
     export_model(pipe, tmp_path, slots=FRAMES - 1)
@@ -114,7 +114,7 @@ def test_programs_take_any_batch(make_pipe: Callable[..., MagiPipeline]) -> None
 def test_onnx_through_onnxruntime(make_pipe: Callable[..., MagiPipeline], driver: ModuleType, tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason='pip install "magi-video[export]"')
-    pipe = make_pipe(temporal_position="rope", depth=1)
+    pipe = make_pipe(temporal_position="rope", depth=1, head_depth=1)
     export_model(pipe, tmp_path, "onnx")
     compare(pipe, driver, tmp_path, FRAMES, 1e-3)
 
