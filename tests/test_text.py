@@ -14,7 +14,6 @@ from magi_video import MagiPipeline
 from magi_video.cli import main
 from magi_video.data import VideoFolder, write_video
 from magi_video.errors import MagiError
-from magi_video.models.conditions import ConditionTokens
 from magi_video.presets import PRESETS
 from magi_video.text import TextEncoder, fetch_encoder
 from magi_video.training import train
@@ -23,7 +22,6 @@ from magi_video.training.texts import prepare_captions
 transformers = pytest.importorskip("transformers", reason='the extra "text" is not installed')
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "ball", "left", "right"]
-SPEC = {"text": {"size": 12, "kind": "sequence", "tokens": 5, "drop": 0.5}}
 
 
 @pytest.fixture(scope="session")
@@ -81,23 +79,6 @@ def test_hostile_encoders_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
         TextEncoder(damaged)
     with pytest.raises(MagiError, match="no such file"):
         TextEncoder(tmp_path)
-
-
-def test_a_missing_vector_has_the_unknown_token_and_dropped_text_none_but_these() -> None:
-    tokens = ConditionTokens({**SPEC, "label": {"size": 2}}, 8)
-    torch.nn.init.normal_(tokens.embed["text"].unknown)  # type: ignore[union-attr, arg-type]
-    assert tokens.count == 6
-    value = torch.randn(3, 2, 5, 12)
-    value[:, :, 3:] = torch.nan
-    made = tokens({"text": value}, 3, 2, torch.device("cpu"))
-    nothing = tokens({}, 3, 2, torch.device("cpu"))
-    assert made.shape == (3, 2, 6, 8) and made.isfinite().all()
-    assert torch.equal(made[:, :, [0, 4, 5]], nothing[:, :, [0, 4, 5]])
-    assert not torch.allclose(made[:, :, 1:4], nothing[:, :, 1:4])
-    assert torch.allclose(made, tokens({"text": value * 1000 + 7}, 3, 2, torch.device("cpu")), atol=1e-4), "any scale"
-    dropped = tokens.drop({"text": value.expand(3, 2, 5, 12)}, torch.Generator().manual_seed(2))["text"]
-    hidden = dropped.isnan().flatten(1).all(1)
-    assert hidden.any() and not hidden.all(), "of whole clips"
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def resolve_model(name: str | Path) -> Path:
     if str(name) in shipped_models():
         return SHIPPED / str(name)
     if HUB_ID.fullmatch(str(name)) and not str(name).startswith("."):
-        return _download(str(name), ["*.json", "*.safetensors"])
+        return download_files(str(name), ["*.json", "*.safetensors"])
     raise MagiError(
         f"no model {str(name)!r}: give a folder, a hub id, or one of {', '.join(shipped_models()) or 'none'}"
     )
@@ -171,13 +171,14 @@ def _stored_sizes(folder: Path, variant: str | None) -> list[int]:
         files = [folder / name for name in sorted(set(named.values()))]
     sizes: list[int] = []
     for file in files:
-        sizes += _header_sizes(file)
+        sizes += header_sizes(file)
         if len(sizes) > MAX_TENSORS:
             raise MagiError(f"{folder}: more than {MAX_TENSORS} tensors")
     return sizes
 
 
-def _header_sizes(file: Path) -> list[int]:
+def header_sizes(file: Path) -> list[int]:
+    """How many numbers each tensor of a safetensors file has, from its header; `MagiError` if it is no such file."""
     if not file.is_file():
         raise MagiError(f"{file}: no such regular file")
     with file.open("rb") as opened:
@@ -232,10 +233,11 @@ def _locate(name: str, place: dict[str, Any], files: list[str]) -> Path:
     if local:
         raise MagiError(f"no folder {name}; expected a folder with config.json and safetensors weights, or a hub id")
     wanted = [f"{subfolder}/{file}" if subfolder else file for file in files]
-    return _download(name, wanted, place.get("revision")) / subfolder
+    return download_files(name, wanted, place.get("revision")) / subfolder
 
 
-def _download(name: str, files: list[str], revision: str | None = None) -> Path:
+def download_files(name: str, files: list[str], revision: str | None = None) -> Path:
+    """The files of these patterns of a hub id, in the hub's cache; `MagiError` if they are not to be had."""
     from huggingface_hub import snapshot_download
 
     try:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from magi_video.data.files import link_or_copy
 from magi_video.errors import MagiError
-from magi_video.loading import _download, _header_sizes
+from magi_video.loading import download_files, header_sizes
 from magi_video.textfiles import read_json
 
 ENCODER_FOLDER = "text_encoder"
@@ -79,7 +79,7 @@ class TextEncoder:
 
     def _check_outline(self, kind: Any, config: Any) -> None:
         """Refuse a config that describes more than the weights beside it, before any of it is allocated."""
-        stored = sum(sum(_header_sizes(file)) for file in sorted(self.folder.glob("*.safetensors")))
+        stored = sum(sum(header_sizes(file)) for file in sorted(self.folder.glob("*.safetensors")))
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             numbers = sum(parameter.numel() for parameter in kind.from_config(config).parameters())
         size = int(getattr(config, "hidden_size", 0))
@@ -145,7 +145,7 @@ def fetch_encoder(name: str, out: Path) -> TextEncoder:
     if not (out / "config.json").is_file():
         folder = Path(name)
         if not folder.is_dir():
-            folder = _download(name, list(FILES))
+            folder = download_files(name, list(FILES))
         TextEncoder(folder)  # refuses before anything is copied
         copy_encoder(folder, out)
     return TextEncoder(out)
