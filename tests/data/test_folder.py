@@ -79,10 +79,10 @@ def test_action_columns_are_the_union_of_the_recordings(tmp_path: Path) -> None:
     for name, names in {"a": ["LEFT", "FIRE"], "b": ["RIGHT", "LEFT"]}.items():
         video = write_numbered(tmp_path / name / "v.mp4", 4)
         write_actions(video, [{"frame": i, "action": {names[1]: i}} for i in range(3)] + [{"frame": 3, "action": {}}])
-        (tmp_path / name / "recording.json").write_text(json.dumps({"action_names": names}))
+        (tmp_path / name / "recording.json").write_text(json.dumps({"action_names": names, "game": f"vizdoom/{name}"}))
     write_numbered(tmp_path / "c" / "v.mp4", 4)
     folder = VideoFolder(tmp_path)
-    assert folder.action_names == ["LEFT", "FIRE", "RIGHT"]
+    assert folder.action_names == ["LEFT", "FIRE", "RIGHT"] and folder.games == ["vizdoom/a", "vizdoom/b"]
     assert folder.actions(0).tolist() == [[0, 0, 0], [0, 1, 0], [0, 2, 0], [0, 0, 0]]
     assert folder.actions(1)[:, 0].tolist() == [0, 1, 2, 0] and folder.actions(1).dtype == np.float32
     assert folder.actions(2) is None and folder.videos[2].actions is None

@@ -99,6 +99,15 @@ def _parse_row(path: Path, number: int, line: str) -> tuple[int, dict[str, float
     return frame, action
 
 
+def recorded_game(folder: Path) -> str | None:
+    """The game that a folder is a recording of, as `magi record` calls it; None if it does not say so."""
+    try:
+        game = read_json(folder / RECORDING_FILE).get("game")
+    except MagiError:
+        return None
+    return game if isinstance(game, str) and game.isprintable() and len(game) <= MAX_NAME else None
+
+
 def _declared_names(path: Path) -> tuple[str, ...]:
     """The action names of a recording's description; none where there is no (sound) one."""
     try:

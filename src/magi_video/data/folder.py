@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from magi_video.data.actions import ActionTrack, actions_path, read_actions
+from magi_video.data.actions import ActionTrack, actions_path, read_actions, recorded_game
 from magi_video.data.scan import Skipped, find_videos, inspect_videos, is_inside
 from magi_video.data.video import VideoInfo, read_frames
 from magi_video.errors import MagiError
@@ -132,6 +132,12 @@ class VideoFolder:
         """
         track = self._tracks.get(video)
         return None if track is None else track.columns(self.action_names if names is None else names)
+
+    @property
+    def games(self) -> list[str]:
+        """Names of the games that the videos are recordings of, sorted."""
+        folders = {self.videos[index].path.parent for index in self._tracks}
+        return sorted({game for folder in folders if (game := recorded_game(folder))})
 
     def summary(self) -> str:
         """One line: "120 videos, 2 skipped (1 zero frames, 1 unreadable)"."""
