@@ -39,7 +39,7 @@ def test_help_names_every_command_and_each_has_help(capsys: pytest.CaptureFixtur
     assert code == 0 and all(verb in out for verb in VERBS)
     for verb in VERBS:
         code, out, _ = run(capsys, verb, "--help")
-        assert code == 0 and ("--out" in out or verb in ("info", "serve", "weights"))
+        assert code == 0 and ("--out" in out or verb in ("info", "plan", "serve", "weights"))
     _, out, _ = run(capsys, "train", "doom", "--help")
     assert "--learning-rate" in out and "--noise-levels" in out and "--small-vae.steps" in out
 
@@ -51,7 +51,7 @@ def test_train_leaves_a_run_that_is_a_model(folder: Path, capsys: pytest.Capture
     code, out, _ = run(capsys, "info", run_folder, "--json")
     facts = json.loads(out)
     assert code == 0 and facts["forcing"] == "complete" and facts["training_steps"] == 2 and facts["training_seed"] == 1
-    assert facts["training_data"] == {"videos": 4, "frames": 80, "left_out": 1}
+    assert facts["training_data"] == {"videos": 4, "frames": 80, "left_out": 1, "games": []}
     code, out, _ = run(capsys, "info", run_folder)
     assert code == 0 and "transformer_parameters" in out
 
