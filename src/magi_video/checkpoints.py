@@ -13,6 +13,7 @@ from the result. (`torch.distributed.checkpoint` writes in parallel, but what it
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from magi_video.errors import MagiError
+from magi_video.textfiles import read_text
 
 STATE_NAME = "state.json"
+PIECE_BYTES = 2**24
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 
 
@@ -91,10 +94,13 @@ def save_checkpoint(
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
+            files = {}
             for name, values in tensors.items():
-                write_tensors(part / f"{name}.safetensors", values, wholes[name])
-            sizes = {file.name: file.stat().st_size for file in part.iterdir()}
-            (part / STATE_NAME).write_text(json.dumps({"step": step, "sizes": sizes, "state": state}), encoding="utf-8")
+                file_name = f"{name}.safetensors"
+                files[file_name] = write_tensors(part / file_name, values, wholes[name])
+            content = {"step": step, "files": files, "state": state}
+            text = json.dumps(content | {"crc32": digest(content)})
+            (part / STATE_NAME).write_text(text, encoding="utf-8")
             for file in [*part.iterdir(), part]:
                 flush_to_disk(file)
             if final.exists():  # damaged, or it would not be made again
@@ -131,13 +137,16 @@ def exhaust(streams: Iterable[Iterator[Tensor]]) -> None:
             pass
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], wholes: Iterable[Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], wholes: Iterable[Tensor]) -> list[int]:
     """A safetensors file, tensor by tensor (the library's own function wants all of them at once).
 
     Args:
         path: the file.
         tensors: name → a tensor of the shape and type to be written.
         wholes: their values, in order.
+
+    Returns:
+        The file's size in bytes and its CRC-32.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -146,10 +155,31 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], wholes: Iterable[Tenso
         header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
+    crc = zlib.crc32(head)
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(head)
         for value in wholes:
-            file.write(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            data = value.cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+            file.write(data)
+            crc = zlib.crc32(data, crc)
+    return [len(head) + end, crc]
+
+
+def digest(content: dict[str, Any]) -> int:
+    """CRC-32 of JSON values."""
+    return zlib.crc32(json.dumps(content).encode())
+
+
+def is_whole(path: Path, size: int, crc: int) -> bool:
+    """Whether a file is what was written."""
+    found = 0
+    if path.stat().st_size != size:
+        return False
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            found = zlib.crc32(piece, found)
+    return found == crc
 
 
 def drop_old(root: Path, newest: Path, keep: int) -> None:
@@ -166,15 +196,23 @@ def drop_old(root: Path, newest: Path, keep: int) -> None:
 
 
 def latest_checkpoint(root: Path) -> Checkpoint | None:
-    """The newest complete checkpoint; ones that were damaged since are passed over."""
-    for folder in sorted(root.glob("step_*"), reverse=True):
+    """The newest one that is as it was written; ones that were damaged since are passed over.
+
+    Raises:
+        MagiError: there are some, but all are damaged: to begin anew is not for us to decide.
+    """
+    folders = sorted(root.glob("step_*"), reverse=True)
+    for folder in folders:
         try:
-            content = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
-            complete = all((folder / name).stat().st_size == size for name, size in content["sizes"].items())
-            if complete:
-                return Checkpoint(folder, int(content["step"]), content["state"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            content = json.loads(read_text(folder / STATE_NAME))
+            crc = content.pop("crc32")
+            whole = crc == digest(content) and folder.name == f"step_{content['step']:08d}"
+            if whole and all(is_whole(folder / name, *facts) for name, facts in content["files"].items()):
+                return Checkpoint(folder, content["step"], content["state"])
+        except (MagiError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
+    if folders:
+        raise MagiError(f"{root}: none of its checkpoints is as it was written; delete them to begin anew")
     return None
 
 

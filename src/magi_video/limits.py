@@ -31,3 +31,5 @@ VIDEO_SECONDS = limit("VIDEO_SECONDS", 60)
 """Without a new frame, after which a decoder is taken to hang."""
 VIDEO_MEMORY = limit("VIDEO_MEMORY", 2**32)
 """Bytes of address space of the process that looks through new videos."""
+LOADER_SECONDS = limit("LOADER_SECONDS", 900)
+"""That training waits for a batch of a process that loads data."""

@@ -100,15 +100,18 @@ class Inspector:
 
     def _begin(self) -> None:
         paths = [str(SOURCES), os.environ.get("PYTHONPATH", "")]
-        process: Any = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
-        )
+        try:
+            process: Any = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
+            )
+        except OSError as error:
+            raise MagiError(f"the process that looks through videos does not start ({error})") from None
         self._process = process
         if process.stdout.readline() != READY + "\n":  # no file's fault: none shall be skipped for it
             raise MagiError(f"the process that looks through videos does not start: {' '.join(self.command)}")

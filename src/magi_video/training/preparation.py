@@ -1,6 +1,8 @@
 """From a preset and a folder to what the training loop needs: videos, codec, latents, model."""
 
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -8,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from magi_video.codecs import Codec, ImageVAECodec, OmniTokenizerCodec, PixelCodec, VideoVAECodec, load_codec
 from magi_video.codecs.statistics import measure_statistics
-from magi_video.codecs.training import train_image_vae
+from magi_video.codecs.training import CHECKPOINTS, train_image_vae
 from magi_video.data import UCF101, PixelReader, VideoFolder
 from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader
 from magi_video.data.encoding import encode_latents
@@ -24,6 +27,8 @@ from magi_video.processes import Processes
 from magi_video.text import DEFAULT_SIZE
 
 STATISTICS_BATCHES = 64
+MOST_VIDEOS = 2_000
+"""From which a codec is trained or measured; decoding more costs hours and tells it little."""
 STATISTICS_CLIPS = 64
 STATISTICS_FROM = 10**9
 OnStep = Callable[[int, dict[str, float]], None]
@@ -50,7 +55,8 @@ class FrameBatches:
     """Random frames of a data set, for training and measuring codecs: batch i is a pure function of (seed, i).
 
     Frames are decoded once, evenly strided so that those of all videos fit in `max_bytes`, and kept in memory: picking
-    single frames from compressed files would decode through whole videos for every batch.
+    single frames from compressed files would decode through whole videos for every batch. Of a large data set as many
+    videos as `MOST_VIDEOS` stand for all, chosen at random.
 
     Args:
         videos: where the frames come from.
@@ -63,14 +69,17 @@ class FrameBatches:
     def __init__(
         self, videos: VideoFolder, height: int, width: int, batch_size: int, seed: int, max_bytes: int = 512 * 2**20
     ) -> None:
-        total = sum(video.num_frames for video in videos.videos)
+        picked = list(range(len(videos.videos)))
+        if len(picked) > MOST_VIDEOS:
+            picked = sorted(np.random.default_rng([seed, MOST_VIDEOS]).permutation(len(picked))[:MOST_VIDEOS].tolist())
+        total = sum(videos.videos[index].num_frames for index in picked)
         if not total:
             raise MagiError(f"{videos.root}: no readable video ({videos.summary()})")
         stride = math.ceil(total * height * width * 3 / max_bytes)
         self.frames_MHWC = np.concatenate(
             [
-                fit_frames(videos.read(index, range(0, video.num_frames, stride)).numpy(), height, width)
-                for index, video in enumerate(videos.videos)
+                fit_frames(videos.read(index, range(0, videos.videos[index].num_frames, stride)).numpy(), height, width)
+                for index in picked
             ]
         )
         self.batch_size = batch_size
@@ -88,7 +97,8 @@ def prepare_codec(preset: Preset, videos: VideoFolder, out: Path, seed: int, on_
     A codec that compresses time is measured on clips as the preset trains on them, at its intervals; others on frames.
     """
     folder = out / "codec"
-    if (folder / "config.json").is_file():
+    # As long as its training's checkpoints are there, a codec may have been saved in part only.
+    if (folder / "config.json").is_file() and not (folder / CHECKPOINTS).is_dir():
         return load_codec(folder)
     if preset.codec.codec == "small_vae":
         batches = frame_batches(preset, videos, preset.small_vae.batch_size, seed)
@@ -104,8 +114,24 @@ def prepare_codec(preset: Preset, videos: VideoFolder, out: Path, seed: int, on_
         batches = frame_batches(preset, videos, 16, seed)
         measured = (frames_BCHW[:, None] for frames_BCHW in frames_to_measure(batches))
     codec.set_statistics(*measure_statistics(codec, measured))
-    codec.save_pretrained(folder)
+    save_codec(codec, folder)
     return codec
+
+
+def save_codec(codec: Codec, folder: Path) -> None:
+    """Save a codec completely or not at all.
+
+    Raises:
+        MagiError: it cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        codec.save_pretrained(part)
+        part.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise MagiError(f"{folder}: cannot save the codec ({error})") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def pretrained_codec(settings: CodecConfig) -> Codec:

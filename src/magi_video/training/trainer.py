@@ -36,6 +36,7 @@ from magi_video.data import ClipDataset, ClipRequest, ClipSampler, VideoFolder
 from magi_video.data.clips import FrameReader
 from magi_video.errors import MagiError
 from magi_video.forcing import Clip, MaskRatio, NoiseInjection, find_forcing
+from magi_video.limits import LOADER_SECONDS
 from magi_video.models import ACTION, LABEL, TEXT
 from magi_video.models.compiling import compile_blocks
 from magi_video.pipeline import MagiPipeline
@@ -44,6 +45,7 @@ from magi_video.presets import Preset
 from magi_video.processes import Processes
 from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.kernels import use_training_kernels
+from magi_video.training.loaders import loading_told
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
@@ -85,7 +87,7 @@ class Trainer:
         self.config, self.signals, self.processes = preset.train, signals or StopSignals(), Processes()
         project = ProjectConfiguration(str(out), logging_dir=str(out / "logs"))
         self.accelerator = Accelerator(
-            mixed_precision=self.config.precision,
+            mixed_precision="no",  # autocast is our own: accelerate knows one precision in the life of a process
             log_with=find_tracker(self.config.tracker),
             project_config=project,
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
@@ -169,7 +171,7 @@ class Trainer:
             clip = Clip(
                 torch.zeros(shape, device=self.device), torch.ones(self.micro, dtype=torch.long, device=self.device)
             )
-            with self.accelerator.autocast():
+            with self._autocast():
                 total, _ = self.objective(clip, torch.Generator(self.device).manual_seed(0))
             total.backward()
             self.optimizer.zero_grad(set_to_none=True)
@@ -192,7 +194,8 @@ class Trainer:
         batches = iter(self._loader())
         while self.step < self.config.steps:
             began = time.perf_counter()
-            loss, norm, taken, stop = self._optimize([next(batches) for _ in range(self.config.accumulate)])
+            with loading_told(batches, self.step):
+                loss, norm, taken, stop = self._optimize([next(batches) for _ in range(self.config.accumulate)])
             self.step += 1
             figures = {
                 "step": self.step,
@@ -234,6 +237,7 @@ class Trainer:
             num_workers=workers,
             persistent_workers=False,
             worker_init_fn=ignore_stop_signals,
+            timeout=LOADER_SECONDS if workers else 0,
             prefetch_factor=4 if workers else None,
             pin_memory=self.device.type == "cuda",
         )
@@ -251,7 +255,7 @@ class Trainer:
             # Replicas average their gradients once; shards do it for every part, lest each holds a whole gradient.
             together = index + 1 == len(micro_batches)
             with nullcontext() if together else self.accelerator.no_sync(self.model):
-                with self.accelerator.autocast():
+                with self._autocast():
                     loss, count = self.model(clip, self._generators(index))
                 loss.backward()
             total, tokens = total + loss.detach(), tokens + count
@@ -270,6 +274,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         return mean_loss, norm * scale, taken, stops > 0
+
+    def _autocast(self) -> torch.autocast:
+        """Of the transformer; the head leaves it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _generators(self, part: int) -> list[torch.Generator]:
         """One for each clip of this process's share of a part of the batch, seeded by the clip's place in the batch."""
@@ -342,14 +350,18 @@ class Trainer:
                 "videos": len(self.videos.videos),
                 "frames": sum(video.num_frames for video in self.videos.videos),
                 "left_out": len(self.videos.skipped) + self.clips.left_out,
+                "games": self.videos.games,
             },
         }
 
     def _find_checkpoint(self) -> Checkpoint | None:
         """The newest one; what an interrupted process left half-written, or logged later, is dropped."""
         checkpoint = latest_checkpoint(self.out / "checkpoints")
-        for part in self.out.glob(".part-*"):
-            shutil.rmtree(part, ignore_errors=True)
+        for part in [*self.out.glob(".part-*"), *self.out.glob(".*.part")]:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
         cut_log(self.out / "log.jsonl", 0 if checkpoint is None else checkpoint.step)
         return checkpoint
 
