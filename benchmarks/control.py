@@ -32,7 +32,7 @@ BATCH = 64
 
 
 def preset(kind: str, steps: int, encoder: str) -> Preset:
-    """0.8 M parameters, 16 tokens a frame."""
+    """1.6 M parameters, 16 tokens a frame."""
     return Preset(
         data=DataConfig(height=shapes.SIDE, width=shapes.SIDE, num_frames=shapes.FRAMES, max_interval=1),
         codec=CodecConfig(codec="pixels"),
