@@ -83,11 +83,11 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     run = tmp_path / "run"
     original = checkpoints.write_tensors
 
-    def full(path: Path, *tensors: Any) -> None:
+    def full(path: Path, *tensors: Any) -> list[int]:
         if (run / "checkpoints" / "step_00000003").exists() and path.name == "optimizer.safetensors":
             path.write_bytes(b"half a file")
             raise OSError(28, "No space left on device")
-        original(path, *tensors)
+        return original(path, *tensors)
 
     monkeypatch.setattr(checkpoints, "write_tensors", full)
     with pytest.raises(MagiError, match="No space left"):
