@@ -37,7 +37,10 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
     "codecs": ("Codecs", ["magi_video.codecs"]),
     "data": ("Data", ["magi_video.data", "magi_video.text.TextEncoder"]),
     "training": ("Training", ["magi_video.training"]),
-    "evaluation": ("Evaluation", ["magi_video.evaluation", "magi_video.evaluation.metrics.*"]),
+    "evaluation": (
+        "Evaluation",
+        ["magi_video.evaluation", "magi_video.evaluation.metrics.*", "magi_video.evaluation.detectors"],
+    ),
     "planning": ("Planning", ["magi_video.planning"]),
 }
 """Pages of the reference: title, and objects. `package` stands for what its `__all__` names, `module.*` for its public
