@@ -41,6 +41,7 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
         "Evaluation",
         ["magi_video.evaluation", "magi_video.evaluation.metrics.*", "magi_video.evaluation.detectors"],
     ),
+    "benchmark": ("Benchmark", ["magi_video.benchmark"]),
     "planning": ("Planning", ["magi_video.planning"]),
 }
 """Pages of the reference: title, and objects. `package` stands for what its `__all__` names, `module.*` for its public
