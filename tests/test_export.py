@@ -76,7 +76,8 @@ def test_interpolated_positions_a_flow_head_masked_forcing_and_a_vae(
     make_model: Callable[..., MagiTransformer], driver: ModuleType, tmp_path: Path
 ) -> None:
     pipe = MagiPipeline(
-        make_model(head="flow", latent_channels=5, depth=1, head_depth=1), ImageVAECodec("AutoencoderTiny", TINY_CONFIG).eval(),
+        make_model(head="flow", latent_channels=5, depth=1, head_depth=1),
+        ImageVAECodec("AutoencoderTiny", TINY_CONFIG).eval(),
         forcing="masked", height=32, width=32, action_names=["LEFT", "RIGHT", "FIRE"], mask_steps=2, denoise_steps=3,
     )  # fmt: skip
     export_model(pipe, tmp_path, slots=FRAMES - 1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BACKLOG = 128
 CONNECTIONS = 100
 MESSAGE_BYTES = 16_384
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Serve:
     """auto, cpu, cuda or mps."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the weights; bf16 pays on CPUs for large frames, on GPUs always."""
+    threads: int | None = None
+    """CPU threads; if not said, one or all cores, whichever suits the model: a few frames tell."""
     limits: Annotated[ServingLimits, arg(name="")] = field(default_factory=ServingLimits)
     """Of what visitors may ask for."""
 
@@ -74,18 +77,28 @@ def main(argv: list[str]) -> None:
 
 def load(settings: Serve) -> "Guard":
     """The model and the application around it."""
+    import torch
+
     from magi_video.cli.generate import pick_device
     from magi_video.loading import resolve_model
     from magi_video.pipeline import MagiPipeline
     from magi_video.precision import find_precision, use_fast_float32
     from magi_video.serving.app import create_app
     from magi_video.serving.beginnings import find_first_frames
+    from magi_video.threads import choose_threads
 
+    if settings.threads is not None and not 1 <= settings.threads <= MOST_THREADS:
+        raise MagiError(f"threads must lie in 1…{MOST_THREADS}, got {settings.threads}")
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
     if device == "cpu":
         use_fast_float32()
     folder = resolve_model(settings.model)
     pipe = MagiPipeline.from_pretrained(folder, find_precision(settings.precision)).to(device)
+    if device == "cpu" and settings.threads is None:
+        frames = pipe.codec.num_pixel_frames(2)
+        choose_threads(lambda: list(pipe.stream(num_frames=frames, setting="realtime")))
     first_frames = find_first_frames(folder, pipe.config.height, pipe.config.width)
     name = settings.model if not Path(settings.model).is_dir() else Path(settings.model).resolve().name
     return create_app(pipe, name, first_frames, settings.limits, settings.host, settings.allow_name)
