@@ -1,0 +1,36 @@
+"""A model learns from labels what only they tell, and generates by them."""
+
+from collections.abc import Callable
+
+import torch
+
+from magi_video.forcing import Clip, find_forcing
+from magi_video.models import LABEL, NOISE_LEVEL, MagiTransformer
+from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+
+
+def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiTransformer]) -> None:
+    model = make_model(num_frames=1, conditions={NOISE_LEVEL: {"size": 6}, LABEL: {"size": 2, "drop": 0.1}})
+    forcing = find_forcing("complete")()
+    label_B = torch.arange(16) % 2
+    # Frames that differ in nothing but their class: the loss hardly tells, since noisy tokens show it too.
+    shape = (16, 1, model.num_tokens, model.token_dim)
+    mean_BTND = (2.0 * label_B - 1)[:, None, None, None].expand(shape)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(300):
+        clip = Clip(mean_BTND + 0.1 * torch.randn(shape), torch.ones(16, dtype=torch.long), {LABEL: label_B[:, None]})
+        optimizer.zero_grad()
+        forcing.loss(model, clip, torch.Generator().manual_seed(step)).backward()
+        optimizer.step()
+    rollout = Rollout(
+        model.eval(),
+        forcing.cached_kind,
+        SampleNoise.from_seeds(list(range(16))),
+        SamplingSettings(4, 20),
+        torch.ones(16, dtype=torch.long),
+        1,
+    )
+    with torch.no_grad():
+        tokens_BND = rollout.predict({LABEL: label_B})
+    followed = (tokens_BND.mean(dim=(1, 2)) > 0) == (label_B == 1)
+    assert followed.sum() >= 15
