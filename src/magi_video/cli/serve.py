@@ -1,5 +1,6 @@
 """`magi serve MODEL`: the web page."""
 
+import contextlib
 import errno
 import socket
 import sys
@@ -69,10 +70,10 @@ def main(argv: list[str]) -> None:
         print(f"{address(listening)}  (Ctrl-C stops it)", flush=True)
         if public(settings.host):
             print(f"warning: everyone who reaches {settings.host} can use this page", file=sys.stderr, flush=True)
-        try:
+        # Raised anew, at times, once the server has ended in order.
+        with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt:  # raised anew once the server has ended in order
-            print("stopped", flush=True)
+        print("stopped", flush=True)
 
 
 def load(settings: Serve) -> "Guard":
