@@ -1,6 +1,7 @@
 """What goes wrong in the processes that load data, told in a line."""
 
 import multiprocessing
+import multiprocessing.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,26 @@ def loading_told(batches: Any, step: int) -> Iterator[None]:
         told = " ".join(str(error).split())[:200]
         end_workers(batches)
         raise MagiError(f"loading data failed at step {step} ({told}); the same command continues") from None
+
+
+@contextmanager
+def workers_ended(batches: Any) -> Iterator[None]:
+    """End the processes of a `DataLoader`'s iterator with what uses it, or when Python exits before.
+
+    At exit Python sends SIGTERM to what is left and waits; but these processes do not heed it (`stopping.py`).
+    """
+    workers = list(getattr(batches, "_workers", ()))
+    at_exit = multiprocessing.util.Finalize(None, _kill, args=(workers,), exitpriority=0)
+    try:
+        yield
+    finally:
+        at_exit.cancel()
+        end_workers(batches)
+
+
+def _kill(workers: list[Any]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 def end_workers(batches: Any) -> None:

@@ -45,7 +45,7 @@ from magi_video.presets import Preset
 from magi_video.processes import Processes
 from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.kernels import use_training_kernels
-from magi_video.training.loaders import loading_told
+from magi_video.training.loaders import loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
@@ -192,6 +192,13 @@ class Trainer:
         if self.step >= self.config.steps and self.saved:
             self._publish(self.saved)  # nothing left to do, but the folder shall say what it was asked for
         batches = iter(self._loader())
+        with workers_ended(batches):
+            yield from self._steps(batches, preview)
+        for tracker in self.accelerator.trackers:  # `end_training` would take the process group down as well
+            tracker.finish()
+
+    def _steps(self, batches: Iterator[dict[str, torch.Tensor]], preview: Preview | None) -> Iterator[dict[str, float]]:
+        """The steps that are left, saved, sampled and told."""
         while self.step < self.config.steps:
             began = time.perf_counter()
             with loading_told(batches, self.step):
@@ -216,8 +223,6 @@ class Trainer:
             yield figures
             if stop and not last:
                 raise StoppedError(self.signals.received, f"after step {self.step}, which is saved")
-        for tracker in self.accelerator.trackers:  # `end_training` would take the process group down as well
-            tracker.finish()
 
     def _loader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """This process's clips, from the run's position on."""
