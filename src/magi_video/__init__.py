@@ -5,19 +5,20 @@ pipe = MagiPipeline.from_pretrained("doom")
 video = pipe(image=first_frame, num_frames=100).frames
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from magi_video.lazy import loader
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ImageVAECodec": "magi_video.codecs",
-    "MagiError": "magi_video.errors",
-    "MagiPipeline": "magi_video.pipeline",
-    "MagiTransformer": "magi_video.models",
-    "PixelCodec": "magi_video.codecs",
-    "load_preset": "magi_video.presets",
-    "train": "magi_video.training",
+    "ImageVAECodec": "codecs",
+    "MagiError": "errors",
+    "MagiPipeline": "pipeline",
+    "MagiTransformer": "models",
+    "PixelCodec": "codecs",
+    "load_preset": "presets",
+    "train": "training",
 }
 
 if TYPE_CHECKING:
@@ -38,9 +39,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Lazily: the command line answers --help without loading torch.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = loader(__name__, _HOMES)

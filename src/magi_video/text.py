@@ -6,7 +6,6 @@ its encoder's folder, so that it needs nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import shutil
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_video.data.files import link_or_copy
+from magi_video.data.files import files_sha256, link_or_copy
 from magi_video.errors import MagiError
 from magi_video.loading import download_files, header_sizes
 from magi_video.textfiles import read_json
@@ -114,12 +113,7 @@ class TextEncoder:
 
     def fingerprint(self) -> str:
         """SHA-256 of everything in the folder that the vectors depend on."""
-        digest = hashlib.sha256()
-        for file in encoder_files(self.folder):
-            digest.update(file.name.encode() + b"\0")
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-        return digest.hexdigest()
+        return files_sha256(self.folder, encoder_files(self.folder))
 
 
 def check_text(text: Any) -> None:

@@ -25,7 +25,7 @@ class StubPipeline:
     config = SimpleNamespace(
         height=HEIGHT, width=WIDTH, frame_rate=12.0, mask_steps=1, denoise_steps=1, action_names=[]
     )
-    transformer = SimpleNamespace(config=SimpleNamespace(max_interval=4))
+    transformer = SimpleNamespace(check_interval=lambda interval: None)
     device = "cpu"
 
     def __init__(self, error: BaseException | None = None, last: int = 5) -> None:

@@ -23,7 +23,7 @@ from magi_video.checkpoints import Checkpoint, latest_checkpoint, save_checkpoin
 from magi_video.data.clips import PixelReader
 from magi_video.errors import MagiError
 from magi_video.presets import Preset
-from magi_video.training import train, trainer
+from magi_video.training import loaders, train
 from magi_video.training.run import claim_folder
 
 Recipe = Callable[..., Preset]
@@ -262,7 +262,7 @@ def test_a_process_that_loads_data_fails(
         return real(reader, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PixelReader, "read", read)
-    monkeypatch.setattr(trainer, "LOADER_SECONDS", 3)
+    monkeypatch.setattr(loaders, "LOADER_SECONDS", 3)
     preset = recipe(steps=4, checkpoint_every=2, workers=1)
     with pytest.raises(MagiError, match=told) as caught:
         train(preset, videos, tmp_path / "run")

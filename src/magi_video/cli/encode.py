@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import arg
 
 from magi_video.cli.progress import TrainingDisplay, is_main_process
+from magi_video.cli.recipe import split_recipe
 from magi_video.errors import MagiError
 from magi_video.presets import PRESETS, CodecConfig, DataConfig, Preset, SmallVAEConfig, from_dict, load_preset
 
@@ -59,15 +60,11 @@ class Command:
 
 def parse(argv: list[str]) -> tuple[Command, Path | None]:
     """The command line as a `Command`, and the folder of the codec if the first argument is a run."""
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        raise MagiError(f"name a preset first: one of {', '.join(PRESETS)}, a JSON file, or the folder of a run")
-    helps = argv[0] in ("-h", "--help")
-    name = "doom" if helps else argv[0]
+    name, rest = split_recipe(argv, "doom", "a JSON file, or the folder of a run")
     run = Path(name) if Path(name).is_dir() and name not in PRESETS else None
     preset = load_preset(name) if run is None else run_preset(run)
     missing: Any = tyro.MISSING
     default = Command(data=missing, out=missing, clips=preset.data, codec=preset.codec, small_vae=preset.small_vae)
-    rest = argv if helps else argv[1:]
     command = tyro.cli(Command, prog=f"magi encode {name}", description=HELP, default=default, args=rest)
     return command, None if run is None else run / "codec"
 

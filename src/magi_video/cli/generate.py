@@ -124,9 +124,7 @@ def generate(settings: Generate) -> dict[str, Any]:
     if processes.device.type == "cpu":
         use_fast_float32()
     pipe = MagiPipeline.from_pretrained(settings.model, find_precision(settings.precision)).to(processes.device)
-    largest = pipe.transformer.config.max_interval
-    if not 1 <= settings.interval <= largest:
-        raise MagiError(f"interval must lie in 1…{largest} for this model, got {settings.interval}")
+    pipe.transformer.check_interval(settings.interval)
     sampling: dict[str, Any] = {
         "setting": settings.setting,
         "num_mask_steps": settings.mask_steps,

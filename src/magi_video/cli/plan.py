@@ -1,27 +1,15 @@
 """`magi plan PRESET-or-FILE`: any field of the preset is a flag, as for `magi train`."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import arg
 
-from magi_video.errors import MagiError
-from magi_video.presets import (
-    PRESETS,
-    CodecConfig,
-    DataConfig,
-    ExposureConfig,
-    ModelConfig,
-    Preset,
-    SampleConfig,
-    SmallVAEConfig,
-    TrainConfig,
-    load_preset,
-)
+from magi_video.cli.recipe import RecipeOptions, parse_recipe
+from magi_video.presets import PRESETS
 
 if TYPE_CHECKING:
     from magi_video.planning import Plan, Way
@@ -45,8 +33,8 @@ PARTS = {
 }
 
 
-@dataclass(frozen=True)
-class Command:
+@dataclass(frozen=True, kw_only=True)
+class Command(RecipeOptions):
     """Options of `magi plan`."""
 
     devices: int
@@ -67,33 +55,11 @@ class Command:
     """Folder of the data set, to count its videos and look through 32 of them."""
     json: Annotated[bool, arg(name="json")] = False
     """Print JSON."""
-    forcing: Literal["complete", "masked"] = "complete"
-    """Teacher-forcing paradigm: "complete" is MAGI, "masked" its rival."""
-    clips: Annotated[DataConfig, arg(name="")] = dataclasses.field(default_factory=DataConfig)
-    codec: Annotated[CodecConfig, arg(name="")] = dataclasses.field(default_factory=CodecConfig)
-    model: Annotated[ModelConfig, arg(name="")] = dataclasses.field(default_factory=ModelConfig)
-    exposure: Annotated[ExposureConfig, arg(name="")] = dataclasses.field(default_factory=ExposureConfig)
-    train: Annotated[TrainConfig, arg(name="")] = dataclasses.field(default_factory=TrainConfig)
-    sample: Annotated[SampleConfig, arg(name="")] = dataclasses.field(default_factory=SampleConfig)
-    small_vae: SmallVAEConfig = dataclasses.field(default_factory=SmallVAEConfig)
-
-    def preset(self) -> Preset:
-        """The recipe that the options make."""
-        groups = {name: getattr(self, name) for name in ("codec", "model", "exposure", "train", "sample", "small_vae")}
-        return Preset(forcing=self.forcing, data=self.clips, **groups)
 
 
 def parse(argv: list[str]) -> Command:
     """The command line; the first argument is the preset, whose fields become the defaults."""
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        raise MagiError(f"name a preset first: one of {', '.join(PRESETS)}, or a JSON file")
-    helps = argv[0] in ("-h", "--help")
-    name = "k600" if helps else argv[0]
-    preset, missing = load_preset(name), tyro.MISSING
-    groups: dict[str, Any] = {one.name: getattr(preset, one.name) for one in dataclasses.fields(preset)}
-    default = Command(devices=missing, clips=groups.pop("data"), **groups)
-    rest = argv if helps else argv[1:]
-    return tyro.cli(Command, prog=f"magi plan {name}", description=HELP, default=default, args=rest)
+    return parse_recipe(Command, "plan", HELP, argv, "k600", devices=tyro.MISSING)
 
 
 def main(argv: list[str]) -> None:

@@ -15,8 +15,9 @@ How to add a codec
 3. Test that it saves and loads, that `decode_stream` equals `decode`, and that wrong input gives a `MagiError`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from magi_video.lazy import loader
 
 if TYPE_CHECKING:
     from magi_video.codecs.base import Codec
@@ -50,8 +51,4 @@ _HOMES = {
     "load_codec": "registry",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = loader(__name__, _HOMES)

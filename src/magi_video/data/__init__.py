@@ -5,8 +5,9 @@ the files and their classes and hands them to `_add`, which does the rest (count
 read, finding actions). To add a family of games, see `games.py`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from magi_video.lazy import loader
 
 if TYPE_CHECKING:
     from magi_video.data.clips import (
@@ -81,8 +82,4 @@ _HOMES = {
     "write_video": "video",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = loader(__name__, _HOMES)

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from magi_video.data.files import replacing, write_json
+from magi_video.data.files import write_bytes, write_json
 from magi_video.data.folder import VideoFolder
 from magi_video.data.grid import ClipGrid
 from magi_video.data.image import fit_frames, to_model_range
@@ -211,8 +211,7 @@ class _Work:
         for number, known in self.known.items():
             if number not in missing:
                 write_json(_note_path(self.directory, number), asdict(known))
-        with replacing(self.directory / TABLE_FILE) as part:
-            part.write_bytes(self.table_bytes)
+        write_bytes(self.directory / TABLE_FILE, self.table_bytes)
         write_json(self.directory / INDEX_FILE, asdict(self.index))
         for path in (*shards.glob(".*.part"), *(_note_path(self.directory, number) for number in missing)):
             path.unlink(missing_ok=True)  # of a process that was killed; of a shard that no longer holds
@@ -227,8 +226,7 @@ class _Work:
         count = self.index.rows * (np.prod(self.index.row) // self.index.row[-3])
         mean = sums.sum(0) / count
         std = np.sqrt(np.maximum(squares.sum(0) / count - mean**2, 0))
-        with replacing(self.directory / TABLE_FILE) as part:
-            part.write_bytes(self.table_bytes)
+        write_bytes(self.directory / TABLE_FILE, self.table_bytes)
         index = replace(self.index, shards=shards, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
         write_json(self.directory / INDEX_FILE, asdict(index))
         wanted = {shard_path(self.directory, shard).name for shard in range(len(self.keys))}

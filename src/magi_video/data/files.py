@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,25 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a dictionary as JSON."""
-    with replacing(path) as part:
-        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def files_sha256(root: Path, paths: Iterable[Path]) -> str:
+    """SHA-256 over names below `root`, sizes and contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:

@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageOps
 
-from magi_video.data.files import replacing
+from magi_video.data.files import write_bytes
 from magi_video.data.video import enlarge
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_PICTURE_BYTES, MAX_PIXELS
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows others that start programs
-RESIZE_RULE = "centre crop to the target aspect, then antialiased bilinear"  # recorded beside results that depend on it
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -59,8 +58,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         raise MagiError(f"{path}: the picture is {image.dtype} {image.shape}; expected uint8 [height, width, 3]")
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, format="png")
-    with replacing(path) as part:
-        part.write_bytes(encoded.getvalue())
+    write_bytes(path, encoded.getvalue())
 
 
 def fit_frames(frames_THWC: np.ndarray, height: int, width: int) -> np.ndarray:

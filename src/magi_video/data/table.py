@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from magi_video.data.actions import ActionTrack
-from magi_video.data.files import replacing
 from magi_video.data.folder import Video, VideoFolder
 from magi_video.errors import MagiError
 
@@ -160,12 +159,6 @@ class CachedVideos(VideoFolder):
     def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
         """Refused: there are no pixels."""
         raise MagiError(f"{self.root}: holds latents, not pixels; expected the folder of the videos as well")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file as a whole or not at all."""
-    with replacing(path) as part:
-        part.write_bytes(content)
 
 
 def _is_below(name: str) -> bool:

@@ -6,8 +6,9 @@ network) and `metrics` (both and PSNR, SSIM, LPIPS as `torchmetrics` classes tha
 processes). Everything is loaded when it is asked for, so that reading a table of weights does not load scipy.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from magi_video.lazy import loader
 
 _HOMES = {
     "PROTOCOLS": "protocols",
@@ -25,8 +26,4 @@ if TYPE_CHECKING:
 
 __all__ = ["PROTOCOLS", "Protocol", "Sampling", "evaluate", "score", "video_features"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"magi_video.evaluation.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = loader(__name__, _HOMES)

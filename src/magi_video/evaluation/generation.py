@@ -19,7 +19,7 @@ import torch
 
 from magi_video.data import VideoFolder, clip_frames
 from magi_video.data.captions import read_captions
-from magi_video.data.files import write_array, write_json
+from magi_video.data.files import files_sha256, write_array, write_json
 from magi_video.errors import MagiError
 from magi_video.evaluation.clipset import load_array
 from magi_video.evaluation.protocols import Protocol, find_protocol
@@ -363,11 +363,5 @@ def hash_videos(videos: VideoFolder) -> str:
 
 def hash_model(folder: Path) -> str:
     """SHA-256 of a model's weights and configurations."""
-    digest = hashlib.sha256()
-    for part in ("transformer", "codec"):
-        for path in sorted((folder / part).rglob("*")):
-            if path.suffix in (".safetensors", ".json"):
-                digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    found = (path for part in ("transformer", "codec") for path in sorted((folder / part).rglob("*")))
+    return files_sha256(folder, (path for path in found if path.suffix in (".safetensors", ".json")))

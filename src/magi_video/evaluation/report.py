@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from magi_video.data import fit_frames
-from magi_video.data.files import replacing
+from magi_video.data.files import write_bytes
 from magi_video.data.video import enlarge
 
 FRAMES_SHOWN = 16
@@ -94,9 +94,8 @@ def write_report(out: Path, metrics: Mapping[str, Any], strips: Sequence[Strip])
     title = _title(metrics)
     template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     page = template.substitute(title=escape(title), body="\n".join(_sections(title, metrics, strips)))
-    with replacing(out / "report.html") as part:
-        # A file name that is no text in this system's encoding must not keep the page from being written.
-        part.write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
+    # A file name that is no text in this system's encoding must not keep the page from being written.
+    write_bytes(out / "report.html", page.encode("utf-8", "xmlcharrefreplace"))
 
 
 def _title(metrics: Mapping[str, Any]) -> str:

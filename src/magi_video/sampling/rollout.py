@@ -55,9 +55,8 @@ class Rollout:
         use_cache: bool = True,
         against: dict[str, Tensor] | None = None,
     ) -> None:
-        largest = model.config.max_interval
-        if interval_B.min() < 1 or interval_B.max() > largest:
-            raise MagiError(f"interval must lie in 1…{largest} for this model, got {interval_B.tolist()}")
+        for interval in interval_B.tolist():
+            model.check_interval(interval)
         pack_linears(model)
         self.model = model
         self.cached_kind = cached_kind

@@ -79,9 +79,7 @@ def stream_arguments(
     Raises:
         MagiError: the request does not fit this model, or its upload is gone.
     """
-    largest = pipe.transformer.config.max_interval
-    if asked.interval > largest:
-        raise MagiError(f"interval must lie in 1…{largest} for this model, got {asked.interval}")
+    pipe.transformer.check_interval(asked.interval)
     if asked.setting not in SETTINGS:
         raise MagiError(f"unknown speed setting: choose from {', '.join(SETTINGS)}")
     if asked.label is not None and not 0 <= asked.label < len(pipe.config.class_names):

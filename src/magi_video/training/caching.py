@@ -5,7 +5,6 @@ the clips). A run of a recipe that differs in any of it is refused.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from magi_video.loading import read_json
 from magi_video.presets import Preset
 from magi_video.processes import Processes
 from magi_video.training.display import Display, Silent
-from magi_video.training.preparation import open_videos, prepare_codec
+from magi_video.training.preparation import open_videos, prepare_codec, save_codec
 
 RECIPE_FILE, SCAN_FILE = "recipe.json", "scan.json"
 
@@ -165,7 +164,5 @@ def _adopt(source: Path, out: Path) -> Codec:
         if load_codec(folder).fingerprint() != codec.fingerprint():
             raise MagiError(f"{folder} holds another codec than {source}; use another --out")
         return codec
-    part = folder.with_name(f".{CODEC_FOLDER}.{os.getpid()}.part")
-    codec.save_pretrained(part)
-    part.rename(folder)
+    save_codec(codec, folder)
     return codec

@@ -1,20 +1,68 @@
-"""What goes wrong in the processes that load data, told in a line."""
+"""The processes that load data: what each loads, what goes wrong told in a line, and their end."""
 
 import multiprocessing
 import multiprocessing.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch.utils.data import DataLoader
+
+from magi_video.data import ClipDataset, ClipRequest, ClipSampler
 from magi_video.errors import MagiError
+from magi_video.limits import LOADER_SECONDS
+from magi_video.processes import Processes
+from magi_video.training.stopping import ignore_stop_signals
+
+
+class _Endless:
+    """A batch sampler without end."""
+
+    def __init__(self, batches: Callable[[], Iterator[list[ClipRequest]]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[ClipRequest]]:
+        return self.batches()
+
+
+def clip_loader(
+    clips: ClipDataset, sampler: ClipSampler, micro: int, processes: Processes, workers: int
+) -> DataLoader[dict[str, torch.Tensor]]:
+    """A process's clips in the order of the sampler, without end.
+
+    Args:
+        clips: the data set.
+        sampler: the order, for all processes together, from the run's position on.
+        micro: clips in a batch of one process.
+        processes: process r takes the r-th share of every group, so that the global order is everyone's.
+        workers: processes that load; 0 for this one.
+    """
+
+    def requests() -> Iterator[list[ClipRequest]]:
+        stream = iter(sampler)
+        while True:
+            group = [next(stream) for _ in range(micro * processes.count)]
+            first = micro * processes.index
+            yield group[first : first + micro]
+
+    return DataLoader(
+        clips,
+        batch_sampler=_Endless(requests),
+        num_workers=workers,
+        persistent_workers=False,
+        worker_init_fn=ignore_stop_signals,
+        timeout=LOADER_SECONDS if workers else 0,
+        prefetch_factor=4 if workers else None,
+        pin_memory=processes.device.type == "cuda",
+    )
 
 
 @contextmanager
-def loading_told(batches: Any, step: int) -> Iterator[None]:
+def loading_told(step: int) -> Iterator[None]:
     """While batches of a `DataLoader` are used.
 
     Args:
-        batches: its iterator.
         step: optimiser steps done.
 
     Raises:
@@ -28,7 +76,6 @@ def loading_told(batches: Any, step: int) -> Iterator[None]:
         if "DataLoader" not in str(error):
             raise
         told = " ".join(str(error).split())[:200]
-        end_workers(batches)
         raise MagiError(f"loading data failed at step {step} ({told}); the same command continues") from None
 
 
@@ -38,25 +85,19 @@ def workers_ended(batches: Any) -> Iterator[None]:
 
     At exit Python sends SIGTERM to what is left and waits; but these processes do not heed it (`stopping.py`).
     """
-    workers = list(getattr(batches, "_workers", ()))
+    workers = list(getattr(batches, "_workers", ()))  # none where this process itself loads
     at_exit = multiprocessing.util.Finalize(None, _kill, args=(workers,), exitpriority=0)
     try:
         yield
     finally:
         at_exit.cancel()
-        end_workers(batches)
+        if workers:
+            batches._shutdown_workers()  # PyTorch no longer watches them, and their death is no error
+        _kill(workers)
 
 
 def _kill(workers: list[Any]) -> None:
-    for worker in workers:
-        worker.kill()
-
-
-def end_workers(batches: Any) -> None:
-    """End the processes for certain: one that hangs heeds no signal but SIGKILL, and would be waited for at exit."""
-    workers = [worker for worker in getattr(batches, "_workers", ()) if worker in multiprocessing.active_children()]
-    if hasattr(batches, "_shutdown_workers"):
-        batches._shutdown_workers()  # PyTorch no longer watches them, and their death is no error
+    """For certain: a process that hangs heeds no signal but SIGKILL."""
     for worker in workers:
         worker.kill()
         worker.join()

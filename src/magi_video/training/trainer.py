@@ -9,7 +9,7 @@ another number of processes, but for the order in which it sums.
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,6 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType, Pro
 from diffusers.optimization import get_constant_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import nn
-from torch.utils.data import DataLoader
 
 from magi_video.checkpoints import (
     Checkpoint,
@@ -32,11 +31,10 @@ from magi_video.checkpoints import (
     save_checkpoint,
 )
 from magi_video.codecs import Codec
-from magi_video.data import ClipDataset, ClipRequest, ClipSampler, VideoFolder
+from magi_video.data import ClipDataset, ClipSampler, VideoFolder
 from magi_video.data.clips import FrameReader
 from magi_video.errors import MagiError
 from magi_video.forcing import Clip, MaskRatio, NoiseInjection, find_forcing
-from magi_video.limits import LOADER_SECONDS
 from magi_video.models import ACTION, LABEL, TEXT
 from magi_video.models.compiling import compile_blocks
 from magi_video.pipeline import MagiPipeline
@@ -45,13 +43,13 @@ from magi_video.presets import Preset
 from magi_video.processes import Processes
 from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.kernels import use_training_kernels
-from magi_video.training.loaders import loading_told, workers_ended
+from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import build_model, derive_seed, pressed_actions
 from magi_video.training.preview import Preview
-from magi_video.training.stopping import StoppedError, StopSignals, ignore_stop_signals
+from magi_video.training.stopping import StoppedError, StopSignals
 from magi_video.training.texts import CaptionTable
 from magi_video.training.tracking import find_tracker, start_tracker
 
@@ -191,7 +189,9 @@ class Trainer:
             preview = Preview(self.videos, self.pipeline, self.codec.num_pixel_frames(self.core.config.num_frames))
         if self.step >= self.config.steps and self.saved:
             self._publish(self.saved)  # nothing left to do, but the folder shall say what it was asked for
-        batches = iter(self._loader())
+        sampler = ClipSampler(len(self.clips), self.seed, start=self.step * self.config.batch_size)
+        loader = clip_loader(self.clips, sampler, self.micro, self.processes, self.config.workers)
+        batches = iter(loader)
         with workers_ended(batches):
             yield from self._steps(batches, preview)
         for tracker in self.accelerator.trackers:  # `end_training` would take the process group down as well
@@ -201,7 +201,7 @@ class Trainer:
         """The steps that are left, saved, sampled and told."""
         while self.step < self.config.steps:
             began = time.perf_counter()
-            with loading_told(batches, self.step):
+            with loading_told(self.step):
                 loss, norm, taken, stop = self._optimize([next(batches) for _ in range(self.config.accumulate)])
             self.step += 1
             figures = {
@@ -223,29 +223,6 @@ class Trainer:
             yield figures
             if stop and not last:
                 raise StoppedError(self.signals.received, f"after step {self.step}, which is saved")
-
-    def _loader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """This process's clips, from the run's position on."""
-        sampler = ClipSampler(len(self.clips), self.seed, start=self.step * self.config.batch_size)
-
-        def requests() -> Iterator[list[ClipRequest]]:
-            stream = iter(sampler)
-            while True:  # process r takes the r-th share of every group: the global order is everyone's
-                group = [next(stream) for _ in range(self.micro * self.processes.count)]
-                first = self.micro * self.processes.index
-                yield group[first : first + self.micro]
-
-        workers = self.config.workers
-        return DataLoader(
-            self.clips,
-            batch_sampler=_Endless(requests),
-            num_workers=workers,
-            persistent_workers=False,
-            worker_init_fn=ignore_stop_signals,
-            timeout=LOADER_SECONDS if workers else 0,
-            prefetch_factor=4 if workers else None,
-            pin_memory=self.device.type == "cuda",
-        )
 
     def _optimize(self, micro_batches: list[dict[str, torch.Tensor]]) -> tuple[float, float, bool, bool]:
         """One optimiser step; returns the loss, the gradient's norm, whether the step was taken, and whether to stop.
@@ -399,13 +376,3 @@ class Trainer:
         self.accelerator.log({name: value for name, value in figures.items() if name != "step"}, step=self.step)
         if self.processes.main:
             append_log(self.out / "log.jsonl", figures)
-
-
-class _Endless:
-    """A batch sampler without end."""
-
-    def __init__(self, batches: Callable[[], Iterator[list[ClipRequest]]]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[list[ClipRequest]]:
-        return self.batches()

@@ -1,0 +1,80 @@
+"""The fields of a preset as options of a command: `magi VERB PRESET-or-FILE [any field of the preset]`."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import arg
+
+from magi_video.errors import MagiError
+from magi_video.presets import (
+    PRESETS,
+    CodecConfig,
+    DataConfig,
+    ExposureConfig,
+    ModelConfig,
+    Preset,
+    SampleConfig,
+    SmallVAEConfig,
+    TrainConfig,
+    load_preset,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """Every field of a preset; a command adds its own."""
+
+    forcing: Literal["complete", "masked"] = "complete"
+    """Teacher-forcing paradigm: "complete" is MAGI, "masked" its rival."""
+    clips: Annotated[DataConfig, arg(name="")] = dataclasses.field(default_factory=DataConfig)
+    codec: Annotated[CodecConfig, arg(name="")] = dataclasses.field(default_factory=CodecConfig)
+    model: Annotated[ModelConfig, arg(name="")] = dataclasses.field(default_factory=ModelConfig)
+    exposure: Annotated[ExposureConfig, arg(name="")] = dataclasses.field(default_factory=ExposureConfig)
+    train: Annotated[TrainConfig, arg(name="")] = dataclasses.field(default_factory=TrainConfig)
+    sample: Annotated[SampleConfig, arg(name="")] = dataclasses.field(default_factory=SampleConfig)
+    small_vae: SmallVAEConfig = dataclasses.field(default_factory=SmallVAEConfig)
+
+    def preset(self) -> Preset:
+        """The recipe that the options make."""
+        groups = {one.name: getattr(self, one.name) for one in dataclasses.fields(Preset) if one.name != "data"}
+        return Preset(data=self.clips, **groups)
+
+
+Options = TypeVar("Options", bound=RecipeOptions)
+
+
+def split_recipe(argv: list[str], example: str, kinds: str = "or a JSON file") -> tuple[str, list[str]]:
+    """The recipe that a command line begins with, and the rest; for a bare --help, an example and everything.
+
+    Args:
+        argv: after the verb.
+        example: name of the preset whose fields a bare --help shows.
+        kinds: what a recipe may be besides a preset's name, for the message.
+
+    Raises:
+        MagiError: it begins with an option.
+    """
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
+        raise MagiError(f"name a preset first: one of {', '.join(PRESETS)}, {kinds}")
+    return (example, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
+
+
+def parse_recipe(
+    options: type[Options], verb: str, description: str, argv: list[str], example: str, **own: Any
+) -> Options:
+    """A command line whose first argument is a preset, the fields of which become the defaults.
+
+    Args:
+        options: the command's.
+        verb: its name.
+        description: for --help.
+        argv, example: see `split_recipe`.
+        own: defaults of the command's own options that have none; `tyro.MISSING` where one must be given.
+    """
+    name, rest = split_recipe(argv, example)
+    preset = load_preset(name)
+    groups = {one.name: getattr(preset, one.name) for one in dataclasses.fields(preset)}
+    default = options(clips=groups.pop("data"), **groups, **own)
+    return tyro.cli(options, prog=f"magi {verb} {name}", description=description, default=default, args=rest)
