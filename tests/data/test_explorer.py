@@ -52,3 +52,20 @@ def test_unknown_games_get_every_action() -> None:
     assert set(np.unique(buttons)) == {0, 1} and (buttons.mean(axis=0) > 0.1).all()
     axes = play(Actions(("axis_0",), "axes", -2, 2), 900)
     assert axes.min() < -1 and axes.max() > 1 and np.abs(axes).max() <= 2
+
+
+def test_a_brief_episode_shows_several_actions_whenever_it_ends() -> None:
+    for seed in range(20):
+        taken = play(Actions(("action_0", "action_1"), "choice", brief=True), 9, seed)
+        assert taken[:2].any(axis=0).all() and holds(taken)  # both at once, and a change more
+    many = play(Actions(tuple(f"action_{i}" for i in range(6)), "choice", brief=True), 2000)
+    order = many[[0, *(np.flatnonzero((many[1:] != many[:-1]).any(axis=1)) + 1)]].argmax(axis=1)
+    assert set(order[:6]) == set(range(6)), "every action once before any again"
+    assert np.median(holds(many)[-50:]) >= 8, "later they are held as ever"
+
+
+def test_brevity_changes_nothing_for_games_that_last() -> None:
+    """Recordings of Doom and Atari are a function of their seed, whatever becomes of other games."""
+    taken = play(Actions(("NOOP", "FIRE", "RIGHT", "LEFT"), "choice"), 120, 7).argmax(axis=1)
+    changes = [0, *(np.flatnonzero(np.diff(taken)) + 1).tolist()]
+    assert [(change, int(taken[change])) for change in changes] == [(0, 3), (22, 2), (75, 3), (88, 0), (102, 1)]

@@ -15,11 +15,14 @@ gymnasium = pytest.importorskip("gymnasium")
 
 
 class Counter(gymnasium.Env):
-    """Shows the number of the step and of the last action; ends after 40 steps."""
+    """Shows the number of the step and of the last action; ends after `length` steps."""
 
     metadata = {"render_modes": [], "render_fps": 20}  # noqa: RUF012
     observation_space = gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8)
     action_space = gymnasium.spaces.Discrete(3, start=5)
+
+    def __init__(self, length: int = 40) -> None:
+        self.length = length
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -29,7 +32,7 @@ class Counter(gymnasium.Env):
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         assert self.action_space.contains(action)
         self.steps += 1
-        return self._picture(int(action)), 0.0, self.steps >= 40, False, {}
+        return self._picture(int(action)), 0.0, self.steps >= self.length, False, {}
 
     def _picture(self, action: int) -> np.ndarray:
         picture = np.full((32, 32, 3), self.offset + self.steps, dtype=np.uint8)
@@ -92,6 +95,14 @@ def test_more_episodes_continue_the_set(tmp_path: Path) -> None:
     assert first.keys() < contents(tmp_path / "parts").keys()
 
 
+def test_an_episode_of_nine_frames_shows_every_action(tmp_path: Path) -> None:
+    gymnasium.register("MagiBrief-v0", Counter, kwargs={"length": 9})
+    record("MagiBrief-v0", tmp_path / "r", episodes=4)
+    for episode in range(4):
+        taken = [name for action in actions_of(tmp_path / "r" / f"episode_{episode:05d}.mp4") for name in action]
+        assert len(taken) == 8 and set(taken) == {"action_0", "action_1", "action_2"}
+
+
 def test_another_recording_is_not_mixed_in(tmp_path: Path) -> None:
     record("MagiCounter-v0", tmp_path / "r", episodes=1)
     for change in ({"seed": 1}, {"height": 32}, {"frame_skip": 2}, {"max_frames": 10}):
@@ -144,6 +155,9 @@ def test_doom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]  # the engine's own files are gone
     assert summary.frame_rate == 35 and "TURN_LEFT" in summary.action_names
+    game = open_game("vizdoom/my_way_home")
+    assert not game.actions.brief
+    game.close()
     # The second episode recorded alone is the same: nothing of the first leaks into it.
     (tmp_path / "a" / "episode_00001.mp4").unlink()
     record("vizdoom/my_way_home", tmp_path / "a", episodes=2, max_frames=60)
@@ -162,6 +176,7 @@ def test_atari() -> None:
     for _ in range(2):
         game = open_game("ale/breakout-v5")
         assert game.frame_rate == 60 and game.actions.names == ("NOOP", "FIRE", "RIGHT", "LEFT")
+        assert not game.actions.brief
         frames = [game.reset(0)] + [game.step(np.eye(4, dtype=np.float32)[i % 4]) for i in range(30)]
         game.close()
         shown.append(np.stack(frames))

@@ -3,7 +3,8 @@
 It knows nothing of any game but the names of its buttons. Where "forward" and "turn" buttons exist it walks, mostly
 straight on, often in a curve, sometimes turning on the spot, and it turns away from walls: from those the game says
 are near, or, where the game cannot tell, when walking no longer changes the picture. Elsewhere it holds random
-actions.
+actions. Where an episode may be over after ten steps (CartPole), it holds none for longer than the episode has lasted,
+so that however soon it ends, it has shown several.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ class Actions:
 
     kind: "choice" (one-hot: exactly one entry is 1), "buttons" (each 0 or 1, together as you like) or "axes" (floats
     in [low, high]).
+    brief: nothing promises that an episode outlasts a single hold (`HOLD_TICS`).
     """
 
     names: tuple[str, ...]
     kind: Literal["choice", "buttons", "axes"]
     low: float = 0.0
     high: float = 1.0
+    brief: bool = False
 
 
 class Explorer:
@@ -50,6 +53,8 @@ class Explorer:
         self._tics_a_frame = frame_skip
         self._current = np.zeros(len(actions.names), dtype=np.float32)
         self._tics_left = 0
+        self._tics_played = 0
+        self._chosen = np.zeros(len(actions.names), dtype=np.int64)  # how often each
         self._turning_away = False
         self._turned_tics = 0
         self._still_tics = 0
@@ -86,11 +91,14 @@ class Explorer:
         elif self._tics_left <= 0:
             self._hold(self._walk(room), HOLD_TICS)
         self._tics_left -= self._tics_a_frame
+        self._tics_played += self._tics_a_frame
         return self._current.copy()
 
     def _hold(self, vector: np.ndarray, tics: tuple[int, int]) -> None:
         self._current = vector
         self._tics_left = int(self._random.integers(*tics, endpoint=True))
+        if self._actions.brief and self._tics_left > self._tics_played:
+            self._tics_left = int(self._random.integers(1, max(1, self._tics_played), endpoint=True))
 
     def _is_blocked(self, frame: np.ndarray, room: np.ndarray | None) -> bool:
         if room is not None:
@@ -126,6 +134,10 @@ class Explorer:
 
     def _anything(self) -> np.ndarray:
         count = len(self._actions.names)
+        if self._actions.kind == "choice" and self._actions.brief:  # every action once before any again
+            choice = self._random.choice(np.flatnonzero(self._chosen == self._chosen.min()))
+            self._chosen[choice] += 1
+            return self._press(choice)
         if self._actions.kind == "choice":
             return self._press(self._random.integers(count))
         if self._actions.kind == "axes":

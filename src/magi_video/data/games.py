@@ -81,13 +81,13 @@ class Game:
         from gymnasium import spaces
 
         if isinstance(space, spaces.Discrete):
-            return Actions(tuple(f"action_{i}" for i in range(int(space.n))), "choice")
+            return Actions(tuple(f"action_{i}" for i in range(int(space.n))), "choice", brief=True)
         if isinstance(space, spaces.MultiBinary) and isinstance(space.n, (int, np.integer)):
-            return Actions(tuple(f"button_{i}" for i in range(int(space.n))), "buttons")
+            return Actions(tuple(f"button_{i}" for i in range(int(space.n))), "buttons", brief=True)
         if isinstance(space, spaces.Box) and len(space.shape) == 1:
             low, high = float(np.max(space.low)), float(np.min(space.high))
             bounds = (low, high) if np.isfinite([low, high]).all() and low < high else (-MAX_AXIS, MAX_AXIS)
-            return Actions(tuple(f"axis_{i}" for i in range(space.shape[0])), "axes", *bounds)
+            return Actions(tuple(f"axis_{i}" for i in range(space.shape[0])), "axes", *bounds, brief=True)
         raise MagiError(f"{self._env.spec.id} takes actions of {space}; expected Discrete, MultiBinary or a flat Box")
 
     def _to_env(self, vector: np.ndarray) -> Any:

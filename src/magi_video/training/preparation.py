@@ -22,6 +22,7 @@ from magi_video.data.image import fit_frames, to_model_range
 from magi_video.data.kinetics import Kinetics600
 from magi_video.errors import MagiError
 from magi_video.models import ACTION, LABEL, NOISE_LEVEL, TEXT, MagiTransformer
+from magi_video.models.conditions import VectorCondition
 from magi_video.presets import CodecConfig, Preset
 from magi_video.processes import Processes
 from magi_video.text import DEFAULT_SIZE
@@ -194,8 +195,8 @@ def prepare_reader(
 def build_model(
     preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str], text_size: int = DEFAULT_SIZE
 ) -> MagiTransformer:
-    """The preset's transformer, fitted to the codec's latents, the `actions` in use, the data's classes and the numbers
-    in a vector of the text encoder."""
+    """The preset's transformer, fitted to the codec's latents, the names of the `actions`, the data's classes and the
+    numbers in a vector of the text encoder."""
     latent_height, latent_width = codec.latent_size(preset.data.height, preset.data.width)
     conditions: dict[str, dict[str, object]] = {NOISE_LEVEL: {"size": preset.exposure.noise_levels + 1}}
     drop = preset.model.condition_drop
@@ -228,14 +229,25 @@ def build_model(
     )
 
 
-def pressed_actions(videos: VideoFolder) -> list[str]:
-    """The action columns that are ever used; a game may offer many more than its player presses."""
-    used = np.zeros(len(videos.action_names), bool)
+def untaken_actions(videos: VideoFolder) -> list[str]:
+    """Actions that the data names and never shows: a game may offer many more than its player tries."""
+    taken = np.zeros(len(videos.action_names), bool)
     for index in range(len(videos.videos)):
         recorded = videos.actions(index)
         if recorded is not None:
-            used |= recorded.any(axis=0)
-    return [name for name, pressed in zip(videos.action_names, used, strict=True) if pressed]
+            taken |= recorded.any(axis=0)
+    return [name for name, shown in zip(videos.action_names, taken, strict=True) if not shown]
+
+
+def silence_actions(model: MagiTransformer, columns: list[int]) -> None:
+    """Let actions that no video shows do nothing.
+
+    Their inputs are always 0, so training never changes their weights, which would stay the noise they begin as.
+    """
+    embed = model.condition_tokens.embed[ACTION]
+    assert isinstance(embed, VectorCondition)
+    with torch.no_grad():
+        embed.project.weight[:, columns] = 0
 
 
 def preset_differences(saved: dict[str, object], preset: Preset) -> list[str]:

@@ -92,6 +92,10 @@ def train(
     trainer = Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions)
     if trainer.clips.left_out:
         display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
+    if trainer.untaken:
+        display.say(
+            f"actions that the data names but never shows, which the model cannot learn: {first_of(trainer.untaken)}"
+        )
     if trainer.step:
         display.say(f"continuing from step {trainer.step}")
     if preset.train.compile:
@@ -107,6 +111,11 @@ def train(
             )
         display.advance(trainer.step, figures)
     return out
+
+
+def first_of(names: list[str], most: int = 8) -> str:
+    """Names in a line, no more than a reader will read."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def claim_folder(preset: Preset, seed: int, out: Path) -> None:

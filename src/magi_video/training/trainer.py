@@ -47,7 +47,7 @@ from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
-from magi_video.training.preparation import build_model, derive_seed, pressed_actions
+from magi_video.training.preparation import build_model, derive_seed, silence_actions, untaken_actions
 from magi_video.training.preview import Preview
 from magi_video.training.stopping import StoppedError, StopSignals
 from magi_video.training.texts import CaptionTable
@@ -109,11 +109,14 @@ class Trainer:
             NoiseInjection(preset.exposure.noise_levels, preset.exposure.noise_sigma),
             preset.exposure.diffusion_batch_mul,
         )
-        actions = pressed_actions(videos) if preset.model.actions else []
+        actions = videos.action_names if preset.model.actions else []
+        self.untaken = untaken_actions(videos) if preset.model.actions else []
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, 0))
             sizes = {} if captions is None else {"text_size": captions.size}
             model = build_model(preset, codec, videos, actions, **sizes)
+        if self.untaken:
+            silence_actions(model, [actions.index(name) for name in self.untaken])
         self.captions = captions
         if self.config.gradient_checkpointing:
             model.enable_gradient_checkpointing()
