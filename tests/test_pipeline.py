@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from magi_video.codecs import PixelCodec
 from magi_video.errors import MagiError
@@ -236,6 +237,21 @@ def test_saved_in_half_precision_it_is_half_as_large_and_still_itself(pipe: Magi
     assert loaded.transformer.token_in.weight.dtype == torch.float32
     assert pipe.transformer.token_in.weight.dtype == torch.float32, "saving leaves the pipeline as it was"
     assert torch.allclose(loaded.transformer.token_in.weight, pipe.transformer.token_in.weight, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.float16])
+def test_weights_that_are_saved_from_a_file_leave_the_file_as_it_is(
+    pipe: MagiPipeline, tmp_path: Path, dtype: torch.dtype | None
+) -> None:
+    checkpoint = tmp_path / "ema.safetensors"
+    save_file({name: one + 1 for name, one in pipe.transformer.state_dict().items()}, checkpoint)
+    before = checkpoint.read_bytes()
+    pipe.save_pretrained(tmp_path / "model", torch_dtype=dtype, weights=checkpoint)
+    assert checkpoint.read_bytes() == before
+    saved = load_file(tmp_path / "model/transformer/diffusion_pytorch_model.safetensors")["token_in.weight"]
+    assert saved.dtype == (dtype or torch.float32)
+    assert torch.allclose(saved.float(), pipe.transformer.token_in.weight + 1, atol=1e-3)
+    assert {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()} == {".json", ".safetensors"}
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [

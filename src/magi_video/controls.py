@@ -1,4 +1,4 @@
-"""What a user asks a video to show, as values of the model's condition tokens."""
+"""What a user asks of videos, for each of them: a generator, and values of the model's condition tokens."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.models import ACTION, LABEL, TEXT, ConditionSpec
+from magi_video.models.draws import Generators
+
+Actions = Iterable[np.ndarray | None] | None
+Texts = str | list[str] | None
 
 
 def check_controls(specs: dict[str, ConditionSpec], asked: Mapping[str, object]) -> None:
@@ -48,6 +52,17 @@ def spread_texts(text: str | Sequence[str], batch: int) -> list[str]:
     return [one for one in texts for _ in range(batch // len(texts))]
 
 
+def spread_generator(generator: Generators, batch: int) -> list[torch.Generator]:
+    """One CPU generator for each of `batch` videos; from a single one, each is seeded by its next draw."""
+    if isinstance(generator, list):
+        if len(generator) != batch:
+            raise MagiError(f"{len(generator)} generators were given for {batch} videos")
+        return generator
+    device = "cpu" if generator is None else generator.device
+    seeds = torch.randint(2**62, (batch,), generator=generator, device=device).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
 class FrameActions:
     """Actions as vectors, and their means over what a latent frame holds.
 
@@ -60,9 +75,7 @@ class FrameActions:
     def __init__(self, names: Sequence[str], batch: int, factor: int) -> None:
         self.names, self.batch, self.factor = names, batch, factor
 
-    def each_frame(
-        self, actions: Iterable[np.ndarray | None] | None, constant: dict[str, Tensor]
-    ) -> Iterator[dict[str, Tensor]]:
+    def each_frame(self, actions: Actions, constant: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         """What each latent frame is told, in order, without end: `constant`, and the mean of its known actions."""
         for action in actions if isinstance(actions, np.ndarray | list) else ():
             if action is not None:

@@ -1,43 +1,39 @@
 """What a user calls: from a first frame, a few frames or nothing to a video, all at once or frame by frame."""
 
 import itertools
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME, BaseOutput
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from magi_video.codecs import Codec, load_codec
+from magi_video.codecs import Codec
 from magi_video.controls import (
+    Actions,
     FrameActions,
+    Texts,
     check_controls,
     check_guidance,
     label_value,
+    spread_generator,
     spread_texts,
 )
 from magi_video.conventions import ConventionalPipeline, StepCallback, StepFunction
-from magi_video.data.files import link_or_copy
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
-from magi_video.loading import check_settings, class_name, load_strictly, read_json, resolve_model
+from magi_video.loading import resolve_model
 from magi_video.models import ACTION, LABEL, TEXT, MagiTransformer
 from magi_video.models.compiling import compile_blocks
+from magi_video.models.draws import Generators
 from magi_video.pictures import Picture, convert_output, given_frames, unit_range
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
-from magi_video.text import ENCODER_FOLDER, TextEncoder, copy_encoder
-
-Generators = torch.Generator | list[torch.Generator] | None
-Actions = Iterable[np.ndarray | None] | None
-Texts = str | list[str] | None
+from magi_video.storage import INDEX_FILE, read_pipeline, write_pipeline
+from magi_video.text import ENCODER_FOLDER, TextEncoder
 
 
 @dataclass
@@ -120,21 +116,13 @@ class MagiPipeline(ConventionalPipeline):
             MagiError: there is no such model, or a file of it is missing, truncated or of another shape.
         """
         folder = resolve_model(pretrained_model_name_or_path)
-        index = read_json(folder / "model_index.json")
-        if class_name(index) != cls.__name__:
-            raise MagiError(f"{folder}: not a {cls.__name__} but {class_name(index)!r}")
-        settings = {name: value for name, value in index.items() if not name.startswith("_")}
-        settings |= {
-            "transformer": load_strictly(MagiTransformer, str(folder / "transformer"), torch_dtype),
-            "codec": load_codec(folder / "codec").to(torch_dtype),
-        }
-        check_settings(settings, settings["transformer"], settings["codec"], str(folder / "model_index.json"))
+        settings = read_pipeline(folder, cls.__name__, torch_dtype)
         try:
             pipe = cls(**settings)
-            pipe.text_folder = folder / ENCODER_FOLDER if TEXT in pipe.transformer.condition_tokens.specs else None
-            return pipe
-        except TypeError as error:
-            raise MagiError(f"{folder / 'model_index.json'}: {error}") from None
+        except TypeError as error:  # a setting that there is not
+            raise MagiError(f"{folder / INDEX_FILE}: {error}") from None
+        pipe.text_folder = folder / ENCODER_FOLDER if TEXT in pipe.transformer.condition_tokens.specs else None
+        return pipe
 
     def save_pretrained(
         self, save_directory: str | Path, torch_dtype: torch.dtype | None = None, *, weights: Path | None = None
@@ -144,34 +132,13 @@ class MagiPipeline(ConventionalPipeline):
         Args:
             save_directory: the folder; made if needed.
             torch_dtype: of the weights on disk (float16 halves them); None for what they are.
-            weights: a safetensors file of the transformer, which is linked or copied in place of the weights in memory.
+            weights: a safetensors file of the transformer, which is linked, copied or (to another type) written anew in
+                place of the weights in memory; it is itself left as it is.
 
         Raises:
             MagiError: it cannot be written (disk full, folder read-only); what was there is kept.
         """
-        folder = Path(save_directory)
-        part = folder / f".part-model-{os.getpid()}"
-        try:
-            if weights is None:
-                super().save_pretrained(part)
-            else:
-                self.save_config(part)
-                self.codec.save_pretrained(part / "codec")
-                self.transformer.save_config(part / "transformer")
-                link_or_copy(weights, part / "transformer" / SAFETENSORS_WEIGHTS_NAME)
-            if self.text_folder is not None and self.text_folder.parent != folder:
-                copy_encoder(self.text_folder, folder / ENCODER_FOLDER)
-            for file in part.rglob("*.safetensors") if torch_dtype else ():
-                save_file({k: v.to(torch_dtype) for k, v in load_file(file).items()}, file, {"format": "pt"})
-            for file in sorted(part.rglob("*"), key=lambda file: (file.name == "model_index.json", file)):
-                if file.is_file():
-                    target = folder / file.relative_to(part)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    file.replace(target)
-        except (OSError, SafetensorError) as error:
-            raise MagiError(f"{folder}: cannot save the model ({error})") from None
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        write_pipeline(self, Path(save_directory), torch_dtype, weights)
 
     def action(self, *names: str) -> np.ndarray:
         """The vector of the actions of these names held together, `[A]`; none of them is standing still."""
@@ -260,6 +227,9 @@ class MagiPipeline(ConventionalPipeline):
             callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
                 made; may change it, or end the video (`StepCallback`).
             callback_on_step_end_tensor_inputs: what it is shown, of "latents".
+
+        Raises:
+            MagiError: what is asked for makes no sense, or this model knows nothing of it.
         """
         self._interrupt = False
         duration = interval * self.codec.temporal_factor
@@ -267,29 +237,12 @@ class MagiPipeline(ConventionalPipeline):
         if callback_on_step_end is not None:
             on_step = StepCallback(self, callback_on_step_end, callback_on_step_end_tensor_inputs, duration)
         frames = self.stream(
-            image=image,
-            video=video,
-            num_frames=num_frames,
-            interval=interval,
-            setting=setting,
-            num_mask_steps=num_mask_steps,
-            num_denoise_steps=num_denoise_steps,
-            sampler=sampler,
-            temperature=temperature,
-            refresh=refresh,
-            actions=actions,
-            label=label,
-            num_videos=num_videos,
-            generator=generator,
-            output_type="pt",
-            use_cache=use_cache,
-            text=text,
-            negative_text=negative_text,
-            guidance_scale=guidance_scale,
-            guidance_schedule=guidance_schedule,
-            guide=guide,
-            on_step=on_step,
-        )
+            image=image, video=video, num_frames=num_frames, interval=interval, setting=setting,
+            num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, sampler=sampler,
+            temperature=temperature, refresh=refresh, actions=actions, label=label, num_videos=num_videos,
+            generator=generator, output_type="pt", use_cache=use_cache, text=text, negative_text=negative_text,
+            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide, on_step=on_step,
+        )  # fmt: skip
         made: list[Tensor] = []
         with self.progress_bar(total=num_frames) as bar:
             for frame_BCHW in frames:
@@ -324,12 +277,22 @@ class MagiPipeline(ConventionalPipeline):
         guide: Sequence[str] = GUIDED,
         on_step: StepCallback | None = None,
     ) -> Iterator[Any]:
-        """Frame by frame: as `__call__`, each item one frame of every video, `[B, H, W, 3]` ("np") or `[B, 3, H, W]`.
+        """Generate frame by frame.
 
-        A codec that compresses time completes several frames at once, which follow each other without waiting.
-        `num_frames=None` goes on without end where the model has relative temporal positions ("rope"), else for the
-        frames of a training clip. Settings are checked before the first frame is asked for. `on_step` sees each new
-        latent frame, and may change it or end the video.
+        The arguments are those of `__call__`, which tells of them, but for these. Settings are checked at once, not
+        when the first frame is asked for. A codec that compresses time completes several frames at once, which follow
+        each other without waiting.
+
+        Args:
+            num_frames: None goes on without end where the model has relative temporal positions ("rope"), else for the
+                frames of a training clip.
+            on_step: sees each new latent frame, and may change it or end the video.
+
+        Returns:
+            One frame of every video after the other: `[B, H, W, 3]` ("np"), `[B, 3, H, W]` ("pt") or B images ("pil").
+
+        Raises:
+            MagiError: as `__call__`; or an end is needed (`num_frames`), for offloading or by the codec.
         """
         given_BTCHW = self._given_frames(image, video, num_videos)
         given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
@@ -390,18 +353,10 @@ class MagiPipeline(ConventionalPipeline):
     ) -> SamplingSettings:
         """What a speed setting means for this model, each of its parts replaced by the argument that is not None."""
         return SamplingSettings.of(
-            setting,
-            self.config.mask_steps,
-            self.config.denoise_steps,
-            num_mask_steps=num_mask_steps,
-            num_denoise_steps=num_denoise_steps,
-            sampler=sampler,
-            temperature=temperature,
-            refresh=refresh,
-            guidance_scale=guidance_scale,
-            guidance_schedule=guidance_schedule,
-            guide=guide,
-        )
+            setting, self.config.mask_steps, self.config.denoise_steps, num_mask_steps=num_mask_steps,
+            num_denoise_steps=num_denoise_steps, sampler=sampler, temperature=temperature, refresh=refresh,
+            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _latent_frames(
@@ -481,14 +436,3 @@ class MagiPipeline(ConventionalPipeline):
         if text is not None:
             constant[TEXT] = self.encode_text(spread_texts(text, batch))
         return FrameActions(self.config.action_names, batch, self.codec.temporal_factor).each_frame(actions, constant)
-
-
-def spread_generator(generator: Generators, batch: int) -> list[torch.Generator]:
-    """One CPU generator for each of `batch` videos; from a single one, each is seeded by its next draw."""
-    if isinstance(generator, list):
-        if len(generator) != batch:
-            raise MagiError(f"{len(generator)} generators were given for {batch} videos")
-        return generator
-    device = "cpu" if generator is None else generator.device
-    seeds = torch.randint(2**62, (batch,), generator=generator, device=device).tolist()
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
