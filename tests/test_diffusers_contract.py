@@ -80,6 +80,17 @@ def test_the_call_has_the_arguments_that_diffusers_pipelines_share(pipe: MagiPip
     assert shared <= set(inspect.signature(pipe.__call__).parameters)
 
 
+def test_stream_takes_what_the_call_takes() -> None:
+    """The arguments are told of once; here the two signatures are held together."""
+    call, stream = (dict(inspect.signature(one).parameters) for one in (MagiPipeline.__call__, MagiPipeline.stream))
+    assert (call.pop("num_frames").default, stream.pop("num_frames").default) == (16, None), "a stream may be endless"
+    shared = [name for name in call if name in stream]
+    assert [call[name] for name in shared] == [stream[name] for name in shared]
+    own = {"return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs"}
+    assert (set(call) - set(stream), set(stream) - set(call)) == (own, {"on_step"})
+    assert list(stream)[:-1] == shared, "in the same order"
+
+
 def test_a_tuple_holds_what_the_output_holds(pipe: MagiPipeline) -> None:
     output = pipe(image=picture(), generator=seeded(), **CALL)
     plain = pipe(image=picture(), generator=seeded(), return_dict=False, **CALL)
