@@ -1,11 +1,12 @@
 """A tiny random world with three actions, its page, and a browser where there is one."""
 
 import asyncio
+import hashlib
 import io
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ def make_pipe() -> Callable[..., MagiPipeline]:
 
     def make(actions: bool = True, steps: tuple[int, int] = (2, 3), **more: Any) -> MagiPipeline:
         torch.manual_seed(0)
-        conditions: dict[str, dict[str, Any]] = {"noise_level": {"size": 6}}
+        conditions: dict[str, dict[str, Any]] = {"noise_level": {"size": 6}} | more.pop("conditions", {})
         if actions:
             conditions["action"] = {"size": len(ACTIONS), "kind": "vector", "drop": 0.1}
         transformer = MagiTransformer(
@@ -89,6 +90,23 @@ def make_pipe() -> Callable[..., MagiPipeline]:
         )
 
     return make
+
+
+class WordEncoder:
+    """A text encoder that needs no package: a random vector for each text."""
+
+    def encode(self, texts: Sequence[str], tokens: int) -> torch.Tensor:
+        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) for text in texts]
+        return torch.stack([torch.randn(tokens, 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@pytest.fixture(scope="session")
+def words_pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
+    """A model without actions that takes a class and words."""
+    conditions = {"text": {"size": 8, "kind": "sequence", "tokens": 2}, "label": {"size": 2}}
+    pipe = make_pipe(actions=False, conditions=conditions, class_names=["Jumping", "Walking"])
+    pipe._text_encoder = WordEncoder()  # type: ignore[assignment]
+    return pipe
 
 
 @pytest.fixture(scope="session")

@@ -26,14 +26,14 @@ def open_page(chromium: Any, server: Server) -> Iterator[Callable[..., Any]]:
     """Opens the page as another visitor each time; whatever it complains about fails the test."""
     contexts, complaints = [], []
 
-    def open_page(**look: Any) -> Any:
+    def open_page(at: Server = server, **look: Any) -> Any:
         context = chromium.new_context(**{"viewport": {"width": 1100, "height": 800}} | look)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(LONG)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-        page.goto(server.url)
+        page.goto(at.url)
         page.wait_for_selector("[role=tabpanel]:not([hidden])")
         return page
 
@@ -191,15 +191,64 @@ def test_a_dropped_connection_is_taken_up_again(open_page: Callable[..., Any], s
     wait_for_frame(page, 1)
 
 
-def test_it_fits_a_phone_and_every_control_has_a_name(open_page: Callable[..., Any]) -> None:
-    page = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, color_scheme="dark")
-    nameless = """() => [...document.querySelectorAll('button, input, select, a')]
+def test_a_video_is_asked_for_in_words(
+    open_page: Callable[..., Any], start_server: Callable[..., Server], words_pipe: MagiPipeline
+) -> None:
+    server = start_server(words_pipe)
+    page = open_page(server)
+    assert page.is_hidden("#tab-play") and page.is_hidden("#negative-row") and page.is_disabled("#guidance")
+    assert page.inner_text("#guidance-text") == "needs words or a class"
+    page.select_option("#class", "1")
+    assert page.is_enabled("#guidance")
+    page.select_option("#class", "")
+    page.get_by_label("What it shows").fill("a red ball\nmoving left " + "x" * 2000)
+    assert len(page.input_value("#text")) == 1000
+    page.get_by_label("What it shows").fill("a red ball")
+    assert page.inner_text("#guidance-text") == "none"
+    page.fill("#guidance", "3")
+    page.get_by_label("Away from").fill("a square")
+    page.fill("#frames", "8")
+    page.click("#make")
+    page.wait_for_selector("#showing:not([hidden])")
+    assert page.is_hidden("#news")
+    (video,) = server.service.videos._videos.values()
+    told = {name: video._arguments[name] for name in ("text", "negative_text", "guidance_scale", "label")}
+    assert told == {"text": "a red ball", "negative_text": "a square", "guidance_scale": 3, "label": None}
+    page.get_by_label("What it shows").fill("")
+    assert page.is_disabled("#guidance") and page.is_hidden("#negative-row")
+    page.fill("#frames", "16")
+    page.click("#make")
+    wait(page, "document.getElementById('scrub').max === '15'")
+    assert page.is_hidden("#news"), "nothing is told, so nothing is guided"
+
+
+def test_a_missing_text_encoder_is_told(
+    open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiPipeline]
+) -> None:
+    pipe = make_pipe(conditions={"text": {"size": 8, "kind": "sequence", "tokens": 2}})
+    page = open_page(start_server(pipe))
+    page.click("#tab-video")
+    assert page.is_hidden("#text-row") and page.is_hidden("#guidance-row")
+    assert page.inner_text("#text-problem").startswith("No words can be given: this model lacks the text encoder")
+
+
+def test_it_fits_a_phone_and_every_control_has_a_name(
+    open_page: Callable[..., Any], start_server: Callable[..., Server], words_pipe: MagiPipeline
+) -> None:
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "color_scheme": "dark"}
+    page = open_page(**phone)
+    words = open_page(start_server(words_pipe), **phone)
+    nameless = """() => [...document.querySelectorAll('button, input, textarea, select, a')]
         .filter(one => one.offsetParent && !(one.ariaLabel || one.textContent.trim() || one.labels?.length))
         .map(one => one.outerHTML)"""
     for tab in ("#tab-play", "#tab-video"):
         page.click(tab)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert page.evaluate(nameless) == []
+    words.fill("#text", "a red ball")
+    words.fill("#guidance", "3")
+    assert words.is_visible("#negative-row")
+    assert words.evaluate("document.documentElement.scrollWidth") <= 360 and words.evaluate(nameless) == []
     page.click("#tab-play")
     page.tap("#enter")
     wait_for_frame(page, 2)

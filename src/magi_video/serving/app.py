@@ -20,9 +20,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from magi_video.errors import MagiError
+from magi_video.models import TEXT
 from magi_video.pipeline import MagiPipeline
 from magi_video.sampling import SETTINGS
-from magi_video.serving.beginnings import FirstFrame, VideoRequest, video_arguments
+from magi_video.serving.beginnings import MAX_TEXT, FirstFrame, VideoRequest, find_text_problem, video_arguments
 from magi_video.serving.bodies import TooLargeError, read_request, receive
 from magi_video.serving.companion import named_games
 from magi_video.serving.guard import Guard
@@ -44,8 +45,16 @@ VISITOR = "magi_visitor"
 class Service:
     """What the routes share; made when the server starts, since much of it belongs to the running event loop."""
 
-    def __init__(self, pipe: MagiPipeline, first_frames: list[FirstFrame], limits: ServingLimits, folder: Path) -> None:
+    def __init__(
+        self,
+        pipe: MagiPipeline,
+        first_frames: list[FirstFrame],
+        limits: ServingLimits,
+        folder: Path,
+        text_problem: str | None = None,
+    ) -> None:
         self.pipe, self.first_frames, self.limits, self.folder = pipe, first_frames, limits, folder
+        self.text_problem = text_problem
         self.games = named_games(pipe.config.training)
         self.worker = Worker()
         self.uploads = Uploads(limits)
@@ -68,6 +77,9 @@ class Service:
             "controls": [vars(one) for one in self.players.controls.controls],
             "actions": list(config.action_names),
             "classes": list(config.class_names),
+            "text": TEXT in self.pipe.transformer.condition_tokens.specs,
+            "text_problem": self.text_problem,
+            "max_text": MAX_TEXT,
             "first_frames": [frame.title for frame in self.first_frames],
             "endless": self.pipe.transformer.config.temporal_position == "rope",
             "games": self.games,
@@ -106,11 +118,12 @@ def create_app(
         allowed_names: further names of this machine, see `Guard`.
     """
     bounds = limits or ServingLimits()
+    text_problem = find_text_problem(pipe)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="magi-serve-", ignore_cleanup_errors=True) as folder:
-            service = app.state.service = Service(pipe, list(first_frames), bounds, Path(folder))
+            service = app.state.service = Service(pipe, list(first_frames), bounds, Path(folder), text_problem)
             service.worker.start()
             sweeper = asyncio.create_task(service.sweep_forever())
             try:
@@ -191,6 +204,8 @@ def add_routes(app: FastAPI, name: str) -> None:
     async def order(request: Request) -> dict[str, Any]:
         service = _service(request)
         asked = await read_request(request, VideoRequest)
+        if service.text_problem and (asked.text or asked.negative_text):
+            raise MagiError(service.text_problem)
         arguments = video_arguments(
             asked, service.pipe, service.first_frames, service.uploads, service.limits.max_frames
         )

@@ -13,16 +13,22 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from magi_video.controls import check_controls, check_guidance
 from magi_video.data.image import fit_frames, read_image
 from magi_video.errors import MagiError
+from magi_video.models import LABEL, TEXT
 from magi_video.sampling import SETTINGS
 from magi_video.sampling.actions import parse_actions
+from magi_video.sampling.settings import GUIDED, MAX_GUIDANCE
 from magi_video.serving.uploads import Uploads
+from magi_video.text import check_text
 
 if TYPE_CHECKING:
     from magi_video.pipeline import MagiPipeline
 
 MAX_SCRIPT = 300
+MAX_TEXT = 1_000
+"""Characters of a text; a caption in a data set may have ten times as many."""
 MAX_FIRST_FRAMES = 15
 GIVEN_FRAMES = 5
 """Frames taken of a clip, unless another number is asked for."""
@@ -51,6 +57,12 @@ class VideoRequest(Beginning):
     frames: int = Field(48, ge=2)
     actions: str | None = Field(None, max_length=MAX_SCRIPT)
     """What is done, as of `magi generate --actions`; None: unknown."""
+    text: str | None = Field(None, max_length=MAX_TEXT)
+    """What the video shows, in words."""
+    negative_text: str | None = Field(None, max_length=MAX_TEXT)
+    """What guidance leads away from; None: a video of which nothing is known."""
+    guidance_scale: float = Field(1.0, ge=0, le=MAX_GUIDANCE)
+    """How strongly class and text are followed; 1 is no guidance."""
 
 
 @dataclass(frozen=True)
@@ -115,4 +127,28 @@ def video_arguments(
         if not pipe.config.action_names:
             raise MagiError("this model takes no actions")
         arguments["actions"] = parse_actions(asked.actions, pipe.config.action_names, asked.frames)
-    return arguments
+    return arguments | _word_arguments(asked, pipe)
+
+
+def _word_arguments(asked: VideoRequest, pipe: MagiPipeline) -> dict[str, Any]:
+    specs = pipe.transformer.condition_tokens.specs
+    for text in (asked.text, asked.negative_text):
+        if text is not None:
+            check_controls(specs, {TEXT: text})
+            check_text(text)
+    if asked.guidance_scale != 1:
+        check_guidance(specs, GUIDED, {LABEL: asked.label, TEXT: asked.text})
+    elif asked.negative_text is not None:
+        raise MagiError("a negative text needs guidance: give a guidance_scale above 1 too")
+    return {"text": asked.text, "negative_text": asked.negative_text, "guidance_scale": asked.guidance_scale}
+
+
+def find_text_problem(pipe: MagiPipeline) -> str | None:
+    """Loads the text encoder of a model that has one; says in a line why it cannot be used, None where it can."""
+    if TEXT not in pipe.transformer.condition_tokens.specs:
+        return None
+    try:
+        pipe.encode_text(["a picture"])
+    except MagiError as error:
+        return str(error).replace(str(pipe.text_folder), "the text encoder")
+    return None

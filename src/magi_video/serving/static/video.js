@@ -11,6 +11,7 @@ export function setUpVideo(model) {
     find("given-row").hidden = !(chosen.upload && beginnings.isClip);
     if (!video) preview();
   });
+  const speaks = model.text && !model.text_problem;
   let line = null;
   let video = null; // token of the order
   let frames = []; // JPEG bytes
@@ -27,6 +28,7 @@ export function setUpVideo(model) {
     find("class-row").hidden = false;
     fillChoices(find("class"), [["", "Any"], ...model.classes.map((name, index) => [String(index), name])], "");
   }
+  setUpWords();
   find("frames").oninput = find("video-interval").onchange = tellLength;
   tellLength();
   preview();
@@ -41,6 +43,34 @@ export function setUpVideo(model) {
     find("script").value = walks ? WALK : `${model.actions[0]}*20 NONE*5`;
     find("script-help").textContent = `Joined by +, repeated by *, over and over. There are ${model.actions.join(", ")} and NONE.`;
     find("happens").onchange = () => { find("script-row").hidden = find("happens").value !== "own"; };
+  }
+
+  function setUpWords() {
+    find("text-row").hidden = !speaks;
+    find("text-problem").hidden = !model.text_problem;
+    find("text-problem").textContent = `No words can be given: ${model.text_problem}`;
+    find("guidance-row").hidden = !speaks && !model.classes.length;
+    find("text").maxLength = find("negative").maxLength = model.max_text;
+    find("text").oninput = find("class").onchange = find("guidance").oninput = tellGuidance;
+    tellGuidance();
+  }
+
+  // Guidance acts on the class and the words, so there must be some.
+  function tellGuidance() {
+    const told = find("text").value.trim() || find("class").value;
+    const scale = Number(find("guidance").value);
+    find("guidance").disabled = !told;
+    const missing = `needs ${[...(speaks ? ["words"] : []), ...(model.classes.length ? ["a class"] : [])].join(" or ")}`;
+    find("guidance-text").textContent = !told ? missing : scale === 1 ? "none" : `${scale}, takes twice as long`;
+    find("negative-row").hidden = !speaks || !told || scale === 1;
+  }
+
+  function wordsAsked() {
+    const [text, negative] = [find("text").value.trim(), find("negative").value.trim()];
+    const asked = text ? { text } : {};
+    if (!find("guidance").disabled) asked.guidance_scale = Number(find("guidance").value);
+    if (negative && !find("negative-row").hidden) asked.negative_text = negative;
+    return asked;
   }
 
   function tellLength() {
@@ -73,6 +103,7 @@ export function setUpVideo(model) {
     const script = happens === "own" ? find("script").value : happens;
     if (model.actions.length && script) body.actions = script;
     if (find("class").value) body.label = Number(find("class").value);
+    Object.assign(body, wordsAsked());
     find("make").disabled = true;
     try {
       if (line && !line.over) await giveUp();
