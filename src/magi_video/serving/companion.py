@@ -39,7 +39,7 @@ class Companion:
 
     Args:
         game: as `magi record` calls it.
-        interval: steps of the game for a frame, as the model's.
+        frame_rate: of the frames wanted, in a second of game time: as many steps of the game as that takes, for each.
         height, width: of the model's frames in pixels.
         on_close: called once, when the game has ended.
 
@@ -48,14 +48,18 @@ class Companion:
     """
 
     def __init__(
-        self, game: str, interval: int, height: int, width: int, on_close: Callable[[], None] = lambda: None
+        self, game: str, frame_rate: float, height: int, width: int, on_close: Callable[[], None] = lambda: None
     ) -> None:
         from magi_video.data.games import open_game
 
         self._size = (height, width)
         self._on_close = on_close
         try:
-            self._game: Any = open_game(game, interval)
+            self._game: Any = open_game(game)
+            steps = round(self._game.frame_rate / frame_rate)
+            if steps > 1:
+                self._game.close()
+                self._game = open_game(game, steps)
         except Exception as error:  # whatever a game raises; its own words may name folders
             logger.warning("%s: %s", game, error)
             raise MagiError("the real game could not be started here") from None

@@ -147,11 +147,13 @@ async def _open_game(service: Service, name: str, interval: int) -> Companion:
     """Starts a real game in a thread of its own, since that takes a second; it is not left behind by a cancellation."""
     if not service.game_places.acquire(blocking=False):
         raise MagiError("too many real games are running: please try again in a while")
-    size = (service.pipe.config.height, service.pipe.config.width)
+    config = service.pipe.config
 
     def start() -> Companion:
         try:
-            return Companion(name, interval, *size, on_close=service.game_places.release)
+            return Companion(
+                name, config.frame_rate / interval, config.height, config.width, service.game_places.release
+            )
         except BaseException:
             service.game_places.release()
             raise

@@ -1,0 +1,27 @@
+"""The real game beside the model keeps the model's time, whatever steps of the game its recordings skipped."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gymnasium")
+
+from magi_video.data.games import open_game
+from magi_video.serving.companion import Companion
+
+GAME = "magi/BouncingBalls-v0"
+
+
+@pytest.mark.parametrize(("recorded", "interval"), [(1, 1), (1, 3), (4, 1), (4, 2)])
+def test_a_frame_takes_as_many_steps_as_the_models_does(recorded: int, interval: int) -> None:
+    game = open_game(GAME)
+    frames, rest = [game.reset(seed=5)], np.zeros(len(game.actions.names), np.float32)
+    for _ in range(2 * recorded * interval):
+        frame = game.step(rest)
+        assert frame is not None
+        frames.append(frame)
+    companion = Companion(GAME, game.frame_rate / recorded / interval, *frames[0].shape[:2])
+    assert np.array_equal(companion.begin(seed=5), frames[0])
+    for number in (1, 2):
+        assert np.array_equal(companion.step([], None), frames[number * recorded * interval])
+    companion.close()
+    game.close()
