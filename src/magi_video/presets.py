@@ -218,6 +218,23 @@ def doom() -> Preset:
     )  # fmt: skip
 
 
+def atari() -> Preset:
+    """A second world: 80×64 Boxing of Atari, 15 frames/s, one of 18 actions a frame; otherwise as `doom`."""
+    return Preset(
+        data=DataConfig(height=80, width=64, max_interval=4),
+        codec=CodecConfig(codec="small_vae"),
+        small_vae=SmallVAEConfig(steps=3_000),
+        model=ModelConfig(
+            hidden=256, depth=4, heads=4, mlp=1024, head_width=256, temporal_position="rope", actions=True
+        ),
+        train=TrainConfig(
+            steps=2_000, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
+            sample_every=500, checkpoint_every=250,
+        ),
+        sample=SampleConfig(mask_steps=8, denoise_steps=20),
+    )  # fmt: skip
+
+
 TRAINING_VIDEOS = {"ucf101": 9_537, "kinetics600": 392_622}
 """Of UCF-101's split 1 (its lists), and of Kinetics-600 (Carreira et al. 2018, table 1); epochs are counted in these.
 Kinetics-600 shrinks with YouTube: whoever has fewer videos makes as many steps, and sees each of them more often."""
@@ -271,6 +288,7 @@ def base() -> Preset:
 RECIPES: dict[str, Callable[[], Preset]] = {
     "tiny": tiny,
     "doom": doom,
+    "atari": atari,
     "base": base,
     "ucf101": ucf101,
     "ucf101-cosmos": ucf101_cosmos,
