@@ -1,41 +1,54 @@
-"""Takes pictures of games for a model to begin from: the files of `first_frames/` in its folder.
+"""Takes pictures of its game for a shipped model to begin from: the files of `first_frames/` in its folder.
 
-python examples/first_frames.py src/magi_video/weights/doom --side 64
+python examples/first_frames.py doom
 """
 
 import argparse
-from pathlib import Path
 
 from magi_video.data import fit_frames, write_image
 from magi_video.data.explorer import Explorer
 from magi_video.data.games import open_game
+from magi_video.loading import SHIPPED, read_json
 
-FRAME_SKIP = 2
-PLACES = {  # name of the picture: game, seed of the episode, number of the frame
-    "courtyard": ("vizdoom/deathmatch", 101, 240),
-    "supplies": ("vizdoom/deathmatch", 102, 200),
-    "blue_doors": ("vizdoom/my_way_home", 103, 320),
-    "engine_room": ("vizdoom/my_way_home", 102, 240),
-    "grey_hall": ("vizdoom/my_way_home", 101, 280),
+PLACES = {  # model: steps of the game for a frame; name of a picture: game, seed of the episode, number of the frame
+    "doom": (
+        2,
+        {
+            "courtyard": ("vizdoom/deathmatch", 101, 240),
+            "supplies": ("vizdoom/deathmatch", 102, 200),
+            "blue_doors": ("vizdoom/my_way_home", 103, 320),
+            "engine_room": ("vizdoom/my_way_home", 102, 240),
+            "grey_hall": ("vizdoom/my_way_home", 101, 280),
+        },
+    ),
+    "atari": (
+        4,
+        {
+            "first_round": ("ALE/Boxing-v5", 101, 60),
+            "apart": ("ALE/Boxing-v5", 102, 400),
+            "clinch": ("ALE/Boxing-v5", 103, 700),
+        },
+    ),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="folder of the model")
-    parser.add_argument("--side", type=int, default=64, help="of its frames, in pixels")
-    arguments = parser.parse_args()
-    for name, (title, seed, number) in PLACES.items():
-        game = open_game(title, FRAME_SKIP)
-        explorer = Explorer(game.actions, [seed, 1], FRAME_SKIP)
+    parser.add_argument("model", choices=PLACES, help="name of the shipped model")
+    folder = SHIPPED / parser.parse_args().model
+    config = read_json(folder / "model_index.json")
+    frame_skip, places = PLACES[folder.name]
+    for name, (title, seed, number) in places.items():
+        game = open_game(title, frame_skip)
+        explorer = Explorer(game.actions, [seed, 1], frame_skip)
         frame = game.reset(seed)
         for _ in range(number):
-            fitted = fit_frames(frame[None], arguments.side, arguments.side)[0]
+            fitted = fit_frames(frame[None], config["height"], config["width"])[0]
             frame = game.step(explorer.act(fitted, game.room()))
             assert frame is not None, f"{name}: the episode is shorter than {number} frames"
         game.close()
-        fitted = fit_frames(frame[None], arguments.side, arguments.side)[0]
-        write_image(arguments.model / "first_frames" / f"{name}.png", fitted)
+        fitted = fit_frames(frame[None], config["height"], config["width"])[0]
+        write_image(folder / "first_frames" / f"{name}.png", fitted)
 
 
 if __name__ == "__main__":

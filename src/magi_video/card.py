@@ -13,9 +13,12 @@ from magi_video.pipeline import MagiPipeline
 LIBRARY = "magi-video"
 DATASETS = {"ucf101": "UCF-101", "kinetics600": "Kinetics-600"}
 """Names of the data sets that a preset can ask for."""
-FREEDOOM = (
-    "Recorded in [ViZDoom](https://vizdoom.farama.org) with the [Freedoom](https://freedoom.github.io) assets (BSD)."
-)
+SOURCES = {
+    "vizdoom/": "Recorded in [ViZDoom](https://vizdoom.farama.org) with the [Freedoom](https://freedoom.github.io) "
+    "assets (BSD).",
+    "ALE/": "Recorded in the [Arcade Learning Environment](https://ale.farama.org); its games are their makers'.",
+}
+"""What the games that a model was trained on ask to be said, by how their names begin."""
 
 
 def model_card(
@@ -209,7 +212,8 @@ def licence(pipe: MagiPipeline, license_id: str | None) -> str:
     """Of the weights, and where the data came from if that asks to be named."""
     told = f"The weights: {_plain(license_id)}." if license_id else "Its makers have not stated one."
     games = _mapping(pipe.config.training or {}, "data").get("games") or []
-    return f"{told} {FREEDOOM}" if any(str(one).startswith("vizdoom/") for one in games) else told
+    sources = [text for start, text in SOURCES.items() if any(str(one).startswith(start) for one in games)]
+    return " ".join([told, *sources])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
