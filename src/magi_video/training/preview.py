@@ -1,6 +1,7 @@
 """What the model makes while it learns: the beginning of some training videos, continued, beside the truth."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,49 +9,77 @@ import torch
 from magi_video.data import VideoFolder
 from magi_video.data.image import contact_sheet, fit_frames, write_image
 from magi_video.pipeline import MagiPipeline
+from magi_video.training.texts import CaptionTable
 
 MASK_STEPS, DENOISE_STEPS = 8, 20  # cheap: a preview is for the eye
+TITLE = 100
+"""Characters of a class's name or a caption that are shown."""
 
 
 class Preview:
-    """Contact sheets of continuations from given first frames, always the same ones.
+    """Contact sheets of continuations from given first frames, always the same ones, told what their videos are told.
 
     Args:
         videos: where the first frames come from.
         pipeline: shares the training model's modules.
         num_frames: of a continuation, the given frame included.
+        captions: of the videos, where the model takes text.
         count: videos in a sheet.
     """
 
-    def __init__(self, videos: VideoFolder, pipeline: MagiPipeline, num_frames: int, count: int = 3) -> None:
+    def __init__(
+        self,
+        videos: VideoFolder,
+        pipeline: MagiPipeline,
+        num_frames: int,
+        captions: CaptionTable | None = None,
+        count: int = 3,
+    ) -> None:
         size = (pipeline.config.height, pipeline.config.width)
         long_enough = [index for index, video in enumerate(videos.videos) if video.num_frames >= num_frames]
         spread = np.linspace(0, len(long_enough) - 1, min(count, len(long_enough))).round().astype(int)
         self.pipeline = pipeline
         self.truth: list[np.ndarray] = []
-        self.actions: list[np.ndarray | None] = []
+        self.told: list[dict[str, Any]] = []
         for index in (long_enough[place] for place in spread):
             start = (videos.videos[index].num_frames - num_frames) // 2
             frames = videos.read(index, range(start, start + num_frames))
             self.truth.append(fit_frames(frames.numpy(), *size))
             names = pipeline.config.action_names
             recorded = videos.actions(index, names) if names else None
-            # Row i led to frame i + 1.
-            self.actions.append(None if recorded is None else recorded[start - 1 : start + num_frames - 1])
+            # Row i led to frame i + 1; what led to the first frame is not used.
+            rows = np.arange(start - 1, start + num_frames - 1).clip(min=0)
+            actions = None if recorded is None else recorded[rows]
+            label = videos.videos[index].label if pipeline.config.class_names else None
+            text = None if captions is None else captions.text(index)
+            self.told.append({"actions": actions, "label": label, "text": text})
 
     def write(self, path: Path) -> None:
         """Generate with the pipeline's present weights and write truth and result, row by row."""
         self.pipeline.set_progress_bar_config(disable=True)  # training shows its own
         rows, labels = [], []
-        for number, (truth, actions) in enumerate(zip(self.truth, self.actions, strict=True)):
+        for number, (truth, told) in enumerate(zip(self.truth, self.told, strict=True)):
             video = self.pipeline(
                 image=truth[0],
                 num_frames=len(truth),
                 num_mask_steps=MASK_STEPS,
                 num_denoise_steps=DENOISE_STEPS,
-                actions=actions,
                 generator=torch.Generator().manual_seed(number),
+                **told,
             ).frames[0]
             rows += [truth, (video * 255).round().astype(np.uint8)]
-            labels += ["truth", "continued from frame 0"]
+            labels += ["truth", self._title(told)]
         write_image(path, contact_sheet(rows, labels=labels, columns=8, max_frames=16))
+
+    def _title(self, told: dict[str, Any]) -> str:
+        """The line above a continuation: its video's class and caption, if the model is told them."""
+        title = "continued from frame 0"
+        if told["label"] is not None:
+            title += f"; class {_shortened(self.pipeline.config.class_names[told['label']])}"
+        if told["text"] is not None:
+            title += f"; text: {_shortened(told['text'])}"
+        return title
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= TITLE else f"{words[: TITLE - 1]}…"

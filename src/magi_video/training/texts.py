@@ -24,18 +24,24 @@ class CaptionTable:
     """The vectors of a data set's captions, each different one once; float16, mapped into memory.
 
     Args:
-        vectors_UKA: of U captions, `tokens` vectors each, NaN where there is none.
+        texts: U captions.
+        vectors_UKA: of each, `tokens` vectors, NaN where there is none.
         index_V: which of them a video has, −1 for none.
         folder: of the encoder.
     """
 
-    def __init__(self, vectors_UKA: Tensor, index_V: Tensor, folder: Path) -> None:
-        self.vectors_UKA, self.index_V, self.folder = vectors_UKA, index_V, folder
+    def __init__(self, texts: list[str], vectors_UKA: Tensor, index_V: Tensor, folder: Path) -> None:
+        self.texts, self.vectors_UKA, self.index_V, self.folder = texts, vectors_UKA, index_V, folder
 
     @property
     def size(self) -> int:
         """Numbers in a vector."""
         return self.vectors_UKA.shape[2]
+
+    def text(self, video: int) -> str | None:
+        """The caption of a video, if it has one."""
+        index = int(self.index_V[video])
+        return None if index < 0 else self.texts[index]
 
     def look_up(self, video_B: Tensor, frames: int) -> Tensor:
         """Of clips of these videos, float32 `[B, frames, tokens, size]`, NaN where there is no caption."""
@@ -74,7 +80,7 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
         with replacing(path) as part:
             save_file({"vectors": made.contiguous()}, part, {"key": key})
         vectors = made
-    return CaptionTable(vectors, index_V, encoder.folder)
+    return CaptionTable(texts, vectors, index_V, encoder.folder)
 
 
 def _saved(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:

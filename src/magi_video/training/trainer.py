@@ -189,7 +189,8 @@ class Trainer:
         start_tracker(self.accelerator, self.preset, self.out, self.step)
         preview = None
         if self.config.sample_every and self.processes.main:
-            preview = Preview(self.videos, self.pipeline, self.codec.num_pixel_frames(self.core.config.num_frames))
+            frames = self.codec.num_pixel_frames(self.core.config.num_frames)
+            preview = Preview(self.videos, self.pipeline, frames, self.captions)
         if self.step >= self.config.steps and self.saved:
             self._publish(self.saved)  # nothing left to do, but the folder shall say what it was asked for
         sampler = ClipSampler(len(self.clips), self.seed, start=self.step * self.config.batch_size)

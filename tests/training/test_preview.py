@@ -1,0 +1,100 @@
+"""Sample sheets: their videos are continued with what is known of them, and the sheet says so."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from magi_video.data import write_video
+from magi_video.pipeline import MagiPipeline
+from magi_video.presets import Preset
+from magi_video.training import preview, train
+from tests.training.conftest import moving_square
+
+Recipe = Callable[..., Preset]
+
+
+class LengthEncoder:
+    """A text encoder that needs no package: a text's length."""
+
+    size = 4
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def encode(self, texts: Sequence[str], tokens: int) -> torch.Tensor:
+        lengths = torch.tensor([float(len(text)) for text in texts])
+        return lengths[:, None, None].expand(-1, tokens, self.size) * torch.linspace(-1, 1, self.size)
+
+    def fingerprint(self) -> str:
+        return "length"
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What each sheet's continuations were asked with, and the titles of its rows."""
+    asked: list[dict[str, Any]] = []
+    call, sheet = MagiPipeline.__call__, preview.contact_sheet
+
+    def note_call(self: MagiPipeline, **arguments: Any) -> Any:
+        asked.append(arguments)
+        return call(self, **arguments)
+
+    def note_titles(rows: Any, labels: list[str], **options: Any) -> np.ndarray:
+        for arguments, title in zip(asked, labels[1::2], strict=True):
+            arguments["title"] = title
+        return sheet(rows, labels=labels, **options)
+
+    monkeypatch.setattr(MagiPipeline, "__call__", note_call)
+    monkeypatch.setattr(preview, "contact_sheet", note_titles)
+    return asked
+
+
+def with_model(preset: Preset, **model: Any) -> Preset:
+    return dataclasses.replace(preset, model=dataclasses.replace(preset.model, **model))
+
+
+def test_classes_and_captions_are_told(
+    recipe: Recipe, tmp_path: Path, shown: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, (name, caption) in enumerate({"left/1": "a red ball", "right/2": None, "3": "b" * 300}.items()):
+        write_video(tmp_path / "data" / f"{name}.mp4", moving_square(12, number, 1), 10.0)
+        if caption:
+            (tmp_path / "data" / f"{name}.txt").write_text(caption)
+    monkeypatch.setattr("magi_video.training.texts.fetch_encoder", lambda name, out: LengthEncoder(out))
+    monkeypatch.setattr("magi_video.pipeline.TextEncoder", LengthEncoder)
+    preset = with_model(recipe(steps=1, sample_every=1), labels=True, text=True, text_tokens=2)
+    train(preset, tmp_path / "data", tmp_path / "run")
+    assert (tmp_path / "run" / "samples" / "step_00000001.png").is_file()
+    assert [(one["label"], one["text"]) for one in shown] == [(None, "b" * 300), (0, "a red ball"), (1, None)]
+    assert [one["title"].removeprefix("continued from frame 0") for one in shown] == [
+        "; text: " + "b" * 99 + "…",
+        "; class left; text: a red ball",
+        "; class right",
+    ]
+
+
+def test_a_model_is_told_no_more_than_it_takes(recipe: Recipe, tmp_path: Path, shown: list[dict[str, Any]]) -> None:
+    write_video(tmp_path / "data" / "class" / "1.mp4", moving_square(12, 0, 1), 10.0)
+    (tmp_path / "data" / "class" / "1.txt").write_text("a caption")
+    train(recipe(steps=1, sample_every=1), tmp_path / "data", tmp_path / "run")
+    assert [(one["label"], one["text"], one["title"]) for one in shown] == [(None, None, "continued from frame 0")]
+
+
+def test_the_actions_are_those_between_the_frames_shown(
+    recipe: Recipe, tmp_path: Path, shown: list[dict[str, Any]]
+) -> None:
+    preset = with_model(recipe(steps=1, sample_every=1), actions=True)
+    length = preset.data.num_frames
+    for name, frames in (("just", length), ("longer", length + 4)):
+        write_video(tmp_path / "data" / f"{name}.mp4", moving_square(frames, 0, 1), 10.0)
+        rows = [{"frame": t, "action": {"TIME": t}} for t in range(frames)]
+        (tmp_path / "data" / f"{name}.actions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    train(preset, tmp_path / "data", tmp_path / "run")
+    just, longer = (one["actions"][1:, 0].tolist() for one in shown)
+    assert just == list(range(length - 1)) and longer == list(range(2, length + 1))
