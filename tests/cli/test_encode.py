@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from magi_video.claims import claimed
 from magi_video.cli import main
 from magi_video.codecs import PixelCodec
 from magi_video.codecs.registry import CODECS
 from magi_video.data import write_video
 from magi_video.errors import MagiError
 from magi_video.presets import Preset, load_preset
+from magi_video.processes import Processes
 from magi_video.training import train
 from magi_video.training.caching import encode
 from tests.codecs.codec_examples import Causal4x
+from tests.test_claims import other_process
 from tests.training.conftest import moving_square
 
 
@@ -83,6 +86,23 @@ def test_two_processes_write_the_same_bytes(root: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, *launch, *command], env=environment, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     assert contents(tmp_path / "cache") == contents(root / "cache")
+
+
+@pytest.mark.parametrize(("verb", "record"), [("encode", "recipe.json"), ("train", "run.json")])
+def test_of_two_commands_on_one_folder_the_second_is_told_so_and_may_follow_the_first(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, record: str
+) -> None:
+    """The first is killed, which leaves nothing in the way."""
+    command = [verb, "tiny", "--data", root / "videos", "--out", tmp_path / "out"]
+    command += ["--steps", "1"] if verb == "train" else []
+    with other_process(lambda: claimed(tmp_path / "out" / record, {}, "anything", Processes())) as told:
+        assert told == "entered"
+        (tmp_path / "out" / record).unlink()  # what the other one makes is another matter
+        code, _, err = run(capsys, *command)
+        lines = [line for line in err.splitlines() if line.startswith(f"magi {verb}: ")]
+        assert code == 1 and len(lines) == 1 and "another run is at work there; wait for its end" in lines[0]
+        assert not (tmp_path / "out" / record).exists()
+    assert run(capsys, *command)[0] == 0
 
 
 def test_training_needs_no_videos(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

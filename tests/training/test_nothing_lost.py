@@ -20,11 +20,12 @@ from torch.utils.data import get_worker_info
 
 from magi_video import MagiPipeline
 from magi_video.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
+from magi_video.claims import claimed
 from magi_video.data.clips import PixelReader
 from magi_video.errors import MagiError
 from magi_video.presets import Preset
+from magi_video.processes import Processes
 from magi_video.training import loaders, train
-from magi_video.training.run import claim_folder
 
 Recipe = Callable[..., Preset]
 
@@ -205,8 +206,9 @@ def test_a_folder_that_may_not_be_written_is_told_in_a_line(recipe: Recipe, tmp_
         folder.chmod(0o755)
     os.seteuid(65534)
     try:
-        with pytest.raises(MagiError, match=r"cannot be written \(Permission denied\)"):
-            claim_folder(recipe(), 0, tmp_path / "run")
+        claim = claimed(tmp_path / "run" / "run.json", {"seed": 0}, "a run", Processes())
+        with pytest.raises(MagiError, match=r"cannot be written \(Permission denied\)"), claim:
+            pass
         with pytest.raises(MagiError, match=r"cannot save the checkpoint .*Permission denied"):
             save_checkpoint(tmp_path / "run" / "checkpoints", 1, {"model": {"a": torch.zeros(1)}}, {})
     finally:

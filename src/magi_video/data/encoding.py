@@ -21,11 +21,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from magi_video.claims import differences
 from magi_video.data.files import write_bytes, write_json
 from magi_video.data.folder import VideoFolder
 from magi_video.data.grid import ClipGrid
 from magi_video.data.image import fit_frames, to_model_range
-from magi_video.data.latents import INDEX_FILE, TABLE_FILE, VERSION, Index, LatentCache, differences
+from magi_video.data.latents import INDEX_FILE, TABLE_FILE, VERSION, Index, LatentCache
 from magi_video.data.shards import SHARD_FOLDER, Layout, Shard, file_sha256, shard_path, writing_shard
 from magi_video.data.table import VideoTable
 from magi_video.data.video import read_in_order

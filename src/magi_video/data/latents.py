@@ -201,20 +201,3 @@ def _rows(first: int, frames: Sequence[int]) -> slice | list[int]:
         if len(even) == len(frames) and all(a == b for a, b in zip(even, frames, strict=True)):
             return slice(first + even.start, first + even.stop, even.step)
     return [first + frame for frame in frames]
-
-
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is not the same in two (nested) settings: "name before → now"."""
-    found = []
-    for name in sorted({*before, *now}):
-        a, b = before.get(name), now.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b)
-        elif a != b:
-            found.append(f"{name} {_short(a)} → {_short(b)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"

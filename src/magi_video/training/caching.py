@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from magi_video.claims import claimed, differences
 from magi_video.codecs import Codec, load_codec
 from magi_video.data.encoding import SHARD_BYTES, Encoded, encode_latents
-from magi_video.data.files import write_json
 from magi_video.data.folder import VideoFolder
 from magi_video.data.grid import ClipGrid
-from magi_video.data.latents import CODEC_FOLDER, LatentCache, differences
+from magi_video.data.latents import CODEC_FOLDER, LatentCache
 from magi_video.errors import MagiError
 from magi_video.loading import read_json
 from magi_video.presets import Preset
@@ -59,42 +59,30 @@ def encode(
         display: shows progress.
 
     Raises:
-        MagiError: the data is unusable, or `out` holds a cache of another recipe.
+        MagiError: the data is unusable, or `out` holds a cache of another recipe or is being written by another call.
     """
     data, out, display = Path(data), Path(out), display or Silent()
     processes = Processes(device)
     videos = processes.main_first(lambda: open_videos(preset, data, out / SCAN_FILE))
     display.say(f"{data}: {videos.summary()}")
-    processes.once(lambda: _claim(preset, seed, out))
-    trained = preset.codec.codec == "small_vae" and codec is None and not (out / CODEC_FOLDER / "config.json").exists()
-    display.stage("codec", preset.small_vae.steps if trained else 0)
-
-    def prepare() -> Codec:
-        if codec is not None:
-            return _adopt(Path(codec), out)
-        return prepare_codec(preset, videos, out, seed, display.advance)
-
-    prepared = processes.main_first(prepare).to(processes.device)
-    grid = None
-    if prepared.temporal_factor > 1:
-        wanted = intervals or range(preset.data.min_interval, preset.data.max_interval + 1)
-        grid = ClipGrid(preset.data.num_frames, tuple(wanted), stride or preset.data.num_frames)
-    elif intervals or stride:
-        raise MagiError("the codec encodes every frame by itself, so any clip can be read; expected no --intervals")
-    display.stage("latents", len(videos.videos))
-    return encode_latents(
-        videos,
-        prepared,
-        out,
-        preset.data.height,
-        preset.data.width,
-        grid=grid,
-        shard_bytes=shard_bytes,
-        workers=workers,
-        processes=processes,
-        verify=verify,
-        progress=lambda done, total: display.advance(done),
-    )
+    with claimed(out / RECIPE_FILE, {"recipe": latent_recipe(preset), "seed": seed}, "latents", processes):
+        display.stage("codec", preset.small_vae.steps if _is_to_be_trained(preset, codec, out) else 0)
+        prepared = processes.main_first(lambda: _prepare(preset, codec, videos, out, seed, display))
+        grid = _clip_grid(preset, prepared, intervals, stride)
+        display.stage("latents", len(videos.videos))
+        return encode_latents(
+            videos,
+            prepared.to(processes.device),
+            out,
+            preset.data.height,
+            preset.data.width,
+            grid=grid,
+            shard_bytes=shard_bytes,
+            workers=workers,
+            processes=processes,
+            verify=verify,
+            progress=lambda done, total: display.advance(done),
+        )
 
 
 def open_cache(preset: Preset, directory: str | Path) -> LatentCache:
@@ -147,14 +135,27 @@ def latent_recipe(preset: Preset) -> dict[str, Any]:
     return json.loads(json.dumps(recipe))
 
 
-def _claim(preset: Preset, seed: int, out: Path) -> None:
-    """Record the recipe in the cache's folder, or refuse one that differs from what is recorded there."""
-    record, now = out / RECIPE_FILE, {"recipe": latent_recipe(preset), "seed": seed}
-    if record.exists():
-        if changes := differences(read_json(record), now):
-            raise MagiError(f"{out} holds latents for another recipe ({'; '.join(changes)}); use another --out")
-    else:
-        write_json(record, now)
+def _is_to_be_trained(preset: Preset, codec: str | Path | None, out: Path) -> bool:
+    return preset.codec.codec == "small_vae" and codec is None and not (out / CODEC_FOLDER / "config.json").exists()
+
+
+def _prepare(
+    preset: Preset, codec: str | Path | None, videos: VideoFolder, out: Path, seed: int, display: Display
+) -> Codec:
+    """The cache's codec: the one given, or the recipe's own."""
+    if codec is not None:
+        return _adopt(Path(codec), out)
+    return prepare_codec(preset, videos, out, seed, display.advance)
+
+
+def _clip_grid(preset: Preset, codec: Codec, intervals: Sequence[int] | None, stride: int | None) -> ClipGrid | None:
+    """Which clips to encode; None of a codec that encodes every frame by itself."""
+    if codec.temporal_factor == 1:
+        if intervals or stride:
+            raise MagiError("the codec encodes every frame by itself, so any clip can be read; expected no --intervals")
+        return None
+    wanted = intervals or range(preset.data.min_interval, preset.data.max_interval + 1)
+    return ClipGrid(preset.data.num_frames, tuple(wanted), stride or preset.data.num_frames)
 
 
 def _adopt(source: Path, out: Path) -> Codec:

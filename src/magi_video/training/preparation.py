@@ -4,7 +4,6 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -248,22 +247,3 @@ def silence_actions(model: MagiTransformer, columns: list[int]) -> None:
     assert isinstance(embed, VectorCondition)
     with torch.no_grad():
         embed.project.weight[:, columns] = 0
-
-
-def preset_differences(saved: dict[str, object], preset: Preset) -> list[str]:
-    """Settings of a saved run that a resumption would change, but for those that may (how long, how often, how)."""
-    free = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints"}
-    free |= {"gradient_checkpointing", "compile", "accumulate", "sharding", "tracker"}
-    differences = []
-    for group, value in asdict(preset).items():
-        before = saved.get(group)
-        if not isinstance(value, dict) or not isinstance(before, dict):
-            if value != before:
-                differences.append(f"{group} {before} → {value}")
-            continue
-        for name, now in value.items():
-            then = before.get(name, asdict(Preset())[group][name])  # a setting that there was not was at its default
-            then = tuple(then) if isinstance(then, list) else then
-            if then != now and not (group == "train" and name in free) and group != "sample":
-                differences.append(f"{name} {then} → {now}")
-    return differences

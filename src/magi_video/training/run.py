@@ -2,26 +2,27 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from magi_video.claims import claimed
+from magi_video.codecs import Codec
 from magi_video.data.clips import FrameReader
-from magi_video.data.files import write_json
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-from magi_video.loading import read_json
-from magi_video.presets import Preset
+from magi_video.presets import Preset, from_dict
 from magi_video.processes import Processes
 from magi_video.training.caching import cached_codec, cached_videos, open_cache
 from magi_video.training.display import Display, Silent
-from magi_video.training.preparation import (
-    caches_latents,
-    open_videos,
-    prepare_codec,
-    prepare_reader,
-    preset_differences,
-)
+from magi_video.training.preparation import caches_latents, open_videos, prepare_codec, prepare_reader
 from magi_video.training.stopping import StopSignals
 from magi_video.training.texts import prepare_captions
 from magi_video.training.tracking import find_tracker
 from magi_video.training.trainer import Trainer
+
+FREE = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints"} | {
+    "gradient_checkpointing", "compile", "accumulate", "sharding", "tracker"
+}  # fmt: skip
+"""Settings of training that a run may change when it goes on."""
 
 
 def train(
@@ -49,7 +50,7 @@ def train(
 
     Raises:
         MagiError: the data is unusable, `latents` is a cache of another recipe or data set, or `out` holds a run of
-            another recipe or seed, or the tracker is not installed.
+            another recipe or seed or is being written by one, or the tracker is not installed.
         StoppedError: one of the `signals` came; what was done is saved.
     """
     data, out, display = data if data is None else Path(data), Path(out), display or Silent()
@@ -65,31 +66,51 @@ def train(
     if data is None:
         preset = replace(preset, train=replace(preset.train, sample_every=0))  # the sheets show videos
     display.say(f"{data or latents}: {videos.summary()}")
-    processes.once(lambda: claim_folder(preset, seed, out))
-    reader: FrameReader
-    if cache is not None:
-        codec, reader, encoded = processes.main_first(lambda: cached_codec(cache, out)), cache, True
-    else:
-        display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
+    record = {"preset": asdict(preset), "seed": seed}
+    with claimed(out / "run.json", record, "a run", processes, lasting):
+        reader: FrameReader
+        if cache is not None:
+            codec, reader, encoded = processes.main_first(lambda: cached_codec(cache, out)), cache, True
+        else:
+            codec, reader, encoded = prepare_latents(preset, videos, out, seed, processes, display, signals)
+        captions = None
+        if preset.model.text:
+            name, tokens = preset.model.text_encoder, preset.model.text_tokens
+            captions = processes.main_first(lambda: prepare_captions(videos, name, tokens, out))
+        follow(Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions), display)
+    return out
 
-        def advance(done: int, figures: dict[str, float]) -> None:
-            display.advance(done, figures)
-            signals.check("training the codec")
 
-        codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance))
-        display.stage("latents", len(videos.videos) if caches_latents(codec) else 0)
+def lasting(record: dict[str, Any]) -> dict[str, Any]:
+    """Of what a run's record holds, all that the run keeps to: not how long, how often, or how it computes."""
+    preset = asdict(from_dict(Preset, record.get("preset"), "run.json: preset"))
+    kept = {name: value for name, value in preset["train"].items() if name not in FREE}
+    return preset | {"train": kept, "sample": None, "seed": record.get("seed")}
 
-        def advance_latents(done: int, total: int) -> None:
-            display.advance(done)
-            if done < total:
-                signals.check("encoding latents")
 
-        reader, encoded = prepare_reader(preset, videos, codec, out, advance_latents)
-    captions = None
-    if preset.model.text:
-        name, tokens = preset.model.text_encoder, preset.model.text_tokens
-        captions = processes.main_first(lambda: prepare_captions(videos, name, tokens, out))
-    trainer = Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions)
+def prepare_latents(
+    preset: Preset, videos: VideoFolder, out: Path, seed: int, processes: Processes, display: Display,
+    signals: StopSignals,
+) -> tuple[Codec, FrameReader, bool]:  # fmt: skip
+    """The codec and what clips are read through, made in the run's folder; whether those are latents already."""
+
+    def advance(done: int, figures: dict[str, float]) -> None:
+        display.advance(done, figures)
+        signals.check("training the codec")
+
+    def advance_latents(done: int, total: int) -> None:
+        display.advance(done)
+        if done < total:
+            signals.check("encoding latents")
+
+    display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
+    codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance))
+    display.stage("latents", len(videos.videos) if caches_latents(codec) else 0)
+    return codec, *prepare_reader(preset, videos, codec, out, advance_latents)
+
+
+def follow(trainer: Trainer, display: Display) -> None:
+    """Train, and show how it goes."""
     if trainer.clips.left_out:
         display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
     if trainer.untaken:
@@ -98,10 +119,10 @@ def train(
         )
     if trainer.step:
         display.say(f"continuing from step {trainer.step}")
-    if preset.train.compile:
+    if trainer.config.compile:
         display.say("compiling the transformer's blocks, which takes a minute or two the first time")
         display.say(trainer.compile())
-    display.stage("model", preset.train.steps)
+    display.stage("model", trainer.config.steps)
     skipped = trainer.guard.skipped
     for figures in trainer.run():
         if figures["skipped"] > skipped:
@@ -110,22 +131,8 @@ def train(
                 f"step {trainer.step} skipped: loss {figures['loss']:.4g}, gradient norm {figures['gradient_norm']:.4g}"
             )
         display.advance(trainer.step, figures)
-    return out
 
 
 def first_of(names: list[str], most: int = 8) -> str:
     """Names in a line, no more than a reader will read."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def claim_folder(preset: Preset, seed: int, out: Path) -> None:
-    """Record the recipe in the run's folder, or refuse one that differs from what is recorded there."""
-    record = out / "run.json"
-    if record.exists():
-        saved = read_json(record)
-        differences = preset_differences(saved.get("preset", {}), preset)
-        if saved.get("seed") != seed:
-            differences.append(f"seed {saved.get('seed')} → {seed}")
-        if differences:
-            raise MagiError(f"{out} holds a run of another recipe ({'; '.join(differences)}); use another --out")
-    write_json(record, {"preset": asdict(preset), "seed": seed})

@@ -1,0 +1,96 @@
+"""Whose a folder is: it belongs to one recipe for good, and to one run at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from magi_video.data.files import write_json
+from magi_video.errors import MagiError
+from magi_video.processes import Processes
+from magi_video.textfiles import read_json
+
+LOCK_FILE = ".lock"
+"""Empty; it stays, for a file that is removed can be locked by two."""
+MOST_TOLD = 40
+"""Characters of a value in a message."""
+
+
+@contextmanager
+def claimed(
+    record: Path,
+    now: dict[str, Any],
+    holds: str,
+    processes: Processes,
+    lasting: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Iterator[None]:
+    """Record in a folder what it was made for, and let no other run work there meanwhile.
+
+    What keeps others out is a lock of the system, which ends with the main process, however that ends.
+
+    Args:
+        record: file of the folder; `now` is written to it.
+        now: recipe and seed.
+        holds: what lies in the folder, for the message: "a run", "latents".
+        processes: of this run; all come together, and the main one claims the folder for all.
+        lasting: the part of a record that may never change.
+
+    Raises:
+        MagiError: another run works in the folder, or another recipe is recorded there; raised in every process.
+    """
+    with ExitStack() as held:
+        processes.once(lambda: held.enter_context(_alone(record.parent)))
+        processes.once(lambda: _settle(record, json.loads(json.dumps(now)), holds, lasting))
+        yield
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While entered, no other process can be. Children, which may outlive this one, do not hold the lock with it, as
+    they would that of `flock`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError:  # where nothing can be written nobody is at work, and whoever tries to is told by the file he wants
+        yield
+        return
+    try:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise MagiError(f"{folder}: another run is at work there; wait for its end, or use another --out") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(lock)
+
+
+def _settle(record: Path, now: dict[str, Any], holds: str, lasting: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    saved = read_json(record) if record.exists() else None
+    if saved is not None and (changes := differences(lasting(saved), lasting(now))):
+        raise MagiError(f"{record.parent} holds {holds} of another recipe ({'; '.join(changes)}); use another --out")
+    if saved != now:
+        write_json(record, now)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is not the same in two (nested) settings: "name before → now"."""
+    found = []
+    for name in sorted({*before, *now}):
+        a, b = before.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b)
+        elif a != b:
+            found.append(f"{name} {_short(a)} → {_short(b)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else str(value)
+    return text if len(text) <= MOST_TOLD else f"{text[:12]}…"

@@ -1,0 +1,43 @@
+"""What a run keeps to when it goes on, and what may change."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from magi_video.claims import differences
+from magi_video.errors import MagiError
+from magi_video.presets import Preset, load_preset
+from magi_video.training.run import lasting
+
+
+def record(seed: int = 0, **groups: dict[str, Any]) -> dict[str, Any]:
+    """A run's record as it is read from the disk, with some settings changed."""
+    preset = load_preset("tiny")
+    changed = {name: dataclasses.replace(getattr(preset, name), **values) for name, values in groups.items()}
+    return json.loads(json.dumps({"preset": dataclasses.asdict(dataclasses.replace(preset, **changed)), "seed": seed}))
+
+
+def changes(now: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
+    return differences(lasting(record() if before is None else before), lasting(now))
+
+
+def test_how_long_and_how_often_may_change_and_what_is_learned_may_not() -> None:
+    assert changes(record(train={"steps": 7, "workers": 3, "sharding": "full"}, sample={"mask_steps": 3})) == []
+    assert changes(record(train={"batch_size": 3})) == [f"batch_size {load_preset('tiny').train.batch_size} → 3"]
+    assert changes(record(small_vae={"steps": 7})) == [f"steps {load_preset('tiny').small_vae.steps} → 7"]
+    assert changes(record(seed=1)) == ["seed 0 → 1"]
+
+
+def test_a_setting_that_there_was_not_yet_was_at_its_default() -> None:
+    before = record()
+    before["preset"]["exposure"].pop("noise_sigma")
+    assert changes(record(exposure={"noise_sigma": Preset().exposure.noise_sigma}), before) == []
+    assert len(changes(record(exposure={"noise_sigma": 0.1}), before)) == 1
+
+
+@pytest.mark.parametrize("damage", [{}, {"preset": []}, {"preset": {"model": {"hidden": "wide"}}}])
+def test_a_record_that_is_none_is_told_in_a_line(damage: dict[str, Any]) -> None:
+    with pytest.raises(MagiError, match=r"run\.json"):
+        lasting(damage)
