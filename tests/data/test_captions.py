@@ -37,6 +37,7 @@ def test_metadata_as_a_table(videos: VideoFolder) -> None:
     ("metadata.jsonl", b'{"file_name": "b.mp4"}', "line 1; expected file_name and text"),
     ("metadata.jsonl", b"[1]", "line 1; expected"),
     ("metadata.jsonl", b"{", "line 1 is not JSON"),
+    ("metadata.jsonl", rb'{"file_name": "b.mp4", "text": "\ud83d"}', "line 1: half a character"),
     ("metadata.jsonl", b'{"file_name": "b.mp4", "text": "x"}\n' * 2, "line 2: 'b.mp4' a second time"),
     ("metadata.csv", b"file_name,text\nb.mp4\n", "line 2; expected"),
     ("metadata.csv", b"file_name,text\nb.mp4,\xff\n", "not a readable text file"),

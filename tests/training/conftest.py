@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from magi_video.data import write_video
 from magi_video.presets import Preset, load_preset
@@ -44,3 +45,26 @@ def recipe() -> Callable[..., Preset]:
         return dataclasses.replace(preset, train=dataclasses.replace(preset.train, **settings | train))
 
     return make
+
+
+class LengthEncoder:
+    """A text encoder that needs no package: a text's length."""
+
+    size = 4
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def encode(self, texts: Sequence[str], tokens: int) -> torch.Tensor:
+        lengths = torch.tensor([float(len(text)) for text in texts])
+        return torch.sin(lengths[:, None, None] * torch.arange(1, self.size + 1)).expand(-1, tokens, -1)
+
+    def fingerprint(self) -> str:
+        return "length"
+
+
+@pytest.fixture
+def length_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training and generating encode texts by `LengthEncoder`."""
+    monkeypatch.setattr("magi_video.training.texts.fetch_encoder", lambda name, out: LengthEncoder(out))
+    monkeypatch.setattr("magi_video.pipeline.TextEncoder", LengthEncoder)

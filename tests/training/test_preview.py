@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from magi_video.data import write_video
 from magi_video.pipeline import MagiPipeline
@@ -17,22 +16,6 @@ from magi_video.training import preview, train
 from tests.training.conftest import moving_square
 
 Recipe = Callable[..., Preset]
-
-
-class LengthEncoder:
-    """A text encoder that needs no package: a text's length."""
-
-    size = 4
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def encode(self, texts: Sequence[str], tokens: int) -> torch.Tensor:
-        lengths = torch.tensor([float(len(text)) for text in texts])
-        return lengths[:, None, None].expand(-1, tokens, self.size) * torch.linspace(-1, 1, self.size)
-
-    def fingerprint(self) -> str:
-        return "length"
 
 
 @pytest.fixture
@@ -60,14 +43,12 @@ def with_model(preset: Preset, **model: Any) -> Preset:
 
 
 def test_classes_and_captions_are_told(
-    recipe: Recipe, tmp_path: Path, shown: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path, shown: list[dict[str, Any]], length_encoder: None
 ) -> None:
     for number, (name, caption) in enumerate({"left/1": "a red ball", "right/2": None, "3": "b" * 300}.items()):
         write_video(tmp_path / "data" / f"{name}.mp4", moving_square(12, number, 1), 10.0)
         if caption:
             (tmp_path / "data" / f"{name}.txt").write_text(caption)
-    monkeypatch.setattr("magi_video.training.texts.fetch_encoder", lambda name, out: LengthEncoder(out))
-    monkeypatch.setattr("magi_video.pipeline.TextEncoder", LengthEncoder)
     preset = with_model(recipe(steps=1, sample_every=1), labels=True, text=True, text_tokens=2)
     train(preset, tmp_path / "data", tmp_path / "run")
     assert (tmp_path / "run" / "samples" / "step_00000001.png").is_file()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from magi_video.textfiles import parse_json, read_text
 METADATA = ("metadata.jsonl", "metadata.csv")
 MAX_CHARACTERS = 10_000
 """Of a caption."""
+_HALVES = re.compile("[\ud800-\udfff]")  # JSON can hold one half of a pair, which no encoder takes
 
 
 def read_captions(videos: VideoFolder) -> list[str | None]:
@@ -95,4 +97,11 @@ def _checked(caption: str, where: str) -> str | None:
     caption = " ".join(caption.split())
     if len(caption) > MAX_CHARACTERS:
         raise MagiError(f"{where}: a caption of {len(caption)} characters; expected at most {MAX_CHARACTERS}")
+    if caption and not is_caption(caption):
+        raise MagiError(f"{where}: half a character, which is no text")
     return caption or None
+
+
+def is_caption(value: object) -> bool:
+    """Whether it is what `read_captions` gives of a video with a caption."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_CHARACTERS and not _HALVES.search(value)

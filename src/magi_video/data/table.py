@@ -1,4 +1,5 @@
-"""The videos of a latent cache: names, lengths, classes and recorded actions, all that training needs beside latents.
+"""The videos of a latent cache: names, lengths, classes, recorded actions and captions, all that training needs beside
+latents.
 
 One safetensors file of columns: for 400,000 videos it is read in a moment, and no value in it is unpickled.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from magi_video.data.actions import ActionTrack
+from magi_video.data.captions import is_caption
 from magi_video.data.folder import Video, VideoFolder
 from magi_video.errors import MagiError
+from magi_video.textfiles import parse_json
 
 COLUMNS: dict[str, type[np.generic]] = dict.fromkeys(("frames", "bytes", "height", "width", "label"), np.int64)
 COLUMNS |= {"frame_rate": np.float64, "recorded": np.bool_}
@@ -37,6 +40,7 @@ class VideoTable:
         actions: float32 [frames of all recorded videos, A], one video after the other.
         class_names: what labels are an index into.
         action_names: of the columns of `actions`.
+        captions: of each video, None where it has none; empty if no video has one.
     """
 
     names: list[str]
@@ -44,10 +48,11 @@ class VideoTable:
     actions: np.ndarray
     class_names: list[str]
     action_names: list[str]
+    captions: list[str | None] = field(default_factory=list)
 
     @classmethod
-    def of(cls, folder: VideoFolder) -> Self:
-        """The table of a data set whose files are at hand."""
+    def of(cls, folder: VideoFolder, captions: Sequence[str | None] = ()) -> Self:
+        """The table of a data set whose files are at hand, and of its captions, if there are to be any."""
         tracks = [folder.actions(number) for number in range(len(folder.videos))]
         facts: dict[str, list[Any]] = {
             "frames": [video.num_frames for video in folder.videos],
@@ -66,12 +71,15 @@ class VideoTable:
             actions=np.concatenate([empty, *recorded]),
             class_names=list(folder.class_names),
             action_names=list(folder.action_names),
+            captions=list(captions) if any(captions) else [],
         )
 
     def to_bytes(self) -> bytes:
         """The file's content; the same for the same table."""
         joined = b"\0".join(os.fsencode(name) for name in self.names)  # no file name holds a zero
         tensors = self.columns | {"names": np.frombuffer(joined, np.uint8), "actions": self.actions}
+        if self.captions:
+            tensors["captions"] = np.frombuffer(json.dumps(self.captions).encode(), np.uint8)
         words = json.dumps({"class_names": self.class_names, "action_names": self.action_names})
         return save(tensors, {"words": words})  # one entry: safetensors writes several in an order of chance
 
@@ -86,12 +94,14 @@ class VideoTable:
             with safe_open(path, framework="np") as file:
                 words = json.loads((file.metadata() or {}).get("words", "{}"))
                 tensors = {name: file.get_tensor(name) for name in ("names", "actions", *COLUMNS)}
+                told = file.get_tensor("captions").tobytes() if "captions" in set(file.keys()) else b"[]"
+                captions = parse_json(told.decode())
         except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
             raise MagiError(f"{path}: unreadable table of videos ({error})") from None
         joined, actions = tensors.pop("names"), tensors.pop("actions")
         names = [os.fsdecode(name) for name in joined.tobytes().split(b"\0")] if joined.dtype == np.uint8 else []
         words = words if isinstance(words, dict) else {}
-        table = cls(names, tensors, actions, words.get("class_names", []), words.get("action_names", []))
+        table = cls(names, tensors, actions, words.get("class_names", []), words.get("action_names", []), captions)
         if problem := table._problem():
             raise MagiError(f"{path}: {problem}")
         return table
@@ -101,6 +111,9 @@ class VideoTable:
         for words in (self.class_names, self.action_names):
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 return "expected lists of names of classes and actions"
+        known = isinstance(self.captions, list) and len(self.captions) in (0, len(self.names))
+        if not known or not all(caption is None or is_caption(caption) for caption in self.captions):
+            return f"expected captions of {len(self.names)} videos"
         for name, kind in COLUMNS.items():
             if self.columns[name].dtype != kind or self.columns[name].shape != (len(self.names),):
                 return f"expected {len(self.names)} values {np.dtype(kind)} of {name}"
@@ -135,17 +148,21 @@ class VideoTable:
 
 
 class CachedVideos(VideoFolder):
-    """The data set of a cache without its files: lengths, classes and actions, but no pixels.
+    """The data set of a cache without its files: lengths, classes, actions and captions, but no pixels.
 
     Args:
         table: of the cache.
         root: folder of the cache, for messages.
+
+    Attributes:
+        captions: of each video, None where it has none.
     """
 
     def __init__(self, table: VideoTable, root: Path) -> None:
         self._begin(root)
         self.num_files = len(table.names)
         self.class_names, self.action_names = table.class_names, table.action_names
+        self.captions = table.captions or [None] * len(table.names)
         columns = {name: values.tolist() for name, values in table.columns.items()}
         end = 0
         for number, name in enumerate(table.names):

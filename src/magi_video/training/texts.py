@@ -14,6 +14,7 @@ from torch import Tensor
 from magi_video.data import VideoFolder
 from magi_video.data.captions import read_captions
 from magi_video.data.files import replacing
+from magi_video.data.table import CachedVideos
 from magi_video.errors import MagiError
 from magi_video.text import ENCODER_FOLDER, fetch_encoder
 
@@ -55,7 +56,7 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
     """Encode a data set's captions, or take up what an earlier call with the same captions and encoder left in `out`.
 
     Args:
-        videos: the data set.
+        videos: the data set, or what a latent cache knows of it.
         encoder_name: folder or hub id; a copy of it is kept in `out`.
         tokens: vectors of a caption, see `TextEncoder.encode`.
         out: the run's folder.
@@ -63,13 +64,13 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
     Raises:
         MagiError: no video has a caption, or the encoder cannot be had.
     """
-    captions = read_captions(videos)
+    captions = videos.captions if isinstance(videos, CachedVideos) else read_captions(videos)
     texts = sorted({caption for caption in captions if caption is not None})
     if not texts:
-        raise MagiError(
-            f"{videos.root}: the preset wants text, but no video has a caption: a .txt beside it, "
-            "or a metadata.jsonl or metadata.csv with file_name and text"
-        )
+        where = "a .txt beside it, or a metadata.jsonl or metadata.csv with file_name and text"
+        if isinstance(videos, CachedVideos):
+            where = "magi encode takes up the captions of a data set when it is run again, or give --data too"
+        raise MagiError(f"{videos.root}: the preset wants text, but no video has a caption: {where}")
     encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER)
     place = {text: number for number, text in enumerate(texts)}
     index_V = torch.tensor([-1 if caption is None else place[caption] for caption in captions])
