@@ -225,8 +225,10 @@ def atari() -> Preset:
         codec=CodecConfig(codec="small_vae"),
         small_vae=SmallVAEConfig(steps=3_000),
         model=ModelConfig(
-            hidden=256, depth=4, heads=4, mlp=1024, head_width=256, temporal_position="rope", actions=True
+            hidden=256, depth=4, heads=4, mlp=1024, head_width=256, head_depth=2, temporal_position="rope",
+            actions=True,
         ),
+        exposure=ExposureConfig(diffusion_batch_mul=2),
         train=TrainConfig(
             steps=2_000, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
             sample_every=500, checkpoint_every=250,
