@@ -6,6 +6,7 @@ import torch
 
 from magi_video.forcing import Clip, find_forcing
 from magi_video.models import LABEL, NOISE_LEVEL, MagiTransformer
+from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
 
@@ -34,3 +35,20 @@ def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiT
         tokens_BND = rollout.predict({LABEL: label_B})
     followed = (tokens_BND.mean(dim=(1, 2)) > 0) == (label_B == 1)
     assert followed.sum() >= 15
+
+
+def test_classes_differ_from_the_start() -> None:
+    torch.manual_seed(0)
+    model = MagiTransformer(3, 8, 8, width=64, depth=1, heads=2, mlp_width=64, conditions={LABEL: {"size": 2}})
+    frame = FrameSequence(
+        tokens_BSND=torch.zeros(3, 1, model.num_tokens, model.token_dim),
+        hidden_BSN=torch.ones(3, 1, model.num_tokens, dtype=torch.bool),
+        kind_S=torch.tensor([MASKED]),
+        position_S=torch.zeros(1),
+        interval_B=torch.ones(3, dtype=torch.long),
+        conditions={LABEL: torch.tensor([[0], [1], [-1]])},
+    )
+    token_BW = model.constants(frame).embedding_BSLW[:, 0, 0]
+    # What is added to every token must not drown what they say: training hardly tells such classes apart.
+    likeness_BB = torch.cosine_similarity(token_BW[:, None], token_BW[None], dim=-1)
+    assert likeness_BB[~torch.eye(3, dtype=torch.bool)].max() < 0.8

@@ -56,6 +56,14 @@ class IndexCondition(nn.Module):
         super().__init__()
         self.table = nn.Embedding(spec.size + 1, width)  # the last row is the unknown token
 
+    def reset_parameters(self) -> None:
+        """N(0, 1): as large as the sinusoids of time that are added to the token.
+
+        MAR's N(0, 0.02) is as large as the embeddings of place that it adds to a class, and a LayerNorm follows. Here
+        it would be lost: tokens of different classes would be the same to 4 %, and training hardly tell them apart.
+        """
+        self.table.reset_parameters()
+
     def forward(self, index_BS: Tensor) -> Tensor:
         """`[B, S]` integers in −1…size−1 → `[B, S, 1, width]`."""
         return self.table(torch.where(index_BS < 0, self.table.num_embeddings - 1, index_BS))[:, :, None]
@@ -113,6 +121,12 @@ class ConditionTokens(nn.Module):
                 raise MagiError(f"condition {name}: {spec.tokens} tokens of kind {spec.kind!r}; see ConditionSpec")
         self.count = sum(spec.tokens for spec in self.specs.values())
         self.embed = nn.ModuleDict({name: KINDS[spec.kind](spec, width) for name, spec in self.specs.items()})
+
+    def reset_parameters(self) -> None:
+        """Initialise what Xavier is not for: the tables."""
+        for embed in self.embed.values():
+            if isinstance(embed, IndexCondition):
+                embed.reset_parameters()
 
     def forward(self, values: dict[str, Tensor], batch: int, frames: int, device: torch.device) -> Tensor:
         """Tokens `[B, S, count, width]`; a condition without a value counts as unknown."""

@@ -108,7 +108,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier for linear layers, N(0, 0.02) for embeddings; the head sets its own (MAR)."""
+        """Xavier for linear layers, N(0, 0.02) for embeddings (MAR); conditions and the head set their own."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -119,6 +119,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         for embedding in (self.mask_token, self.kind_position, self.head_position):
             nn.init.normal_(embedding, std=0.02)
         self.diffusion_head.net.reset_parameters()
+        self.condition_tokens.reset_parameters()
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or cast, as `torch.nn.Module.to`; diffusers' own warns at every cast, of an empty list of modules."""
