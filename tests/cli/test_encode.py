@@ -27,11 +27,12 @@ from tests.training.conftest import moving_square
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five videos in two classes, and their cache: small shards of one or two videos."""
+    """Five videos in two classes, one with a caption, and their cache: small shards of one or two videos."""
     root = tmp_path_factory.mktemp("encode")
     for number in range(5):
         (root / "videos" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         write_video(root / "videos" / "ab"[number % 2] / f"{number}.mp4", moving_square(20 + number, number, 1), 10.0)
+    (root / "videos" / "a" / "0.txt").write_text("a square")
     assert main(["encode", "tiny", "--data", str(root / "videos"), "--out", str(root / "cache"), *SHARDS]) == 0
     return root
 
@@ -59,10 +60,11 @@ def test_what_it_tells(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, *command, "--json")
     told = json.loads(out)
     assert code == 0 and (told["videos"], told["frames"], told["encoded_shards"], told["shards"]) == (5, 110, 0, 3)
+    assert told["captions"] == 1
     assert told["bytes"] == sum(path.stat().st_size for path in (root / "cache" / "shards").iterdir())
     assert len(told["mean"]) == len(told["std"]) == 3 and told["damaged_shards"] == []
     code, out, _ = run(capsys, *command)
-    assert code == 0 and "5 videos, 110 frames" in out and "encoded 0 of them" in out
+    assert code == 0 and "5 videos, 110 frames, 1 caption" in out and "encoded 0 of them" in out
 
 
 def test_damage_is_named_and_mended_by_the_same_command(

@@ -110,10 +110,12 @@ def tell(command: Command, encoded: "Encoded", seconds: float) -> None:
     """Print what was done and what there is."""
     index = encoded.cache.index
     size = sum(shard.bytes for shard in index.shards)
+    captions = sum(caption is not None for caption in encoded.cache.table.captions)
     figures = {
         "videos": index.videos,
         "frames": index.frames,
         "clips": index.rows if index.intervals else None,
+        "captions": captions,
         "bytes": size,
         "shards": len(index.shards),
         "encoded_shards": len(encoded.shards),
@@ -129,5 +131,6 @@ def tell(command: Command, encoded: "Encoded", seconds: float) -> None:
     for shard in encoded.damaged:
         print(f"shard {shard:05d} was damaged and is encoded again", file=sys.stderr)
     what = f"{index.rows:,} clips of {index.frames:,} frames" if index.intervals else f"{index.frames:,} frames"
+    what += f", {captions:,} caption{'s' * (captions > 1)}" if captions else ""
     print(f"{command.out}: {index.videos:,} videos, {what}, {size / 1e6:,.1f} MB in {len(index.shards)} shards")
     print(f"encoded {len(encoded.shards)} of them in {seconds:.1f} s (try: magi train … --latents {command.out})")

@@ -75,6 +75,7 @@ def encode_latents(
     width: int,
     *,
     grid: ClipGrid | None = None,
+    captions: Sequence[str | None] = (),
     shard_bytes: int = SHARD_BYTES,
     workers: int | None = None,
     processes: Processes | None = None,
@@ -93,6 +94,7 @@ def encode_latents(
         height: of the frames before encoding, in pixels; see `fit_frames`.
         width: of the frames before encoding, in pixels.
         grid: which clips to encode; needed exactly where the codec compresses time.
+        captions: of the videos, to lie in the cache beside the latents, none of which depends on them.
         shard_bytes: see `Index`.
         workers: threads that read, decode and (on a CPU) encode, a video each; this process's share of the
             machine's cores if not given.
@@ -125,7 +127,7 @@ def encode_latents(
         stride=grid.stride if grid else 0,
         shard_bytes=shard_bytes,
     )
-    work = _Work(folder, codec, directory, index)
+    work = _Work(folder, codec, directory, index, captions)
     work.known = processes.once(work.take_up)
     damaged: list[int] = []
     if verify:
@@ -148,9 +150,11 @@ def encode_latents(
 class _Work:
     """One cache in the making."""
 
-    def __init__(self, folder: VideoFolder, codec: Encoder, directory: Path, index: Index) -> None:
+    def __init__(
+        self, folder: VideoFolder, codec: Encoder, directory: Path, index: Index, captions: Sequence[str | None]
+    ) -> None:
         self.folder, self.codec, self.directory = folder, codec, directory
-        self.table = VideoTable.of(folder)
+        self.table = VideoTable.of(folder, captions)
         self.table_bytes = self.table.to_bytes()
         lengths = self.table.columns["frames"].tolist()
         self.layout = Layout(lengths, index.row, index.grid, index.shard_bytes)

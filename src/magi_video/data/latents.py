@@ -1,7 +1,7 @@
 """A cache of latents: what a codec makes of a data set, encoded once, so that training never runs the codec again.
 
     index.json            what the cache holds and how it was made; each shard's size and SHA-256; statistics
-    videos.safetensors    the data set: names, lengths, classes, actions
+    videos.safetensors    the data set: names, lengths, classes, actions, captions
     codec/, recipe.json   the codec and the recipe (`magi encode` writes them)
     shards/00000.safetensors …    one float16 tensor "latents" [rows, …] each, the videos one after the other
 

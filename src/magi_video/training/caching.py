@@ -13,6 +13,7 @@ from typing import Any
 
 from magi_video.claims import claimed, differences
 from magi_video.codecs import Codec, load_codec
+from magi_video.data.captions import read_captions
 from magi_video.data.encoding import SHARD_BYTES, Encoded, encode_latents
 from magi_video.data.folder import VideoFolder
 from magi_video.data.grid import ClipGrid
@@ -77,6 +78,7 @@ def encode(
             preset.data.height,
             preset.data.width,
             grid=grid,
+            captions=_captions(videos, display),
             shard_bytes=shard_bytes,
             workers=workers,
             processes=processes,
@@ -133,6 +135,15 @@ def latent_recipe(preset: Preset) -> dict[str, Any]:
     if preset.codec.codec == "small_vae":
         recipe["small_vae"] = asdict(preset.small_vae)
     return json.loads(json.dumps(recipe))
+
+
+def _captions(videos: VideoFolder, display: Display) -> list[str | None]:
+    """Of the videos; none of them where they are unusable, since most trainings need none."""
+    try:
+        return read_captions(videos)
+    except MagiError as error:
+        display.say(f"encoding without captions: {error}")
+        return []
 
 
 def _is_to_be_trained(preset: Preset, codec: str | Path | None, out: Path) -> bool:

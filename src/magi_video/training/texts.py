@@ -69,7 +69,7 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
     if not texts:
         where = "a .txt beside it, or a metadata.jsonl or metadata.csv with file_name and text"
         if isinstance(videos, CachedVideos):
-            where = "magi encode takes up the captions of a data set when it is run again, or give --data too"
+            where = "run magi encode again, which takes up what captions there are, or give --data too"
         raise MagiError(f"{videos.root}: the preset wants text, but no video has a caption: {where}")
     encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER)
     place = {text: number for number, text in enumerate(texts)}
