@@ -6,6 +6,7 @@ python examples/exported_rollout.py exported first.png --frames 32 --actions MOV
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,34 +44,76 @@ class Programs:
         return outputs if len(outputs) > 1 else outputs[0]
 
 
+class Wishes:
+    """What a video is to show, and classifier-free guidance towards it.
+
+    Args:
+        told: by name: "action" `[A]` (held from the second frame on), "label" (a number), "text" `[tokens, size]`.
+        guide: names of the conditions that guidance acts on.
+        scale: of guidance; 1 is none, any other makes a second row of everything: one that is not told what is guided.
+        linear: whether the scale grows from 1 as the tokens of a frame appear.
+    """
+
+    def __init__(
+        self, told: dict[str, Tensor], guide: Iterable[str] = ("label", "text"), scale: float = 1.0, linear: bool = True
+    ) -> None:
+        self.told, self.guide, self.scale, self.linear = told, set(guide), scale, linear
+        self.rows = 1 if scale == 1 else 2
+        if self.rows == 2 and not self.guide & set(told):
+            raise SystemExit("guidance needs what it is to act on")
+
+    def conditions(self, facts: dict[str, Any], first: bool) -> dict[str, Tensor]:
+        """What a frame is told, by row: what is wished for, noise level 0, and unknown for the rest."""
+        values = {}
+        for name, spec in facts["conditions"].items():
+            if spec["kind"] == "index":
+                unknown = torch.full((1, 1), 0 if name == "noise_level" else -1)
+            else:
+                shape = (1, 1, spec["size"]) if spec["kind"] == "vector" else (1, 1, spec["tokens"], spec["size"])
+                unknown = torch.full(shape, torch.nan)
+            known = unknown
+            if name in self.told and not (first and name == "action"):  # nothing led to the first frame
+                known = self.told[name].reshape(unknown.shape).to(unknown.dtype)
+            values[name] = torch.cat([known, unknown if name in self.guide else known][: self.rows])
+        return values
+
+    def scale_at(self, share: float) -> float:
+        """The scale at a step after which so much of a frame is there."""
+        return 1 + (self.scale - 1) * (share if self.linear else 1)
+
+
 def rollout(
     programs: Programs,
-    first_1CHW: Tensor,
+    first_1CHW: Tensor | None,
     num_frames: int,
     generator: torch.Generator,
     interval: int = 1,
-    action_A: Tensor | None = None,
+    wishes: Wishes | None = None,
 ) -> Tensor:
-    """One video `[num_frames, 3, H, W]` in [0, 1] that begins with a picture; the action is held throughout."""
-    facts = programs.facts
+    """One video `[num_frames, 3, H, W]` in [0, 1] that begins with a picture, or with one of the model's own."""
+    facts, wishes = programs.facts, wishes or Wishes({})
+    total = latent_frames(facts, num_frames)
+    positions = frame_positions(facts, total)
     blocks, places, heads, slots, size = facts["past"]
-    keys, values = (torch.zeros(blocks, 1, places, heads, slots, size) for _ in range(2))
+    keys, values = (torch.zeros(blocks, wishes.rows, places, heads, slots, size) for _ in range(2))
     visible = torch.zeros(slots, dtype=torch.bool)
-    positions = frame_positions(facts, num_frames)
-    tokens_1ND = programs("encode", first_1CHW)
-    frames = []
-    for index in range(num_frames):
-        told = frame_conditions(facts, action_A if index else None)
-        place = (positions[index : index + 1], torch.tensor([interval]), told)
-        if index:
-            tokens_1ND = predict(programs, place, (keys, values, visible), generator)
-        frames.append(programs("decode", tokens_1ND)[0])
-        nothing = torch.zeros(tokens_1ND.shape[:2], dtype=torch.bool)
+    made = []
+    for index in range(total):
+        told = wishes.conditions(facts, first=index == 0)
+        place = (positions[index : index + 1], torch.full((wishes.rows,), interval), told)
+        if index == 0 and first_1CHW is not None:
+            tokens_1ND = programs("encode", first_1CHW)
+        else:
+            tokens_1ND = predict(programs, place, (keys, values, visible), generator, wishes)
+        made.append(tokens_1ND)
+        tokens_RND = tokens_1ND.repeat(wishes.rows, 1, 1)
+        nothing = torch.zeros(tokens_RND.shape[:2], dtype=torch.bool)
         finished = torch.tensor([facts["kinds"]["finished"]])
-        _, new_keys, new_values = programs("frame", tokens_1ND, nothing, finished, *place, keys, values, visible)
+        _, new_keys, new_values = programs("frame", tokens_RND, nothing, finished, *place, keys, values, visible)
         slot = index % slots  # the oldest frame makes room
         keys[..., slot, :], values[..., slot, :], visible[slot] = new_keys, new_values, True
-    return torch.stack(frames)
+    pieces = torch.stack(made, dim=1).split(facts["decoded_at_once"], dim=1)
+    return torch.cat([programs("decode", piece_1LND)[0] for piece_1LND in pieces])[:num_frames]
 
 
 def predict(
@@ -78,35 +121,37 @@ def predict(
     place: tuple[Tensor, Tensor, dict[str, Tensor]],
     past: tuple[Tensor, Tensor, Tensor],
     generator: torch.Generator,
+    wishes: Wishes,
 ) -> Tensor:
     """The tokens of the next frame `[1, N, D]`: in a random order, a few at a time."""
     facts = programs.facts
-    tokens_1ND = torch.zeros(1, facts["num_tokens"], facts["token_dim"])
-    hidden_1N = torch.ones(1, facts["num_tokens"], dtype=torch.bool)
+    num_tokens = facts["num_tokens"]
+    tokens_RND = torch.zeros(wishes.rows, num_tokens, facts["token_dim"])
+    hidden_RN = torch.ones(wishes.rows, num_tokens, dtype=torch.bool)
     masked = torch.tensor([facts["kinds"]["masked"]])
-    order_N = torch.randperm(facts["num_tokens"], generator=generator)
+    order_N = torch.randperm(num_tokens, generator=generator)
     done = 0
     for count in facts["unmasking"]:
         at = order_N[done : done + count]
-        z_1NW, _, _ = programs("frame", tokens_1ND, hidden_1N, masked, *place, *past)
-        tokens_1ND[:, at] = denoise(programs, z_1NW[:, at], generator)
-        hidden_1N[:, at] = False
         done += count
-    return tokens_1ND
+        z_RNW, _, _ = programs("frame", tokens_RND, hidden_RN, masked, *place, *past)
+        tokens_RND[:, at] = denoise(programs, z_RNW[:, at], generator, wishes.scale_at(done / num_tokens))
+        hidden_RN[:, at] = False
+    return tokens_RND[:1]
 
 
-def denoise(programs: Programs, z_1nW: Tensor, generator: torch.Generator) -> Tensor:
-    """Tokens from pure noise: ancestral steps of an ε head, Euler steps of a flow head."""
+def denoise(programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float) -> Tensor:
+    """Tokens `[1, n, D]` from pure noise: ancestral steps of an ε head, Euler steps of a flow head."""
     facts = programs.facts
-    times, shape = [torch.tensor(float(time)) for time in facts["times"]], (z_1nW.shape[1], facts["token_dim"])
+    times, shape = [torch.tensor(float(time)) for time in facts["times"]], (z_RnW.shape[1], facts["token_dim"])
     if facts["head"] == "flow":
         x = torch.randn(shape, generator=generator)[None]
         for time in times:
-            x = x - programs("denoise", x, time, z_1nW) / len(times)
+            x = x - evaluate(programs, x, time, z_RnW, scale) / len(times)
         return x
     x, *draws = torch.randn((len(times), *shape), generator=generator)[:, None].unbind(0)
     for time, (from_x, from_eps, low, high), draw in zip(times, facts["ancestral"], [*draws, None], strict=True):
-        eps, fraction = programs("denoise", x, time, z_1nW).chunk(2, dim=-1)
+        eps, fraction = evaluate(programs, x, time, z_RnW, scale).chunk(2, dim=-1)
         x = from_x * x - from_eps * eps
         if draw is not None:
             log_variance = (low + high) / 2 + (high - low) / 2 * fraction
@@ -114,48 +159,68 @@ def denoise(programs: Programs, z_1nW: Tensor, generator: torch.Generator) -> Te
     return x
 
 
-def frame_positions(facts: dict[str, Any], num_frames: int) -> Tensor:
+def evaluate(programs: Programs, x_1nD: Tensor, time: Tensor, z_RnW: Tensor, scale: float) -> Tensor:
+    """The head's output; of two rows free + scale · (given − free), variances as given."""
+    out = programs("denoise", x_1nD.repeat(len(z_RnW), 1, 1), time, z_RnW)
+    if len(out) == 1:
+        return out
+    size = x_1nD.shape[-1]
+    given, free = out.chunk(2)
+    return torch.cat([torch.lerp(free[..., :size], given[..., :size], scale), given[..., size:]], dim=-1)
+
+
+def latent_frames(facts: dict[str, Any], num_frames: int) -> int:
+    """Latent frames to make: those that hold so many frames, or the whole video that a decoder takes at once."""
+    factor, at_once = facts["temporal_factor"], facts["decoded_at_once"]
+    needed = 1 + -(-(num_frames - 1) // factor)
+    slots, bounded = facts["past"][3], facts["temporal_position"] != "rope"
+    most = at_once if factor > 1 else slots + 1
+    if needed > most and (bounded or factor > 1):
+        longest = 1 + (most - 1) * factor
+        raise SystemExit(f"exported for {longest} frames; magi export --frames {num_frames} for more")
+    return at_once if factor > 1 else needed
+
+
+def frame_positions(facts: dict[str, Any], total: int) -> Tensor:
     """Temporal positions; those of a long rollout are interpolated where the model's are not relative."""
-    if facts["temporal_position"] == "rope" or num_frames <= facts["trained_frames"]:
-        return torch.arange(num_frames, dtype=torch.float32)
-    if num_frames > facts["past"][3] + 1:
-        raise SystemExit(f"exported for {facts['past'][3] + 1} frames; magi export --slots {num_frames - 1} for more")
-    return torch.linspace(0, facts["trained_frames"] - 1, num_frames)
+    if facts["temporal_position"] == "rope" or total <= facts["trained_frames"]:
+        return torch.arange(total, dtype=torch.float32)
+    return torch.linspace(0, facts["trained_frames"] - 1, total)
 
 
-def frame_conditions(facts: dict[str, Any], action_A: Tensor | None) -> dict[str, Tensor]:
-    """What a frame is told: its action, noise level 0, and unknown for the rest."""
-    told = {}
-    for name, spec in facts["conditions"].items():
-        if spec["kind"] == "index":
-            told[name] = torch.full((1, 1), 0 if name == "noise_level" else -1)
-        else:
-            shape = (1, 1, spec["size"]) if spec["kind"] == "vector" else (1, 1, spec["tokens"], spec["size"])
-            told[name] = torch.full(shape, torch.nan)
-    if action_A is not None and "action" in told:
-        told["action"] = action_A.reshape(1, 1, -1)
-    return told
+def read_picture(file: Path, facts: dict[str, Any]) -> Tensor:
+    """A picture as pixels `[1, 3, H, W]` in [0, 1]."""
+    picture = Image.open(file).convert("RGB").resize((facts["width"], facts["height"]))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the exported model")
-    parser.add_argument("first_frame", type=Path, help="a picture")
+    parser.add_argument("first_frame", type=Path, nargs="?", help="a picture; the model's own if not given")
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--actions", nargs="*", help="names of the actions held throughout; unknown if not given")
+    parser.add_argument("--label", type=int, help="class of the video")
+    parser.add_argument("--guidance-scale", type=float, default=1.0, help="1: none")
+    parser.add_argument("--constant-guidance", action="store_true", help="it does not grow from 1 to its scale")
+    parser.add_argument("--guide", nargs="*", default=["label"], help='what guidance acts on: "label", "action"')
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder for the frames")
     arguments = parser.parse_args()
     programs = Programs(arguments.folder)
-    picture = (
-        Image.open(arguments.first_frame).convert("RGB").resize((programs.facts["width"], programs.facts["height"]))
-    )
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
-    action = None
+    facts, told = programs.facts, {}
     if arguments.actions is not None:
-        action = torch.tensor([float(name in arguments.actions) for name in programs.facts["action_names"]])
+        if unknown := set(arguments.actions) - set(facts["action_names"]):
+            raise SystemExit(f"no action {min(unknown)}: this model has {', '.join(facts['action_names']) or 'none'}")
+        told["action"] = torch.tensor([float(name in arguments.actions) for name in facts["action_names"]])
+    if arguments.label is not None:
+        if not 0 <= arguments.label < len(facts["class_names"]):
+            raise SystemExit(f"no label {arguments.label}: this model has {len(facts['class_names'])}")
+        told["label"] = torch.tensor(arguments.label)
+    wishes = Wishes(told, arguments.guide, arguments.guidance_scale, not arguments.constant_guidance)
+    first = None if arguments.first_frame is None else read_picture(arguments.first_frame, facts)
     generator = torch.Generator().manual_seed(arguments.seed)
-    frames = rollout(programs, pixels, arguments.frames, generator, action_A=action)
+    frames = rollout(programs, first, arguments.frames, generator, wishes=wishes)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for index, frame_CHW in enumerate(frames):
         array = (frame_CHW * 255).round().byte().permute(1, 2, 0).numpy()

@@ -2,19 +2,20 @@
 
     frame    tokens, hidden, kind, position, interval, conditions, past → z, and the frame's keys and values
     denoise  noisy tokens, time, z → the head's output
-    encode   pixels → tokens                                                (codecs that do not compress time)
-    decode   tokens → pixels
+    encode   one frame's pixels → tokens
+    decode   tokens → pixels, of one latent frame; of a codec that compresses time, of a whole video
 
 A rollout over them is a page of code, in any language: examples/exported_rollout.py. The past is a pair of tensors that
 the driver keeps; `frame` never changes it, so the pass over a masked frame and the one that makes a finished frame part
-of the past are the same program. Random draws, the order of tokens and the sampler's arithmetic are the driver's;
-`export.json` holds the numbers.
+of the past are the same program. Random draws, the order of tokens and the sampler's arithmetic are the driver's, and
+so is guidance: a second row of the batch, which is not told what the first is. `export.json` holds the numbers.
 """
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from magi_video.pipeline import MagiPipeline
 from magi_video.sampling.schedule import unmasking_schedule
 
 FACTS = "export.json"
+MAX_FRAMES = 10_000  # a past that long fits in no memory
 Programs = dict[str, ExportedProgram]
 
 
@@ -138,32 +140,54 @@ class Encode(nn.Module):
 
 
 class Decode(nn.Module):
-    """Tokens `[1, N, D]` → pixels `[1, 3, height, width]` in [0, 1]."""
+    """Tokens of latent frames `[1, L, N, D]` → pixels of what they hold, `[1, T, 3, height, width]` in [0, 1]."""
 
     def __init__(self, pipe: MagiPipeline) -> None:
         super().__init__()
         self.codec, self.unpatchify = pipe.codec, pipe.transformer.unpatchify
 
-    def forward(self, tokens_BND: Tensor) -> Tensor:
+    def forward(self, tokens_BLND: Tensor) -> Tensor:
         """See the class."""
-        latents = self.codec.denormalize(self.unpatchify(tokens_BND[:, None]))
-        return ((self.codec.decode_raw(latents).float()[:, 0] + 1) / 2).clamp(0, 1)
+        latents = self.codec.denormalize(self.unpatchify(tokens_BLND))
+        return ((self.codec.decode_raw(latents).float() + 1) / 2).clamp(0, 1)
 
 
-def past_frames(model: MagiTransformer) -> int:
-    """Slots of the past that a rollout of the trained length, or an endless one, has use for."""
-    return model.config.num_frames - 1
+@dataclass(frozen=True)
+class Extent:
+    """What the programs are made for, in latent frames.
+
+    Attributes:
+        slots: frames that the past may hold.
+        decoded: frames that `decode` takes at once. What a decoder remembers of a video that compresses time differs
+            from codec to codec, in shape and from piece to piece; a whole video needs no memory.
+    """
+
+    slots: int
+    decoded: int
+
+    @classmethod
+    def of(cls, pipe: MagiPipeline, frames: int | None = None) -> Self:
+        """Of videos of up to `frames` frames, those of a training clip if None; "rope" has no limit but the codec's.
+
+        Raises:
+            MagiError: `frames` is out of 2…`MAX_FRAMES`.
+        """
+        if frames is not None and not 2 <= frames <= MAX_FRAMES:
+            raise MagiError(f"frames must lie in 2…{MAX_FRAMES}, got {frames}")
+        trained = pipe.transformer.config.num_frames
+        latents = trained if frames is None else pipe.codec.covering_latent_frames(frames)
+        slides = pipe.transformer.config.temporal_position == "rope"
+        return cls((trained if slides else latents) - 1, 1 if pipe.codec.temporal_factor == 1 else latents)
 
 
 @torch.no_grad()
-def export_frame_step(model: MagiTransformer, slots: int | None = None) -> Programs:
+def export_frame_step(model: MagiTransformer, slots: int) -> Programs:
     """`frame` and `denoise` of a model, for any batch size and number of tokens to denoise.
 
     Args:
         model: in evaluation mode.
-        slots: F, frames that the past may hold; by default those of `past_frames`.
+        slots: F, frames that the past may hold.
     """
-    slots = past_frames(model) if slots is None else slots
     if slots < 1:
         raise MagiError(f"the past needs at least 1 slot, got {slots}")
     cache = model.make_cache(2, None if model.config.temporal_position == "rope" else model.config.num_frames)
@@ -194,23 +218,17 @@ def export_frame_step(model: MagiTransformer, slots: int | None = None) -> Progr
 
 
 @torch.no_grad()
-def export_codec(pipe: MagiPipeline) -> Programs:
-    """`encode` and `decode` of a pipeline, for one frame at a time.
-
-    Raises:
-        MagiError: its codec compresses time, and so needs a memory between frames.
-    """
-    if pipe.codec.temporal_factor != 1:
-        raise MagiError("codecs that compress time are not exported: they remember frames before")
+def export_codec(pipe: MagiPipeline, decoded: int) -> Programs:
+    """`encode`, of one frame, and `decode`, of so many latent frames."""
     pixels = torch.zeros(1, 3, pipe.config.height, pipe.config.width)
-    tokens = torch.zeros(1, pipe.transformer.num_tokens, pipe.transformer.token_dim)
+    tokens = torch.zeros(1, decoded, pipe.transformer.num_tokens, pipe.transformer.token_dim)
     return {
         "encode": torch.export.export(Encode(pipe).eval(), (pixels,)),
         "decode": torch.export.export(Decode(pipe).eval(), (tokens,)),
     }
 
 
-def facts(pipe: MagiPipeline, slots: int | None = None) -> dict[str, Any]:
+def facts(pipe: MagiPipeline, extent: Extent) -> dict[str, Any]:
     """What a driver needs to know: sizes, kinds, and the numbers of the schedule and the sampler."""
     model = pipe.transformer
     cache = model.make_cache(1, None if model.config.temporal_position == "rope" else model.config.num_frames)
@@ -225,12 +243,15 @@ def facts(pipe: MagiPipeline, slots: int | None = None) -> dict[str, Any]:
         "width": pipe.config.width,
         "num_tokens": model.num_tokens,
         "token_dim": model.token_dim,
-        "past": [blocks, places, heads, past_frames(model) if slots is None else slots, size],
+        "past": [blocks, places, heads, extent.slots, size],
+        "temporal_factor": pipe.codec.temporal_factor,
+        "decoded_at_once": extent.decoded,
         "trained_frames": model.config.num_frames,
         "temporal_position": model.config.temporal_position,
         "kinds": {"masked": MASKED, "finished": find_forcing(pipe.config.forcing).cached_kind},
         "conditions": {name: vars(spec) for name, spec in model.condition_tokens.specs.items()},
         "action_names": list(pipe.config.action_names),
+        "class_names": list(pipe.config.class_names),
         "unmasking": unmasking_schedule(model.num_tokens, pipe.config.mask_steps),
         "head": model.config.head,
         "times": times,
@@ -239,7 +260,7 @@ def facts(pipe: MagiPipeline, slots: int | None = None) -> dict[str, Any]:
 
 
 def export_model(
-    pipe: MagiPipeline, out: Path, form: Literal["pt2", "onnx"] = "pt2", slots: int | None = None
+    pipe: MagiPipeline, out: Path, form: Literal["pt2", "onnx"] = "pt2", frames: int | None = None
 ) -> list[Path]:
     """Write a model's programs and `export.json` into a folder.
 
@@ -247,20 +268,21 @@ def export_model(
         pipe: on the CPU.
         out: the folder; made if needed.
         form: "pt2", or "onnx" (needs onnx and onnxscript).
-        slots: see `export_frame_step`.
+        frames: see `Extent.of`.
 
     Returns:
         The files.
 
     Raises:
-        MagiError: ONNX is asked for and not installed, the codec compresses time, or `out` cannot be written.
+        MagiError: ONNX is asked for and not installed, `frames` is out of its range, or `out` cannot be written.
     """
     if form == "onnx":
         try:
             import onnxscript  # noqa: F401  (torch.onnx needs it)
         except ImportError:
             raise MagiError('ONNX is not installed: pip install "magi-video[export]"') from None
-    programs = export_codec(pipe) | export_frame_step(pipe.transformer, slots)  # the one that may be refused first
+    extent = Extent.of(pipe, frames)
+    programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)
     part = out / f".part-export-{os.getpid()}"
     try:
         part.mkdir(parents=True, exist_ok=True)
@@ -271,7 +293,7 @@ def export_model(
                 converted = torch.onnx.export(program, dynamo=True, verbose=False)
                 assert converted is not None
                 converted.save(part / f"{name}.onnx")  # weights beyond 2 GB go into a file beside it
-        write_json(part / FACTS, facts(pipe, slots))
+        write_json(part / FACTS, facts(pipe, extent))
         names = sorted(file.name for file in part.iterdir())
         for name in names:
             (part / name).replace(out / name)

@@ -18,8 +18,9 @@ class Export:
     """Folder for the files."""
     form: Literal["pt2", "onnx"] = "pt2"
     """torch.export programs, or ONNX graphs (pip install "magi-video[export]")."""
-    slots: int | None = None
-    """Frames that the past may hold; by default those of a training clip but one."""
+    frames: int | None = None
+    """Of the longest video that will be made; by default those of a training clip. No limit to a model that goes on
+    without end, unless its codec compresses time."""
 
 
 def main(argv: list[str]) -> None:
@@ -30,5 +31,6 @@ def main(argv: list[str]) -> None:
     from magi_video.export import export_model
     from magi_video.pipeline import MagiPipeline
 
-    for file in export_model(MagiPipeline.from_pretrained(settings.model), settings.out, settings.form, settings.slots):
+    pipe = MagiPipeline.from_pretrained(settings.model)
+    for file in export_model(pipe, settings.out, settings.form, settings.frames):
         print(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
