@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from magi_video.data.captions import MAX_CHARACTERS
 from magi_video.data.files import files_sha256, link_or_copy
 from magi_video.errors import MagiError
 from magi_video.loading import download_files, header_sizes
@@ -26,7 +27,6 @@ DEFAULT_SIZE = 384
 FILES = ("*.json", "*.txt", "*.safetensors")
 MAX_WORDS = 512
 """Tokens of a text that the encoder reads at most; what it is told beyond is lost."""
-MAX_CHARACTERS = 10_000
 BATCH = 64
 
 

@@ -24,7 +24,7 @@ from magi_video.textfiles import parse_json, read_text
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 MAX_CHARACTERS = 10_000
-"""Of a caption."""
+"""Of a caption, and of any text that a model is told."""
 _HALVES = re.compile("[\ud800-\udfff]")  # JSON can hold one half of a pair, which no encoder takes
 
 
