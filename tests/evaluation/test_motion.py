@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.evaluation.motion import clip_motion, compare_motion, motion_curve
+from magi_video.evaluation.motion import clip_motion, compare_motion
 
 
 def moving_square(seed: int, frames: int = 8) -> np.ndarray:
@@ -61,7 +61,6 @@ def test_sets_of_unequal_size_and_length() -> None:
     short, long = clip_motion(moving_square(0, frames=4)), clip_motion(moving_square(1, frames=9))
     result = compare_motion([short, long, long], [short])
     assert result["fake_speed"] == pytest.approx(short.speed_T.mean())
-    assert motion_curve([short, long]) == pytest.approx(((short.speed_T + long.speed_T[:3]) / 2).tolist())
 
 
 def test_no_ratio_where_nothing_moves() -> None:
@@ -80,5 +79,3 @@ def test_wrong_clips_are_refused_in_one_line(shape: tuple[int, ...], dtype: type
 def test_empty_sets_are_refused() -> None:
     with pytest.raises(MagiError, match="0 fake"):
         compare_motion([clip_motion(moving_square(0))], [])
-    with pytest.raises(MagiError, match="no clips"):
-        motion_curve([])

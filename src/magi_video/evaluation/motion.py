@@ -53,11 +53,3 @@ def compare_motion(real: Sequence[Motion], fake: Sequence[Motion]) -> dict[str, 
         if real_N.mean() > 0:
             result[f"{name}_ratio"] = float(fake_N.mean() / real_N.mean())
     return result
-
-
-def motion_curve(motions: Sequence[Motion]) -> list[float]:
-    """Mean speed over clips at each step t → t + 1 (8-bit levels), as far as the shortest clip goes."""
-    if not motions:
-        raise MagiError("no clips to measure motion on")
-    steps = min(len(motion.speed_T) for motion in motions)
-    return np.mean([motion.speed_T[:steps] for motion in motions], axis=0).tolist()

@@ -32,7 +32,8 @@ class Step:
         filter: "bilinear" is torch's; "lanczos" Pillow's, on uint8, always antialiased; "tf1-bilinear" TensorFlow 1's
             `resize_bilinear` (align_corners False, no half-pixel centres, no antialias).
         antialias: whether shrinking blurs first.
-        corners: where a pixel is: "half-pixel" or "top-left" (or none, for crops).
+        corners: where a pixel is: "half-pixel" or "top-left" (or none, for crops). The filter decides it; it is
+            said for the reader of `metrics.json`, where every step is written out.
         long_side: how the long side of "resize-short" is made whole.
         offset: how a crop's offset is made whole: "floor", or "round" half to even as torchvision does.
     """
