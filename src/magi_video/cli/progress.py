@@ -17,6 +17,9 @@ from rich.progress import (
 
 console = Console(stderr=True)
 
+LINE_EVERY = 50
+"""Training steps from one plain line to the next where there is no terminal."""
+
 
 def make_progress() -> Progress:
     """A progress display with count and time left."""
@@ -75,8 +78,7 @@ class TrainingDisplay:
 
     titles = {"codec": "training the codec", "latents": "encoding latents", "model": "training the model"}  # noqa: RUF012
 
-    def __init__(self, line_every: int = 50) -> None:
-        self.line_every = line_every
+    def __init__(self) -> None:
         self.progress = make_progress()
         self.task: TaskID | None = None
         self.name = ""
@@ -107,7 +109,7 @@ class TrainingDisplay:
             return
         text = self._text(figures or {})
         self.progress.update(self.task, completed=done, figures=text)
-        if figures and not console.is_terminal and (done % self.line_every == 0 or done == self.total):
+        if figures and not console.is_terminal and (done % LINE_EVERY == 0 or done == self.total):
             self.say(f"{self.titles[self.name]}: step {done}/{self.total} {text}")
 
     def _text(self, figures: dict[str, float]) -> str:

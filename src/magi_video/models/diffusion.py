@@ -20,6 +20,8 @@ from magi_video.models.head import DiffusionHead, Modulation, NormalNoise
 
 NUM_TRAIN_STEPS = 1000
 NOISIEST_STEP = 990
+HALF_BIN = 1 / 255
+"""Half the width of the bins of the likelihood at step 0: pixels of 256 levels in [−1, 1], as in MAR."""
 
 
 def cosine_alphas_cumprod(num_steps: int = NUM_TRAIN_STEPS, max_beta: float = 0.999) -> np.ndarray:
@@ -133,8 +135,8 @@ def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2
     )
 
 
-def discretized_nll(x: Tensor, mean: Tensor, log_variance: Tensor, half_bin: float = 1 / 255) -> Tensor:
-    """−log probability (nats) of the bin x ± `half_bin` under a normal; the outer bins reach to infinity."""
+def discretized_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """−log probability (nats) of the bin x ± `HALF_BIN` under a normal; the outer bins reach to infinity."""
     centered = x - mean
     scale = torch.exp(-0.5 * log_variance)
 
@@ -142,7 +144,7 @@ def discretized_nll(x: Tensor, mean: Tensor, log_variance: Tensor, half_bin: flo
         # MAR's tanh approximation of the normal distribution function.
         return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
 
-    upper, lower = cdf(scale * (centered + half_bin)), cdf(scale * (centered - half_bin))
+    upper, lower = cdf(scale * (centered + HALF_BIN)), cdf(scale * (centered - HALF_BIN))
     probability = torch.where(x < -0.999, upper, torch.where(x > 0.999, 1 - lower, upper - lower))
     return -probability.clamp(min=1e-12).log()
 

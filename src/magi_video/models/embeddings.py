@@ -7,20 +7,22 @@ from torch import Tensor, nn
 
 from magi_video.models.linear import Linear
 
+MAX_PERIOD = 10_000.0
+"""Longest wavelength over 2π (Vaswani et al. 2017)."""
 
-def sinusoidal_1d(positions: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+
+def sinusoidal_1d(positions: Tensor, width: int) -> Tensor:
     """Transformer sinusoids of real-valued positions.
 
     Args:
         positions: any shape `[...]`; need not be integers (interpolated frame positions, diffusion times).
         width: even size of the embedding.
-        max_period: longest wavelength over 2π.
 
     Returns:
         `[..., width]` float32, sines first, then cosines.
     """
     half = width // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, device=positions.device) / half)
+    frequencies = torch.exp(-math.log(MAX_PERIOD) * torch.arange(half, device=positions.device) / half)
     angles = positions.float()[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
@@ -39,10 +41,11 @@ def sinusoidal_2d(rows: int, columns: int, width: int) -> Tensor:
 class TimestepEmbedding(nn.Module):
     """Diffusion time → vector: 256 sinusoids, then Linear–SiLU–Linear (MAR, `diffloss.py`)."""
 
-    def __init__(self, width: int, frequencies: int = 256) -> None:
+    frequencies = 256
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.frequencies = frequencies
-        self.mlp = nn.Sequential(Linear(frequencies, width), nn.SiLU(), Linear(width, width))
+        self.mlp = nn.Sequential(Linear(self.frequencies, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, time: Tensor) -> Tensor:
         """`time` `[...]` on the scale 0…1000 → `[..., width]`."""
@@ -54,7 +57,7 @@ def rotary_angles(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
 
     Angles are formed in float64: an unbounded stream counts its frames without end, and float32 would lose the phase.
     """
-    frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
+    frequencies = MAX_PERIOD ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
     angles = positions.double()[:, None] * frequencies
     cos, sin = angles.cos().float(), angles.sin().float()
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)

@@ -26,6 +26,7 @@ from magi_video.reproduce.clips import Clips, real_sets
 from magi_video.reproduce.runs import Workplace
 
 BATCH = 32
+TIMED_FRAMES = 12
 PROTOCOL = PROTOCOLS["small"]
 Scores = dict[str, Any]
 
@@ -90,12 +91,13 @@ class Measures:
         made[:, : self.world.given] = given  # as they are, not as the codec shows them
         return made
 
-    def seconds_per_frame(self, model: Path, settings: dict[str, Any], frames: int = 12) -> float:
-        """Median seconds of a generated frame of a single video, with decoding."""
+    def seconds_per_frame(self, model: Path, settings: dict[str, Any]) -> float:
+        """Median seconds of a generated frame of a single video, with decoding; of `TIMED_FRAMES`."""
         pipe = MagiPipeline.from_pretrained(model)
         given = self.context[:1, : self.world.given]
         moments = [time.perf_counter()]
-        for _ in pipe.stream(video=given, num_frames=len(given[0]) + frames, interval=self.world.interval, **settings):
+        frames = len(given[0]) + TIMED_FRAMES
+        for _ in pipe.stream(video=given, num_frames=frames, interval=self.world.interval, **settings):
             moments.append(time.perf_counter())
         return round(float(np.median(np.diff(moments)[len(given[0]) + 1 :])), 5)
 

@@ -16,6 +16,8 @@ from magi_video.errors import MagiError
 
 logger = logging.getLogger(__name__)
 LONGEST_WAIT = 0.5
+LONGEST_END = 30.0
+"""Seconds that the server waits for the last frame when it ends."""
 
 
 class Task:
@@ -55,12 +57,12 @@ class Worker:
         """Begin to work."""
         self._thread.start()
 
-    def stop(self, timeout: float = 30.0) -> None:
+    def stop(self) -> None:
         """Finish the frame at hand, close all tasks, end."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join(timeout)
+        self._thread.join(LONGEST_END)
 
     def add(self, task: Task) -> None:
         """Take up a task."""

@@ -29,6 +29,8 @@ from magi_video.text import DEFAULT_SIZE
 STATISTICS_BATCHES = 64
 MOST_VIDEOS = 2_000
 """From which a codec is trained or measured; decoding more costs hours and tells it little."""
+FRAME_BYTES = 2**29
+"""Of decoded frames, kept in memory."""
 STATISTICS_CLIPS = 64
 STATISTICS_FROM = 10**9
 OnStep = Callable[[int, dict[str, float]], None]
@@ -54,28 +56,25 @@ def open_videos(preset: Preset, data: Path, index: Path | None = None, sample: i
 class FrameBatches:
     """Random frames of a data set, for training and measuring codecs: batch i is a pure function of (seed, i).
 
-    Frames are decoded once, evenly strided so that those of all videos fit in `max_bytes`, and kept in memory: picking
-    single frames from compressed files would decode through whole videos for every batch. Of a large data set as many
-    videos as `MOST_VIDEOS` stand for all, chosen at random.
+    Frames are decoded once, evenly strided so that all fit in `FRAME_BYTES`, and kept in memory: picking single frames
+    from compressed files would decode through whole videos for every batch. Of a large data set as many videos as
+    `MOST_VIDEOS` stand for all, chosen at random.
 
     Args:
         videos: where the frames come from.
         height, width: their size in pixels.
         batch_size: frames in a batch.
         seed: of the choice.
-        max_bytes: memory for the frames.
     """
 
-    def __init__(
-        self, videos: VideoFolder, height: int, width: int, batch_size: int, seed: int, max_bytes: int = 512 * 2**20
-    ) -> None:
+    def __init__(self, videos: VideoFolder, height: int, width: int, batch_size: int, seed: int) -> None:
         picked = list(range(len(videos.videos)))
         if len(picked) > MOST_VIDEOS:
             picked = sorted(np.random.default_rng([seed, MOST_VIDEOS]).permutation(len(picked))[:MOST_VIDEOS].tolist())
         total = sum(videos.videos[index].num_frames for index in picked)
         if not total:
             raise MagiError(f"{videos.root}: no readable video ({videos.summary()})")
-        stride = math.ceil(total * height * width * 3 / max_bytes)
+        stride = math.ceil(total * height * width * 3 / FRAME_BYTES)
         self.frames_MHWC = np.concatenate(
             [
                 fit_frames(videos.read(index, range(0, videos.videos[index].num_frames, stride)).numpy(), height, width)

@@ -23,6 +23,8 @@ FREE = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "ke
     "gradient_checkpointing", "compile", "accumulate", "sharding", "tracker"
 }  # fmt: skip
 """Settings of training that a run may change when it goes on."""
+MOST_NAMED = 8
+"""Actions in a line of `follow`."""
 
 
 def train(
@@ -133,6 +135,7 @@ def follow(trainer: Trainer, display: Display) -> None:
         display.advance(trainer.step, figures)
 
 
-def first_of(names: list[str], most: int = 8) -> str:
+def first_of(names: list[str]) -> str:
     """Names in a line, no more than a reader will read."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
