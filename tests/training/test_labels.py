@@ -1,11 +1,13 @@
 """A model learns from labels what only they tell, and generates by them."""
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 
 from magi_video.forcing import Clip, find_forcing
-from magi_video.models import LABEL, NOISE_LEVEL, MagiTransformer
+from magi_video.models import ACTION, LABEL, NOISE_LEVEL, MagiTransformer
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
@@ -37,18 +39,25 @@ def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiT
     assert followed.sum() >= 15
 
 
-def test_classes_differ_from_the_start() -> None:
+@pytest.mark.parametrize(
+    ("name", "spec", "values"),
+    [
+        (LABEL, {"size": 2}, [0, 1, -1]),
+        (ACTION, {"size": 2, "kind": "vector"}, [[0.0, 1.0], [1.0, 0.0], [torch.nan, torch.nan]]),
+    ],
+)
+def test_conditions_differ_from_the_start(name: str, spec: dict[str, Any], values: list[Any]) -> None:
     torch.manual_seed(0)
-    model = MagiTransformer(3, 8, 8, width=64, depth=1, heads=2, mlp_width=64, conditions={LABEL: {"size": 2}})
+    model = MagiTransformer(3, 8, 8, width=64, depth=1, heads=2, mlp_width=64, conditions={name: spec})
     frame = FrameSequence(
         tokens_BSND=torch.zeros(3, 1, model.num_tokens, model.token_dim),
         hidden_BSN=torch.ones(3, 1, model.num_tokens, dtype=torch.bool),
         kind_S=torch.tensor([MASKED]),
         position_S=torch.zeros(1),
         interval_B=torch.ones(3, dtype=torch.long),
-        conditions={LABEL: torch.tensor([[0], [1], [-1]])},
+        conditions={name: torch.tensor(values)[:, None]},
     )
     token_BW = model.constants(frame).embedding_BSLW[:, 0, 0]
-    # What is added to every token must not drown what they say: training hardly tells such classes apart.
+    # What is added to every token must not drown what they say: training hardly tells such conditions apart.
     likeness_BB = torch.cosine_similarity(token_BW[:, None], token_BW[None], dim=-1)
     assert likeness_BB[~torch.eye(3, dtype=torch.bool)].max() < 0.8

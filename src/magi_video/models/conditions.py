@@ -77,6 +77,14 @@ class VectorCondition(nn.Module):
         self.project = Linear(spec.size, width)
         self.unknown = nn.Parameter(torch.zeros(width))
 
+    def reset_parameters(self) -> None:
+        """N(0, 1), as a table's rows: an action is one entry of the vector, or a few.
+
+        Xavier counts on all entries together and would make the token of a single one ten times too small.
+        """
+        nn.init.normal_(self.project.weight)
+        nn.init.normal_(self.unknown)
+
     def forward(self, vector_BSA: Tensor) -> Tensor:
         """`[B, S, size]` floats, NaN where unknown → `[B, S, 1, width]`."""
         missing = vector_BSA.isnan().any(dim=-1, keepdim=True)
@@ -123,9 +131,9 @@ class ConditionTokens(nn.Module):
         self.embed = nn.ModuleDict({name: KINDS[spec.kind](spec, width) for name, spec in self.specs.items()})
 
     def reset_parameters(self) -> None:
-        """Initialise what Xavier is not for: the tables."""
+        """Initialise what Xavier is not for; vectors of words, whose entries all count, keep it."""
         for embed in self.embed.values():
-            if isinstance(embed, IndexCondition):
+            if isinstance(embed, (IndexCondition, VectorCondition)):
                 embed.reset_parameters()
 
     def forward(self, values: dict[str, Tensor], batch: int, frames: int, device: torch.device) -> Tensor:
