@@ -5,8 +5,8 @@
 
 Makes the videos and trains a small model, minutes on one CPU core (the same command again goes on), generates from
 nothing but the condition at several guidance scales, and looks: colours by the mean colour of what is bright,
-directions by where its centre goes, shapes by a small network that was trained on drawn frames. Classes are warm and
-cool colours. Writes control_label.json or control_text.json, and a contact sheet.
+directions by where its centre goes, classes and shapes by a probe, a small network that was trained on drawn videos.
+Classes are warm and cool colours. Writes control_label.json or control_text.json, and a contact sheet.
 """
 
 import argparse
@@ -50,30 +50,32 @@ def preset(kind: str, steps: int, encoder: str) -> Preset:
     )  # fmt: skip
 
 
-class ShapeProbe(nn.Module):
-    """A frame → its shape."""
+class Probe(nn.Module):
+    """A frame → its shape ("shape"), or its class ("warmth")."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
         super().__init__()
+        self.what = what
+        self.names = sorted({getattr(scene, what) for scene in shapes.scenes(held_out=False)})
         self.net = nn.Sequential(
             nn.Conv2d(3, 16, 3, 1, 1), nn.SiLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.SiLU(), nn.Conv2d(32, 32, 3, 2, 1),
-            nn.SiLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(32, len(shapes.SHAPES)),
+            nn.SiLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(32, len(self.names)),
         )  # fmt: skip
 
     def seen(self, videos_BTHWC: np.ndarray) -> list[str]:
-        """The shape in each video, all frames together."""
+        """What each video shows, all frames together."""
         with torch.no_grad():
             logits = self.net(to_model_range(videos_BTHWC).flatten(0, 1)).unflatten(0, videos_BTHWC.shape[:2])
-        return [shapes.SHAPES[index] for index in logits.log_softmax(-1).mean(1).argmax(-1)]
+        return [self.names[index] for index in logits.log_softmax(-1).mean(1).argmax(-1)]
 
 
-def train_probe(steps: int = 400) -> ShapeProbe:
+def train_probe(what: str, steps: int = 400) -> Probe:
     torch.manual_seed(0)
-    probe, random = ShapeProbe(), np.random.default_rng([1, 0])
+    probe, random = Probe(what), np.random.default_rng([1, 0])
     every = shapes.scenes(held_out=False) + shapes.scenes(held_out=True)
     scenes = [every[index] for index in random.integers(len(every), size=1500)]
     frames = np.stack([shapes.draw(scene, random)[int(random.integers(shapes.FRAMES))] for scene in scenes])
-    labels = torch.tensor([shapes.SHAPES.index(scene.shape) for scene in scenes])
+    labels = torch.tensor([probe.names.index(getattr(scene, what)) for scene in scenes])
     optimizer = torch.optim.AdamW(probe.parameters(), lr=5e-3)
     for _ in range(steps):
         picked = random.integers(len(scenes), size=64)
@@ -85,25 +87,34 @@ def train_probe(steps: int = 400) -> ShapeProbe:
     return probe.eval()
 
 
-def look(videos_BTHWC: np.ndarray, asked: list[shapes.Scene], probe: ShapeProbe, kind: str) -> dict[str, Any]:
-    """Shares of the videos that show what was asked for; and how varied they are in what was not."""
-    seen = list(
-        zip(probe.seen(videos_BTHWC), shapes.seen_colours(videos_BTHWC), shapes.seen_directions(videos_BTHWC),
-            strict=True)
-    )  # fmt: skip
+def look(videos_BTHWC: np.ndarray, asked: list[shapes.Scene], probe: Probe) -> dict[str, Any]:
+    """Shares of the videos that show what was asked for, with 95 % intervals; for labels how varied the rest is."""
+    seen = {probe.what: probe.seen(videos_BTHWC), "colour": shapes.seen_colours(videos_BTHWC)}
+    seen["direction"] = shapes.seen_directions(videos_BTHWC)
     result: dict[str, Any] = {"videos": len(asked)}
-    if kind == "text":
-        for place, name in enumerate(shapes.Scene._fields):
-            result[name] = round(shapes.accuracy([scene[place] for scene in asked], [one[place] for one in seen]), 3)
-        result["all three"] = round(float(np.mean([tuple(a) == b for a, b in zip(asked, seen, strict=True)])), 3)
-    else:
-        found = [shapes.warmth(one[1]) for one in seen]
-        result["class"] = round(shapes.accuracy([scene.warmth for scene in asked], found), 3)
-        for place, name in enumerate(shapes.Scene._fields):
-            _, counts = np.unique([one[place] for one in seen], return_counts=True)
-            share = counts / counts.sum()
-            result[f"bits of {name}"] = round(float(-(share * np.log2(share)).sum()), 2)
-    return result
+    if probe.what == "shape":
+        right = {name: np.array([getattr(scene, name) for scene in asked]) == found for name, found in seen.items()}
+        right["all three"] = np.all(list(right.values()), axis=0)
+        return result | {name: share(found) for name, found in right.items()}
+    classes = np.array([scene.warmth for scene in asked])
+    result["class by probe"] = share(classes == seen["warmth"])
+    result["class by rule"] = share(classes == [shapes.warmth(colour) for colour in seen["colour"]])
+    return result | {f"bits of {name}": bits(seen[name]) for name in ("colour", "direction")}
+
+
+def share(right: np.ndarray) -> list[float]:
+    """Of what is true, with Wilson's 95 % interval."""
+    count, mean, z = len(right), float(np.mean(right)), 1.96
+    middle = (mean + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(mean * (1 - mean) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    return [round(mean, 3), round(middle - half, 3), round(middle + half, 3)]
+
+
+def bits(names: list[str]) -> float:
+    """Entropy of their frequencies."""
+    _, counts = np.unique(names, return_counts=True)
+    shares = counts / counts.sum()
+    return round(float(-(shares * np.log2(shares)).sum()), 2)
 
 
 def generate(pipe: MagiPipeline, asked: list[shapes.Scene], kind: str, scale: float) -> np.ndarray:
@@ -138,7 +149,7 @@ def main() -> None:
         world = options.out / f"world_{options.kind}"
         shapes.write_world(world, VIDEOS, by="warmth" if options.kind == "label" else "shape")
         run = train(preset(options.kind, options.steps, options.encoder), world, options.out / options.kind)
-    pipe, probe = MagiPipeline.from_pretrained(run), train_probe()
+    pipe, probe = MagiPipeline.from_pretrained(run), train_probe("warmth" if options.kind == "label" else "shape")
     sets = {"shown": shapes.scenes(held_out=False), "held out": shapes.scenes(held_out=True)}
     if options.kind == "label":
         del sets["held out"]  # a label says nothing of them
@@ -147,12 +158,13 @@ def main() -> None:
     results: dict[str, Any] = {}
     rows, labels = [], []
     for name, asked in sets.items():
-        drawn = np.stack([shapes.draw(scene, random) for scene in asked])
-        results[f"{name}, drawn"] = look(drawn, asked, probe, options.kind)
+        known = asked * 5  # none of which the probe was trained on
+        drawn = np.stack([shapes.draw(scene, random) for scene in known])
+        results[f"{name}, drawn"] = look(drawn, known, probe)
         for scale in options.scales:
             videos = generate(pipe, asked, options.kind, scale)
             key = f"{name}, guidance {scale:g}"
-            results[key] = look(videos, asked, probe, options.kind)
+            results[key] = look(videos, asked, probe)
             print(key, results[key], flush=True)
             stride = math.ceil(len(asked) / 4)
             rows += list(videos[::stride])

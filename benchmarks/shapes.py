@@ -4,7 +4,6 @@ The videos lie in a folder for each class (labels), each with a caption beside i
 `warm/00012.txt`, "a red ball moving left". Some pairs of colour and direction are held out: no video shows them.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,8 +101,3 @@ def seen_colours(videos_BTHWC: np.ndarray) -> list[str]:
     known = np.array(list(COLOURS.values()), float)
     known /= np.linalg.norm(known, axis=1, keepdims=True)
     return [list(COLOURS)[index] for index in (mean @ known.T).argmax(axis=1)]
-
-
-def accuracy(asked: Sequence[str], seen: Sequence[str]) -> float:
-    """Share of videos that show what was asked for."""
-    return float(np.mean([one == other for one, other in zip(asked, seen, strict=True)]))
