@@ -352,6 +352,7 @@ class MagiPipeline(ConventionalPipeline):
         guide: Sequence[str] = GUIDED,
     ) -> SamplingSettings:
         """What a speed setting means for this model, each of its parts replaced by the argument that is not None."""
+        self.transformer.diffusion_head.find_sampler(sampler)
         return SamplingSettings.of(
             setting, self.config.mask_steps, self.config.denoise_steps, num_mask_steps=num_mask_steps,
             num_denoise_steps=num_denoise_steps, sampler=sampler, temperature=temperature, refresh=refresh,
