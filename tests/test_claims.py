@@ -91,7 +91,7 @@ def test_another_recipe_is_refused_and_what_may_change_is_recorded(tmp_path: Pat
         assert json.loads((tmp_path / "recipe.json").read_text())["steps"] == 2
     before = (tmp_path / "recipe.json").read_bytes()
     with (
-        pytest.raises(MagiError, match=r"holds latents of another recipe \(sizes 1, 2 → 1, 3; seed 0 → 1\); use"),
+        pytest.raises(MagiError, match=r"latents made with other settings \(sizes 1, 2 → 1, 3; seed 0 → 1\); use"),
         claim(tmp_path, {"recipe": {"codec": "pixels", "sizes": (1, 3)}, "seed": 1, "steps": 2}),
     ):
         pass

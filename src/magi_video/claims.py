@@ -29,30 +29,30 @@ def claimed(
     processes: Processes,
     lasting: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> Iterator[None]:
-    """Record in a folder what it was made for, and let no other run work there meanwhile.
-
-    What keeps others out is a lock of the system, which ends with the main process, however that ends.
+    """Record in a folder what it was made for, and let no other run work there meanwhile: `settle`, while `alone`.
 
     Args:
-        record: file of the folder; `now` is written to it.
-        now: recipe and seed.
-        holds: what lies in the folder, for the message: "a run", "latents".
+        record, now, holds, lasting: as for `settle`.
         processes: of this run; all come together, and the main one claims the folder for all.
-        lasting: the part of a record that may never change.
 
     Raises:
-        MagiError: another run works in the folder, or another recipe is recorded there; raised in every process.
+        MagiError: another run works in the folder, or other settings are recorded there; raised in every process.
     """
     with ExitStack() as held:
-        processes.once(lambda: held.enter_context(_alone(record.parent)))
-        processes.once(lambda: _settle(record, json.loads(json.dumps(now)), holds, lasting))
+        processes.once(lambda: held.enter_context(alone(record.parent)))
+        processes.once(lambda: settle(record, now, holds, lasting))
         yield
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """While entered, no other process can be. Children, which may outlive this one, do not hold the lock with it, as
-    they would that of `flock`."""
+def alone(folder: Path) -> Iterator[None]:
+    """While entered, no other process can be; a lock of the system, which ends with this one, however that ends.
+
+    Children, which may outlive this process, do not hold the lock with it, as they would that of `flock`.
+
+    Raises:
+        MagiError: another process is.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -71,10 +71,28 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _settle(record: Path, now: dict[str, Any], holds: str, lasting: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def settle(
+    record: Path,
+    now: dict[str, Any],
+    holds: str,
+    lasting: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> None:
+    """Record in a folder what it was made for.
+
+    Args:
+        record: file of the folder; `now` is written to it.
+        now: recipe and seed, or whatever else what lies there depends on.
+        holds: what lies in the folder, for the message: "a run", "latents".
+        lasting: the part of a record that may never change.
+
+    Raises:
+        MagiError: other settings are recorded there.
+    """
+    now = json.loads(json.dumps(now))
     saved = read_json(record) if record.exists() else None
     if saved is not None and (changes := differences(lasting(saved), lasting(now))):
-        raise MagiError(f"{record.parent} holds {holds} of another recipe ({'; '.join(changes)}); use another --out")
+        told = f"{record.parent} holds {holds} made with other settings ({'; '.join(changes)})"
+        raise MagiError(f"{told}; use another --out")
     if saved != now:
         write_json(record, now)
 

@@ -140,7 +140,7 @@ def test_generate_refuses_bad_input_in_one_line(
     (["train"], "name a preset first"),
     (["train", "nope", "--data", "x", "--out", "y"], "no preset or file"),
     (["train", "tiny", "--data", "{tmp}/nowhere", "--out", "{tmp}/run"], "no such folder"),
-    (["train", "tiny", "--data", "{root}/videos", "--out", "{root}/run", "--seed", "9"], "another recipe"),
+    (["train", "tiny", "--data", "{root}/videos", "--out", "{root}/run", "--seed", "9"], "with other settings ("),
     (["train", "tiny", "--data", "{root}/videos", "--out", "{tmp}/r", "--max-interval", "26"], "max ≤ 25"),
     (["train", "tiny", "--data", "{root}/videos", "--out", "{tmp}/r", "--actions"], "wants actions"),
     (["train", "tiny", "--data", "{root}/videos", "--out", "{root}/first.png"], "first.png"),

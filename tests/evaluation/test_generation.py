@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from magi_video.claims import alone
 from magi_video.data import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.evaluation import PROTOCOLS, Sampling, evaluate, score
@@ -19,6 +20,7 @@ from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.realset import real_clips
 from magi_video.pipeline import MagiPipeline
 from tests.data.examples import write_actions, write_numbered
+from tests.test_claims import other_process
 
 SaveModel = Callable[..., Path]
 Evaluated = Callable[..., dict[str, Any]]
@@ -113,13 +115,13 @@ def test_other_settings_in_the_same_folder_are_refused(
     saved = json.loads(json.dumps(evaluated()["generation"]))
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     for options, message in (
-        ({"sampling": Sampling(batch_size=2, seed=1)}, "seed was 0, is 1"),
-        ({"sampling": Sampling(batch_size=3)}, "batch_size was 2, is 3"),
-        ({"sampling": Sampling(batch_size=2, mask_steps=1)}, "mask_steps was 2, is 1"),
-        ({"context_frames": 2}, "context_frames was 1, is 2"),
-        ({"interval": 2}, "interval was 1, is 2"),
-        ({"frames": 12}, "frames was 16, is 12"),
-        ({"model": save_model("other", seed=1)}, "model_sha256 was"),
+        ({"sampling": Sampling(batch_size=2, seed=1)}, "seed 0 → 1"),
+        ({"sampling": Sampling(batch_size=3)}, "batch_size 2 → 3"),
+        ({"sampling": Sampling(batch_size=2, mask_steps=1)}, "mask_steps 2 → 1"),
+        ({"context_frames": 2}, "context_frames 1 → 2"),
+        ({"interval": 2}, "interval 1 → 2"),
+        ({"frames": 12}, "frames 16 → 12"),
+        ({"model": save_model("other", seed=1)}, "model_sha256 .* → "),
     ):
         with pytest.raises(MagiError, match=message) as error:
             evaluated(**options)
@@ -129,6 +131,26 @@ def test_other_settings_in_the_same_folder_are_refused(
     (tmp_path / "out" / "evaluate.json").unlink()
     with pytest.raises(MagiError, match=r"samples but no evaluate.json"):
         evaluated()
+
+
+def test_one_evaluation_at_a_time(evaluated: Evaluated, tmp_path: Path) -> None:
+    with other_process(lambda: alone(tmp_path / "out")) as told:
+        assert told == "entered"
+        with pytest.raises(MagiError, match=f"^{tmp_path}/out: another run is at work there; wait for its end, or use"):
+            evaluated()
+        assert not (tmp_path / "out" / "evaluate.json").exists() and not samples(tmp_path / "out")
+
+
+def test_a_run_that_made_nothing_leaves_the_folder_to_other_settings(evaluated: Evaluated, played: Path) -> None:
+    actions = sorted(played.rglob("*.actions.jsonl"))
+    videos = VideoFolder(played)
+    _, picks = real_clips(videos, PROTOCOLS["small"], 3)
+    second = videos.videos[picks[1].video].path
+    next(path for path in actions if path.name.startswith(second.stem)).unlink()
+    sampling = Sampling(batch_size=3, actions=True)
+    with pytest.raises(MagiError, match="no recorded actions"):
+        evaluated(data=played, num=3, sampling=sampling)
+    assert evaluated(data=played, num=3)["num_fake"] == 3
 
 
 def test_from_nothing(evaluated: Evaluated, tmp_path: Path) -> None:

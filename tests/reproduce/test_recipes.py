@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from magi_video.claims import alone
 from magi_video.errors import MagiError
 from magi_video.evaluation.features import Detectors
 from magi_video.loading import read_json
@@ -18,6 +19,7 @@ from magi_video.reproduce.runs import VARIANTS, Workplace
 from magi_video.reproduce.worlds import CPU_WORLDS, GPU_WORLDS, World
 from magi_video.training.display import Silent
 from tests.reproduce.conftest import toy_detectors
+from tests.test_claims import other_process
 
 
 def test_a_variant_changes_what_its_name_says() -> None:
@@ -162,8 +164,18 @@ def test_bad_input_is_one_line(tmp_path: Path, arguments: dict, message: str) ->
 def test_another_scale_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MagiError):
         reproduce("sensitivity", tmp_path, worlds=("ucf101",))
-    with pytest.raises(MagiError, match="scale"):
+    with pytest.raises(MagiError, match=r"results made with other settings \(scale cpu → gpu\); use another --out"):
         reproduce("sensitivity", tmp_path, worlds=("ucf101",), scale="gpu")
+
+
+def test_one_call_at_a_time_works_on_a_world(tmp_path: Path) -> None:
+    with other_process(lambda: alone(tmp_path / "ucf101")) as told:
+        assert told == "entered"
+        with pytest.raises(MagiError, match=f"^{tmp_path}/ucf101: another run is at work there"):
+            reproduce("sensitivity", tmp_path, worlds=("balls", "ucf101"))
+        assert not (tmp_path / "balls" / "train").exists(), "told before anything is made"
+    with other_process(lambda: alone(tmp_path / "balls")), pytest.raises(MagiError, match="--data"):
+        reproduce("sensitivity", tmp_path, worlds=("ucf101",))
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:

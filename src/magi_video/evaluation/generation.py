@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from magi_video.claims import claimed
 from magi_video.data import VideoFolder, clip_frames
 from magi_video.data.captions import read_captions
-from magi_video.data.files import files_sha256, write_array, write_json
+from magi_video.data.files import files_sha256, write_array
 from magi_video.errors import MagiError
 from magi_video.evaluation.clipset import load_array
 from magi_video.evaluation.protocols import Protocol, find_protocol
@@ -34,7 +34,7 @@ from magi_video.evaluation.realset import (
     real_clips,
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
-from magi_video.loading import read_json, resolve_model
+from magi_video.loading import resolve_model
 from magi_video.pipeline import MagiPipeline
 from magi_video.precision import find_precision
 from magi_video.processes import Processes, one_by_one
@@ -261,7 +261,8 @@ def evaluate(
         What `metrics.json` holds.
 
     Raises:
-        MagiError: as `score`; a model that cannot do what is asked; `out` holds samples of other settings.
+        MagiError: as `score`; a model that cannot do what is asked; `out` holds samples made with other settings,
+            or another evaluation is at work there.
     """
     protocol = find_protocol(protocol, given=context_frames, frames=frames, interval=interval)
     numbers, sampling, out = Numbers.of(protocol, num, num_real), sampling or Sampling(), Path(out)
@@ -286,16 +287,17 @@ def evaluate(
 
     sets, generation = processes.main_first(begin)
     detectors = detectors or load_detectors(processes, fid=fid, lpips=lpips and sets.truth is not None)
-    settings = processes.once(lambda: claim(out, describe(model, generation)))
-    try:
-        processes.together(lambda: generation.run(processes, progress))
-    except MagiError:
-        if processes.main:
-            unclaim(out)
-        raise
-    extra = {"model": str(model), "generation": settings}
-    options: dict[str, Any] = {"over_length": over_length, "cache": cache, "progress": progress, "extra": extra}
-    return score_sets(sets, protocol, processes, detectors=detectors, out=out, **options)
+    settings = processes.once(lambda: describe(model, generation))
+    processes.once(lambda: check_origin(out))
+    with claimed(out / RECORD, settings, "samples", processes):
+        try:
+            processes.together(lambda: generation.run(processes, progress))
+        except MagiError:
+            processes.once(lambda: unclaim(out))
+            raise
+        extra = {"model": str(model), "generation": settings}
+        options: dict[str, Any] = {"over_length": over_length, "cache": cache, "progress": progress, "extra": extra}
+        return score_sets(sets, protocol, processes, detectors=detectors, out=out, **options)
 
 
 def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
@@ -330,29 +332,21 @@ def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
     }
 
 
-def claim(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Record the settings in the folder, or refuse those that differ from what is recorded there."""
-    path = out / RECORD
-    if path.exists():
-        saved = read_json(path)
-        changed = {name: value for name, value in settings.items() if saved.get(name) != value}
-        differing = [f"{name} was {saved.get(name)!r}, is {value!r}" for name, value in changed.items()]
-        if differing:
-            raise MagiError(f"{out} holds samples of other settings ({'; '.join(differing)}); use another --out")
-    elif any((out / "samples").glob("*.npy")):
+def check_origin(out: Path) -> None:
+    """Refuse samples of which nobody knows how they were made."""
+    if has_samples(out) and not (out / RECORD).exists():
         raise MagiError(f"{out} holds samples but no {RECORD}, so nobody knows how they were made; use another --out")
-    else:
-        write_json(path, settings)
-    return settings
 
 
 def unclaim(out: Path) -> None:
-    """Leave no trace of a run that failed before its first sample."""
-    if not any((out / "samples").glob("*.npy")):
+    """Where a run failed before its first sample, the next one may have other settings."""
+    if not has_samples(out):
         (out / RECORD).unlink(missing_ok=True)
-        for folder in (out / "samples", out):
-            with suppress(OSError):  # not empty, or never made
-                folder.rmdir()
+
+
+def has_samples(out: Path) -> bool:
+    """Whether there are samples in a folder."""
+    return any((out / "samples").glob("*.npy"))
 
 
 def hash_videos(videos: VideoFolder) -> str:

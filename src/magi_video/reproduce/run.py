@@ -2,13 +2,14 @@
 
 import platform
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
+from magi_video.claims import alone, settle
 from magi_video.data.files import write_json
 from magi_video.errors import MagiError
-from magi_video.loading import read_json
 from magi_video.reproduce.measure import Measures
 from magi_video.reproduce.recipes import RECIPES
 from magi_video.reproduce.runs import Workplace
@@ -57,7 +58,8 @@ def reproduce(
         the folder of the results.
 
     Raises:
-        MagiError: unknown names, missing data, no seeds, or `out` holds another scale.
+        MagiError: unknown names, missing data, no seeds, `out` holds another scale, or another call is at work on one
+            of the worlds there.
     """
     if recipe not in (*RECIPES, "all"):
         raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join(RECIPES)}, all")
@@ -65,24 +67,18 @@ def reproduce(
         raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
     out, display = Path(out), display or Silent()
     chosen = find_worlds(scale, worlds)
-    claim(out, scale)
-    for name in RECIPES if recipe == "all" else (recipe,):
-        for world in chosen:
-            if recipe == "all" and world.name not in APPLIES.get(name, (world.name,)):
-                continue
-            workplace = Workplace(world, out / world.name, None if data is None else Path(data), display)
-            figures = RECIPES[name](Measures(workplace), seeds)
-            write_json(out / "results" / f"{name}-{world.name}.json", figures | {"world": world.name} | machine())
+    settle(out / "reproduce.json", {"scale": scale}, "results")
+    with ExitStack() as held:
+        for world in chosen:  # not the whole folder: a call for each world is how several devices are used
+            held.enter_context(alone(out / world.name))
+        for name in RECIPES if recipe == "all" else (recipe,):
+            for world in chosen:
+                if recipe == "all" and world.name not in APPLIES.get(name, (world.name,)):
+                    continue
+                workplace = Workplace(world, out / world.name, None if data is None else Path(data), display)
+                figures = RECIPES[name](Measures(workplace), seeds)
+                write_json(out / "results" / f"{name}-{world.name}.json", figures | {"world": world.name} | machine())
     return out / "results"
-
-
-def claim(out: Path, scale: Scale) -> None:
-    """Record the scale in the folder, or refuse a folder of another one."""
-    record = out / "reproduce.json"
-    if record.is_file() and (found := read_json(record).get("scale")) != scale:
-        raise MagiError(f"{out} holds results of scale {found!r}; use another --out")
-    (out / "results").mkdir(parents=True, exist_ok=True)
-    write_json(record, {"scale": scale})
 
 
 def machine() -> dict[str, object]:
