@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from magi_video.pipeline import MagiPipeline
 from magi_video.serving.controls import Controls
 from magi_video.serving.guard import Guard
 from magi_video.serving.limits import ServingLimits
+from magi_video.serving.telling import WITHHELD, told
 from magi_video.serving.worker import Task, Worker
 
 
@@ -76,11 +78,27 @@ def test_who_comes_later_or_waits_gets_no_more_than_a_fair_share() -> None:
 def test_a_failing_task_ends_alone_and_tells_nothing_private() -> None:
     log: list[str] = []
     ours = Counted("ours", log, 3, error=MagiError("too dark"))
+    placed = Counted("placed", log, 3, error=MagiError("/root/my secret/model.safetensors: too dark"))
     broken = Counted("broken", log, 3, error=RuntimeError("secret /root/path"))
     well = Counted("well", log, 5)
-    run(ours, broken, well)
+    run(ours, placed, broken, well)
+    assert "secret" not in placed.failed and placed.failed
     assert ours.failed == "too dark" and "secret" not in broken.failed and broken.failed
     assert log.count("well") == 5 and log.count("broken") == 1
+
+
+@pytest.mark.parametrize("place", ["/srv/my models/doom", "runs/doom", "~/doom"])
+def test_no_place_on_the_server_is_told(place: str, caplog: pytest.LogCaptureFixture) -> None:
+    whole = f"{place}/config.json: no JSON object"
+    assert told(MagiError(whole)) == WITHHELD
+    assert caplog.messages == [f"not told to visitors: {whole}"]
+    caplog.clear()
+    assert told(MagiError(whole), Path(place), "the model") == "the model: no JSON object"
+    assert told(MagiError(f"{whole} in {place} or /tmp"), Path(place), "the model") == WITHHELD
+    assert whole in caplog.text, "the log has what was meant"
+    caplog.clear()
+    assert told(MagiError("a text is '\\n'; expected some words")) == "a text is '\\n'; expected some words"
+    assert not caplog.messages
 
 
 def test_a_removed_task_is_closed_and_the_worker_ends_with_tasks_left() -> None:

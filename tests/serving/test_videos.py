@@ -16,8 +16,10 @@ from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
 from magi_video.data import read_frames, write_video
+from magi_video.errors import MagiError
 from magi_video.pipeline import MagiPipeline
 from magi_video.serving.app import STATIC
+from magi_video.serving.telling import WITHHELD
 from tests.serving.site import BASE, SIDE, Site, decoded, picture, png
 
 
@@ -285,6 +287,29 @@ def test_a_defect_is_told_without_its_details(
     frames, last = site.follow(site.order(frames=3)["video"])
     assert len(frames) == 1 and last["state"] == "failed" and last["reason"] and "secret" not in json.dumps(last)
     assert site.client.get("/api/model").status_code == 200, "the page goes on"
+
+
+def test_a_place_on_the_server_is_told_to_nobody(
+    site: Site, pipe: MagiPipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def misplaced(*asked: Any, **more: Any) -> Any:
+        raise MagiError("/root/secret: no such file")
+
+    monkeypatch.setattr(pipe, "stream", misplaced)
+    _, last = site.follow(site.order(frames=3)["video"])
+    assert last["state"] == "failed" and last["reason"] == WITHHELD
+    with site.connect("/api/play") as line:
+        line.send_json({"type": "start"})
+        assert line.receive_json()["type"] == "hello"
+        assert line.receive_json() == {"type": "error", "error": WITHHELD}
+    monkeypatch.setattr(type(pipe.transformer), "check_interval", misplaced)
+    answer = site.client.post("/api/videos", json={})
+    assert answer.status_code == 400 and answer.json() == {"error": WITHHELD}
+    with site.connect("/api/play") as line:
+        line.send_json({"type": "start"})
+        assert line.receive_json()["type"] == "hello"
+        assert line.receive_json() == {"type": "error", "error": WITHHELD}
+    assert [message.endswith("/root/secret: no such file") for message in caplog.messages] == [True] * 4
 
 
 def test_a_model_without_actions_has_no_controls(

@@ -31,6 +31,7 @@ from magi_video.serving.limits import ServingLimits
 from magi_video.serving.pictures import jpeg
 from magi_video.serving.play import Players
 from magi_video.serving.sockets import follow_video, play
+from magi_video.serving.telling import WITHHELD, told
 from magi_video.serving.uploads import Uploads, read_upload
 from magi_video.serving.videos import BusyError, Video, VideoDesk
 from magi_video.serving.worker import Worker
@@ -245,7 +246,8 @@ def _service(request: Request) -> Service:
 
 async def _tell(request: Request, error: Exception) -> Response:
     code = 503 if isinstance(error, BusyError) else 413 if isinstance(error, TooLargeError) else 400
-    return JSONResponse({"error": str(error)}, code)
+    assert isinstance(error, MagiError)
+    return JSONResponse({"error": told(error)}, code)
 
 
 async def _tell_http(request: Request, error: Exception) -> Response:
@@ -255,4 +257,4 @@ async def _tell_http(request: Request, error: Exception) -> Response:
 
 async def _tell_defect(request: Request, error: Exception) -> Response:
     logging.getLogger(__name__).error("a request failed", exc_info=error)
-    return JSONResponse({"error": "something went wrong; the server's log says what"}, 500)
+    return JSONResponse({"error": WITHHELD}, 500)

@@ -20,6 +20,7 @@ from magi_video.models import LABEL, TEXT
 from magi_video.sampling import SETTINGS
 from magi_video.sampling.actions import parse_actions
 from magi_video.sampling.settings import GUIDED, MAX_GUIDANCE
+from magi_video.serving.telling import told
 from magi_video.serving.uploads import Uploads
 from magi_video.text import check_text
 
@@ -150,5 +151,5 @@ def find_text_problem(pipe: MagiPipeline) -> str | None:
     try:
         pipe.encode_text(["a picture"])
     except MagiError as error:
-        return str(error).replace(str(pipe.text_folder), "the text encoder")
+        return told(error, pipe.text_folder, "the text encoder")
     return None

@@ -19,6 +19,7 @@ from magi_video.serving.beginnings import Beginning, stream_arguments
 from magi_video.serving.bodies import parse_request
 from magi_video.serving.companion import Companion
 from magi_video.serving.play import Game, Player
+from magi_video.serving.telling import told
 from magi_video.serving.videos import OVER, BusyError, Video, VideoDesk
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ async def follow_video(socket: WebSocket, desk: VideoDesk, token: str) -> None:
     try:
         video = desk.find(token)
     except MagiError as error:
-        await _refuse(socket, GONE, str(error))
+        await _refuse(socket, GONE, error)
         return
     asked = socket.query_params.get("from", "0")
     first = int(asked) if asked.isdecimal() and len(asked) < 9 else 0
@@ -89,7 +90,7 @@ async def play(socket: WebSocket, service: Service) -> None:
     try:
         player, resumed = service.players.enter(socket.query_params.get("session"))
     except BusyError as error:
-        await _refuse(socket, TRY_LATER, str(error))
+        await _refuse(socket, TRY_LATER, error)
         return
     player.attach(socket)
     gone = False
@@ -124,7 +125,7 @@ async def _listen_to(player: Player, socket: WebSocket, service: Service) -> Non
                 service.players.leave(player)
                 return
         except MagiError as error:
-            player.tell({"type": "error", "error": str(error)})
+            player.tell({"type": "error", "error": told(error)})
 
 
 async def _begin(
@@ -221,6 +222,6 @@ async def _both(listening: Coroutine[Any, Any, None], sending: Coroutine[Any, An
             raise end
 
 
-async def _refuse(socket: WebSocket, code: int, reason: str) -> None:
-    await socket.send_json({"type": "error", "error": reason})
+async def _refuse(socket: WebSocket, code: int, error: MagiError) -> None:
+    await socket.send_json({"type": "error", "error": told(error)})
     await socket.close(code)

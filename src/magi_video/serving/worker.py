@@ -13,6 +13,7 @@ import time
 import torch
 
 from magi_video.errors import MagiError
+from magi_video.serving.telling import WITHHELD, told
 
 logger = logging.getLogger(__name__)
 LONGEST_WAIT = 0.5
@@ -31,7 +32,7 @@ class Task:
         raise NotImplementedError
 
     def step(self) -> bool:
-        """Make a frame; False where it was the last. A MagiError ends the task and is told to its owner."""
+        """Make a frame; False where it was the last. A MagiError ends the task; its owner is `told`."""
         raise NotImplementedError
 
     def fail(self, reason: str) -> None:
@@ -92,11 +93,11 @@ class Worker:
                     goes_on = task.step()
                 except MagiError as error:
                     goes_on = False
-                    task.fail(str(error))
+                    task.fail(told(error))
                 except Exception:  # a defect of ours must not end everybody's games
                     logger.exception("a frame could not be made")
                     goes_on = False
-                    task.fail("a frame could not be made; the server's log says why")
+                    task.fail(WITHHELD)
                 task.used += time.perf_counter() - began
                 if not goes_on:
                     self.remove(task)
