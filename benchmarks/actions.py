@@ -1,126 +1,307 @@
-"""Whether a model of Doom does what it is told: hold an action from many first frames, and look at what moves.
+"""Whether a world model does what it is told: hold an action from many first frames, and look at what moves.
 
-    python benchmarks/actions.py doom --out docs/control
+    python benchmarks/actions.py doom --world doom --out docs/control
+    python benchmarks/actions.py atari --world boxing --out docs/control
 
-The engine and the model begin from the same frames and hold the same action. Two measures, the same for both:
-- turning: the horizontal shift of the picture by phase correlation; turning left moves it to the right;
-- a probe, a small convolutional network that was trained on pairs of real frames (through the model's codec, as all
-  frames here) to tell which action led from one to the other.
-Writes actions.json and actions.png.
+The engine and the model begin from the same frames, which a player may leave in every direction, and hold the same
+action. Two judges say which action each clip shows; both see real clips through the model's codec:
+- motion: what moves is measured, and the action is read from it by a fixed rule (`Doom`, `Boxing`);
+- a probe: a small convolutional network that was trained on other real clips of held actions (inverse dynamics).
+Writes NAME.json and NAME.png (NAME: "actions", "actions-boxing"). To add a world, write a class like `Doom`.
 """
 
 import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from magi_video import MagiPipeline
 from magi_video.data.explorer import Explorer
 from magi_video.data.files import write_json
-from magi_video.data.games import open_game
+from magi_video.data.games import Game, open_game
 from magi_video.data.image import contact_sheet, fit_frames, to_model_range, to_uint8, write_image
 from magi_video.precision import use_fast_float32
 
-HOLDS: dict[str, tuple[str, ...]] = {
-    "turn left": ("TURN_LEFT",),
-    "turn right": ("TURN_RIGHT",),
-    "forward": ("MOVE_FORWARD",),
-    "nothing": (),
-}
-INTERVAL, STEPS = 2, 8  # tics between frames, frames that follow the first
-LARGEST = 16  # pixels of a shift between two frames
-VIEW = slice(6, 46)  # rows without the weapon and the status bar
-STILL = 0.5  # pixels a frame
+Motion = dict[str, np.ndarray]  # a name with its unit → one value for each clip, [B]
 
 
-def play(game_name: str, seed: int, lead: int, holds: list[str]) -> list[np.ndarray]:
-    """An episode: `lead` tics of the explorer, then each hold in turn; uint8 `[STEPS + 1, 64, 64, 3]` of every hold.
+class World(ABC):
+    """A game, the actions that are held in it, and what each of them must look like.
 
-    The same seed and lead give the same first frame, so holds from one beginning are played in an episode each.
+    Attributes:
+        game, frame_skip: as `open_game` takes them; what `magi record` was told.
+        interval: steps of the game from one frame of a clip to the next.
+        steps: frames that follow the first.
+        holds: the actions, each as the buttons that are held together.
+        mirrored: for each hold the number of the one that its mirror image shows.
+        rest: the buttons in which a player comes to a standstill, and for how many steps of the game.
+        lead: least and most steps of the explorer before that.
     """
-    game = open_game(game_name)
+
+    game: str
+    frame_skip: int
+    interval: int
+    steps: int
+    holds: ClassVar[Mapping[str, tuple[str, ...]]]
+    mirrored: tuple[int, ...]
+    rest: tuple[tuple[str, ...], int]
+    lead: tuple[int, int]
+
+    @abstractmethod
+    def is_free(self, game: Game, frame_HWC: np.ndarray) -> bool:
+        """Whether every action can be seen to act from here; looks at the present alone."""
+
+    @abstractmethod
+    def see(self, clips_BTHWC: np.ndarray) -> Motion:
+        """What moved in each clip."""
+
+    @abstractmethod
+    def judge(self, motion: Motion) -> np.ndarray:
+        """Numbers of the holds that the motion shows, `[B]`; −1 for none."""
+
+
+class Doom(World):
+    """Turning moves the picture sideways, walking lets it grow, standing still does neither."""
+
+    game, frame_skip = "vizdoom/my_way_home", 1
+    interval, steps = 2, 8
+    holds: ClassVar = {
+        "turn left": ("TURN_LEFT",),
+        "turn right": ("TURN_RIGHT",),
+        "forward": ("MOVE_FORWARD",),
+        "nothing": (),
+    }
+    mirrored = 1, 0, 2, 3
+    rest = (), 35  # a player keeps 29/32 of the speed each tic
+    lead = 20, 60
+
+    VIEW = slice(6, 46)  # of 64 rows, those without the weapon and the status bar,
+    HORIZON = 30.0  # and the one that all grows away from
+    LARGEST = 16  # pixels of a shift between two frames
+    GROWTHS = np.exp(np.arange(-8, 13) * 0.02)  # between two frames that are two apart
+    ROOM = 1.5  # ahead, and to both sides of it, in `Game.room`'s arm's lengths
+    TURNS = 1.0  # pixels a frame; more than that
+    WALKS = 0.01  # of its size a frame
+
+    def is_free(self, game: Game, frame_HWC: np.ndarray) -> bool:
+        room = game.room()
+        return room is not None and bool(room[1:4].min() >= self.ROOM)
+
+    def see(self, clips_BTHWC: np.ndarray) -> Motion:
+        grey_BTHW = clips_BTHWC.astype(np.float32).mean(-1)
+        return {"shift to the right, pixels a frame": self._shift(grey_BTHW), "growth a frame": self._growth(grey_BTHW)}
+
+    def judge(self, motion: Motion) -> np.ndarray:
+        shift, growth = motion.values()
+        return np.where(np.abs(shift) > self.TURNS, np.where(shift > 0, 0, 1), np.where(growth > self.WALKS, 2, 3))
+
+    def _shift(self, grey_BTHW: np.ndarray) -> np.ndarray:
+        """Median over neighbouring frames: the peak of the phase correlation."""
+        view_BTHW = grey_BTHW[:, :, self.VIEW]
+        window = np.hanning(view_BTHW.shape[2])[:, None] * np.hanning(view_BTHW.shape[3])
+        spectrum = np.fft.fft2((view_BTHW - view_BTHW.mean((2, 3), keepdims=True)) * window)
+        cross = spectrum[:, 1:] * spectrum[:, :-1].conj()
+        surface = np.fft.ifft2(cross / (np.abs(cross) + 1e-6)).real
+        rows = surface[:, :, [0, 1, -1]].max(axis=2)  # level, but for a pixel
+        candidates = np.r_[0 : self.LARGEST + 1, -self.LARGEST : 0]
+        return np.median(candidates[rows[..., candidates].argmax(axis=-1)], axis=1)
+
+    def _growth(self, grey_BTHW: np.ndarray) -> np.ndarray:
+        """Mean over frames two apart: the enlargement of the first that is most like the second (log, a frame)."""
+        before, after = (
+            torch.from_numpy(part).flatten(0, 1)[:, None] for part in (grey_BTHW[:, :-2], grey_BTHW[:, 2:])
+        )
+        height, width = before.shape[-2:]
+        rows, columns = torch.arange(height) - self.HORIZON, torch.arange(width) - (width - 1) / 2
+        alike = []
+        for growth in self.GROWTHS:
+            y = (rows / growth + self.HORIZON + 0.5) / height * 2 - 1
+            x = (columns / growth + width / 2) / width * 2 - 1
+            grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).float()
+            grown = F.grid_sample(before, grid.expand(len(before), -1, -1, -1), align_corners=False)
+            inside = (y.abs() <= 1)[self.VIEW, None] & (x.abs() <= 1)
+            a, b = (part[:, 0, self.VIEW][:, inside] for part in (grown, after))
+            alike.append(F.cosine_similarity(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)))
+        best = torch.stack(alike).argmax(0).numpy()
+        return (np.log(self.GROWTHS[best]) / 2).reshape(len(grey_BTHW), -1).mean(1)
+
+
+class Boxing(World):
+    """The white boxer, whom the player moves, goes the way that is held."""
+
+    game, frame_skip = "ALE/Boxing-v5", 4
+    interval, steps = 1, 6
+    holds: ClassVar = {name.lower(): (name,) for name in ("RIGHT", "LEFT", "UP", "DOWN")} | {"nothing": ("NOOP",)}
+    mirrored = 1, 0, 2, 3, 4
+    rest = ("NOOP",), 6  # an arm that is out comes back
+    lead = 2, 30
+
+    RING = slice(12, 70), slice(11, 53)  # of 80×64 pixels: rows and columns within the ropes
+    RANGE = ((16.0, 47.5), (23.0, 57.0))  # where a boxer's centre can be: columns, rows
+    ROOM = 6.0  # pixels to the end of that range: a boxer makes 1.5 a frame,
+    APART = 12.0  # and to the side of the other boxer
+    MOVES = 0.5  # pixels a frame
+    GONE = 0.5  # of a boxer's pixels
+
+    def is_free(self, game: Game, frame_HWC: np.ndarray) -> bool:
+        frames_1HWC = fit_frames(frame_HWC[None], 80, 64)
+        (white,), _ = self._find(self._white(frames_1HWC))
+        (black,), _ = self._find(self._black(frames_1HWC))
+        margins = [min(at - low, high - at) for at, (low, high) in zip(white, self.RANGE, strict=True)]
+        return min(margins) >= self.ROOM and bool(abs(white[0] - black[0]) >= self.APART)
+
+    def see(self, clips_BTHWC: np.ndarray) -> Motion:
+        centre_BT2, area_BT = self._find(self._white(clips_BTHWC))
+        speed_B2 = np.median(np.diff(centre_BT2, axis=1), axis=1)  # one blow that throws a boxer back does not count
+        return {
+            "to the right, pixels a frame": speed_B2[:, 0],
+            "down, pixels a frame": speed_B2[:, 1],
+            "of the boxer left": area_BT[:, -1] / area_BT[:, 0],
+        }
+
+    def judge(self, motion: Motion) -> np.ndarray:
+        right, down, left = motion.values()
+        sideways = np.where(right > 0, 0, 1)
+        moved = np.where(np.abs(right) > np.abs(down), sideways, np.where(down < 0, 2, 3))
+        shown = np.where(np.maximum(np.abs(right), np.abs(down)) < self.MOVES, 4, moved)
+        return np.where(left < self.GONE, -1, shown)
+
+    def _white(self, frames: np.ndarray) -> np.ndarray:
+        return np.clip((frames.min(-1) - 100.0) / 80, 0, 1)
+
+    def _black(self, frames: np.ndarray) -> np.ndarray:
+        return np.clip((90.0 - frames.max(-1)) / 60, 0, 1)
+
+    def _find(self, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centre (column, row) `[..., 2]` and area in pixels `[...]` of what is in the ring; `share`: of each pixel."""
+        rows, columns = self.RING
+        inside = share[..., rows, columns]
+        area = inside.sum((-2, -1)) + 1e-6
+        across = (inside.sum(-2) * np.arange(columns.start, columns.stop)).sum(-1) / area
+        down = (inside.sum(-1) * np.arange(rows.start, rows.stop)).sum(-1) / area
+        return np.stack([across, down], axis=-1), area
+
+
+WORLDS: dict[str, tuple[World, str]] = {"doom": (Doom(), "actions"), "boxing": (Boxing(), "actions-boxing")}
+
+
+class EpisodeOverError(Exception):
+    pass
+
+
+def play(world: World, seed: int, holds: Sequence[str], size: tuple[int, int]) -> list[np.ndarray]:
+    """The clips of an episode, uint8 `[steps + 1, H, W, 3]`: each hold in turn, from a place that is free.
+
+    Fewer where the episode ends before. The same seed gives the same first beginning whatever is held there, so holds
+    from one beginning are played in an episode each.
+    """
+    game, random = open_game(world.game, world.frame_skip), np.random.default_rng([seed, 1])
+    names = list(game.actions.names)
+
+    def press(buttons: tuple[str, ...]) -> np.ndarray:
+        return np.isin(names, buttons).astype(np.float32)
+
+    def step(vector: np.ndarray) -> np.ndarray:
+        frame = game.step(vector)
+        if frame is None:
+            raise EpisodeOverError
+        return frame
+
+    clips: list[np.ndarray] = []
     try:
-        names = game.actions.names
-        frame: np.ndarray | None = game.reset(seed)
-        explorer = Explorer(game.actions, [seed, 0, 1], 1)
-        for _ in range(lead):
-            assert frame is not None
-            frame = game.step(explorer.act(fit_frames(frame[None], 64, 64)[0], game.room()))
-            if frame is None:
-                return []
-        clips = []
-        for hold in holds:
-            vector = np.zeros(len(names), np.float32)
-            for name in HOLDS[hold]:
-                vector[list(names).index(name)] = 1
-            kept = [frame]
-            for tic in range(1, INTERVAL * STEPS + 1):
-                frame = game.step(vector)
-                if frame is None:
-                    return clips
-                if tic % INTERVAL == 0:
-                    kept.append(frame)
-            clips.append(fit_frames(np.stack(kept), 64, 64))
+        frame = game.reset(seed)
+        explorer = Explorer(game.actions, [seed, 0, 1], world.frame_skip)
+        with suppress(EpisodeOverError):
+            for hold in holds:
+                while True:
+                    for _ in range(int(random.integers(*world.lead))):
+                        frame = step(explorer.act(frame, game.room()))
+                    for _ in range(world.rest[1]):
+                        frame = step(press(world.rest[0]))
+                    if world.is_free(game, frame):
+                        break
+                kept = [frame]
+                for tic in range(1, world.interval * world.steps + 1):
+                    frame = step(press(world.holds[hold]))
+                    if tic % world.interval == 0:
+                        kept.append(frame)
+                clips.append(fit_frames(np.stack(kept), *size))
         return clips
     finally:
         game.close()
 
 
+def play_many(world: World, episodes: range, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Clips of random holds, uint8 `[B, T, H, W, 3]`, and the holds' numbers `[B]`."""
+    clips, numbers = [], []
+    for seed in episodes:
+        holds = np.random.default_rng(seed).integers(len(world.holds), size=12)
+        played = play(world, seed, [list(world.holds)[hold] for hold in holds], size)
+        clips += played
+        numbers += holds[: len(played)].tolist()
+    return np.stack(clips), np.array(numbers)
+
+
+def play_starts(world: World, starts: int, size: tuple[int, int]) -> np.ndarray:
+    """Every hold from each of so many beginnings, uint8 `[starts, holds, T, H, W, 3]`."""
+    kept: list[np.ndarray] = []
+    seed = 0
+    while len(kept) < starts:
+        clips = [play(world, seed, [hold], size) for hold in world.holds]
+        if all(clips):
+            assert all(np.array_equal(clip[0][0], clips[0][0][0]) for clip in clips), "one beginning for all holds"
+            kept.append(np.stack([clip[0] for clip in clips]))
+        seed += 1
+    return np.stack(kept)
+
+
 @torch.no_grad()
 def through_codec(pipe: MagiPipeline, clips_BTHWC: np.ndarray) -> np.ndarray:
     """What the model could show at best of real clips."""
-    parts = [
-        pipe.codec.decode(pipe.codec.encode(to_model_range(part)))
-        for part in np.array_split(clips_BTHWC, -(-len(clips_BTHWC) // 8))
-    ]
-    return to_uint8(torch.cat(parts))
-
-
-def shifts(clips_BTHWC: np.ndarray) -> np.ndarray:
-    """Mean shift to the right between neighbouring frames, pixels, `[B]`: the peak of the phase correlation."""
-    grey_BTHW = clips_BTHWC[:, :, VIEW].astype(np.float32).mean(-1)
-    window = np.hanning(grey_BTHW.shape[2])[:, None] * np.hanning(grey_BTHW.shape[3])
-    spectrum = np.fft.fft2((grey_BTHW - grey_BTHW.mean((2, 3), keepdims=True)) * window)
-    cross = spectrum[:, 1:] * spectrum[:, :-1].conj()
-    surface = np.fft.ifft2(cross / (np.abs(cross) + 1e-6)).real
-    rows = surface[:, :, [0, 1, -1]].max(axis=2)  # level, but for a pixel
-    candidates = np.r_[0 : LARGEST + 1, -LARGEST:0]
-    return candidates[rows[..., candidates].argmax(axis=-1)].mean(axis=1)
+    parts = np.array_split(clips_BTHWC, -(-len(clips_BTHWC) // 8))
+    return np.concatenate([to_uint8(pipe.codec.decode(pipe.codec.encode(to_model_range(part)))) for part in parts])
 
 
 class Probe(nn.Module):
-    """Two frames → which action led from one to the other."""
+    """Which action is held in a clip: a network sees two frames `APART` from each other, and its verdicts on all such
+    pairs of the clip are averaged."""
 
-    def __init__(self) -> None:
+    APART = 2
+
+    def __init__(self, holds: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in ((9, 24), (24, 48), (48, 64), (64, 64)):
             layers += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.GroupNorm(8, outputs), nn.SiLU()]
-        self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, len(HOLDS)))
+        self.net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64 * 16, holds))
 
-    def forward(self, pairs_M2HWC: np.ndarray) -> Tensor:
-        before, after = to_model_range(pairs_M2HWC).unbind(1)
-        return self.net(torch.cat([before, after, after - before], dim=1))
-
-
-def pairs(clips_BTHWC: np.ndarray) -> np.ndarray:
-    """Neighbouring frames, but for the first: the motion of before is still in it. `[B · (STEPS − 1), 2, H, W, C]`."""
-    return np.stack([clips_BTHWC[:, 1:-1], clips_BTHWC[:, 2:]], axis=2).reshape(-1, 2, *clips_BTHWC.shape[2:])
+    def forward(self, clips_BTHWC: np.ndarray) -> Tensor:
+        frames_BTCHW = to_model_range(clips_BTHWC)
+        before, after = frames_BTCHW[:, : -self.APART], frames_BTCHW[:, self.APART :]
+        logits = self.net(torch.cat([before, after, after - before], dim=2).flatten(0, 1))
+        return logits.unflatten(0, before.shape[:2]).mean(1)
 
 
-def train_probe(clips_BTHWC: np.ndarray, holds: list[str], steps: int) -> Probe:
+def train_probe(world: World, clips_BTHWC: np.ndarray, numbers: np.ndarray, steps: int) -> Probe:
+    """Trained on single pairs, half of them as in a mirror."""
     torch.manual_seed(0)
-    probe, random = Probe(), np.random.default_rng(0)
-    inputs, labels = pairs(clips_BTHWC), np.repeat([list(HOLDS).index(hold) for hold in holds], STEPS - 1)
+    probe, random = Probe(len(world.holds)), np.random.default_rng(0)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in range(steps):
-        picked = random.integers(len(inputs), size=64)
-        loss = F.cross_entropy(probe(inputs[picked]), torch.from_numpy(labels[picked]))
+        picked = random.integers(len(clips_BTHWC), size=64)
+        first = random.integers(clips_BTHWC.shape[1] - probe.APART, size=64)
+        parts, asked = clips_BTHWC[picked[:, None], first[:, None] + np.arange(probe.APART + 1)], numbers[picked]
+        parts[32:], asked[32:] = parts[32:, :, :, ::-1].copy(), np.array(world.mirrored)[asked[32:]]
+        loss = F.cross_entropy(probe(parts), torch.from_numpy(asked))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -128,94 +309,86 @@ def train_probe(clips_BTHWC: np.ndarray, holds: list[str], steps: int) -> Probe:
     return probe.eval()
 
 
+def share(right: np.ndarray) -> list[float]:
+    """A share with its 95 % interval (Wilson)."""
+    low, high = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    return [round(float(value), 3) for value in (right.mean(), low, high)]
+
+
 @torch.no_grad()
-def measure(clips: dict[str, np.ndarray], probe: Probe) -> dict[str, Any]:
-    """Of clips `[B, T, H, W, 3]` under each hold: shifts, and the share that shows the hold."""
+def measure(world: World, clips_BTHWC: np.ndarray, numbers: np.ndarray, probe: Probe) -> dict[str, Any]:
+    """Of clips under the holds of these numbers: what moved on average, and the share in which each judge sees the
+    hold, with the number of clips in which it sees each of the others."""
+    motion = world.see(clips_BTHWC)
+    judged = {"motion": world.judge(motion), "probe": probe(clips_BTHWC).argmax(-1).numpy()}
     result: dict[str, Any] = {}
-    for number, (hold, held_BTHWC) in enumerate(clips.items()):
-        moved = shifts(held_BTHWC[:, 1:])
-        found = probe(pairs(held_BTHWC)).argmax(-1)
-        told = {"turn left": moved > STILL, "turn right": moved < -STILL}.get(hold, np.abs(moved) <= STILL)
-        result[hold] = {
-            "clips": len(held_BTHWC),
-            "shift": round(float(moved.mean()), 2),
-            "shift_as_told": round(float(told.mean()), 3),
-            "probe_accuracy": round(float((found == number).float().mean()), 3),
-        }
-    turns = ("turn left", "turn right")
-    result["turning_sign_accuracy"] = float(np.mean([result[turn]["shift_as_told"] for turn in turns]))
-    result["probe_accuracy"] = float(np.mean([result[hold]["probe_accuracy"] for hold in HOLDS]))
-    return result
+    for number, hold in enumerate(world.holds):
+        held = numbers == number
+        result[hold] = {"clips": int(held.sum())}
+        result[hold] |= {name: round(float(values[held].mean()), 3) for name, values in motion.items()}
+        for judge, found in judged.items():
+            seen = {other: int((found[held] == at).sum()) for at, other in enumerate(world.holds)}
+            result[hold] |= {judge: share(found[held] == number), f"{judge} sees": seen}
+    return result | {f"{judge}, all": share(found == numbers) for judge, found in judged.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
+    parser.add_argument("--world", choices=WORLDS, default="doom")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--game", default="vizdoom/my_way_home")
     parser.add_argument("--starts", type=int, default=32)
     parser.add_argument("--episodes", type=int, default=64, help="of real play for the probe, a quarter held out")
-    parser.add_argument("--probe-steps", type=int, default=600)
+    parser.add_argument("--probe-steps", type=int, default=300)
     parser.add_argument("--setting", default="balanced")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.0], help="of guidance by the action")
     options = parser.parse_args()
     use_fast_float32()
+    world, name = WORLDS[options.world]
     pipe = MagiPipeline.from_pretrained(options.model)
+    size = pipe.config.height, pipe.config.width
 
-    random = np.random.default_rng(0)
-    played = []
-    for episode in range(options.episodes):
-        holds = [str(hold) for hold in random.choice(list(HOLDS), size=8)]
-        clips = play(options.game, 10_000 + episode, int(random.integers(20, 120)), holds)
-        played.append(list(zip(clips, holds, strict=False)))
-    split = options.episodes * 3 // 4
-    learned, held_out = ([one for episode in part for one in episode] for part in (played[:split], played[split:]))
-    probe = train_probe(
-        through_codec(pipe, np.stack([clip for clip, _ in learned])),
-        [hold for _, hold in learned],
-        options.probe_steps,
-    )
-    kept = {hold: [clip for clip, other in held_out if other == hold] for hold in HOLDS}
-    real = {hold: through_codec(pipe, np.stack(clips)) for hold, clips in kept.items()}
-    results = {"real, held out": measure(real, probe)}
-    print("probe:", results["real, held out"], flush=True)
+    split, seeds = options.episodes * 3 // 4, range(10_000, 10_000 + options.episodes)
+    clips, numbers = play_many(world, seeds[:split], size)
+    probe = train_probe(world, through_codec(pipe, clips), numbers, options.probe_steps)
+    results = {}
 
-    engine: dict[str, list[np.ndarray]] = {hold: [] for hold in HOLDS}
-    seed = 0
-    while len(engine["nothing"]) < options.starts:
-        lead = int(np.random.default_rng([1, seed]).integers(20, 120))
-        clips = [play(options.game, seed, lead, [hold]) for hold in HOLDS]
-        if all(clips):
-            assert all(np.array_equal(clip[0][0], clips[0][0][0]) for clip in clips), "one beginning for all holds"
-            for hold, clip in zip(HOLDS, clips, strict=True):
-                engine[hold].append(clip[0])
-        seed += 1
-    truth = {hold: through_codec(pipe, np.stack(clips)) for hold, clips in engine.items()}
-    results["engine"] = measure(truth, probe)
-    print("engine:", results["engine"], flush=True)
-    sheet = [truth["turn left"][0]]
-    labels = ["engine, turn left"]
+    def note(what: str, clips_BTHWC: np.ndarray, numbers: np.ndarray) -> None:
+        results[what] = measure(world, clips_BTHWC, numbers, probe)
+        print(what, results[what], flush=True)
+
+    held_out, numbers = play_many(world, seeds[split:], size)
+    note("real, held out", through_codec(pipe, held_out), numbers)
+    engine_BATHWC = play_starts(world, options.starts, size)
+    numbers = np.tile(np.arange(len(world.holds)), options.starts)
+    truth = through_codec(pipe, engine_BATHWC.reshape(-1, *engine_BATHWC.shape[2:]))
+    note("engine", truth, numbers)
+    shown = [truth[: len(world.holds), ::2]]  # of the first start
+    told_MA = np.stack([pipe.action(*world.holds[hold]) for hold in world.holds])[numbers]
     for scale in options.scales:
-        made = {}
-        for hold, names in HOLDS.items():
-            frames = pipe(
-                video=np.stack(engine[hold])[:, :1],
-                num_frames=STEPS + 1,
-                interval=INTERVAL,
-                setting=options.setting,
-                actions=[pipe.action(*names)] * (STEPS + 1),
-                guidance_scale=scale,
-                guide=("action",),
-                generator=[torch.Generator().manual_seed(seed) for seed in range(options.starts)],
-            ).frames
-            made[hold] = (frames * 255).round().astype(np.uint8)
-            sheet.append(made[hold][0])
-            labels.append(f"model, {hold}, guidance {scale:g}")
-        results[f"model, guidance {scale:g}"] = measure(made, probe)
-        print(scale, results[f"model, guidance {scale:g}"], flush=True)
+        frames = pipe(
+            video=engine_BATHWC[:, :, :1].reshape(-1, 1, *size, 3),
+            num_frames=world.steps + 1,
+            interval=world.interval,
+            setting=options.setting,
+            actions=[told_MA] * (world.steps + 1),
+            guidance_scale=scale,
+            guide=("action",),
+            generator=[torch.Generator().manual_seed(at // len(world.holds)) for at in range(len(numbers))],
+        ).frames
+        made_BTHWC = (frames * 255).round().astype(np.uint8)
+        note(f"model, guidance {scale:g}", made_BTHWC, numbers)
+        shown.append(made_BTHWC[: len(world.holds), 2::2])
     settings = {key: value for key, value in vars(options).items() if key != "out"}
-    write_json(options.out / "actions.json", {"settings": settings | {"interval": INTERVAL}, "results": results})
-    write_image(options.out / "actions.png", contact_sheet(sheet, labels=labels, columns=STEPS + 1))
+    write_json(options.out / f"{name}.json", {"settings": settings, "results": results})
+    rows_ATHWC, made = np.concatenate(shown, axis=1), list(range(2, world.steps + 1, 2))
+    numbered = [0, *made, *made * len(options.scales)]
+    labels = [
+        f"{hold}: engine" + "".join(f", model with guidance {s:g}" for s in options.scales) for hold in world.holds
+    ]
+    tiles = len(numbered)
+    sheet = contact_sheet(list(rows_ATHWC), labels=labels, numbers=numbered, columns=tiles, max_frames=tiles)
+    write_image(options.out / f"{name}.png", sheet)
 
 
 if __name__ == "__main__":
