@@ -33,7 +33,7 @@ from magi_video.pictures import Picture, convert_output, given_frames, unit_rang
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 from magi_video.storage import INDEX_FILE, read_pipeline, write_pipeline
-from magi_video.text import ENCODER_FOLDER, TextEncoder
+from magi_video.text import ENCODER_FOLDER, Encoder, TextEncoder
 
 
 @dataclass
@@ -63,7 +63,8 @@ class MagiPipeline(ConventionalPipeline):
         training: how the model was made, for `magi info`.
 
     Attributes:
-        text_folder: of the text encoder, when the model takes text; loaded when it is first needed.
+        text_folder: of the text encoder, when the model takes text.
+        text_encoder: from that folder when it is first needed, unless another is set.
     """
 
     model_cpu_offload_seq = "transformer->codec"  # each makes room for the other; given frames are encoded first
@@ -86,7 +87,7 @@ class MagiPipeline(ConventionalPipeline):
     ) -> None:
         super().__init__()
         self.text_folder: Path | None = None
-        self._text_encoder: TextEncoder | None = None
+        self.text_encoder: Encoder | None = None
         find_forcing(forcing)
         self.register_modules(transformer=transformer, codec=codec)
         self.register_to_config(
@@ -413,12 +414,12 @@ class MagiPipeline(ConventionalPipeline):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Texts as the model is told them, `[number of texts, L, size]`; see `TextEncoder.encode`."""
         check_controls(self.transformer.condition_tokens.specs, {TEXT: texts})
-        if self._text_encoder is None:
+        if self.text_encoder is None:
             if self.text_folder is None:
                 raise MagiError("this model lacks the text encoder it was trained with: set pipe.text_folder")
-            self._text_encoder = TextEncoder(self.text_folder)
+            self.text_encoder = TextEncoder(self.text_folder)
         spec = self.transformer.condition_tokens.specs[TEXT]
-        vectors = self._text_encoder.encode(texts, spec.tokens)
+        vectors = self.text_encoder.encode(texts, spec.tokens)
         if vectors.shape[-1] != spec.size:
             raise MagiError(
                 f"{self.text_folder}: an encoder of {vectors.shape[-1]} numbers a word; expected {spec.size}"

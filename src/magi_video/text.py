@@ -10,7 +10,7 @@ import inspect
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,14 @@ FILES = ("*.json", "*.txt", "*.safetensors")
 MAX_WORDS = 512
 """Tokens of a text that the encoder reads at most; what it is told beyond is lost."""
 BATCH = 64
+
+
+class Encoder(Protocol):
+    """What a pipeline asks for the vectors of texts."""
+
+    def encode(self, texts: Sequence[str], tokens: int) -> Tensor:
+        """As of `TextEncoder`."""
+        ...
 
 
 class TextEncoder:

@@ -105,7 +105,7 @@ def words_pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
     """A model without actions that takes a class and words."""
     conditions = {"text": {"size": 8, "kind": "sequence", "tokens": 2}, "label": {"size": 2}}
     pipe = make_pipe(actions=False, conditions=conditions, class_names=["Jumping", "Walking"])
-    pipe._text_encoder = WordEncoder()  # type: ignore[assignment]
+    pipe.text_encoder = WordEncoder()
     return pipe
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from magi_video.data import write_video
 from magi_video.pipeline import MagiPipeline
 from magi_video.presets import Preset
 from magi_video.training import preview, train
-from tests.training.conftest import moving_square
+from tests.training.conftest import LengthEncoder, moving_square
 
 Recipe = Callable[..., Preset]
 
@@ -58,6 +59,22 @@ def test_classes_and_captions_are_told(
         "; class left; text: a red ball",
         "; class right",
     ]
+
+
+def test_sheets_take_the_captions_vectors_from_the_training(
+    recipe: Recipe, tmp_path: Path, length_encoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.Tensor] = []
+    encode_text = MagiPipeline.encode_text
+    monkeypatch.setattr(MagiPipeline, "encode_text", lambda *given: (made.append(encode_text(*given)), made[-1])[1])
+    monkeypatch.setattr("magi_video.pipeline.TextEncoder", None)  # which nobody asks for
+    captions = ["a blue ball", "a red ball, still"]
+    for number, caption in enumerate(captions):
+        write_video(tmp_path / "data" / f"{number}.mp4", moving_square(12, number, 1), 10.0)
+        (tmp_path / "data" / f"{number}.txt").write_text(caption)
+    train(with_model(recipe(steps=2, sample_every=1), text=True, text_tokens=2), tmp_path / "data", tmp_path / "run")
+    expected = LengthEncoder(tmp_path).encode(captions, 2).half().float()
+    assert torch.equal(torch.cat(made), torch.cat([expected, expected])), "of two sheets"
 
 
 def test_a_model_is_told_no_more_than_it_takes(recipe: Recipe, tmp_path: Path, shown: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,6 +44,10 @@ class CaptionTable:
         """The caption of a video, if it has one."""
         index = int(self.index_V[video])
         return None if index < 0 else self.texts[index]
+
+    def encode(self, texts: Sequence[str], tokens: int) -> Tensor:
+        """Captions of the data set as `TextEncoder.encode` gives them, but for the float16 they were kept in."""
+        return self.vectors_UKA[[self.texts.index(text) for text in texts], :tokens].float()
 
     def look_up(self, video_B: Tensor, frames: int) -> Tensor:
         """Of clips of these videos, float32 `[B, frames, tokens, size]`, NaN where there is no caption."""

@@ -373,6 +373,7 @@ class Trainer:
         """Continuations by the model as it lies in the folder: a copy, so that sharded weights stay where they are."""
         if preview is not None:
             preview.pipeline = MagiPipeline.from_pretrained(self.out).to(self.device)
+            preview.pipeline.text_encoder = self.captions  # encoded already: no encoder is loaded for them again
             preview.write(self.out / "samples" / f"step_{self.step:08d}.png")
             preview.pipeline = self.pipeline
 
