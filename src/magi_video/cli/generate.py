@@ -120,6 +120,8 @@ def generate(settings: Generate) -> dict[str, Any]:
 
     if settings.num < 1:
         raise MagiError(f"num must be at least 1, got {settings.num}")
+    if not 0 <= settings.seed < 2**63 - settings.num:
+        raise MagiError(f"seed {settings.seed}; expected 0 or more, of 63 bits")
     processes = Processes(pick_device(settings.device))
     if processes.device.type == "cpu":
         use_fast_float32()
@@ -267,9 +269,10 @@ def read_inputs(settings: Generate, pipe: "MagiPipeline") -> dict[str, Any]:
 
 
 def read_actions_option(settings: Generate, names: list[str]) -> np.ndarray:
-    """`--actions` as the action that leads to each frame, `[frames, A]`."""
+    """`--actions` as the action that leads to each frame, `[frames, A]`; of a recording, its first so many."""
     from magi_video.data.actions import read_actions
     from magi_video.sampling.actions import parse_actions
+    from magi_video.textfiles import read_text
 
     assert settings.actions is not None
     if not names:
@@ -277,7 +280,9 @@ def read_actions_option(settings: Generate, names: list[str]) -> np.ndarray:
     if not settings.actions.endswith(".jsonl"):
         return parse_actions(settings.actions, names, settings.frames)
     last = (settings.frames - 1) * settings.interval
-    recorded = read_actions(Path(settings.actions), last + 1).columns(names)
+    path = Path(settings.actions)
+    rows = sum(bool(line.strip()) for line in read_text(path).splitlines())  # the recording may be the longer
+    recorded = read_actions(path, max(rows, last + 1)).columns(names)
     between = [recorded[start : start + settings.interval].mean(axis=0) for start in range(0, last, settings.interval)]
     return np.stack([np.zeros(len(names), np.float32), *between])
 

@@ -1,0 +1,34 @@
+"""What `magi generate` makes of its options before the model sees them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from magi_video.cli.generate import Generate, read_actions_option
+from magi_video.errors import MagiError
+
+
+def recording(path: Path, frames: int, last_row: bool) -> str:
+    """Actions of a video of so many frames: A alone after every third frame, B after every other."""
+    rows = [{"frame": i, "action": {"A" if i % 3 == 0 else "B": 1}} for i in range(frames if last_row else frames - 1)]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("last_row", [False, True])
+def test_the_actions_of_a_recording_lead_to_its_first_frames(tmp_path: Path, last_row: bool) -> None:
+    actions = recording(tmp_path / "0.actions.jsonl", 10, last_row)
+    for frames, interval in ((4, 1), (10, 1), (4, 3), (1, 1)):
+        settings = Generate("doom", tmp_path, frames=frames, interval=interval, actions=actions)
+        led = read_actions_option(settings, ["B", "A"])
+        assert led.shape == (frames, 2) and not led[0].any()
+        for i, row in enumerate(led[1:]):  # the interval 3 holds each A with two B
+            np.testing.assert_allclose(row, [2 / 3, 1 / 3] if interval == 3 else [i % 3 != 0, i % 3 == 0], rtol=1e-6)
+
+
+def test_a_recording_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    actions = recording(tmp_path / "0.actions.jsonl", 10, last_row=False)
+    with pytest.raises(MagiError, match="no row for frame 9"):
+        read_actions_option(Generate("doom", tmp_path, frames=11, actions=actions), ["A", "B"])
