@@ -2,14 +2,18 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from magi_video.claims import differences
+from magi_video.data import write_video
 from magi_video.errors import MagiError
 from magi_video.presets import Preset, load_preset
+from magi_video.training import train
 from magi_video.training.run import lasting
+from tests.training.conftest import moving_square
 
 
 def record(seed: int = 0, **groups: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +39,28 @@ def test_a_setting_that_there_was_not_yet_was_at_its_default() -> None:
     before["preset"]["exposure"].pop("noise_sigma")
     assert changes(record(exposure={"noise_sigma": Preset().exposure.noise_sigma}), before) == []
     assert len(changes(record(exposure={"noise_sigma": 0.1}), before)) == 1
+
+
+def test_what_failed_at_its_start_can_be_mended_in_the_same_folder(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "0.mp4", moving_square(12, 0, 1), 10.0)
+
+    def start(seed: int = 0, steps: int = 0, **groups: dict[str, Any]) -> Path:
+        preset = load_preset("tiny")
+        groups["train"] = groups.get("train", {}) | {"steps": steps, "tracker": "none", "sample_every": 0}
+        changed = {name: dataclasses.replace(getattr(preset, name), **values) for name, values in groups.items()}
+        return train(dataclasses.replace(preset, **changed), tmp_path / "videos", tmp_path / "run", seed)
+
+    with pytest.raises(MagiError, match="cannot encode 0x16 pixels"):
+        start(seed=5, data={"height": 0})
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 5
+    with pytest.raises(MagiError, match="multiple of 4"):
+        start(model={"hidden": 30})
+    assert (tmp_path / "run" / "codec").is_dir()
+    with pytest.raises(MagiError, match=r"other settings \(height 16 → 32; seed 0 → 1\)"):
+        start(seed=1, data={"height": 32})  # its codec is measured, on other frames and with another seed
+    start(steps=1)
+    with pytest.raises(MagiError, match=r"other settings \(hidden 64 → 32\)"):
+        start(steps=2, model={"hidden": 32})
 
 
 @pytest.mark.parametrize("damage", [{}, {"preset": []}, {"preset": {"model": {"hidden": "wide"}}}])

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from magi_video.claims import claimed
 from magi_video.codecs import Codec
@@ -69,7 +69,7 @@ def train(
         preset = replace(preset, train=replace(preset.train, sample_every=0))  # the sheets show videos
     display.say(f"{data or latents}: {videos.summary()}")
     record = {"preset": asdict(preset), "seed": seed}
-    with claimed(out / "run.json", record, "a run", processes, lasting):
+    with claimed(out / "run.json", record, "a run", processes, lambda saved: lasting(saved, stage_of(out))):
         reader: FrameReader
         if cache is not None:
             codec, reader, encoded = processes.main_first(lambda: cached_codec(cache, out)), cache, True
@@ -83,9 +83,27 @@ def train(
     return out
 
 
-def lasting(record: dict[str, Any]) -> dict[str, Any]:
-    """Of what a run's record holds, all that the run keeps to: not how long, how often, or how it computes."""
+Stage = Literal["begun", "codec", "model"]
+
+
+def stage_of(out: Path) -> Stage:
+    """How far a run has come: it is begun, or there is something of its codec, or a checkpoint of its model."""
+    if any((out / "checkpoints").glob("step_*")):
+        return "model"
+    return "codec" if (out / "codec").exists() else "begun"
+
+
+def lasting(record: dict[str, Any], stage: Stage = "model") -> dict[str, Any]:
+    """Of what a run's record holds, all that the run keeps to: not how long, how often, or how it computes.
+
+    And nothing of which nothing is made yet, so that a recipe that failed at its start can be mended.
+    """
     preset = asdict(from_dict(Preset, record.get("preset"), "run.json: preset"))
+    if stage == "begun":
+        return {}
+    if stage == "codec":
+        kept = {name: preset[name] for name in ("data", "codec", "small_vae")}
+        return kept | {"text_encoder": preset["model"]["text_encoder"], "seed": record.get("seed")}
     kept = {name: value for name, value in preset["train"].items() if name not in FREE}
     return preset | {"train": kept, "sample": None, "seed": record.get("seed")}
 
