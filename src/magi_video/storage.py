@@ -35,6 +35,8 @@ def read_pipeline(folder: Path, name: str, torch_dtype: torch.dtype) -> dict[str
     Raises:
         MagiError: a file is missing, truncated or of another shape, or the settings do not fit the weights.
     """
+    if not (folder / INDEX_FILE).exists():
+        raise MagiError(f"{folder}: not the folder of a model: it has no {INDEX_FILE}")
     index = read_json(folder / INDEX_FILE)
     if class_name(index) != name:
         raise MagiError(f"{folder}: not a {name} but {class_name(index)!r}")

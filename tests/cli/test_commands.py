@@ -124,6 +124,9 @@ def test_generate_from_a_video_and_from_nothing(
     (["--sampler", "heun"], "unknown sampler"),
     (["--actions", "JUMP"], "takes no actions"),
     (["--label", "3"], "no label"),
+    (["--seed", "-1"], "seed -1; expected 0 or more"),
+    (["--seed", "9223372036854775808"], "expected 0 or more, of 63 bits"),
+    (["--frames", "100000000000"], "out of memory (can't allocate memory"),
     (["--device", "cuda:99x"], "not available"),
 ])  # fmt: skip
 def test_generate_refuses_bad_input_in_one_line(
@@ -145,7 +148,8 @@ def test_generate_refuses_bad_input_in_one_line(
     (["train", "tiny", "--data", "{root}/videos", "--out", "{tmp}/r", "--actions"], "wants actions"),
     (["train", "tiny", "--data", "{root}/videos", "--out", "{root}/first.png"], "first.png"),
     (["info", "{tmp}/nowhere"], "no model"),
-    (["info", "{root}/videos"], "model_index.json"),
+    (["train", "tiny", "--data", "{root}/videos", "--out", "{tmp}/r", "--seed", "-1"], "seed -1; expected 0 or more"),
+    (["info", "{root}/videos"], "not the folder of a model: it has no model_index.json"),
     (["generate", "no-model", "--out", "{tmp}/x"], "no model"),
     (["record", "vizdoom/no_such_map", "--out", "{tmp}/x"], "no_such_map"),
     (["record", "NoSuchGame-v0", "--out", "{tmp}/x"], "NoSuchGame"),

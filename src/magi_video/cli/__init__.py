@@ -56,10 +56,27 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         print(f"magi {verb}: {error.filename or 'files'}: {error.strerror or error}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if (told := no_memory(error)) is None:
+            raise
+        print(f"magi {verb}: out of memory ({told}); ask for less at once, or smaller", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"magi {verb}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def no_memory(error: BaseException) -> str | None:
+    """What an error says of memory that could not be had, its first sentence; None if it is about something else.
+
+    PyTorch has a type of its own for the memory of a GPU, and none for that of the machine.
+    """
+    text = str(error).partition("\n")[0]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return text.partition(". GPU")[0] or "of the machine"
+    _, found, asked = text.partition("DefaultCPUAllocator: ")
+    return asked.partition(". ")[0] if found and "allocate memory" in asked else None
 
 
 def usage() -> str:

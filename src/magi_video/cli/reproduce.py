@@ -27,7 +27,7 @@ class Reproduce:
     scale: Literal["cpu", "gpu"] = "cpu"
     """"cpu": hours on two cores; "gpu": models eighty times as large, for an accelerator."""
     worlds: tuple[Literal["balls", "gameplay", "ucf101"], ...] = ("balls", "gameplay", "ucf101")
-    """Where to measure; "all" runs a recipe only on the worlds it is meant for."""
+    """Where to measure; with the recipe "all" each recipe runs on those of them alone that it is meant for."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the training runs."""
     data: Path | None = None

@@ -38,7 +38,13 @@ Progress = Callable[[int, int], None]
 
 
 def derive_seed(*parts: int) -> int:
-    """One seed from several numbers, well mixed: (run seed, step, …) → an independent stream."""
+    """One seed from several numbers, well mixed: (run seed, step, …) → an independent stream.
+
+    Raises:
+        MagiError: one of them is negative.
+    """
+    if min(parts) < 0:
+        raise MagiError(f"seed {min(parts)}; expected 0 or more")
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
