@@ -7,7 +7,7 @@ The engine and the model begin from the same frames, which a player may leave in
 action. Two judges say which action each clip shows; both see real clips through the model's codec:
 - motion: what moves is measured, and the action is read from it by a fixed rule (`Doom`, `Boxing`);
 - a probe: a small convolutional network that was trained on other real clips of held actions (inverse dynamics).
-Writes NAME.json and NAME.png (NAME: "actions", "actions-boxing"). To add a world, write a class like `Doom`.
+Prints a table, writes NAME.json and NAME.png (NAME: "actions", "actions-boxing"). A new world is a class like `Doom`.
 """
 
 import argparse
@@ -321,15 +321,30 @@ def measure(world: World, clips_BTHWC: np.ndarray, numbers: np.ndarray, probe: P
     hold, with the number of clips in which it sees each of the others."""
     motion = world.see(clips_BTHWC)
     judged = {"motion": world.judge(motion), "probe": probe(clips_BTHWC).argmax(-1).numpy()}
+    names = [*world.holds, "none"]
     result: dict[str, Any] = {}
     for number, hold in enumerate(world.holds):
         held = numbers == number
         result[hold] = {"clips": int(held.sum())}
         result[hold] |= {name: round(float(values[held].mean()), 3) for name, values in motion.items()}
         for judge, found in judged.items():
-            seen = {other: int((found[held] == at).sum()) for at, other in enumerate(world.holds)}
-            result[hold] |= {judge: share(found[held] == number), f"{judge} sees": seen}
+            seen = np.bincount(found[held] % len(names), minlength=len(names)).tolist()  # −1 is the last
+            result[hold] |= {judge: share(found[held] == number)}
+            result[hold] |= {f"{judge} sees": dict(zip(names, seen, strict=True))}
     return result | {f"{judge}, all": share(found == numbers) for judge, found in judged.items()}
+
+
+def table(world: World, results: dict[str, dict[str, Any]]) -> str:
+    """Shares with their intervals, then mean motions in the order of the holds; Markdown, a column for each result."""
+    rows = [["", *results], ["---"] * (1 + len(results))]
+    for judge in ("motion", "probe"):
+        for hold in world.holds:
+            shares = [result[hold][judge] for result in results.values()]
+            rows.append([f"{judge}: {hold}", *(f"{at:.2f} ({low:.2f} to {high:.2f})" for at, low, high in shares)])
+    holds = [[result[hold] for hold in world.holds] for result in results.values()]
+    for name in (name for name, value in holds[0][0].items() if isinstance(value, float)):
+        rows.append([name, *(", ".join(f"{hold[name]:.3f}" for hold in part) for part in holds)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def main() -> None:
@@ -355,7 +370,7 @@ def main() -> None:
 
     def note(what: str, clips_BTHWC: np.ndarray, numbers: np.ndarray) -> None:
         results[what] = measure(world, clips_BTHWC, numbers, probe)
-        print(what, results[what], flush=True)
+        print(what, {judge: results[what][f"{judge}, all"] for judge in ("motion", "probe")}, flush=True)
 
     held_out, numbers = play_many(world, seeds[split:], size)
     note("real, held out", through_codec(pipe, held_out), numbers)
@@ -381,6 +396,7 @@ def main() -> None:
         shown.append(made_BTHWC[: len(world.holds), 2::2])
     settings = {key: value for key, value in vars(options).items() if key != "out"}
     write_json(options.out / f"{name}.json", {"settings": settings, "results": results})
+    print(table(world, results))
     rows_ATHWC, made = np.concatenate(shown, axis=1), list(range(2, world.steps + 1, 2))
     numbered = [0, *made, *made * len(options.scales)]
     labels = [
