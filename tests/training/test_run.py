@@ -23,8 +23,16 @@ def record(seed: int = 0, **groups: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({"preset": dataclasses.asdict(dataclasses.replace(preset, **changed)), "seed": seed}))
 
 
-def changes(now: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
-    return differences(lasting(record() if before is None else before), lasting(now))
+def changes(now: dict[str, Any], before: dict[str, Any] | None = None, **options: Any) -> list[str]:
+    return differences(lasting(record() if before is None else before, **options), lasting(now, **options))
+
+
+def test_a_run_keeps_to_what_is_made_of_it() -> None:
+    now = record(1, model={"text_encoder": "x/y", "depth": 3}, data={"height": 32})
+    assert changes(now, made=()) == []
+    assert changes(now, made=("codec",)) == ["height 16 → 32", "seed 0 → 1"]
+    assert [one.split()[0] for one in changes(now, made=("text_encoder",))] == ["text_encoder"]
+    assert len(changes(now)) == 4
 
 
 def test_how_long_and_how_often_may_change_and_what_is_learned_may_not() -> None:
@@ -58,6 +66,9 @@ def test_what_failed_at_its_start_can_be_mended_in_the_same_folder(tmp_path: Pat
     assert (tmp_path / "run" / "codec").is_dir()
     with pytest.raises(MagiError, match=r"other settings \(height 16 → 32; seed 0 → 1\)"):
         start(seed=1, data={"height": 32})  # its codec is measured, on other frames and with another seed
+    text = {"text": True, "text_encoder": str(tmp_path)}
+    with pytest.raises(MagiError, match="no video has a caption"):
+        start(model=text)
     start(steps=1)
     with pytest.raises(MagiError, match=r"other settings \(hidden 64 → 32\)"):
         start(steps=2, model={"hidden": 32})

@@ -1,8 +1,9 @@
 """From a preset, a folder of videos and an output folder to a trained model: what `magi train` does."""
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from magi_video.claims import claimed
 from magi_video.codecs import Codec
@@ -11,6 +12,7 @@ from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.presets import Preset, from_dict
 from magi_video.processes import Processes
+from magi_video.text import ENCODER_FOLDER
 from magi_video.training.caching import cached_codec, cached_videos, open_cache
 from magi_video.training.display import Display, Silent
 from magi_video.training.preparation import caches_latents, open_videos, prepare_codec, prepare_reader
@@ -69,7 +71,7 @@ def train(
         preset = replace(preset, train=replace(preset.train, sample_every=0))  # the sheets show videos
     display.say(f"{data or latents}: {videos.summary()}")
     record = {"preset": asdict(preset), "seed": seed}
-    with claimed(out / "run.json", record, "a run", processes, lambda saved: lasting(saved, stage_of(out))):
+    with claimed(out / "run.json", record, "a run", processes, lambda saved: lasting(saved, made_in(out))):
         reader: FrameReader
         if cache is not None:
             codec, reader, encoded = processes.main_first(lambda: cached_codec(cache, out)), cache, True
@@ -83,29 +85,30 @@ def train(
     return out
 
 
-Stage = Literal["begun", "codec", "model"]
+MADE = ("codec", ENCODER_FOLDER, "checkpoints")
+"""Folders of a run that hold what its recipe made."""
 
 
-def stage_of(out: Path) -> Stage:
-    """How far a run has come: it is begun, or there is something of its codec, or a checkpoint of its model."""
-    if any((out / "checkpoints").glob("step_*")):
-        return "model"
-    return "codec" if (out / "codec").exists() else "begun"
+def made_in(out: Path) -> set[str]:
+    """Which of them there are already."""
+    return {name for name in MADE if any((out / name).glob("*"))}
 
 
-def lasting(record: dict[str, Any], stage: Stage = "model") -> dict[str, Any]:
+def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, Any]:
     """Of what a run's record holds, all that the run keeps to: not how long, how often, or how it computes.
 
     And nothing of which nothing is made yet, so that a recipe that failed at its start can be mended.
     """
     preset = asdict(from_dict(Preset, record.get("preset"), "run.json: preset"))
-    if stage == "begun":
-        return {}
-    if stage == "codec":
-        kept = {name: preset[name] for name in ("data", "codec", "small_vae")}
-        return kept | {"text_encoder": preset["model"]["text_encoder"], "seed": record.get("seed")}
-    kept = {name: value for name, value in preset["train"].items() if name not in FREE}
-    return preset | {"train": kept, "sample": None, "seed": record.get("seed")}
+    if "checkpoints" in made:
+        kept = {name: value for name, value in preset["train"].items() if name not in FREE}
+        return preset | {"train": kept, "sample": None, "seed": record.get("seed")}
+    kept = {}
+    if "codec" in made:
+        kept |= {name: preset[name] for name in ("data", "codec", "small_vae")} | {"seed": record.get("seed")}
+    if ENCODER_FOLDER in made:
+        kept["text_encoder"] = preset["model"]["text_encoder"]
+    return kept
 
 
 def prepare_latents(
