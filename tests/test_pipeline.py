@@ -270,6 +270,14 @@ def test_weights_that_are_saved_from_a_file_leave_the_file_as_it_is(
     ({"temperature": -1}, "temperature"),
     ({"output_type": "gif"}, "output_type"),
     ({"generator": [torch.Generator(), torch.Generator()]}, "2 generators"),
+    ({"generator": 0}, "must be a torch.Generator"),
+    ({"num_frames": 2.5}, "num_frames must be a whole number, got 2.5"),
+    ({"num_videos": "2"}, "num_videos must be a whole number, got '2'"),
+    ({"interval": 1.5}, "interval must be a whole number"),
+    ({"image": "first.png"}, "must be a PIL image or an array, as of read_image; got str"),
+    ({"image": []}, "empty list"),
+    ({"image": np.zeros((0, 8, 3), np.uint8)}, "uint8"),
+    ({"actions": ["LEFT", "LEFT", "LEFT"]}, "vector of 3 .*, as of pipe.action; got 'LEFT'"),
 ])  # fmt: skip
 def test_bad_input_is_refused_in_one_line(pipe: MagiPipeline, kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(MagiError, match=message) as error:

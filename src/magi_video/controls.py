@@ -17,6 +17,13 @@ Actions = Iterable[np.ndarray | None] | None
 Texts = str | list[str] | None
 
 
+def check_whole(**numbers: object) -> None:
+    """Refuse what is no whole number; None says nothing."""
+    for name, value in numbers.items():
+        if value is not None and not isinstance(value, int | np.integer):
+            raise MagiError(f"{name} must be a whole number, got {value!r}")
+
+
 def check_controls(specs: dict[str, ConditionSpec], asked: Mapping[str, object]) -> None:
     """Refuse a condition that the model knows nothing of."""
     for name, value in asked.items():
@@ -26,6 +33,8 @@ def check_controls(specs: dict[str, ConditionSpec], asked: Mapping[str, object])
 
 def check_guidance(specs: dict[str, ConditionSpec], guide: Sequence[str], asked: Mapping[str, object]) -> None:
     """Refuse guidance that has nothing to act on."""
+    if isinstance(guide, str):
+        raise MagiError(f"guide must be a list of conditions: [{guide!r}]")
     known = [name for name in (LABEL, TEXT, ACTION) if name in specs]
     if unknown := [name for name in guide if name not in (LABEL, TEXT, ACTION)]:
         raise MagiError(f"guide: unknown condition {unknown[0]!r}; this model takes {', '.join(known) or 'none'}")
@@ -38,7 +47,10 @@ def check_guidance(specs: dict[str, ConditionSpec], guide: Sequence[str], asked:
 
 def label_value(label: int | Sequence[int], spec: ConditionSpec, batch: int) -> Tensor:
     """Classes of B videos, `[B]`."""
-    labels = torch.as_tensor(label).expand(batch)
+    numbers = np.asarray(label)
+    if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (1,), (batch,)):
+        raise MagiError(f"label must be the number of a class, or one for each of {batch} videos; got {label!r}")
+    labels = torch.from_numpy(numbers.astype(np.int64)).expand(batch)
     if labels.min() < 0 or labels.max() >= spec.size:
         raise MagiError(f"label must lie in 0…{spec.size - 1}, got {label}")
     return labels
@@ -46,7 +58,9 @@ def label_value(label: int | Sequence[int], spec: ConditionSpec, batch: int) -> 
 
 def spread_texts(text: str | Sequence[str], batch: int) -> list[str]:
     """A text for each of B videos: the same for all, or as many as there are videos or beginnings."""
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
+    if not all(isinstance(one, str) for one in texts):
+        raise MagiError(f"a text must be words, or a list of such; got {text!r}")
     if not texts or batch % len(texts):
         raise MagiError(f"{len(texts)} texts were given for {batch} videos")
     return [one for one in texts for _ in range(batch // len(texts))]
@@ -58,6 +72,8 @@ def spread_generator(generator: Generators, batch: int) -> list[torch.Generator]
         if len(generator) != batch:
             raise MagiError(f"{len(generator)} generators were given for {batch} videos")
         return generator
+    if not isinstance(generator, torch.Generator | None):
+        raise MagiError(f"generator must be a torch.Generator, or one for each video; got {generator!r}")
     device = "cpu" if generator is None else generator.device
     seeds = torch.randint(2**62, (batch,), generator=generator, device=device).tolist()
     return [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -95,7 +111,11 @@ class FrameActions:
     def vector(self, action: np.ndarray) -> Tensor:
         """An action `[A]` or `[B, A]` as float32 `[B, A]`."""
         size = len(self.names)
-        vector = torch.as_tensor(np.asarray(action, dtype=np.float32))
+        try:
+            vector = torch.as_tensor(np.asarray(action, dtype=np.float32))
+        except (ValueError, TypeError):
+            vector = torch.zeros(0)
         if vector.shape not in ((size,), (self.batch, size)):
-            raise MagiError(f"an action is a vector of {size} ({', '.join(self.names)}), got {vector.shape}")
+            got = repr(action) if isinstance(action, str) else list(np.shape(action))
+            raise MagiError(f"an action is a vector of {size} ({', '.join(self.names)}), as of pipe.action; got {got}")
         return vector.expand(self.batch, size)

@@ -34,15 +34,21 @@ def given_frames(
         clips = list(video[None] if video.ndim == 4 else video)
     else:
         return None
+    if not clips:
+        raise MagiError("an empty list of first frames was given")
     for clip in clips:
-        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or not len(clip):
+        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or 0 in clip.shape:
             raise MagiError(f"given frames must be uint8 [frames, height, width, 3], got {clip.dtype} {clip.shape}")
     return torch.stack([to_model_range(fit_frames(clip, height, width)) for clip in clips])
 
 
 def as_rgb(image: Picture) -> np.ndarray:
     """A picture as uint8 `[H, W, 3]`."""
-    return np.array(image.convert("RGB")) if isinstance(image, Image.Image) else image
+    if isinstance(image, Image.Image):
+        return np.array(image.convert("RGB"))
+    if not hasattr(image, "shape"):
+        raise MagiError(f"a first frame must be a PIL image or an array, as of read_image; got {type(image).__name__}")
+    return image
 
 
 def unit_range(frames: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from magi_video.controls import (
     Texts,
     check_controls,
     check_guidance,
+    check_whole,
     label_value,
     spread_generator,
     spread_texts,
@@ -295,6 +296,7 @@ class MagiPipeline(ConventionalPipeline):
         Raises:
             MagiError: as `__call__`; or an end is needed (`num_frames`), for offloading or by the codec.
         """
+        check_whole(num_frames=num_frames, num_videos=num_videos, interval=interval)
         given_BTCHW = self._given_frames(image, video, num_videos)
         given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
         batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]

@@ -124,6 +124,7 @@ def test_generate_from_a_video_and_from_nothing(
     (["--sampler", "heun"], "unknown sampler"),
     (["--actions", "JUMP"], "takes no actions"),
     (["--label", "3"], "no label"),
+    (["--label", "red"], "no class is called 'red'"),
     (["--seed", "-1"], "seed -1; expected 0 or more"),
     (["--seed", "9223372036854775808"], "expected 0 or more, of 63 bits"),
     (["--frames", "100000000000"], "out of memory (can't allocate memory"),

@@ -62,8 +62,8 @@ class Generate:
     actions: str | None = None
     """What is done, for models with actions: "MOVE_FORWARD*30 MOVE_FORWARD+TURN_LEFT*12 NONE*5", over and over; or the
     .actions.jsonl file of a recording. Not said: unknown."""
-    label: int | None = None
-    """Class of the videos, for models with labels."""
+    label: str | None = None
+    """Class of the videos, its name or its number, for models with labels (magi info tells the classes)."""
     text: str | None = None
     """What the videos show, in words, for models with text."""
     negative_text: str | None = None
@@ -140,7 +140,7 @@ def generate(settings: Generate) -> dict[str, Any]:
     }
     steps = pipe.sampling_settings(**sampling)
     seeds = [settings.seed + index for index in range(settings.num)]
-    asked = read_inputs(settings, pipe) | sampling | {"interval": settings.interval, "label": settings.label}
+    asked = read_inputs(settings, pipe) | sampling | {"interval": settings.interval}
     asked |= {"text": settings.text, "negative_text": settings.negative_text}
     asked |= {"num_frames": settings.frames}
     rate = pipe.config.frame_rate / settings.interval
@@ -265,7 +265,20 @@ def read_inputs(settings: Generate, pipe: "MagiPipeline") -> dict[str, Any]:
         inputs["video"] = read_frames(settings.context, indices)
     if settings.actions is not None:
         inputs["actions"] = read_actions_option(settings, pipe.config.action_names)
+    if settings.label is not None:
+        inputs["label"] = find_label(settings.label, pipe.config.class_names)
     return inputs
+
+
+def find_label(label: str, classes: list[str]) -> int:
+    """The number of a class given by its name or its number; a name goes first."""
+    if label in classes:
+        return classes.index(label)
+    try:
+        return int(label)
+    except ValueError:
+        few = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "") or "none: it was trained without"
+        raise MagiError(f"no class is called {label!r}; this model has {few}") from None
 
 
 def read_actions_option(settings: Generate, names: list[str]) -> np.ndarray:
