@@ -295,6 +295,13 @@ def damage_truncate(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def damage_numbers(folder: Path) -> None:
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    next(iter(weights.values())).view(-1)[-1] = torch.nan
+    save_file(weights, path, {"format": "pt"})
+
+
 def damage_shape(folder: Path) -> None:
     path = folder / "transformer" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"width": 64}))
@@ -324,7 +331,17 @@ def damage_extra(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_truncate, damage_shape, damage_class, damage_codec, damage_json, damage_missing, damage_extra]
+    "damage",
+    [
+        damage_truncate,
+        damage_numbers,
+        damage_shape,
+        damage_class,
+        damage_codec,
+        damage_json,
+        damage_missing,
+        damage_extra,
+    ],
 )
 def test_damaged_checkpoints_are_told_in_one_line(
     pipe: MagiPipeline, tmp_path: Path, damage: Callable[[Path], None]

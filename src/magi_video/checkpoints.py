@@ -263,7 +263,10 @@ def restore_tensors(targets: dict[str, Tensor], tensors: Iterable[tuple[str, Ten
         for name, value in tensors:
             if name not in targets or value.shape != targets[name].shape:
                 there = list(targets[name].shape) if name in targets else "no such tensor"
-                raise MagiError(f"the checkpoint's {name} is {list(value.shape)}; expected {there}")
+                raise MagiError(
+                    f"the checkpoint's {name} is {list(value.shape)}; expected {there} "
+                    "(other actions or classes in the data make another model)"
+                )
             targets[name].copy_(shard_like(value, targets[name]))
             missing.discard(name)
     if missing:

@@ -73,7 +73,7 @@ def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.
 
     Raises:
         MagiError: something is missing or damaged; the config describes other weights than there are, or more than
-            this machine's memory holds; the weights are not safetensors.
+            this machine's memory holds; the weights are not safetensors, or not all finite.
     """
     variant = place.get("variant")
     end = f"{variant}.safetensors" if variant else "safetensors"
@@ -95,6 +95,9 @@ def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.
                 f"{_where(str(name), place)} does not hold the weights its config describes: "
                 f"{len(keys)} {problem.replace('_', ' ')}, the first {keys[0]}"
             )
+    for key, weight in model.named_parameters():
+        if weight.numel() and not torch.stack(weight.detach().aminmax()).isfinite().all():
+            raise MagiError(f"{_where(str(name), place)}: {key} is not finite: a training that diverged, or damage")
     # diffusers notes where a module was loaded from and saves it along: a private path, nobody else's business.
     model.register_to_config(_name_or_path="")
     return model
