@@ -24,9 +24,9 @@ PLACES = {  # model: steps of the game for a frame; name of a picture: game, see
     "atari": (
         4,
         {
-            "first_round": ("ALE/Boxing-v5", 101, 60),
-            "apart": ("ALE/Boxing-v5", 102, 400),
-            "clinch": ("ALE/Boxing-v5", 103, 700),
+            "face_to_face": ("ALE/Boxing-v5", 102, 700),
+            "the_other_corner": ("ALE/Boxing-v5", 103, 150),
+            "one_minute_left": ("ALE/Boxing-v5", 102, 900),
         },
     ),
 }
