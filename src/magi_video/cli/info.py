@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        print(f"{name:{width}}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        print(f"{name:{width}}  {told(value)}")
 
 
 def describe(model: str) -> dict[str, Any]:
@@ -63,6 +63,15 @@ def describe(model: str) -> dict[str, Any]:
         "training_data": training.get("data"),
         "metrics": training.get("metrics"),
     }
+
+
+def told(value: Any) -> str:
+    """A fact as a line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {told(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(told, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def count(module: Any) -> int:
