@@ -59,7 +59,7 @@ def test_evaluate_generates_scores_and_goes_on(
     code, out, _ = run(capsys, *command, "--json")
     assert code == 0 and json.loads(out) == written
     code, _, err = run(capsys, *command, "--seed", 3)
-    assert code == 1 and "seed was 0, is 3" in err
+    assert code == 1 and "made with other settings (seed 0 → 3)" in err
 
 
 def test_score_compares_any_two_folders(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -109,6 +109,15 @@ def test_bad_input_is_refused_in_one_line(
     lines = [line for line in err.splitlines() if line.startswith(f"magi {argv[0]}: ")]
     assert code == 1 and len(lines) == 1 and message in lines[0], err
     assert "Traceback" not in err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        code, _, err = run(capsys, "score", folder / "real", folder / "fake", "--out", out)
+        assert code == 1 and f"magi score: {out}: results cannot be written there" in err and "clips" not in err
 
 
 def test_a_folder_of_video_files_can_be_scored_though_they_differ_from_arrays(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,20 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if part.exists():
             part.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of results before the work, so that one that cannot be written is told then, not hours later.
+
+    Raises:
+        MagiError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MagiError(f"{folder}: results cannot be written there ({error.strerror})") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

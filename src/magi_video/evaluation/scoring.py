@@ -14,6 +14,7 @@ from typing import Protocol as Interface
 import numpy as np
 import torch
 
+from magi_video.data.files import make_folder
 from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.clipset import hash_clip
 from magi_video.evaluation.features import (
@@ -170,6 +171,7 @@ def score_sets(
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`score` for sets that are open already; `extra` goes into the result as it is."""
+    processes.once(lambda: None if out is None else make_folder(out))
     scored = protocol.frames - protocol.first_scored
     lengths = prefix_lengths(scored) if over_length else [scored]
     measurement = Measurement(detectors, protocol, lengths, processes.device, FeatureStore(None))
