@@ -79,6 +79,11 @@ def test_a_file_needs_only_what_it_changes(tmp_path: Path) -> None:
     ('{"forcing": "noisy"}', "must be one of complete, masked"),
     ('{"data": {"max_interval": 26}}', "max ≤ 25"),
     ('{"exposure": {"mask_ratio_min": 0}}', "mask_ratio_min"),
+    ('{"train": {"workers": -1}}', "train: workers must be a number from 0, got -1"),
+    ('{"train": {"checkpoint_every": 0}}', "checkpoint_every must be a number from 1"),
+    ('{"train": {"ema_decay": 1.5}}', "ema_decay must lie in"),
+    ('{"data": {"height": 1000000}}', "16384 pixels"),
+    ('{"small_vae": {"width": 0}}', "small_vae: width must be"),
     ("[1, 2]", "expected a JSON object"),
     ("{", "not a readable JSON"),
 ])  # fmt: skip
@@ -87,6 +92,13 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path, content: str, message: s
     path.write_text(content)
     with pytest.raises(MagiError, match=message):
         load_preset(str(path))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_numbers_that_are_none_are_refused(value: float) -> None:
+    for name in ("learning_rate", "clip_norm", "weight_decay"):
+        with pytest.raises(MagiError, match=f"train: {name} must be a number from 0, got {value}"):
+            Preset(train=dataclasses.replace(Preset().train, **{name: value}))
 
 
 def test_unknown_names_list_the_known() -> None:

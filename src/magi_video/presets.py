@@ -6,6 +6,7 @@ magi train my-recipe.json --data DIR --out RUN           a file: {"forcing": "ma
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,6 +158,26 @@ class SampleConfig:
     """Steps of the diffusion head."""
 
 
+LEAST: dict[str, dict[str, float]] = {
+    "data": {"height": 1, "width": 1},
+    "small_vae": {
+        "latent_channels": 1, "width": 1, "steps": 0, "batch_size": 1, "learning_rate": 0, "warmup_steps": 0,
+        "weight_decay": 0, "gradient_clip": 0, "latent_noise": 0, "latent_penalty": 0, "edge_weight": 0,
+        "checkpoint_every": 1,
+    },
+    "exposure": {"noise_levels": 0, "noise_sigma": 0, "diffusion_batch_mul": 1},
+    "train": {
+        "steps": 0, "batch_size": 1, "accumulate": 1, "learning_rate": 0, "warmup_steps": 0, "weight_decay": 0,
+        "clip_norm": 0, "spike_factor": 1, "ema_decay": 0, "workers": 0, "log_every": 1, "sample_every": 0,
+        "checkpoint_every": 1, "keep_checkpoints": 1,
+    },
+    "sample": {"mask_steps": 1, "denoise_steps": 1},
+}  # fmt: skip
+"""The least that a number of a recipe may be; none is infinite, or NaN. The model's own are checked by the model."""
+LARGEST_SIDE = 16_384
+"""Pixels."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """A whole recipe."""
@@ -176,10 +197,14 @@ class Preset:
         check(self.data.num_frames >= 1, "num_frames must be at least 1")
         check(0 < self.exposure.mask_ratio_min <= 1, "mask_ratio_min must lie in (0, 1]")
         check(self.exposure.mask_ratio_std > 0, "mask_ratio_std must be positive")
-        check(self.exposure.noise_levels >= 0, "noise_levels must not be negative")
         check(0 <= self.model.condition_drop <= 1, "condition_drop must lie in [0, 1]")
         check(1 <= self.model.text_tokens <= 512, "text_tokens must lie in 1…512")
-        check(self.train.batch_size >= 1 and self.train.accumulate >= 1, "batch_size and accumulate must be positive")
+        check(self.train.ema_decay <= 1, f"ema_decay must lie in [0, 1], got {self.train.ema_decay}")
+        check(max(self.data.height, self.data.width) <= LARGEST_SIDE, f"frames may have sides of {LARGEST_SIDE} pixels")
+        for group, bounds in LEAST.items():
+            for name, least in bounds.items():
+                value = getattr(getattr(self, group), name)
+                check(least <= value < math.inf, f"{group}: {name} must be a number from {least:g}, got {value}")
 
 
 def check(condition: bool, message: str) -> None:
@@ -230,7 +255,7 @@ def atari() -> Preset:
         ),
         exposure=ExposureConfig(diffusion_batch_mul=2),
         train=TrainConfig(
-            steps=2_000, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
+            steps=2_400, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
             sample_every=500, checkpoint_every=250,
         ),
         sample=SampleConfig(mask_steps=8, denoise_steps=20),
