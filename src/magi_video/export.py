@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from magi_video.data.files import write_json
+from magi_video.data.files import make_folder, write_json
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
 from magi_video.models import MagiTransformer
@@ -282,10 +282,11 @@ def export_model(
         except ImportError:
             raise MagiError('ONNX is not installed: pip install "magi-video[export]"') from None
     extent = Extent.of(pipe, frames)
+    make_folder(out)
     programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)
     part = out / f".part-export-{os.getpid()}"
     try:
-        part.mkdir(parents=True, exist_ok=True)
+        part.mkdir(exist_ok=True)
         for name, program in programs.items():
             if form == "pt2":
                 torch.export.save(program, part / f"{name}.pt2")

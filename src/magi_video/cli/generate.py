@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 VIEW_SIDE = 256
 """Small videos are enlarged, by a whole number, until their short side has this many pixels."""
+MAX_VIDEOS = 10_000
+"""Of one command."""
 SHEET_FRAMES = 30
 """Frames of each video on the contact sheet."""
 
@@ -118,8 +120,8 @@ def generate(settings: Generate) -> dict[str, Any]:
     from magi_video.precision import find_precision, use_fast_float32
     from magi_video.processes import Processes
 
-    if settings.num < 1:
-        raise MagiError(f"num must be at least 1, got {settings.num}")
+    if not 1 <= settings.num <= MAX_VIDEOS:
+        raise MagiError(f"num must lie in 1…{MAX_VIDEOS}, got {settings.num}")
     if not 0 <= settings.seed < 2**63 - settings.num:
         raise MagiError(f"seed {settings.seed}; expected 0 or more, of 63 bits")
     processes = Processes(pick_device(settings.device))

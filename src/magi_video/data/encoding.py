@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from magi_video.claims import differences
-from magi_video.data.files import write_bytes, write_json
+from magi_video.data.files import make_folder, write_bytes, write_json
 from magi_video.data.folder import VideoFolder
 from magi_video.data.grid import ClipGrid
 from magi_video.data.image import fit_frames, to_model_range
@@ -193,7 +193,9 @@ class _Work:
         if (self.directory / INDEX_FILE).exists():
             before = Index.read(self.directory)
             if changes := differences(_identity(before), _identity(self.index)):
-                raise MagiError(f"{self.directory} holds another latent cache ({'; '.join(changes)}); use another one")
+                raise MagiError(
+                    f"{self.directory} holds another latent cache ({'; '.join(changes)}); use another --out"
+                )
             known = dict(enumerate(before.shards))
         for shard in range(len(self.keys)):
             if (path := _note_path(self.directory, shard)).is_file():
@@ -212,7 +214,7 @@ class _Work:
     def begin(self, missing: Sequence[int]) -> None:
         """Makes the cache an unfinished one, in which a kill at any moment leaves what is whole."""
         shards = self.directory / SHARD_FOLDER
-        _make_folder(shards)
+        make_folder(shards)
         for number, known in self.known.items():
             if number not in missing:
                 write_json(_note_path(self.directory, number), asdict(known))
@@ -338,13 +340,6 @@ def _cores() -> int:
     """This process's share of the cores that it may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # set by whatever started the processes
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MagiError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _scaled(

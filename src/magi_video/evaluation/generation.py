@@ -107,6 +107,8 @@ class Generation:
     ) -> None:
         if sampling.batch_size < 1:
             raise MagiError(f"batch_size must be at least 1, got {sampling.batch_size}")
+        if not 0 <= sampling.seed < 2**63 - len(contexts):
+            raise MagiError(f"seed {sampling.seed}; expected 0 or more, of 63 bits")
         self.pipe, self.videos, self.picks, self.contexts = pipe, videos, picks, contexts
         self.protocol, self.sampling, self.folder = protocol, sampling, folder
         self.labels = self._labels() if sampling.labels else None
