@@ -1,4 +1,4 @@
-"""The model inside the package: small, complete, and still Doom after a while."""
+"""The models inside the package: small, complete, and still their worlds after a while."""
 
 import json
 from pathlib import Path
@@ -18,23 +18,39 @@ def doom() -> MagiPipeline:
     return MagiPipeline.from_pretrained("doom")
 
 
-def test_it_is_small_and_holds_nothing_to_unpickle() -> None:
-    files = [path for path in (SHIPPED / "doom").rglob("*") if path.is_file()]
+@pytest.fixture(scope="module")
+def atari() -> MagiPipeline:
+    return MagiPipeline.from_pretrained("atari")
+
+
+@pytest.fixture(params=["doom", "atari"])
+def shipped(request: pytest.FixtureRequest) -> MagiPipeline:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("name", ["doom", "atari"])
+def test_they_are_small_and_hold_nothing_to_unpickle(name: str) -> None:
+    files = [path for path in (SHIPPED / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 20 * 2**20
     assert {path.suffix for path in files} == {".json", ".safetensors", ".png", ".md"}
 
 
-def test_it_says_how_it_was_made(doom: MagiPipeline) -> None:
-    training = doom.config.training
-    assert doom.config.forcing == "complete" and training["steps"] == training["preset"]["train"]["steps"]
-    assert training["data"]["frames"] > 100_000
-    assert "ATTACK" in doom.config.action_names and doom.transformer.config.temporal_position == "rope"
+def test_they_say_how_they_were_made(shipped: MagiPipeline) -> None:
+    training = shipped.config.training
+    assert shipped.config.forcing == "complete" and training["steps"] == training["preset"]["train"]["steps"]
+    assert training["data"]["frames"] > 80_000
+    assert {"ATTACK", "FIRE"} & set(shipped.config.action_names)
+    assert shipped.transformer.config.temporal_position == "rope"
 
 
-def test_its_codec_shows_the_first_frame(doom: MagiPipeline) -> None:
-    first = read_image(SHIPPED / "doom" / "first_frame.png")
-    shown = doom(image=first, num_frames=1).frames[0, 0]
-    assert -10 * np.log10(np.square(shown - first / 255).mean()) > 28
+@pytest.mark.parametrize(("name", "decibels"), [("doom", 26), ("atari", 38)])
+def test_their_codecs_show_the_first_frames(name: str, decibels: float, request: pytest.FixtureRequest) -> None:
+    pipe: MagiPipeline = request.getfixturevalue(name)
+    for path in [SHIPPED / name / "first_frame.png", *(SHIPPED / name / "first_frames").iterdir()]:
+        first = read_image(path)
+        assert first.shape[:2] == (pipe.config.height, pipe.config.width)
+        shown = pipe(image=first, num_frames=1).frames[0, 0]
+        assert -10 * np.log10(np.square(shown - first / 255).mean()) > decibels, path.name
 
 
 def test_frames_stay_frames_and_the_picture_follows_the_controls(doom: MagiPipeline) -> None:
@@ -52,8 +68,30 @@ def test_frames_stay_frames_and_the_picture_follows_the_controls(doom: MagiPipel
     assert np.abs(frames["TURN_LEFT"][-1] - frames["TURN_RIGHT"][-1]).mean() > 0.02
 
 
-def test_demo_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--out", str(tmp_path), "--frames", "5"]) == 0
+def white_boxer(frames_THWC: np.ndarray) -> np.ndarray:
+    """Where the white boxer's middle is, `[T, 2]`: right, down; in pixels."""
+    white_THW = frames_THWC.min(axis=-1) > 0.62
+    white_THW[:, :14] = white_THW[:, 68:] = False  # above and below the ring stand the points
+    middle = [np.argwhere(white_HW).mean(axis=0)[::-1] for white_HW in white_THW]
+    return np.stack(middle)
+
+
+def test_the_boxer_goes_where_he_is_told(atari: MagiPipeline) -> None:
+    first = read_image(SHIPPED / "atari" / "first_frame.png")
+    went = {}
+    for name in ("RIGHT", "LEFT", "UP", "DOWN"):
+        frames = atari(
+            image=first, num_frames=9, num_mask_steps=4, num_denoise_steps=12,
+            actions=[atari.action(name)] * 9, generator=torch.Generator().manual_seed(0),
+        ).frames[0]  # fmt: skip
+        start, end = white_boxer(frames[[0, -1]])
+        went[name] = end - start
+    assert went["RIGHT"][0] > went["LEFT"][0] + 2 and went["DOWN"][1] > went["UP"][1] + 2
+
+
+@pytest.mark.parametrize("world", [[], ["atari"]])
+def test_demo_command(world: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", *world, "--out", str(tmp_path), "--frames", "5"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         "sample_000.mp4",
         "contact.png",
@@ -62,3 +100,4 @@ def test_demo_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     }
     assert str(tmp_path / "sample_000.mp4") in capsys.readouterr().out
     assert len(json.loads((tmp_path / "generate.json").read_text())["seconds_per_frame"]) == 5
+    assert read_image(tmp_path / "first_frame.png").shape == ((80, 64, 3) if world else (64, 64, 3))

@@ -255,7 +255,7 @@ def atari() -> Preset:
         ),
         exposure=ExposureConfig(diffusion_batch_mul=2),
         train=TrainConfig(
-            steps=2_400, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
+            steps=2_000, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
             sample_every=500, checkpoint_every=250,
         ),
         sample=SampleConfig(mask_steps=8, denoise_steps=20),

@@ -1,24 +1,32 @@
-"""`magi demo`: the shipped model, from a shipped first frame, under shipped controls."""
+"""`magi demo`: a shipped model, from its shipped first frame, under shipped controls."""
 
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from magi_video.cli.generate import Generate, generate, summary
 from magi_video.errors import MagiError
 from magi_video.loading import SHIPPED
 
-CONTROLS = "TURN_LEFT*10 MOVE_FORWARD+TURN_LEFT*12 ATTACK*6 TURN_RIGHT*14 MOVE_LEFT+TURN_RIGHT*14 ATTACK*4"
+CONTROLS = {
+    "doom": "TURN_LEFT*10 MOVE_FORWARD+TURN_LEFT*12 ATTACK*6 TURN_RIGHT*14 MOVE_LEFT+TURN_RIGHT*14 ATTACK*4",
+    "atari": "RIGHT*10 DOWN*12 FIRE*6 LEFT*10 UP*12 RIGHTFIRE*8",
+}
+"""Of each world: what is pressed, again and again."""
+INTERVAL = {"doom": 2, "atari": 1}
+"""Of each world: the interval at which it is shown, unless another is asked for."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Generate a video of Doom with the shipped model and say where it is and how fast it went."""
+    """Generate a video with a shipped model and say where it is and how fast it went."""
 
+    world: Annotated[Literal["doom", "atari"], Positional] = "doom"
+    """Doom, or Boxing as it was on the Atari 2600."""
     out: Path = Path("demo")
     """Folder for the results."""
     frames: int = 120
@@ -27,8 +35,8 @@ class Demo:
     """Videos to make."""
     seed: int = 0
     """Of the first; the next ones have seed + 1, seed + 2, …"""
-    interval: int = 2
-    """Game tics (1/35 s) from one frame to the next."""
+    interval: int | None = None
+    """Of the frames, in steps of the world: 1/35 s in Doom (2 unless told otherwise), 1/15 s in Boxing (1)."""
     setting: str = "exact"
     """Speed setting: exact, balanced, fast or realtime."""
     json: Annotated[bool, arg(name="json")] = False
@@ -42,18 +50,18 @@ def main(argv: list[str]) -> None:
     from magi_video.data.files import replacing
 
     demo = tyro.cli(Demo, prog="magi demo", args=argv)
-    first_frame = SHIPPED / "doom" / "first_frame.png"
+    first_frame = SHIPPED / demo.world / "first_frame.png"
     if not first_frame.is_file():
         raise MagiError(f"{first_frame}: the package came without its model; install it anew")
     report = generate(
         Generate(
-            model="doom",
+            model=demo.world,
             out=demo.out,
             first_frame=first_frame,
             frames=demo.frames,
-            interval=demo.interval,
+            interval=INTERVAL[demo.world] if demo.interval is None else demo.interval,
             setting=demo.setting,
-            actions=CONTROLS,
+            actions=CONTROLS[demo.world],
             num=demo.num,
             seed=demo.seed,
         )
