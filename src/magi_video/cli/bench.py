@@ -27,7 +27,7 @@ class Bench:
     """
 
     subject: Annotated[Positional[str], arg(metavar="MODEL-or-PRESET")]
-    """Model: a folder, a hub id, or a shipped name ("doom"). Preset: a name or a JSON file; random weights."""
+    """Model: a folder, a hub id, or a shipped name ("doom", "atari"). Preset: a name or a JSON file; random weights."""
     out: Path | None = None
     """Folder for bench.json and bench.png."""
     json: Annotated[str | None, arg(name="json", metavar="FILE")] = None

@@ -20,7 +20,7 @@ class Evaluate:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Folder, hub id, or the name of a shipped model ("doom")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
     data: Path
     """Folder of real videos, or UCF-101 in its official layout."""
     out: Path

@@ -13,7 +13,7 @@ class Export:
     examples/exported_rollout.py."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Folder, hub id, or the name of a shipped model ("doom")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
     out: Path
     """Folder for the files."""
     form: Literal["pt2", "onnx"] = "pt2"

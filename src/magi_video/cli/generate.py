@@ -36,7 +36,7 @@ class Generate:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Folder, hub id, or the name of a shipped model ("doom")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
     out: Path
     """Folder for the results."""
     first_frame: Path | None = None

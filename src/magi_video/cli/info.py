@@ -12,7 +12,7 @@ class Info:
     """Tell what a model is: parameters, paradigm, codec, data, training."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Folder, hub id, or the name of a shipped model ("doom")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
     json: Annotated[bool, arg(name="json")] = False
     """Print JSON."""
 

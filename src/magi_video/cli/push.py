@@ -13,7 +13,7 @@ class Push:
     """Send a model to the Hugging Face hub, with a model card written from what it records of its making."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Folder (a run, too), hub id, or the name of a shipped model ("doom")."""
+    """Folder (a run, too), hub id, or the name of a shipped model ("doom", "atari")."""
     repo_id: Annotated[Positional[str], arg(metavar="REPO_ID")]
     """Where to: user/name; made if needed."""
     private: bool = False

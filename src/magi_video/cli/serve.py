@@ -27,7 +27,7 @@ class Serve:
     """Serve a web page: generate, watch frames arrive, play. Ctrl-C stops it."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Folder, hub id, or the name of a shipped model ("doom")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
     port: int = 8000
     """To listen on; 0 takes a free one."""
     host: str = "127.0.0.1"
