@@ -266,19 +266,25 @@ def test_the_real_game_runs_beside_on_the_same_actions(
         time.sleep(0.01)
 
 
-def test_the_shipped_world_is_played(make_site: Callable[..., Site]) -> None:
-    site = make_site(MagiPipeline.from_pretrained("doom"))
-    site.service.first_frames[:] = find_first_frames(SHIPPED / "doom", 64, 64)
+@pytest.mark.parametrize(
+    ("name", "size", "interval", "keys", "change"),
+    [("doom", (64, 64), 2, ["TURN_LEFT"], 8), ("atari", (80, 64), 1, ["DOWN", "RIGHT"], 0.5)],
+)
+def test_the_shipped_worlds_are_played(
+    make_site: Callable[..., Site], name: str, size: tuple[int, int], interval: int, keys: list[str], change: float
+) -> None:
+    site = make_site(MagiPipeline.from_pretrained(name))
+    site.service.first_frames[:] = find_first_frames(SHIPPED / name, *size)
     told = site.client.get("/api/model").json()
-    assert len(told["first_frames"]) >= 2 and told["interval"] == 2
-    assert {"MOVE_FORWARD", "ATTACK"} <= {one["name"] for one in told["controls"]}
+    assert len(told["first_frames"]) >= 2 and told["interval"] == interval
+    assert set(keys) <= {one["name"] for one in told["controls"]}
     with site.connect("/api/play") as line:
         hear(line, "hello")
-        line.send_json({"type": "keys", "held": ["TURN_LEFT"], "keys": 1})
-        first = decoded(begin(line, interval=2)["jpeg"])
-        line.send_json({"type": "keys", "held": ["TURN_LEFT"], "keys": 2})
+        line.send_json({"type": "keys", "held": keys, "keys": 1})
+        first = decoded(begin(line, interval=interval)["jpeg"])
+        line.send_json({"type": "keys", "held": keys, "keys": 2})
         frames = [decoded(hear(line, "frame")["jpeg"]) for _ in range(10)]
-    assert frames[-1].shape == (64, 64, 3) and np.abs(frames[-1] - first).mean() > 8, "the view turns"
+    assert frames[-1].shape == (*size, 3) and np.abs(frames[-1] - first).mean() > change, "the view moves"
 
 
 def test_doom_itself_runs_beside_the_shipped_world(make_site: Callable[..., Site]) -> None:

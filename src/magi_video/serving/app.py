@@ -41,6 +41,8 @@ UPLOAD_SECONDS = 120.0
 UPLOADS_AT_ONCE = 2
 SWEEP_SECONDS = 1.0
 VISITOR = "magi_visitor"
+PLAYED_RATE = 17.5
+"""Frames/s at which a world with actions begins, about: smooth, and no harder than it must be."""
 
 
 class Service:
@@ -67,13 +69,14 @@ class Service:
     def describe(self, name: str) -> dict[str, Any]:
         """What the page must know of the model."""
         config, limits = self.pipe.config, self.limits
+        largest = self.pipe.transformer.config.max_interval
         return {
             "model": name,
             "height": config.height,
             "width": config.width,
             "frame_rate": config.frame_rate,
-            "max_interval": self.pipe.transformer.config.max_interval,
-            "interval": min(2, self.pipe.transformer.config.max_interval) if config.action_names else 1,
+            "max_interval": largest,
+            "interval": min(max(1, round(config.frame_rate / PLAYED_RATE)), largest) if config.action_names else 1,
             "settings": list(SETTINGS),
             "controls": [vars(one) for one in self.players.controls.controls],
             "actions": list(config.action_names),
