@@ -99,13 +99,16 @@ def test_a_video_is_made_watched_and_downloaded(open_page: Callable[..., Any], t
         assert magic in Path(download.value.path()).read_bytes()[:16]
 
 
-def test_a_video_is_cancelled(open_page: Callable[..., Any], server: Server) -> None:
-    page = open_page()
+def test_a_video_is_cancelled(
+    open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiPipeline]
+) -> None:
+    server = start_server(make_pipe(steps=(4, 1000)))  # so slow that no machine is done before the click
+    page = open_page(server)
     page.click("#tab-video")
     page.fill("#frames", "240")
     page.select_option("#video-setting", "exact")
     page.click("#make")
-    wait(page, "document.getElementById('progress').value > 0.01")
+    wait(page, "document.getElementById('progress').value > 0")
     assert re.search(r"Frame \d+ of 240", page.inner_text("#progress-text"))
     page.click("#cancel")
     page.wait_for_selector("#showing:not([hidden])")

@@ -58,8 +58,8 @@ def test_what_failed_at_its_start_can_be_mended_in_the_same_folder(tmp_path: Pat
         changed = {name: dataclasses.replace(getattr(preset, name), **values) for name, values in groups.items()}
         return train(dataclasses.replace(preset, **changed), tmp_path / "videos", tmp_path / "run", seed)
 
-    with pytest.raises(MagiError, match="cannot encode 0x16 pixels"):
-        start(seed=5, data={"height": 0})
+    with pytest.raises(MagiError, match="nowhere"):
+        start(seed=5, codec={"codec": "image_vae", "vae": "nowhere"})
     assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 5
     with pytest.raises(MagiError, match="multiple of 4"):
         start(model={"hidden": 30})
