@@ -108,7 +108,7 @@ def test_a_video_is_cancelled(
     page.fill("#frames", "240")
     page.select_option("#video-setting", "exact")
     page.click("#make")
-    wait(page, "document.getElementById('progress').value > 0")
+    wait(page, "document.getElementById('progress').value > 0.01")
     assert re.search(r"Frame \d+ of 240", page.inner_text("#progress-text"))
     page.click("#cancel")
     page.wait_for_selector("#showing:not([hidden])")
