@@ -138,7 +138,7 @@ def quick_commands() -> list[tuple[Block, list[str]]]:
     """Commands to run, each in its smallest form, once."""
     seen, found = set(), []
     for block, arguments in MAGI:
-        if QUICK.get(arguments[0]) != arguments[1] or "--context" in arguments:
+        if arguments[1:2] != [QUICK.get(arguments[0])] or "--context" in arguments:
             continue
         small = list(arguments)
         for place, word in enumerate(arguments[:-1]):
