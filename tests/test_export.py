@@ -60,7 +60,7 @@ def compare(
             torch.Generator().manual_seed(1), 2,
             driver.Wishes(told, guidance.get("guide", ("label", "text")), scale, linear),
         )  # fmt: skip
-    assert made.shape == expected.shape and expected[1:].std() > 0.01
+    assert made.shape == expected.shape and expected[1:].std() > 0.02
     assert (made - expected).abs().max() < tolerance
     if guidance:
         unguided = pipe(
@@ -111,6 +111,7 @@ def test_a_rollout_over_programs_is_the_pipelines(
 def test_interpolated_positions_a_flow_head_masked_forcing_and_a_vae(
     make_model: Callable[..., MagiTransformer], driver: ModuleType, tmp_path: Path
 ) -> None:
+    torch.manual_seed(1)  # a decoder whose random pictures are not nearly black
     pipe = MagiPipeline(
         make_model(head="flow", latent_channels=5, depth=1, head_depth=1),
         ImageVAECodec("AutoencoderTiny", TINY_CONFIG).eval(),

@@ -114,8 +114,8 @@ def test_training_kernels_give_the_gradients_of_plain_layers(make_model: Make, c
     assert torch.equal(before[0], after[0]), "the forward is the same to the bit"
     for (name, _), ours, theirs, wanted in zip(plain.named_parameters(), after[1:], before[1:], exact[1:], strict=True):
         assert ours.dtype == torch.float32 and ours.is_contiguous()
-        # Both round to bfloat16 in every layer; neither is further from float32 than that.
-        assert distance(ours, theirs) < 0.05, name
+        # Both round to bfloat16 in every layer; apart only where the plain one is as far from float32.
+        assert distance(ours, theirs) < max(0.03, distance(theirs, wanted)), name
         assert distance(ours, wanted) < max(0.03, 1.2 * distance(theirs, wanted)), name
     in_float32 = gradients(fast, clip, forcing)
     assert all(torch.equal(a, b) for a, b in zip(in_float32, exact, strict=True)), "without autocast nothing changes"
