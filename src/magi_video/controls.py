@@ -24,6 +24,12 @@ def check_whole(**numbers: object) -> None:
             raise MagiError(f"{name} must be a whole number, got {value!r}")
 
 
+def check_seeds(first: int, count: int) -> None:
+    """Refuse a first seed of `count` videos, seeded one after another, that PyTorch's generators do not take."""
+    if not 0 <= first < 2**63 - count:
+        raise MagiError(f"seed {first}; expected 0 or more, of 63 bits")
+
+
 def check_controls(specs: dict[str, ConditionSpec], asked: Mapping[str, object]) -> None:
     """Refuse a condition that the model knows nothing of."""
     for name, value in asked.items():

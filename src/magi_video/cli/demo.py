@@ -4,7 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
@@ -12,13 +12,19 @@ from magi_video.cli.generate import Generate, generate, summary
 from magi_video.errors import MagiError
 from magi_video.loading import SHIPPED
 
-CONTROLS = {
-    "doom": "TURN_LEFT*10 MOVE_FORWARD+TURN_LEFT*12 ATTACK*6 TURN_RIGHT*14 MOVE_LEFT+TURN_RIGHT*14 ATTACK*4",
-    "atari": "RIGHT*10 DOWN*12 FIRE*6 LEFT*10 UP*12 RIGHTFIRE*8",
+
+class Show(NamedTuple):
+    """How a world is shown unless something else is asked for."""
+
+    interval: int
+    actions: str
+    """What is pressed, again and again."""
+
+
+SHOWS = {
+    "doom": Show(2, "TURN_LEFT*10 MOVE_FORWARD+TURN_LEFT*12 ATTACK*6 TURN_RIGHT*14 MOVE_LEFT+TURN_RIGHT*14 ATTACK*4"),
+    "atari": Show(1, "RIGHT*10 DOWN*12 FIRE*6 LEFT*10 UP*12 RIGHTFIRE*8"),
 }
-"""Of each world: what is pressed, again and again."""
-INTERVAL = {"doom": 2, "atari": 1}
-"""Of each world: the interval at which it is shown, unless another is asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ def main(argv: list[str]) -> None:
     from magi_video.data.files import replacing
 
     demo = tyro.cli(Demo, prog="magi demo", args=argv)
+    show = SHOWS[demo.world]
     first_frame = SHIPPED / demo.world / "first_frame.png"
     if not first_frame.is_file():
         raise MagiError(f"{first_frame}: the package came without its model; install it anew")
@@ -59,9 +66,9 @@ def main(argv: list[str]) -> None:
             out=demo.out,
             first_frame=first_frame,
             frames=demo.frames,
-            interval=INTERVAL[demo.world] if demo.interval is None else demo.interval,
+            interval=show.interval if demo.interval is None else demo.interval,
             setting=demo.setting,
-            actions=CONTROLS[demo.world],
+            actions=show.actions,
             num=demo.num,
             seed=demo.seed,
         )

@@ -114,6 +114,7 @@ def generate(settings: Generate) -> dict[str, Any]:
     """
     import torch
 
+    from magi_video.controls import check_seeds
     from magi_video.data import contact_sheet, write_image
     from magi_video.data.files import write_json
     from magi_video.pipeline import MagiPipeline
@@ -122,8 +123,7 @@ def generate(settings: Generate) -> dict[str, Any]:
 
     if not 1 <= settings.num <= MAX_VIDEOS:
         raise MagiError(f"num must lie in 1…{MAX_VIDEOS}, got {settings.num}")
-    if not 0 <= settings.seed < 2**63 - settings.num:
-        raise MagiError(f"seed {settings.seed}; expected 0 or more, of 63 bits")
+    check_seeds(settings.seed, settings.num)
     processes = Processes(pick_device(settings.device))
     if processes.device.type == "cpu":
         use_fast_float32()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from magi_video.claims import claimed
+from magi_video.controls import check_seeds
 from magi_video.data import VideoFolder, clip_frames
 from magi_video.data.captions import read_captions
 from magi_video.data.files import files_sha256, write_array
@@ -107,8 +108,7 @@ class Generation:
     ) -> None:
         if sampling.batch_size < 1:
             raise MagiError(f"batch_size must be at least 1, got {sampling.batch_size}")
-        if not 0 <= sampling.seed < 2**63 - len(contexts):
-            raise MagiError(f"seed {sampling.seed}; expected 0 or more, of 63 bits")
+        check_seeds(sampling.seed, len(contexts))
         self.pipe, self.videos, self.picks, self.contexts = pipe, videos, picks, contexts
         self.protocol, self.sampling, self.folder = protocol, sampling, folder
         self.labels = self._labels() if sampling.labels else None
