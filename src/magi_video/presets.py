@@ -153,7 +153,7 @@ class SampleConfig:
     """What a model generates with unless told otherwise (paper, appendix A.4)."""
 
     mask_steps: int = 64
-    """Steps in which a frame's tokens appear."""
+    """Steps in which a frame's tokens appear, each a pass; more than it has tokens count as so many."""
     denoise_steps: int = 100
     """Steps of the diffusion head."""
 
