@@ -66,6 +66,23 @@ def test_the_largest_micro_batch_that_fits_is_found() -> None:
     assert small.best is None and all(way.micro_batch == 1 for way in small.ways)
 
 
+def test_the_recipe_as_given_is_judged_before_other_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    def first_line(*flags: str) -> str:
+        assert main(["plan", "ucf101", "--devices", "8", "--hardware", "h100", *flags]) == 0
+        return capsys.readouterr().out.splitlines()[0]
+
+    assert first_line().startswith("as given: does not fit: 16 clips at a time")
+    assert first_line("--accumulate", "8").startswith("as given: fits: 2 clips at a time")
+    preset = load_preset("ucf101")
+    asked = replace(preset.train, accumulate=4, sharding="full", gradient_checkpointing=True)
+    given = make_plan("ucf101", replace(preset, train=asked), 8, H100).given
+    assert (given.micro_batch, given.accumulate, given.sharding, given.gradient_checkpointing) == (4, 4, "full", True)
+    whole = make_plan("ucf101", replace(preset, train=replace(asked, sharding="none")), 8, H100).given
+    assert given.fits and given.memory.weights < whole.memory.weights / 7
+    alone = make_plan("ucf101", replace(preset, train=asked), 1, H100).given
+    assert alone.sharding == "none", "one device has nobody to share with"
+
+
 def test_time_follows_from_operations_peaks_and_share() -> None:
     preset = load_preset("k600")
     hardware = Hardware("x", 1000, 100, 1000)
@@ -129,6 +146,7 @@ def test_the_command_prints_json_and_takes_fields_of_the_preset(capsys: pytest.C
 @pytest.mark.parametrize(("arguments", "message"), [
     (["k600", "--devices", "100"], "a batch of 256 does not divide among 100 devices; 64 or 128 would do"),
     (["k600", "--devices", "1000"], "256 would do"),
+    (["k600", "--devices", "8", "--accumulate", "3"], "--accumulate 3 does not divide the 32 clips of each of 8"),
     (["k600", "--devices", "0"], "devices 0; expected at least 1"),
     (["k600", "--devices", "1", "--hardware", "h1000"], "unknown hardware 'h1000'; expected one of a100,"),
     (["k600", "--devices", "1", "--peak-tflops", "-3"], "peak-tflops -3.0; expected a number above 0"),

@@ -18,6 +18,8 @@ HELP = f"""Tell what a training run will need: operations, memory, disk, days. N
 
 usage: magi plan PRESET-or-FILE --devices N [--hardware NAME] [--data DIR] [--json] [any field of the preset]
 
+First the recipe as given, with its --accumulate, --sharding and --gradient-checkpointing; then other ways to spread it.
+
 PRESET is one of {", ".join(PRESETS)}, or a JSON file of fields. Operations and parameters are exact; memory is an upper
 bound; days stand on the share of the peak that is assumed (--mfu)."""
 PARTS = {
@@ -83,6 +85,7 @@ def tell(plan: "Plan") -> None:
     from rich.table import Table
 
     console = Console()
+    console.print(f"[bold]as given: {verdict(plan)}[/bold]", highlight=False)
     for title, rows in {f"{plan.preset} on {plan.devices} × {plan.hardware.name}": about(plan), **best(plan)}.items():
         table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
         for name, value in rows.items():
@@ -132,12 +135,20 @@ def about(plan: "Plan") -> dict[str, str]:
     return rows
 
 
+def verdict(plan: "Plan") -> str:
+    """Whether the recipe fits as it stands, in a line."""
+    way, room = plan.given, plan.hardware.usable * (plan.hardware.memory_gib or 0)
+    clips = f"{way.micro_batch} clip{'s' if way.micro_batch > 1 else ''} at a time"
+    taken = f"{clips}, {short(way.memory.total / 2**30)} of the {short(room)} GiB that a device can give"
+    return f"fits: {taken}" if way.fits else f"does not fit: {taken}"
+
+
 def best(plan: "Plan") -> dict[str, dict[str, str]]:
     """What to do, and what it takes of a device."""
     way = plan.best
     if way is None:
         least = min(plan.ways, key=lambda way: way.memory.total)
-        return {"it does not fit": memory(plan, least)}
+        return {"no way fits": memory(plan, least)}
     flags = f"--sharding {way.sharding} --accumulate {way.accumulate}"
     flags += " --gradient-checkpointing" if way.gradient_checkpointing else ""
     rows = {

@@ -1,6 +1,6 @@
 """What a training run will need: operations, memory, disk and days, before anything is bought or booked."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ class Way:
 
     Attributes:
         sharding, gradient_checkpointing: as the preset's settings of these names.
-        fits: whether one clip at a time fits; the figures are those of one clip if not.
-        micro_batch: clips of one forward and backward on each device: the most that fit.
+        fits: whether it fits on the device.
+        micro_batch: clips of one forward and backward on each device.
         accumulate: of them in an optimiser step.
         memory: on each device.
         seconds_per_step, days: of computing alone, at the assumed share of the peaks.
@@ -79,7 +79,9 @@ class Plan:
         flops: of an optimiser step, all devices together, by part; forward and backward.
         recomputed_flops: that gradient checkpointing adds.
         encoding_flops: of a step's clips, where they are encoded online; None if they are, and it is not known.
-        ways: to spread it, the best first; only the first `fits` needs to be looked at.
+        given: the recipe as it stands, with its own sharding, gradient checkpointing and accumulation.
+        ways: to spread it, the best first, each with the most clips at a time that fit (one, where not even that
+            does); only the first that `fits` needs to be looked at.
         traffic_bytes: that each device sends and receives in a step without sharding.
         latents: on the disk.
         assumptions: on which the figures stand.
@@ -100,6 +102,7 @@ class Plan:
     flops: Flops
     recomputed_flops: int
     encoding_flops: int | None
+    given: Way
     ways: list[Way]
     traffic_bytes: int
     latents: Latents
@@ -115,6 +118,7 @@ class Plan:
         best = self.best
         return asdict(self) | {
             "flops_per_step": self.flops.total,
+            "given": asdict(self.given) | {"memory_total": self.given.memory.total},
             "best": None if best is None else asdict(best) | {"memory_total": best.memory.total},
         }
 
@@ -133,7 +137,7 @@ def make_plan(
         data: folder of the data set, to survey.
 
     Raises:
-        MagiError: the batch does not divide among the devices, or a figure makes no sense.
+        MagiError: the batch does not divide among devices and accumulated parts, or a figure makes no sense.
     """
     if devices < 1:
         raise MagiError(f"devices {devices}; expected at least 1")
@@ -147,6 +151,11 @@ def make_plan(
         below, above = max(n for n in nearest if n <= devices or n == 1), [n for n in nearest if n > devices]
         told = f"{below} or {above[0]}" if above else f"{below}"
         raise MagiError(f"a batch of {batch} does not divide among {devices} devices; {told} would do, or --batch-size")
+    accumulate = preset.train.accumulate
+    if batch // devices % accumulate:
+        raise MagiError(
+            f"--accumulate {accumulate} does not divide the {batch // devices} clips of each of {devices} device(s)"
+        )
     subject = make_subject(name, preset)
     encoder, forcing = find_encoder(preset), make_forcing(subject)
     model, sizes = subject.outline, Sizes.of(subject.outline)
@@ -171,10 +180,26 @@ def make_plan(
         slow = (flops.head + (encoding or 0)) / hardware.float32_tflops
         return (quick / peak + slow) / 1e12 / mfu / devices
 
-    ways = []
-    for checkpointing in (False, True):
-        for sharding in ("none", "full") if devices > 1 else ("none",):
-            ways.append(_way(subject, work, sharding, checkpointing, devices, codec, hardware, seconds(checkpointing)))
+    def way(sharding: Sharding, checkpointing: bool, clips: int) -> Way:
+        now = replace(work, clips=clips, checkpointing=checkpointing)
+        memory = step_memory(model, now, sharding, devices, codec)
+        fits = memory.total <= hardware.usable * (hardware.memory_gib or 0) * GIB
+        once = seconds(checkpointing)
+        days = preset.train.steps * once / DAY
+        return Way(sharding, checkpointing, fits, clips, work.clips // clips, memory, once, days)
+
+    def largest(sharding: Sharding, checkpointing: bool) -> Way:
+        parts = [n for n in range(1, work.clips + 1) if work.clips % n == 0]
+        tried = (way(sharding, checkpointing, work.clips // n) for n in parts)
+        return next((one for one in tried if one.fits), way(sharding, checkpointing, 1))
+
+    shardings: list[Sharding] = ["none", "full"] if devices > 1 else ["none"]
+    ways = [largest(sharding, checkpointing) for checkpointing in (False, True) for sharding in shardings]
+    given = way(
+        preset.train.sharding if devices > 1 else "none",
+        preset.train.gradient_checkpointing,
+        work.clips // accumulate,
+    )
     parameters = parameters_by_part(model)
     total = sum(parameters.values())
     return Plan(
@@ -193,6 +218,7 @@ def make_plan(
         flops=flops,
         recomputed_flops=recomputed,
         encoding_flops=encoding,
+        given=given,
         ways=ways,
         traffic_bytes=round(2 * FLOAT32 * total * (devices - 1) / devices),
         latents=survey(preset, subject, encoder, online, data),
@@ -202,23 +228,6 @@ def make_plan(
 
 BLOCK_PARTS = ("spatial_linear", "spatial_attention", "temporal_linear", "temporal_attention")
 """Of `Flops`, what gradient checkpointing does twice."""
-
-
-def _way(
-    subject: Subject, work: Workload, sharding: Sharding, checkpointing: bool, devices: int, codec: int,
-    hardware: Hardware, seconds: float,
-) -> Way:  # fmt: skip
-    """The largest micro batch that fits."""
-    share = work.clips
-    most = hardware.usable * (hardware.memory_gib or 0) * GIB
-    for clips in [n for n in range(share, 0, -1) if share % n == 0]:
-        now = Workload(**{**asdict(work), "clips": clips, "checkpointing": checkpointing})
-        memory = step_memory(subject.outline, now, sharding, devices, codec)
-        if memory.total <= most:
-            break
-    fits = memory.total <= most
-    days = subject.preset.train.steps * seconds / DAY
-    return Way(sharding, checkpointing, fits, clips, share // clips, memory, seconds, days)
 
 
 def survey(preset: Preset, subject: Subject, encoder: Encoder | None, online: bool, data: Path | None) -> Latents:
