@@ -1,11 +1,13 @@
 """What every codec must do, on the smallest of each kind."""
 
+import copy
 import itertools
 import json
 
 import pytest
 import torch
 from codec_examples import Causal4x, make_codec, make_video
+from tests.arithmetic import assert_near, emulate
 
 from magi_video.codecs import CODECS, Codec, PixelCodec, load_codec
 from magi_video.codecs.quality import reconstruction_psnr
@@ -95,7 +97,7 @@ def test_streaming_equals_decoding_at_once(codec):
 
 def test_streaming_waits_for_nothing(codec):
     if not codec.streams:
-        pytest.skip("its decoder looks ahead")
+        pytest.skip("this codec does not stream: its decoder looks ahead")
     stream = codec.decode_stream(codec.encode(make_video(frames=1))[:, 0] for _ in itertools.count())
     assert next(stream).shape[2:] == (3, 16, 24) and next(stream).shape[2:] == (3, 16, 24)
 
@@ -107,10 +109,13 @@ def test_precision_and_autocast(codec):
         assert torch.equal(codec.encode(video), latents)
     codec.set_statistics([0.1] * codec.latent_channels, [0.7] * codec.latent_channels)
     latents = codec.encode(video)
+    pixels = codec.decode(latents)
     codec.to(torch.bfloat16)
-    halved = codec.encode(video)
-    assert halved.dtype == torch.float32 and codec.decode(halved).dtype == torch.float32
-    torch.testing.assert_close(halved, latents, atol=0.1, rtol=0.1)
+    emulated = copy.deepcopy(codec).to(torch.float32)
+    latents_halved, pixels_halved = codec.encode(video), codec.decode(latents)
+    assert latents_halved.dtype == pixels_halved.dtype == torch.float32
+    assert_near(latents_halved, emulate(emulated.encode)(video), latents)
+    assert_near(pixels_halved, emulate(emulated.decode)(latents), pixels)
     torch.testing.assert_close(
         codec._latents_std.flatten(), torch.full((codec.latent_channels,), 0.7), atol=1e-7, rtol=0
     )

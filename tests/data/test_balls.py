@@ -4,7 +4,7 @@ import pytest
 from magi_video.data import VideoFolder
 from magi_video.data.record import record
 
-pytest.importorskip("gymnasium")
+pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
 from magi_video.data.balls import RADIUS, BouncingBalls
 from magi_video.data.games import open_game

@@ -11,7 +11,7 @@ from magi_video.data.games import open_game
 from magi_video.data.record import record
 from magi_video.errors import MagiError
 
-gymnasium = pytest.importorskip("gymnasium")
+gymnasium = pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
 
 class Counter(gymnasium.Env):
@@ -148,7 +148,7 @@ def test_names_that_are_no_game(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("vizdoom")
+    pytest.importorskip("vizdoom", reason="lacks ViZDoom: pip install 'magi-video[games]'")
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         summary = record("vizdoom/my_way_home", tmp_path / name, episodes=2, max_frames=60)
@@ -171,7 +171,7 @@ def test_doom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_atari() -> None:
-    pytest.importorskip("ale_py")
+    pytest.importorskip("ale_py", reason="lacks ale-py: pip install 'magi-video[games]'")
     shown = []
     for _ in range(2):
         game = open_game("ale/breakout-v5")

@@ -9,7 +9,7 @@ import torch
 from magi_video.models import MagiTransformer
 from magi_video.models.linear import Linear, pack_linears, packing_works
 
-pytestmark = pytest.mark.skipif(not packing_works(), reason="this build of PyTorch packs no weights on this CPU")
+pytestmark = pytest.mark.skipif(not packing_works(), reason="lacks a CPU with bfloat16 products, for which this PyTorch packs weights")
 
 
 def packed_layer() -> Linear:
@@ -23,8 +23,8 @@ def test_packed_equals_plain(shape: tuple[int, ...]) -> None:
     layer, x = packed_layer(), torch.randn(shape).to(torch.bfloat16)
     with torch.no_grad():
         plain = torch.nn.functional.linear(x, layer.weight, layer.bias)
-        # bfloat16 has 8 bits: the last one may fall the other way
-        assert torch.allclose(layer(x), plain, atol=0.02, rtol=0.01)
+        # A last bit of bfloat16, of the result or of the product before its bias.
+        assert torch.allclose(layer(x), plain, atol=2**-7, rtol=2**-7)
 
 
 def test_gradients_come_from_the_weight_itself() -> None:

@@ -101,11 +101,13 @@ def test_plain_attention_equals_the_fused_kernel(masked: bool) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.0)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2**-6)]
+)
 def test_plain_attention_and_its_gradient_equal_the_definition(
     masked: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """To the bit in bfloat16, where the scale, a power of two, rounds nothing."""
+    """Relative to the largest number, which in bfloat16 has a last bit of 2⁻⁷."""
     inputs = torch.randn(3, 2, 3, 4, 8, 16, dtype=torch.float64).to(dtype)
     mask = complete_mask(4) if masked else None
     asked = torch.randn(2, 3, 4, 8, 16, dtype=torch.float64).to(dtype)
@@ -122,7 +124,7 @@ def test_plain_attention_and_its_gradient_equal_the_definition(
         return [result, *(part.grad for part in (q, k, v) if part.grad is not None)]
 
     for ours, theirs in zip(of(lambda *qkv: attention(*qkv, mask)), of(definition), strict=True):
-        assert torch.allclose(ours, theirs, rtol=0, atol=tolerance)
+        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
 def test_bf16_autocast_keeps_the_head_in_float32(model: MagiTransformer, clip: Clip) -> None:
@@ -133,7 +135,7 @@ def test_bf16_autocast_keeps_the_head_in_float32(model: MagiTransformer, clip: C
         loss = CompleteTeacherForcing().loss(model, clip, torch.Generator().manual_seed(0))
     assert kinds == [torch.float32] * 4 and loss.dtype == torch.float32
     exact = CompleteTeacherForcing().loss(model, clip, torch.Generator().manual_seed(0))
-    assert loss.item() == pytest.approx(exact.item(), rel=0.03)
+    assert loss.item() == pytest.approx(exact.item(), rel=0.03)  # four last bits of bfloat16
 
 
 @pytest.mark.parametrize("head", ["epsilon", "flow"])

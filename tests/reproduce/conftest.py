@@ -13,7 +13,7 @@ from magi_video.reproduce.runs import Workplace
 from magi_video.reproduce.worlds import CPU_WORLDS, World
 from magi_video.training.display import Silent
 
-pytest.importorskip("gymnasium")
+pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
 
 def toy_detectors() -> Detectors:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("gymnasium")
+pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
 from magi_video.data.games import open_game
 from magi_video.serving.companion import Companion

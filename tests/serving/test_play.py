@@ -209,7 +209,7 @@ def test_worlds_of_models_with_absolute_positions_end(
 def test_the_real_game_runs_beside_on_the_same_actions(
     make_site: Callable[..., Site], make_pipe: Callable[..., MagiPipeline]
 ) -> None:
-    gymnasium = pytest.importorskip("gymnasium")
+    gymnasium = pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
     class Levels(gymnasium.Env):  # type: ignore[misc, name-defined]
         """Shows the number of the step in red and the last button in green; ends after 7 steps."""

@@ -199,7 +199,7 @@ def test_a_full_disk_stops_training_in_a_line_and_it_goes_on_later(
     assert bits(tmp_path / "run") == bits(tmp_path / "whole")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
+@pytest.mark.skipif(os.geteuid() != 0, reason="lacks root, who can become another user")
 def test_a_folder_that_may_not_be_written_is_told_in_a_line(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o555)
     for folder in (tmp_path, *tmp_path.parents[:2]):
