@@ -120,13 +120,18 @@ class TrainConfig:
     warmup_steps: int = 10_000
     """Of linear warm-up."""
     weight_decay: float = 0.02
-    """None on 1-D parameters, embeddings and the head."""
+    """Of AdamW: none on biases, norms and the head (MAR)."""
+    decay_embeddings: bool = True
+    """Let the embeddings of places, kinds, intervals, conditions and the mask token decay as well (MAR)."""
     clip_norm: float = 3.0
     """Largest norm of the gradient."""
     spike_factor: float = 20.0
     """A step whose gradient exceeds this many times the usual norm, or is not finite, is skipped and reported."""
     ema_decay: float = 0.9999
-    """Of the averaged weights, which are the ones that generate; rises to this during the first steps."""
+    """Of the averaged weights, which are the ones that generate."""
+    ema_warmup: bool = True
+    """Let the decay rise as n/(n + 9) with the steps n up to `ema_decay`: 0.999 is reached at step 8,991, 0.9999 at
+    89,991, and a shorter run never reaches it. Off: `ema_decay` from the first step on (MAR)."""
     precision: Literal["bf16", "no"] = "bf16"
     """Autocast of the transformer; the head is float32 always."""
     gradient_checkpointing: bool = False
@@ -207,6 +212,26 @@ class Preset:
                 check(least <= value < math.inf, f"{group}: {name} must be a number from {least:g}, got {value}")
 
 
+FORMER: dict[str, dict[str, Any]] = {"train": {"decay_embeddings": False}}
+"""Group → field → what runs did before there was such a field, where that is not the field's default."""
+
+
+def former(recorded: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Group → field → value of all that a recorded recipe does not name: what a run did before these were settings.
+
+    Args:
+        recorded: a recipe as JSON values, of this version or an earlier one.
+    """
+    missing: dict[str, dict[str, Any]] = {}
+    for group in dataclasses.fields(Preset):
+        named = recorded.get(group.name)
+        default = getattr(Preset(), group.name)
+        if isinstance(named, dict) and dataclasses.is_dataclass(default):
+            values = dataclasses.asdict(default) | FORMER.get(group.name, {})  # type: ignore[arg-type]
+            missing[group.name] = {name: value for name, value in values.items() if name not in named}
+    return {group: values for group, values in missing.items() if values}
+
+
 def check(condition: bool, message: str) -> None:
     """Raise a `MagiError` unless a setting holds."""
     if not condition:
@@ -228,7 +253,10 @@ def tiny() -> Preset:
 
 
 def doom() -> Preset:
-    """The demo's world: 64×64 ViZDoom with actions, a model that trains on two CPU cores and plays without end."""
+    """The demo's world: 64×64 ViZDoom with actions, a model that trains on two CPU cores and plays without end.
+
+    Its averages end at a decay of 0.996 (step 2,250 of `ema_warmup`), not at `ema_decay`.
+    """
     return Preset(
         data=DataConfig(height=64, width=64, max_interval=4),
         codec=CodecConfig(codec="small_vae"),
@@ -276,7 +304,7 @@ def ucf101() -> Preset:
     """The paper's UCF-101 model: 256×256, the SD-1.4 VAE, 0.81 G parameters, 1400 epochs of the 9,537 videos."""
     return Preset(
         data=DataConfig(dataset="ucf101"),
-        train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4),
+        train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4, ema_warmup=False),
     )
 
 
@@ -289,7 +317,7 @@ def ucf101_cosmos() -> Preset:
     return Preset(
         data=DataConfig(dataset="ucf101", num_frames=17),
         codec=CodecConfig(codec="video_vae", vae="nvidia/Cosmos-0.1-Tokenizer-CV4x8x8", vae_subfolder=""),
-        train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4),
+        train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4, ema_warmup=False),
     )
 
 
@@ -299,7 +327,7 @@ def k600() -> Preset:
     return Preset(
         data=DataConfig(dataset="kinetics600", num_frames=17),
         codec=CodecConfig(codec="omnitokenizer", vae="omnitokenizer", vae_subfolder=""),
-        train=TrainConfig(steps=epochs(150, "kinetics600", 256), batch_size=256, learning_rate=2e-4),
+        train=TrainConfig(steps=epochs(150, "kinetics600", 256), batch_size=256, learning_rate=2e-4, ema_warmup=False),
     )
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from magi_video.claims import differences
 from magi_video.data import write_video
 from magi_video.errors import MagiError
-from magi_video.presets import Preset, load_preset
+from magi_video.presets import Preset, former, load_preset
 from magi_video.training import train
+from magi_video.training.display import Silent
 from magi_video.training.run import lasting
 from tests.training.conftest import moving_square
 
@@ -47,6 +50,46 @@ def test_a_setting_that_there_was_not_yet_was_at_its_default() -> None:
     before["preset"]["exposure"].pop("noise_sigma")
     assert changes(record(exposure={"noise_sigma": Preset().exposure.noise_sigma}), before) == []
     assert len(changes(record(exposure={"noise_sigma": 0.1}), before)) == 1
+
+
+def test_a_setting_that_replaced_what_runs_did_is_completed_with_what_they_did() -> None:
+    before = record()
+    before["preset"]["train"].pop("decay_embeddings")
+    assert former(before["preset"]) == {"train": {"decay_embeddings": False}}
+    assert changes(record(train={"decay_embeddings": False}), before) == []
+    assert changes(record(), before) == ["decay_embeddings False → True"]
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "0.mp4", moving_square(12, 0, 1), 10.0)
+    told: list[str] = []
+
+    class Told(Silent):
+        def say(self, text: str) -> None:
+            told.append(text)
+
+    def go_on(run: str, steps: int, **train_settings: Any) -> dict[str, torch.Tensor]:
+        preset = load_preset("tiny")
+        train_settings |= {"steps": steps, "tracker": "none", "sample_every": 0}
+        preset = dataclasses.replace(preset, train=dataclasses.replace(preset.train, **train_settings))
+        train(preset, tmp_path / "videos", tmp_path / run, display=Told())
+        return load_file(tmp_path / run / "checkpoints" / f"step_{steps:08d}" / "ema.safetensors")
+
+    went_through = go_on("through", 4, decay_embeddings=False, ema_warmup=True)
+    go_on("earlier", 2, decay_embeddings=False, ema_warmup=True)
+    path = tmp_path / "earlier" / "run.json"
+    saved = json.loads(path.read_text())
+    for name in ("decay_embeddings", "ema_warmup"):
+        saved["preset"]["train"].pop(name)
+    path.write_text(json.dumps(saved))
+    assert not any("goes on as it began" in line for line in told)
+    go_on("earlier", 3, ema_warmup=False)
+    said = [line for line in told if "goes on as it began" in line]
+    assert len(said) == 1 and "decay_embeddings True → False" in said[0] and "ema_warmup False → True" in said[0]
+    went_on = go_on("earlier", 4, ema_warmup=False)  # the record names the settings now, and the command may stay
+    assert all(torch.equal(went_on[name], value) for name, value in went_through.items())
+    with pytest.raises(MagiError, match="learning_rate"):
+        go_on("earlier", 5, learning_rate=0.5)
 
 
 def test_what_failed_at_its_start_can_be_mended_in_the_same_folder(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from magi_video.checkpoints import whole
@@ -15,18 +16,37 @@ from magi_video.presets import TrainConfig
 BETAS = (0.9, 0.95)
 
 
+EMBEDDED_VECTORS = ("mask_token", "unknown")
+"""Names that embeddings kept as one vector end in. To MAR these are rows of a table too, and decay."""
+
+
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (0.9, 0.95); weight decay for matrices alone: not 1-D parameters, embeddings or the diffusion head."""
-    embeddings = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    """AdamW (0.9, 0.95). Weight decay as in MAR: not on biases, norms and the diffusion head (`util/misc.py`).
+
+    MAR's embeddings of places, classes and the mask are tensors of several dimensions, and decay. So do ours, unless
+    `decay_embeddings` is off: then matrices alone decay (and the places of words, as earlier versions had it).
+    """
+    tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        is_embedding = id(parameter) in embeddings or name.endswith("_position")
-        exempt = parameter.ndim == 1 or is_embedding or name.startswith("diffusion_head.")
+        vector = parameter.ndim == 1 and not name.endswith(EMBEDDED_VECTORS)
+        embedding = name.endswith(("_position", *EMBEDDED_VECTORS)) or id(parameter) in tables
+        exempt = vector or name.startswith("diffusion_head.") or (embedding and not config.decay_embeddings)
         (free if exempt else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
     # Fused: one pass over weights, gradients and averages, a quarter of the time on CPUs.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
+
+
+def build_average(parameters: Iterable[nn.Parameter], config: TrainConfig) -> EMAModel:
+    """The averaged weights: decay n/(n + 9) in step n, `ema_decay` at most, or `ema_decay` throughout (MAR).
+
+    The rise is diffusers' own; its first step copies the weights. `ema_warmup` off switches it off.
+    """
+    if config.ema_warmup:
+        return EMAModel(parameters, decay=config.ema_decay, foreach=True)
+    return EMAModel(parameters, config.ema_decay, min_decay=config.ema_decay, update_after_step=-1, foreach=True)
 
 
 def scale_and_clip(parameters: Iterable[nn.Parameter], norm: float, scale: float, max_norm: float) -> None:

@@ -1,18 +1,20 @@
 """From a preset, a folder of videos and an output folder to a trained model: what `magi train` does."""
 
+import json
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from magi_video.claims import claimed
+from magi_video.claims import claimed, differences
 from magi_video.codecs import Codec
 from magi_video.data.clips import FrameReader
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-from magi_video.presets import Preset, from_dict
+from magi_video.presets import Preset, former, from_dict
 from magi_video.processes import Processes
 from magi_video.text import ENCODER_FOLDER
+from magi_video.textfiles import read_json
 from magi_video.training.caching import cached_codec, cached_videos, open_cache
 from magi_video.training.display import Display, Silent
 from magi_video.training.preparation import caches_latents, open_videos, prepare_codec, prepare_reader
@@ -70,7 +72,8 @@ def train(
     if data is None:
         preset = replace(preset, train=replace(preset.train, sample_every=0))  # the sheets show videos
     display.say(f"{data or latents}: {videos.summary()}")
-    record = {"preset": asdict(preset), "seed": seed}
+    preset, kept = processes.once(lambda: keep_former(preset, out, display))
+    record = {"preset": asdict(preset), "seed": seed} | ({KEPT: kept} if kept else {})
     with claimed(out / "run.json", record, "a run", processes, lambda saved: lasting(saved, made_in(out))):
         reader: FrameReader
         if cache is not None:
@@ -94,12 +97,42 @@ def made_in(out: Path) -> set[str]:
     return {name for name in MADE if any((out / name).glob("*"))}
 
 
+KEPT = "former"
+"""In a run's record: settings that did not exist when the run began."""
+
+
+def keep_former(preset: Preset, out: Path, display: Display) -> tuple[Preset, dict[str, Any]]:
+    """The recipe with which a run of an earlier version goes on: settings that there were not yet stay as it had them.
+
+    Returns:
+        The recipe, and group → field → value of the settings that the run keeps; none if it has made nothing yet.
+    """
+    if not (out / "run.json").exists() or not made_in(out):
+        return preset, {}
+    record, now = read_json(out / "run.json"), json.loads(json.dumps(asdict(preset)))
+    recorded, saved = record.get("preset"), record.get(KEPT, {})
+    if not isinstance(recorded, dict) or not isinstance(saved, dict):
+        return preset, {}  # `lasting` refuses it
+    missing = former(recorded)
+    saved = {group: values for group, values in saved.items() if isinstance(values, dict)}
+    groups = [group for group in sorted({*saved, *missing}) if isinstance(now.get(group), dict)]
+    kept = {group: missing.get(group, {}) | saved.get(group, {}) for group in groups}
+    asked = {group: {name: now[group].get(name) for name in values} for group, values in kept.items()}
+    if changes := differences(asked, kept):
+        display.say(f"the run began before these were settings, and goes on as it began: {'; '.join(changes)}")
+    merged = now | {group: now[group] | values for group, values in kept.items()}
+    return from_dict(Preset, merged, str(out / "run.json")), kept
+
+
 def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, Any]:
     """Of what a run's record holds, all that the run keeps to: not how long, how often, or how it computes.
 
     And nothing of which nothing is made yet, so that a recipe that failed at its start can be mended.
     """
-    preset = asdict(from_dict(Preset, record.get("preset"), "run.json: preset"))
+    recorded = record.get("preset")
+    if isinstance(recorded, dict):
+        recorded = recorded | {group: recorded[group] | values for group, values in former(recorded).items()}
+    preset = asdict(from_dict(Preset, recorded, "run.json: preset"))
     if "checkpoints" in made:
         kept = {name: value for name, value in preset["train"].items() if name not in FREE}
         return preset | {"train": kept, "sample": None, "seed": record.get("seed")}

@@ -19,7 +19,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration
 from diffusers.optimization import get_constant_schedule_with_warmup
-from diffusers.training_utils import EMAModel
 from torch import nn
 
 from magi_video.checkpoints import (
@@ -45,7 +44,7 @@ from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.kernels import use_training_kernels
 from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
-from magi_video.training.optimization import SpikeGuard, build_optimizer, gradient_norm, scale_and_clip
+from magi_video.training.optimization import SpikeGuard, build_average, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import build_model, derive_seed, silence_actions, untaken_actions
 from magi_video.training.preview import Preview
@@ -154,7 +153,7 @@ class Trainer:
             self.model = self.accelerator.prepare(self.objective)
         self.optimizer = build_optimizer(model, self.config)
         self.schedule = get_constant_schedule_with_warmup(self.optimizer, self.config.warmup_steps)
-        self.ema = EMAModel(model.parameters(), decay=self.config.ema_decay, foreach=True)
+        self.ema = build_average(model.parameters(), self.config)
         self.guard = SpikeGuard(self.config.spike_factor)
         self.step = 0
         self.saved = self._resume()
