@@ -9,7 +9,9 @@ import torch
 from magi_video.models import MagiTransformer
 from magi_video.models.linear import Linear, pack_linears, packing_works
 
-pytestmark = pytest.mark.skipif(not packing_works(), reason="lacks a CPU with bfloat16 products, for which this PyTorch packs weights")
+pytestmark = pytest.mark.skipif(
+    not packing_works(), reason="lacks a CPU with bfloat16 products, for which this PyTorch packs weights"
+)
 
 
 def packed_layer() -> Linear:
