@@ -1,6 +1,7 @@
 """Text from encoder to video: a random tiny BERT always, a real encoder where its package is installed."""
 
 import json
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from magi_video import MagiPipeline
 from magi_video.cli import main
 from magi_video.data import VideoFolder, write_video
 from magi_video.errors import MagiError
 from magi_video.presets import PRESETS
-from magi_video.text import TextEncoder, fetch_encoder
+from magi_video.text import TextEncoder, check_encoder, copy_encoder, fetch_encoder
 from magi_video.training import train
 from magi_video.training.texts import prepare_captions
 
@@ -79,6 +81,105 @@ def test_hostile_encoders_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
         TextEncoder(damaged)
     with pytest.raises(MagiError, match="no such file"):
         TextEncoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "../outside.safetensors", "/etc/passwd", "..", "a\\b.safetensors"]
+)
+def test_an_index_names_safetensors_files_beside_it_alone(
+    tiny_bert: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(tiny_bert, tmp_path / "encoder")
+    (folder / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"embeddings": name}}))
+    monkeypatch.setitem(sys.modules, "transformers", None)  # which is not even asked
+    for refuses in (TextEncoder, check_encoder, lambda folder: copy_encoder(folder, tmp_path / "run")):
+        with pytest.raises(MagiError, match="expected safetensors files beside it"):
+            refuses(folder)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_weights_in_shards_are_the_same_encoder(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = copy(tiny_bert, tmp_path / "encoder")
+    (folder / "model.safetensors").unlink()
+    transformers.BertModel.from_pretrained(tiny_bert).save_pretrained(folder, max_shard_size="2KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    texts = ["a red ball"]
+    assert torch.equal(TextEncoder(folder).encode(texts, 4)[:, :4], TextEncoder(tiny_bert).encode(texts, 4)[:, :4])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**7},
+        {"num_hidden_layers": 10**6},
+        {"num_labels": 10**7},
+        {"vocab_size": 10**9},
+        {"vocab_size": 10**6},
+        {"max_position_embeddings": 10**9},
+        {"hidden_size": "12"},
+        {"hidden_size": -12},
+        {"hidden_size": 0},
+        {"quantization_config": {"quant_method": "bitsandbytes"}},
+        {"model_type": "qwen2", "num_hidden_layers": 10**6},
+        {"model_type": "vit"},
+        {"model_type": "nonsense"},
+    ],
+)
+def test_a_config_is_believed_as_far_as_there_are_weights(
+    tiny_bert: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(MagiError) as refused:
+        TextEncoder(copy(tiny_bert, tmp_path / "encoder", **changes))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_config_chooses_no_code(tiny_bert: Path, tmp_path: Path) -> None:
+    chosen = {"attn_implementation": "evil/kernels", "_attn_implementation": "evil/kernels", "use_kernels": True}
+    folder = copy(tiny_bert, tmp_path / "encoder", **chosen, transformers_weights="../outside.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "evil/model"}))
+    encoder = TextEncoder(folder)
+    assert encoder.model.config._attn_implementation == "eager"
+    assert torch.equal(encoder.encode(["a ball"], 2), TextEncoder(tiny_bert).encode(["a ball"], 2))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"auto_map": {"AutoTokenizer": "evil.T"}}))
+    with pytest.raises(MagiError, match="code of its own"):
+        TextEncoder(folder)
+
+
+def test_tokenizers_that_do_not_fit_are_refused(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(tiny_bert, tmp_path / "encoder")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["ball"] = 10**6
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(MagiError, match="cannot be used"):
+        TextEncoder(folder).encode(["a ball"], 2)
+    (folder / "tokenizer.json").write_text("[" * 100_000)
+    with pytest.raises(MagiError, match="no text encoder"):
+        TextEncoder(folder)
+    monkeypatch.setattr("magi_video.text.MAX_TOKENIZER_BYTES", 1000)
+    with pytest.raises(MagiError, match="larger than 1000 bytes"):
+        TextEncoder(folder)
+
+
+def test_vectors_are_finite(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = copy(tiny_bert, tmp_path / "encoder")
+    tensors = load_file(folder / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    save_file(tensors | {name: torch.full_like(tensors[name], torch.nan)}, folder / "model.safetensors")
+    with pytest.raises(MagiError, match="not finite"):
+        TextEncoder(folder)
+    weight = "encoder.layer.0.output.LayerNorm.weight"
+    save_file(tensors | {weight: torch.full_like(tensors[weight], 3e38)}, folder / "model.safetensors")
+    with pytest.raises(MagiError, match="not finite"):
+        TextEncoder(folder).encode(["a red ball"], 2)
+
+
+def test_a_text_is_read_as_far_as_there_are_positions(tiny_bert: Path) -> None:
+    assert TextEncoder(tiny_bert).encode(["ball " * 100], 40).isfinite().all(-1).sum() == 32
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from magi_video.data.scan import is_inside
 from magi_video.errors import MagiError
 from magi_video.loading import resolve_model
 from magi_video.pipeline import MagiPipeline
+from magi_video.text import ENCODER_FOLDER, check_encoder
 from magi_video.textfiles import read_json
 
 SENT = (
@@ -58,6 +59,8 @@ def write_release(
     """
     folder = resolve_model(model)
     pipe = MagiPipeline.from_pretrained(folder)
+    if (folder / ENCODER_FOLDER).is_dir():
+        check_encoder(folder / ENCODER_FOLDER)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MagiError(f"{out}: is not empty; expected a new folder")
     if not metrics and (folder / "metrics.json").is_file():

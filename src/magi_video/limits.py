@@ -25,6 +25,8 @@ MAX_JSON_BYTES = limit("MAX_JSON_BYTES", 10_000_000)
 """Of a JSON file, and of the header of a weights file."""
 MAX_TEXT_BYTES = limit("MAX_TEXT_BYTES", 2**28)
 """Of a list of videos, and of the actions of one video."""
+MAX_TOKENIZER_BYTES = limit("MAX_TOKENIZER_BYTES", 2**26)
+"""Of each file of a text encoder's tokenizer."""
 MAX_TENSORS = limit("MAX_TENSORS", 20_000)
 """Of one model."""
 VIDEO_SECONDS = limit("VIDEO_SECONDS", 60)

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -33,6 +33,12 @@ MAX_SETTING = 16384
 """Of sides in pixels, steps and frames/s."""
 SPARE_NUMBERS = 2**20
 """Of buffers that are computed, not stored."""
+MAX_NUMBER = 2**20
+"""Of a whole number in a config of others: vocabularies are the largest, and a loop may run to it."""
+MAX_LAYERS = 2**12
+"""Of a whole number named after layers, of which each takes a library's config some microseconds or a module."""
+NO_SIZES = ("theta", "base", "position_embeddings")
+"""Ends of names that larger numbers may have: bases of rotary positions, and tables, which the outline weighs."""
 
 
 def shipped_models() -> list[str]:
@@ -95,39 +101,88 @@ def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.
                 f"{_where(str(name), place)} does not hold the weights its config describes: "
                 f"{len(keys)} {problem.replace('_', ' ')}, the first {keys[0]}"
             )
-    for key, weight in model.named_parameters():
-        if weight.numel() and not torch.stack(weight.detach().aminmax()).isfinite().all():
-            raise MagiError(f"{_where(str(name), place)}: {key} is not finite: a training that diverged, or damage")
+    check_finite(model, _where(str(name), place))
     # diffusers notes where a module was loaded from and saves it along: a private path, nobody else's business.
     model.register_to_config(_name_or_path="")
     return model
 
 
+def check_finite(model: torch.nn.Module, where: str) -> None:
+    """Refuse weights with NaN or infinity among them."""
+    for key, weight in model.named_parameters():
+        if weight.numel() and not torch.stack(weight.detach().aminmax()).isfinite().all():
+            raise MagiError(f"{where}: {key} is not finite: a training that diverged, or damage")
+
+
 def _check_outline(model_class: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> None:
-    """Refuse a config that describes more than the weights beside it, before any of it is allocated."""
     config = read_json(folder / "config.json")
+    check_numbers(config, folder)
+    sizes = stored_sizes(weight_files(folder, WEIGHTS, variant))
+    if not sizes:
+        lack = f"cannot load {model_class.__name__} from {folder}: no {WEIGHTS}.safetensors there"
+    else:
+        lack = not_described(folder, sizes)
+    outline(lambda: model_class.from_config(config), sizes, dtype, folder, lack)
+
+
+def check_numbers(config: dict[str, Any], where: Path) -> None:
+    """Refuse a config with whole numbers that are no sizes, or with quantised weights, before anything is built of it.
+
+    Raises:
+        MagiError: which number.
+    """
     if "quantization_config" in config:
-        raise MagiError(f"{folder}: quantised weights; expected plain ones")
-    sizes = _stored_sizes(folder, variant)
+        raise MagiError(f"{where}: quantised weights; expected plain ones")
+    waiting: list[tuple[str, Any]] = [("config.json", config)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(str(key), one) for key, one in value.items()]
+        elif isinstance(value, list):
+            waiting += [(name, one) for one in value]
+        elif isinstance(value, int) and not name.endswith(NO_SIZES):
+            most = MAX_LAYERS if "layers" in name or "depth" in name else MAX_NUMBER
+            if abs(value) > most:
+                raise MagiError(f"{where}: {name[:60]} is {value}; expected at most {most}")
+
+
+def outline(
+    build: Callable[[], Any],
+    sizes: list[int],
+    dtype: torch.dtype,
+    where: Path,
+    lack: str,
+    missing: tuple[int, int] = (0, 0),
+) -> Any:
+    """A model on the meta device, where it costs nothing; refused if it has more than the weights beside its config.
+
+    Args:
+        build: makes it.
+        sizes: of the stored tensors, in numbers.
+        dtype: in which they will be held.
+        where: told if they need more memory than this machine has.
+        lack: what is told of a model that has more than is stored.
+        missing: tensors that need not be stored, and their numbers together.
+
+    Raises:
+        MagiError: it has more tensors or numbers than are stored; or more than this machine's memory holds.
+    """
     numbers = sum(sizes)
     needed = numbers * dtype.itemsize
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
     if needed > memory:
-        raise MagiError(
-            f"{folder}: needs {needed / 2**30:.1f} GiB; this machine has {memory / 2**30:.1f} GiB of memory"
-        )
-    lack = _lack(model_class, folder, sizes)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), _at_most(len(sizes), lack):
-        outline = model_class.from_config(config)
-    described = sum(tensor.numel() for tensor in outline.state_dict().values())
-    computed = sum(buffer.numel() for buffer in outline.buffers())
-    if described > numbers or computed > numbers + SPARE_NUMBERS:
+        raise MagiError(f"{where}: needs {needed / 2**30:.1f} GiB; this machine has {memory / 2**30:.1f} GiB of memory")
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), _at_most(len(sizes) + missing[0], lack):
+        made = build()
+    described = sum(tensor.numel() for tensor in made.state_dict().values())
+    computed = sum(buffer.numel() for buffer in made.buffers())
+    if described > numbers + missing[1] or computed > numbers + SPARE_NUMBERS:
         raise MagiError(lack)
+    return made
 
 
-def _lack(model_class: Any, folder: Path, sizes: list[int]) -> str:
-    if not sizes:
-        return f"cannot load {model_class.__name__} from {folder}: no {WEIGHTS}.safetensors there"
+def not_described(folder: Path, sizes: list[int]) -> str:
+    """What is told of a config that describes more than these weights."""
     return (
         f"{folder} does not hold the weights its config describes, but fewer: "
         f"{len(sizes)} tensors of {sum(sizes)} numbers together"
@@ -158,25 +213,37 @@ def _at_most(tensors: int, lack: str) -> Iterator[None]:
             hook.remove()
 
 
-def _stored_sizes(folder: Path, variant: str | None) -> list[int]:
-    """How many numbers each tensor of a model's weights has, from the files' headers; none where no file is."""
-    index = folder / f"{WEIGHTS}.safetensors.index{f'.{variant}' if variant else ''}.json"
-    single = folder / f"{WEIGHTS}{f'.{variant}' if variant else ''}.safetensors"
-    files = [single] if single.exists() else []
-    if index.exists():
-        named = read_json(index).get("weight_map")
-        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
-            raise MagiError(f"{index}: expected a weight_map of file names")
-        if escape := next(
-            (name for name in named.values() if name in (".", "..") or PurePath(name).name != name), None
-        ):
-            raise MagiError(f"{index}: names {escape[:60]!r}; expected files beside it")
-        files = [folder / name for name in sorted(set(named.values()))]
+def weight_files(folder: Path, stem: str, variant: str | None = None) -> list[Path]:
+    """The safetensors files of a model, by its index if it has one; none where there is neither that nor a file.
+
+    Args:
+        folder: with the files.
+        stem: of their names: `diffusion_pytorch_model` of diffusers, `model` of transformers.
+        variant: "fp16" for example.
+
+    Raises:
+        MagiError: the index names anything but safetensors files beside it.
+    """
+    index = folder / f"{stem}.safetensors.index{f'.{variant}' if variant else ''}.json"
+    single = folder / f"{stem}{f'.{variant}' if variant else ''}.safetensors"
+    if not index.exists():
+        return [single] if single.exists() else []
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise MagiError(f"{index}: expected a weight_map of file names")
+    for name in named.values():
+        if PurePath(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+            raise MagiError(f"{index}: names {name[:60]!r}; expected safetensors files beside it")
+    return [folder / name for name in sorted(set(named.values()))]
+
+
+def stored_sizes(files: list[Path]) -> list[int]:
+    """How many numbers each tensor of a model's weights has, from the files' headers."""
     sizes: list[int] = []
     for file in files:
         sizes += header_sizes(file)
         if len(sizes) > MAX_TENSORS:
-            raise MagiError(f"{folder}: more than {MAX_TENSORS} tensors")
+            raise MagiError(f"{file.parent}: more than {MAX_TENSORS} tensors")
     return sizes
 
 

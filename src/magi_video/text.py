@@ -1,33 +1,58 @@
 """Text as vectors for the condition tokens: any encoder of the transformers library, in a folder or on the hub.
 
-Only safetensors weights are read, and no code but the library's own runs. A model that was trained with text carries
-its encoder's folder, so that it needs nothing else.
+A model that was trained with text carries its encoder's folder, so that it needs nothing else. That folder is others'
+work: the library never sees it. It gets a config without the settings by which one may choose code, files or kernels, a
+folder with the tokenizer's files alone, and tensors of safetensors files that were looked at before.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from magi_video.data.captions import MAX_CHARACTERS
 from magi_video.data.files import files_sha256, link_or_copy
 from magi_video.errors import MagiError
-from magi_video.loading import download_files, header_sizes
-from magi_video.textfiles import read_json
+from magi_video.limits import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES
+from magi_video.loading import (
+    check_finite,
+    check_numbers,
+    download_files,
+    not_described,
+    outline,
+    stored_sizes,
+    weight_files,
+)
+from magi_video.textfiles import read_json, read_text
 
 ENCODER_FOLDER = "text_encoder"
 DEFAULT_SIZE = 384
 """Numbers in a vector of the presets' default encoder."""
 FILES = ("*.json", "*.txt", "*.safetensors")
+WEIGHTS = "model"
 MAX_WORDS = 512
 """Tokens of a text that the encoder reads at most; what it is told beyond is lost."""
 BATCH = 64
+POOLER_TENSORS = 2
+SPARE_TENSORS = 8
+"""Tied weights are counted twice."""
+KINDS = ("MODEL_FOR_TEXT_ENCODING_MAPPING", "MODEL_FOR_MASKED_LM_MAPPING", "MODEL_FOR_CAUSAL_LM_MAPPING")
+"""Tables of transformers: the models that read text."""
+OURS = (
+    "attn_implementation", "experts_implementation", "transformers_weights", "use_kernels", "kernel_config",
+    "use_pretrained_backbone", "use_timm_backbone",
+)  # fmt: skip
+"""Settings of a config that choose code or files: they are dropped, as are all that begin with an underscore."""
 
 
 class Encoder(Protocol):
@@ -54,44 +79,52 @@ class TextEncoder:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        config = read_json(self.folder / "config.json")
-        if "auto_map" in config:
-            raise MagiError(f"{self.folder}: an encoder with code of its own, which is not run; expected a known kind")
+        config, files = check_encoder(self.folder)
         try:
             import transformers
         except ImportError:
             raise MagiError("text needs the extra packages: pip install 'magi-video[text]'") from None
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        place: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(self.folder), **place)
-            described = transformers.AutoConfig.from_pretrained(str(self.folder), **place)
+        sizes = stored_sizes(files)
+        with _stumbling(f"{self.folder}: no text encoder"), tempfile.TemporaryDirectory() as place:
+            _lay_out(self.folder, config, Path(place))
+            safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(place, **safely)
+            if not isinstance(self.tokenizer, transformers.PreTrainedTokenizerBase):
+                raise MagiError(f"{self.folder}: no text encoder (no tokenizer, but {type(self.tokenizer).__name__})")
+            described = transformers.AutoConfig.from_pretrained(place, **safely)
+            if not any(type(described) in getattr(transformers, kinds) for kinds in KINDS):
+                raise MagiError(f"{self.folder}: no text encoder, but a {str(described.model_type)[:60]}")
             kind: Any = transformers.AutoModel
             if type(described) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:  # of T5 and its kin, the encoder alone
                 kind = transformers.AutoModelForTextEncoding
-            self._check_outline(kind, described)
-            self.model, info = kind.from_pretrained(
-                str(self.folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **place
+            self.size = _vector_size(described, self.folder)
+            made = outline(
+                lambda: kind.from_config(described, attn_implementation="eager"),
+                sizes,
+                torch.float32,
+                self.folder,
+                not_described(self.folder, sizes),
+                (POOLER_TENSORS + SPARE_TENSORS, self.size * (self.size + 1)),
             )
-        except MagiError:
-            raise
-        except Exception as error:  # the library raises whatever a damaged file makes it stumble over
-            raise MagiError(f"{self.folder}: no text encoder ({' '.join(str(error).split())[:200]})") from None
+            tensors = {name: one for file in files for name, one in load_file(file).items()}
+            self.model, info = type(made).from_pretrained(
+                None,
+                config=described,
+                state_dict=tensors,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                output_loading_info=True,
+            )
         if lost := sorted(name for name in info["missing_keys"] if not name.startswith("pooler.")):
             raise MagiError(f"{self.folder} lacks {len(lost)} weights of its text encoder, the first {lost[0]}")
+        check_finite(self.model, str(self.folder))
         self.model.eval().requires_grad_(False)
-        self.size = int(self.model.config.hidden_size)
         self._takes = set(inspect.signature(self.model.forward).parameters)
-
-    def _check_outline(self, kind: Any, config: Any) -> None:
-        """Refuse a config that describes more than the weights beside it, before any of it is allocated."""
-        stored = sum(sum(header_sizes(file)) for file in sorted(self.folder.glob("*.safetensors")))
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            numbers = sum(parameter.numel() for parameter in kind.from_config(config).parameters())
-        size = int(getattr(config, "hidden_size", 0))
-        if numbers > stored + size * (size + 1):  # a pooler, which is not used, may be missing
-            raise MagiError(f"{self.folder} does not hold the weights its config describes, but {stored} numbers")
+        positions = getattr(described, "max_position_embeddings", None)
+        known = [most for most in (positions, self.tokenizer.model_max_length) if isinstance(most, int) and most > 0]
+        self._most_words = min(MAX_WORDS, *known) if known else MAX_WORDS
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], tokens: int) -> Tensor:
@@ -101,7 +134,8 @@ class TextEncoder:
         as they fit, and NaN after the last.
 
         Raises:
-            MagiError: a text that is empty, or longer than 10,000 characters.
+            MagiError: a text that is empty, or longer than 10,000 characters; or the encoder's files do not fit each
+                other: it stumbles, or its vectors are not finite.
         """
         for text in texts:
             check_text(text)
@@ -109,10 +143,19 @@ class TextEncoder:
         return torch.cat(made) if made else torch.zeros(0, tokens, self.size)
 
     def _encode(self, texts: Sequence[str], tokens: int) -> Tensor:
-        most = min(MAX_WORDS, self.tokenizer.model_max_length)
-        words = self.tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
-        states = self.model(**{name: value for name, value in words.items() if name in self._takes}).last_hidden_state
-        there = words["attention_mask"].bool()[..., None]
+        with _stumbling(f"{self.folder}: this text encoder cannot be used"):
+            words = self.tokenizer(
+                list(texts), padding=True, truncation=True, max_length=self._most_words, return_tensors="pt"
+            )
+            taken = {name: value for name, value in words.items() if name in self._takes}
+            states = self.model(**taken).last_hidden_state
+            there = words["attention_mask"].bool()[..., None]
+        if states.shape != (*there.shape[:2], self.size) or len(states) != len(texts):
+            raise MagiError(
+                f"{self.folder}: a text encoder that gives {list(states.shape)}; expected {self.size} numbers"
+            )
+        if not states.masked_fill(~there, 0).isfinite().all():
+            raise MagiError(f"{self.folder}: a text encoder whose vectors are not finite")
         if tokens == 1:
             return (states * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)
         states = states.masked_fill(~there, torch.nan)[:, :tokens]
@@ -122,6 +165,69 @@ class TextEncoder:
     def fingerprint(self) -> str:
         """SHA-256 of everything in the folder that the vectors depend on."""
         return files_sha256(self.folder, encoder_files(self.folder))
+
+
+def check_encoder(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """An encoder's config, and the files of its weights, checked as far as that can be done without the library.
+
+    Raises:
+        MagiError: a file is missing, damaged, too large or not safetensors; an index names something else than
+            safetensors files in this folder; the config asks for code of its own, or has numbers that are no sizes.
+    """
+    config = read_json(folder / "config.json")
+    check_numbers(config, folder)
+    for file in encoder_files(folder):
+        if file.suffix == ".safetensors":
+            continue
+        if file.stat().st_size > MAX_TOKENIZER_BYTES:
+            raise MagiError(f"{file}: larger than {MAX_TOKENIZER_BYTES} bytes")
+        if file.name in ("config.json", "tokenizer_config.json") and _names_code(file):
+            raise MagiError(f"{folder}: an encoder with code of its own, which is not run; expected a known kind")
+    files = weight_files(folder, WEIGHTS)
+    stored_sizes(files)
+    return config, files
+
+
+def _names_code(file: Path) -> bool:
+    try:
+        content = json.loads(read_text(file, MAX_JSON_BYTES))  # tokenizers have numbers that `read_json` refuses
+    except (ValueError, RecursionError) as error:
+        raise MagiError(f"{file}: not a readable JSON file ({error})") from None
+    return isinstance(content, dict) and "auto_map" in content
+
+
+def _lay_out(folder: Path, config: dict[str, Any], place: Path) -> None:
+    """Write into `place` what the library may see: the config without what is ours to choose, and the tokenizer."""
+    (place / "config.json").write_text(json.dumps(_without_ours(config)), encoding="utf-8")
+    for file in encoder_files(folder):
+        if file.name not in ("config.json", "adapter_config.json") and file.suffix != ".safetensors":
+            shutil.copyfile(file, place / file.name)
+
+
+def _without_ours(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_ours(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_ours(one) for name, one in value.items() if name not in OURS and not name.startswith("_")}
+
+
+def _vector_size(config: Any, folder: Path) -> int:
+    size = getattr(config, "hidden_size", None)
+    if type(size) is not int or size < 1:
+        raise MagiError(f"{folder}: no text encoder (hidden_size is {str(size)[:40]})")
+    return size
+
+
+@contextmanager
+def _stumbling(what: str) -> Iterator[None]:
+    """Whatever the libraries stumble over in others' files as one line; a panic of Rust is no `Exception`."""
+    try:
+        yield
+    except (MagiError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise MagiError(f"{what} ({' '.join(str(error).split())[:200] or type(error).__name__})") from None
 
 
 def check_text(text: Any) -> None:
@@ -154,7 +260,8 @@ def fetch_encoder(name: str, out: Path) -> TextEncoder:
 
 
 def copy_encoder(folder: Path, out: Path) -> None:
-    """Link or copy an encoder's files, config.json last."""
+    """Link or copy an encoder's files, config.json last; refused as by `check_encoder`."""
+    check_encoder(folder)
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(encoder_files(folder), key=lambda file: file.name == "config.json"):
         part = out / f".{file.name}.part"
