@@ -26,7 +26,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from magi_video.benchmark.flops import count_executed
+from magi_video.benchmark.counting import count_executed
 from magi_video.benchmark.machine import peak_memory_bytes
 from magi_video.benchmark.subject import build, make_subject
 from magi_video.benchmark.training import Stepper

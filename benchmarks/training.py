@@ -33,7 +33,7 @@ from magi_video.benchmark.flops import Sizes, training_flops
 from magi_video.benchmark.machine import peak_memory_bytes
 from magi_video.benchmark.profiling import profile_call
 from magi_video.benchmark.subject import Subject, build, open_subject
-from magi_video.benchmark.training import Stepper, hidden_share, sequence_frames
+from magi_video.benchmark.training import Stepper, mean_hidden, sequence_frames
 from magi_video.models import layers
 from magi_video.models.compiling import compile_blocks
 from magi_video.models.diffusion import EpsilonHead
@@ -155,8 +155,8 @@ def main() -> None:
                 run.step()
                 times[name] += [clock() - began] if number else []
     clip, forcing = run.stepper.clip.tokens_BTND, run.stepper.forcing
-    predicted = round(clip.shape[:3].numel() * hidden_share(forcing, clip.shape[2]))
-    sizes, repeats = Sizes.of(run.stepper.model), forcing.diffusion_batch_mul
+    predicted = round(clip.shape[:3].numel() * mean_hidden(forcing, clip.shape[2]))
+    sizes, repeats = Sizes.of(run.stepper.model.architecture), forcing.diffusion_batch_mul
     ahead, back = training_flops(sizes, len(clip), sequence_frames(subject), predicted, repeats)
     flops = ahead + back
     floor = (flops.total - flops.head) / peaks["bf16"] / 1e9 + flops.head / peaks["float32"] / 1e9

@@ -36,8 +36,6 @@ from magi_video.loading import (
 from magi_video.textfiles import read_json, read_text
 
 ENCODER_FOLDER = "text_encoder"
-DEFAULT_SIZE = 384
-"""Numbers in a vector of the presets' default encoder."""
 FILES = ("*.json", "*.txt", "*.safetensors")
 WEIGHTS = "model"
 MAX_WORDS = 512

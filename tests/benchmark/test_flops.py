@@ -6,16 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from magi_video.benchmark.flops import (
-    Flops,
-    Sizes,
-    count_executed,
-    frame_flops,
-    head_flops,
-    pass_flops,
-    peak_share,
-    training_flops,
-)
+from magi_video.benchmark.counting import count_executed, peak_share
+from magi_video.benchmark.flops import Flops, Sizes, frame_flops, head_flops, pass_flops, training_flops
 from magi_video.forcing import FORCINGS, Clip
 from magi_video.models import MASKED, FrameSequence, MagiTransformer
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
@@ -45,7 +37,7 @@ def test_a_pass_over_the_cache(make_model: Make, past: int, changes: dict[str, A
             model(masked_frame(model, batch, position), cache)
             cache.advance()
         counted = count_executed(lambda: model(masked_frame(model, batch, past), cache))
-    assert counted == pass_flops(Sizes.of(model), frames=batch, keys=past + 1).total
+    assert counted == pass_flops(Sizes.of(model.architecture), frames=batch, keys=past + 1).total
 
 
 @pytest.mark.parametrize("forcing", list(FORCINGS))
@@ -64,7 +56,7 @@ def test_a_training_step_forward_and_backward(make_model: Make, clip: Clip, forc
         uniform, eps = torch.rand(3, len(target)), torch.randn(3, *target.shape)
         return model.diffusion_head.loss(target, z[hidden], uniform, eps).mean()
 
-    sizes, predicted = Sizes.of(model), int(hidden.sum())
+    sizes, predicted = Sizes.of(model.architecture), int(hidden.sum())
     ahead, back = training_flops(sizes, batch, sequence.tokens_BSND.shape[1], predicted, repeats=3)
     assert count_executed(forward) == ahead.total
     assert count_executed(lambda: forward().backward()) == ahead.total + back.total
@@ -73,7 +65,8 @@ def test_a_training_step_forward_and_backward(make_model: Make, clip: Clip, forc
 
 def test_what_training_runs_is_no_more_than_the_formula_but_for_padding(make_model: Make, clip: Clip) -> None:
     model, paradigm = make_model().train(), FORCINGS["complete"]()
-    ahead, back = training_flops(Sizes.of(model), 2, 10, predicted=2 * 5 * 16, repeats=4)  # every token hidden
+    sizes = Sizes.of(model.architecture)
+    ahead, back = training_flops(sizes, 2, 10, predicted=2 * 5 * 16, repeats=4)  # every token hidden
     counted = count_executed(lambda: paradigm.loss(model, clip).backward())
     assert counted is not None and 0.5 * (ahead + back).total < counted <= (ahead + back).total
 
@@ -89,13 +82,13 @@ def test_the_heads_sampling(make_model: Make, head: str, sampler: str) -> None:
                 torch.randn(2, tokens, 32), SampleNoise.from_seeds([0, 1]), steps, sampler=sampler
             )
         )
-    assert counted == head_flops(Sizes.of(model), 2 * tokens, evaluations=steps, times=steps).total
+    assert counted == head_flops(Sizes.of(model.architecture), 2 * tokens, evaluations=steps, times=steps).total
 
 
 @pytest.mark.parametrize("past", [1, 3])
 def test_a_frame_is_its_passes_and_its_head_calls(make_model: Make, past: int) -> None:
     model = make_model(conditions=None)
-    sizes, settings = Sizes.of(model), SamplingSettings(4, 5)
+    sizes, settings = Sizes.of(model.architecture), SamplingSettings(4, 5)
     rollout = Rollout(model, 0, SampleNoise.from_seeds([0]), settings, torch.tensor([1]), 5)
     for _ in range(past):
         rollout.observe(torch.randn(1, 16, 12))
@@ -107,7 +100,7 @@ def test_a_frame_is_its_passes_and_its_head_calls(make_model: Make, past: int) -
 
 
 def test_the_window_bounds_temporal_attention(make_model: Make) -> None:
-    sizes = Sizes.of(make_model())
+    sizes = Sizes.of(make_model().architecture)
     costs = [frame_flops(sizes, 1, [16], 2, past, window=5).temporal_attention for past in (3, 4, 5, 50)]
     assert costs[0] < costs[1] < costs[2] == costs[3]
 
@@ -115,7 +108,7 @@ def test_the_window_bounds_temporal_attention(make_model: Make) -> None:
 def test_the_common_work_of_the_comparison() -> None:
     with torch.device("meta"):
         model = MagiTransformer(width=768, depth=12, heads=12, mlp_width=3072)
-    sizes = Sizes.of(model)
+    sizes = Sizes.of(model.architecture)
     frame = frame_flops(sizes, 1, [32] * 8, 10, past=8, window=None)
     layers = 9 * 257 * 24 * 24 * 768**2
     assert frame.spatial_linear + frame.temporal_linear == layers and frame.total == pytest.approx(0.9e12, rel=0.01)

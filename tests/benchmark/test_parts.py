@@ -11,7 +11,7 @@ from magi_video.benchmark import Options, benchmark, machine, report
 from magi_video.benchmark.generation import Generator, count_frame, fit_line, sampling_settings
 from magi_video.benchmark.profiling import marked_parts, profile_call, purpose
 from magi_video.benchmark.subject import blank_conditions, open_subject
-from magi_video.benchmark.training import Stepper, hidden_share, make_forcing, sequence_frames
+from magi_video.benchmark.training import Stepper, make_forcing, mean_hidden, sequence_frames
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
 from magi_video.models.linear import pack_linears
@@ -35,7 +35,7 @@ def test_a_preset_loads_the_same_weights_every_time_and_leaves_the_generator_alo
     assert torch.equal(before, torch.get_rng_state()) and second.dtype == torch.bfloat16
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one.to(torch.bfloat16), other)
-    counts = machine.parameters_by_part(subject.outline)
+    counts = subject.outline.architecture.parameters_by_part()
     assert sum(counts.values()) == machine.count_parameters(first) and min(counts.values()) > 0
 
 
@@ -62,7 +62,7 @@ def test_a_batch_is_halved_until_memory_and_time_allow(monkeypatch: pytest.Monke
 
 def test_training_follows_the_paradigm() -> None:
     assert sequence_frames(open_subject("tiny")) == 8 and sequence_frames(open_subject("tiny-mtf")) == 4
-    assert hidden_share(make_forcing(open_subject("ucf101")), 256) == pytest.approx(0.87, abs=0.01)
+    assert mean_hidden(make_forcing(open_subject("ucf101")), 256) == pytest.approx(0.87, abs=0.01)
 
 
 def test_a_step_trains() -> None:

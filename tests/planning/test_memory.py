@@ -60,9 +60,9 @@ def test_activations_are_what_autograd_keeps(name: str, model: dict[str, Any], p
     torch.manual_seed(0)
     stepper = Stepper(subject, build(subject.preset), 2, precision, CPU)
     work = workload(subject, stepper, 2, precision)
-    planned = activation_bytes(subject.outline, work).total
+    planned = activation_bytes(subject.outline.architecture, work).total
     if precision == "bf16":
-        planned += 2 * cast_parameters(subject.outline)
+        planned += 2 * cast_parameters(subject.outline.architecture)
     measured = kept_bytes(stepper)
     assert planned == pytest.approx(measured, rel=0.015)
 
@@ -70,7 +70,7 @@ def test_activations_are_what_autograd_keeps(name: str, model: dict[str, Any], p
 def test_parameters_gradients_optimiser_and_average_are_exact() -> None:
     subject = subject_of("tiny")
     stepper = Stepper(subject, build(subject.preset), 1, "float32", CPU)
-    memory = step_memory(subject.outline, workload(subject, stepper, 1, "float32"))
+    memory = step_memory(subject.outline.architecture, workload(subject, stepper, 1, "float32"))
     stepper.compute_gradient()
     parameters = list(stepper.model.parameters())
     assert memory.weights == memory.average == sum(p.nbytes for p in parameters)
@@ -85,14 +85,14 @@ def test_what_autocast_casts_is_the_matrices_of_the_transformer() -> None:
     subject = subject_of("doom", depth=1)
     model = subject.outline
     linears = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and "diffusion_head" not in name]
-    assert cast_parameters(model) == sum(m.weight.numel() for m in linears)
+    assert cast_parameters(model.architecture) == sum(m.weight.numel() for m in linears)
 
 
 def test_sharding_leaves_each_device_its_share() -> None:
     subject = subject_of("doom")
     work = Workload(1, 32, 16, 0.87, 0, 4)
-    whole = step_memory(subject.outline, work)
-    parts = [step_memory(subject.outline, work, "full", n) for n in (1, 2, 8)]
+    whole = step_memory(subject.outline.architecture, work)
+    parts = [step_memory(subject.outline.architecture, work, "full", n) for n in (1, 2, 8)]
     for devices, part in zip((1, 2, 8), parts, strict=True):
         # The first dimension is split, so a short one leaves the first device a little more than its share.
         assert whole.weights / devices <= part.weights < 1.05 * whole.weights / devices + 4096
@@ -102,7 +102,7 @@ def test_sharding_leaves_each_device_its_share() -> None:
 
 
 def test_checkpointing_keeps_less_and_more_clips_keep_more() -> None:
-    model = subject_of("doom").outline
+    model = subject_of("doom").outline.architecture
     work = Workload(2, 32, 16, 0.87, 0, 4)
     plain, twice = activation_bytes(model, work).total, activation_bytes(model, replace(work, clips=4)).total
     again = activation_bytes(model, replace(work, checkpointing=True)).total
@@ -111,7 +111,7 @@ def test_checkpointing_keeps_less_and_more_clips_keep_more() -> None:
 
 
 def test_the_heads_tokens_are_rounded_up_as_training_rounds_them() -> None:
-    sizes = Sizes.of(subject_of("doom").outline)
+    sizes = Sizes.of(subject_of("doom").outline.architecture)
     assert head_tokens(sizes, Workload(2, 32, 16, 0.87, 0, 4)) == 448  # 445 of 512, in sixteenths
     assert head_tokens(sizes, Workload(2, 32, 16, 1.0, 0, 4)) == 512
     assert head_tokens(sizes, Workload(2, 32, 16, 0.87, 0.1, 4)) == 480

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from magi_video.benchmark.flops import count_executed
+from magi_video.benchmark.counting import count_executed
 from magi_video.benchmark.subject import build, make_subject
 from magi_video.benchmark.training import Stepper
 from magi_video.cli import main
 from magi_video.errors import MagiError
-from magi_video.models import MagiTransformer
 from magi_video.planning import DATA_SHEETS, Hardware, find_hardware, make_plan
 from magi_video.presets import load_preset
 
@@ -95,19 +94,6 @@ def test_time_follows_from_operations_peaks_and_share() -> None:
     more = checkpointed.seconds_per_step - plan.ways[0].seconds_per_step
     assert more == pytest.approx(plan.recomputed_flops / 1000e12 / 0.5 / 4)
     assert plan.recomputed_flops == pytest.approx((plan.flops.total - plan.flops.head) / 3, rel=0.01)
-
-
-def test_nothing_of_the_models_size_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
-    devices = set()
-    begin = MagiTransformer.reset_parameters
-
-    def note(self: MagiTransformer) -> None:
-        devices.add(self.mask_token.device.type)
-        begin(self)
-
-    monkeypatch.setattr(MagiTransformer, "reset_parameters", note)
-    make_plan("k600", load_preset("k600"), 64, H100)
-    assert devices == {"meta"}
 
 
 def test_a_folder_is_surveyed_by_a_few_videos(tmp_path: Path) -> None:

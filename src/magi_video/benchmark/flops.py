@@ -1,23 +1,17 @@
-"""Floating-point operations of the model's matrix products: by formula, and counted while they run.
+"""Floating-point operations of the model's matrix products, by formula. Imports no PyTorch.
 
 A multiply-add is 2 operations. Only matrix products count: linear layers and the two products of attention. The
 formulas are those of the algorithm, all its passes in full; a program that leaves out what nobody reads does less, so
-`count_executed` counts what really ran, and shares of a machine's peak are taken from the smaller of the two.
+`counting.py` counts what really ran.
 
 Symbols: W width, M width of the MLP, N tokens and L places of a frame (condition tokens + tokens), D numbers of a
 token, h width of the head, B clips, S frames of a pass.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
-
-from magi_video.models import MagiTransformer
+from magi_video.models.architecture import TIME_FREQUENCIES, Architecture
 
 
 @dataclass(frozen=True)
@@ -68,21 +62,21 @@ class Sizes:
     frequencies: int
 
     @classmethod
-    def of(cls, model: MagiTransformer) -> "Sizes":
-        """Those of a model (it may lie on the meta device)."""
-        config, net, specs = model.config, model.diffusion_head.net, model.condition_tokens.specs.values()
+    def of(cls, architecture: Architecture) -> "Sizes":
+        """Those of a model."""
+        specs = architecture.specs.values()
         return cls(
-            width=config.width,
-            mlp=config.mlp_width,
-            depth=config.depth,
-            tokens=model.num_tokens,
-            places=model.num_places,
-            token_dim=model.token_dim,
+            width=architecture.width,
+            mlp=architecture.mlp_width,
+            depth=architecture.depth,
+            tokens=architecture.num_tokens,
+            places=architecture.num_places,
+            token_dim=architecture.token_dim,
             vectors=sum(spec.size * spec.tokens for spec in specs if spec.kind != "index"),
-            head_width=config.head_width,
-            head_depth=config.head_depth,
-            head_out=net.token_out.out_features,
-            frequencies=net.time_embed.frequencies,
+            head_width=architecture.head_width,
+            head_depth=architecture.head_depth,
+            head_out=architecture.head_outputs,
+            frequencies=TIME_FREQUENCIES,
         )
 
 
@@ -154,33 +148,3 @@ def training_flops(sizes: Sizes, batch: int, frames: int, predicted: int, repeat
     forward = read + head_flops(sizes, predicted, repeats, times=rows)
     from_data = Flops(embedding=read.embedding, head=2 * rows * (sizes.token_dim + sizes.frequencies) * h)
     return forward, forward * 2 + from_data * -1
-
-
-def count_executed(function: Callable[[], Any], device: str = "cpu") -> int | None:
-    """Operations that a call performs, counted as it runs; None if it runs a matrix product that cannot be counted."""
-    watch = _Uncounted()
-    # The CPU's fused attention is none of the operators that PyTorch counts; its plain form multiplies as much.
-    attention = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
-    with attention, watch, FlopCounterMode(display=False) as counter:
-        function()
-    return None if watch.found else counter.get_total_flops()
-
-
-class _Uncounted(TorchDispatchMode):
-    """Notes operators that multiply matrices, by their names, and that PyTorch has no formula for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(func)
-        products = ("mm", "matmul", "linear", "attention", "convolution")
-        if any(word in name for word in products) and getattr(func, "overloadpacket", func) not in flop_registry:
-            self.found.add(name)
-        return func(*args, **(kwargs or {}))
-
-
-def peak_share(algorithm: int, executed: int | None, seconds: float, peak_gflops: float) -> float:
-    """Share of the measured peak: the smaller count over the seconds it took, over the peak."""
-    return min(algorithm, algorithm if executed is None else executed) / seconds / (peak_gflops * 1e9)

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from magi_video.benchmark.flops import Flops, Sizes, count_executed, frame_flops, peak_share
+from magi_video.benchmark.counting import count_executed, peak_share
+from magi_video.benchmark.flops import Flops, Sizes, frame_flops
 from magi_video.benchmark.machine import clock, peak_memory_bytes
 from magi_video.benchmark.subject import Subject, blank_conditions
 from magi_video.codecs import Codec
@@ -175,7 +176,7 @@ def measure_generation(
     settings, model = generator.settings, generator.model
     median, quarter = statistics.median(seconds), math.ceil(frames / 4)
     flops = frame_flops(
-        Sizes.of(model),
+        Sizes.of(model.architecture),
         generator.batch,
         unmasking_schedule(model.num_tokens, settings.num_mask_steps),
         settings.num_denoise_steps,

@@ -160,14 +160,3 @@ def require_memory(needed: int, device: torch.device, what: str, advice: str) ->
 def count_parameters(module: torch.nn.Module) -> int:
     """Parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def parameters_by_part(model: MagiTransformer) -> dict[str, int]:
-    """Parameters of the spatial layers, the temporal layers, the head, and the rest (embeddings)."""
-    blocks: list[Any] = list(model.blocks)
-    parts = {
-        "spatial": sum(count_parameters(block.spatial) for block in blocks),
-        "temporal": sum(count_parameters(block.temporal) for block in blocks),
-        "head": count_parameters(model.diffusion_head),
-    }
-    return parts | {"embedding": count_parameters(model) - sum(parts.values())}

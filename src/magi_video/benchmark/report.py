@@ -22,7 +22,6 @@ from magi_video.benchmark.machine import (
     describe_machine,
     generation_bytes,
     matmul_peaks,
-    parameters_by_part,
     require_memory,
     training_bytes,
 )
@@ -165,7 +164,7 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
         matmul_peak_gflops=peaks,
         machine=machine,
         options=options,
-        parameters=parameters_by_part(subject.outline),
+        parameters=subject.outline.architecture.parameters_by_part(),
         model={name: value for name, value in subject.outline.config.items() if not name.startswith("_")},
         generation=generation,
         training=training,
@@ -206,7 +205,7 @@ def pick_batch(subject: Subject, dtype: torch.dtype, device: torch.device, peak_
     repeats, available = recipe.exposure.diffusion_batch_mul, available_memory_bytes(device)
 
     def is_too_much(batch: int) -> bool:
-        forward, backward = training_flops(Sizes.of(outline), batch, frames, batch * clip_tokens, repeats)
+        forward, backward = training_flops(Sizes.of(outline.architecture), batch, frames, batch * clip_tokens, repeats)
         needed = training_bytes(outline, batch, frames, dtype)
         return (forward.total + backward.total) / 1e9 > 10 * peak_gflops or 2 * needed > (available or math.inf)
 

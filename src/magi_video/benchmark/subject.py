@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -14,12 +13,10 @@ from magi_video.errors import MagiError
 from magi_video.loading import HUB_ID, read_json, resolve_model, shipped_models
 from magi_video.models import ACTION, LABEL, TEXT, MagiTransformer
 from magi_video.models.conditions import unknown
+from magi_video.models.transformer import make_transformer
 from magi_video.pipeline import MagiPipeline
 from magi_video.presets import PRESETS, Preset, from_dict, load_preset
-from magi_video.training.preparation import build_model
-
-ACTIONS, CLASSES = 6, 101
-"""Of a preset that takes them: as many as the shipped Doom model has, and as UCF-101 has."""
+from magi_video.sizing import find_architecture
 
 
 @dataclass(frozen=True)
@@ -99,41 +96,7 @@ def make_subject(name: str, preset: Preset) -> Subject:
 
 def build(preset: Preset) -> MagiTransformer:
     """The preset's transformer, as `magi train` would build it for its codec and for data with actions and classes."""
-    data: Any = SimpleNamespace(root="", class_names=[f"class_{index}" for index in range(CLASSES)])
-    shape: Any = UntrainedCodec(*latent_shape(preset))
-    return build_model(preset, shape, data, [f"action_{index}" for index in range(ACTIONS)])
-
-
-@dataclass(frozen=True)
-class UntrainedCodec:
-    """Of a codec, what a transformer is built from.
-
-    Attributes:
-        latent_channels: channels of a latent frame.
-        spatial_factor: pixels per latent position, along height and along width.
-        temporal_factor: pixel frames per latent frame after the first.
-    """
-
-    latent_channels: int
-    spatial_factor: int
-    temporal_factor: int
-
-    latent_size = Codec.latent_size
-    num_latent_frames = Codec.num_latent_frames
-
-
-def latent_shape(preset: Preset) -> tuple[int, int, int]:
-    """Channels, spatial and temporal factor of a preset's codec, untrained and without fetching it: an image VAE counts
-    as SD's, a video VAE as Cosmos CV 4×8×8 (which Wan 2.1's equals in this)."""
-    small = preset.small_vae
-    shapes = {
-        "pixels": (3, 1, 1),
-        "small_vae": (small.latent_channels, 2 ** (len(small.encoder_blocks) - 1), 1),
-        "image_vae": (4, 8, 1),
-        "video_vae": (16, 8, 4),
-        "omnitokenizer": (8, 8, 4),
-    }
-    return shapes[preset.codec.codec]
+    return make_transformer(find_architecture(preset))
 
 
 def with_steps(preset: Preset, mask_steps: int, denoise_steps: int) -> Preset:

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import record_function
 
-from magi_video.benchmark.flops import Flops, Sizes, count_executed, peak_share, training_flops
+from magi_video.benchmark.counting import count_executed, peak_share
+from magi_video.benchmark.flops import Flops, Sizes, training_flops
 from magi_video.benchmark.machine import clock, peak_memory_bytes
 from magi_video.benchmark.profiling import OPTIMISER, PART
 from magi_video.benchmark.subject import Subject, blank_conditions
 from magi_video.forcing import Clip, Forcing, MaskRatio, NoiseInjection, find_forcing
 from magi_video.models import MagiTransformer
+from magi_video.sizing import SEQUENCE_FRAMES, hidden_share
 from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.kernels import use_training_kernels
 from magi_video.training.optimization import build_optimizer
 
 Progress = Callable[[str, int, int], None]
-RATIO_FRAMES = 4096
-"""Frames over which the mean share of hidden tokens is taken."""
 
 
 @dataclass
@@ -75,10 +75,7 @@ def make_forcing(subject: Subject) -> Forcing:
 
 def sequence_frames(subject: Subject) -> int:
     """Frames that the transformer reads for a clip under the subject's paradigm."""
-    frames = subject.outline.config.num_frames
-    clip = Clip(torch.zeros(1, frames, 1, 1), torch.ones(1, dtype=torch.long))
-    hidden = torch.ones(1, frames, 1, dtype=torch.bool)
-    return make_forcing(subject).build(clip, hidden, None).tokens_BSND.shape[1]
+    return SEQUENCE_FRAMES[subject.preset.forcing] * subject.outline.config.num_frames
 
 
 class Stepper:
@@ -153,10 +150,10 @@ def measure_training(
     median = statistics.median(seconds)
     batch, frames, tokens = stepper.clip.tokens_BTND.shape[:3]
     forward, backward = training_flops(
-        Sizes.of(stepper.model),
+        Sizes.of(stepper.model.architecture),
         batch,
         sequence_frames(subject),
-        predicted=round(batch * frames * tokens * hidden_share(stepper.forcing, tokens)),
+        predicted=round(batch * frames * tokens * mean_hidden(stepper.forcing, tokens)),
         repeats=stepper.forcing.diffusion_batch_mul,
     )
     total = (forward + backward).total
@@ -181,12 +178,6 @@ def measure_training(
     )
 
 
-def hidden_share(forcing: Forcing, tokens: int) -> float:
+def mean_hidden(forcing: Forcing, tokens: int) -> float:
     """Mean share of a frame's tokens that training hides."""
-    return float(hidden_shares(forcing, tokens).mean())
-
-
-def hidden_shares(forcing: Forcing, tokens: int) -> torch.Tensor:
-    """Shares of their tokens that training hides in some thousand frames, `[RATIO_FRAMES]`."""
-    generator = torch.Generator().manual_seed(0)
-    return forcing.mask_ratio.draw(1, RATIO_FRAMES, tokens, generator, "cpu")[0].float().mean(dim=-1)
+    return hidden_share(forcing.mask_ratio.minimum, forcing.mask_ratio.std, tokens)[0]

@@ -15,11 +15,12 @@ import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 
+from magi_video.codecs.sizes import LatentSizes
 from magi_video.errors import MagiError
 
 
-class Codec(ModelMixin, ConfigMixin):
-    """Base of all codecs. A subclass sets the three numbers below and writes `encode_raw` and `decode_raw`.
+class Codec(LatentSizes, ModelMixin, ConfigMixin):
+    """Base of all codecs. A subclass sets the numbers of `LatentSizes` and writes `encode_raw` and `decode_raw`.
 
     Its `__init__` takes `latents_mean` and `latents_std` among its registered config arguments and ends with
     `self.set_statistics(mean, std)`, so that the statistics travel in `config.json`.
@@ -27,46 +28,12 @@ class Codec(ModelMixin, ConfigMixin):
 
     config_name = "config.json"
 
-    latent_channels: int
-    """Channels C of a latent frame."""
-    spatial_factor: int
-    """Pixels per latent position, along height and along width."""
-    temporal_factor: int
-    """Pixel frames per latent frame; the first frame always stands alone (causal), 1 = frame by frame."""
     streams: bool = True
     """Whether `decode_stream` gives pixels before the last latent frame is there."""
 
     # Statistics as float32 tensors [C, 1, 1]; buffers, so that they follow the codec to its device.
     _latents_mean: torch.Tensor
     _latents_std: torch.Tensor
-
-    # --- shapes ---------------------------------------------------------------------------------------------------
-
-    def num_latent_frames(self, num_frames: int) -> int:
-        """Latent frames of `num_frames` pixel frames: 1 + (num_frames − 1) / temporal_factor, which must be whole."""
-        if num_frames < 1 or (num_frames - 1) % self.temporal_factor:
-            expected = f"1 + a multiple of {self.temporal_factor}" if self.temporal_factor > 1 else "at least 1"
-            raise MagiError(f"{type(self).__name__} cannot encode {num_frames} frames; expected {expected}")
-        return 1 + (num_frames - 1) // self.temporal_factor
-
-    def covering_latent_frames(self, num_frames: int) -> int:
-        """Fewest latent frames that decode to at least `num_frames` pixel frames."""
-        return self.num_latent_frames(num_frames + (1 - num_frames) % self.temporal_factor)
-
-    def num_pixel_frames(self, num_latent_frames: int) -> int:
-        """Pixel frames that `num_latent_frames` latent frames decode to."""
-        if num_latent_frames < 1:
-            raise MagiError(f"cannot decode {num_latent_frames} latent frames; expected at least 1")
-        return 1 + (num_latent_frames - 1) * self.temporal_factor
-
-    def latent_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the latent of a `height` × `width` picture; `MagiError` if they do not divide."""
-        factor = self.spatial_factor
-        if height < 1 or width < 1 or height % factor or width % factor:
-            raise MagiError(
-                f"{type(self).__name__} cannot encode {height}x{width} pixels; expected sides that {factor} divides"
-            )
-        return height // factor, width // factor
 
     # --- coding ---------------------------------------------------------------------------------------------------
 

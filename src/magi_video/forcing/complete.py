@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from magi_video.forcing.base import Clip, Forcing
-from magi_video.models.conditions import NOISE_LEVEL
+from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.draws import Generators
 from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence, causal_mask
 

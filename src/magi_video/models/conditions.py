@@ -7,38 +7,15 @@ the words of a text; NaN where there is none). Unknown has a learned token of it
 during training, and what classifier-free guidance sets against what is asked for.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from magi_video.errors import MagiError
+from magi_video.models.architecture import ConditionSpec, condition_specs
 from magi_video.models.draws import Generators, draw
 from magi_video.models.linear import Linear
-
-NOISE_LEVEL = "noise_level"
-ACTION = "action"
-LABEL = "label"
-TEXT = "text"
-
-
-@dataclass(frozen=True)
-class ConditionSpec:
-    """What one condition is.
-
-    Attributes:
-        size: number of classes (index), or length of a vector.
-        kind: "index", "vector" or "sequence".
-        drop: probability, per clip, that training hides the condition.
-        tokens: L, condition tokens that it becomes; more than one for a sequence alone.
-    """
-
-    size: int
-    kind: Literal["index", "vector", "sequence"] = "index"
-    drop: float = 0.0
-    tokens: int = 1
 
 
 def unknown(spec: ConditionSpec, batch: int, frames: int, device: torch.device | str = "cpu") -> Tensor:
@@ -123,10 +100,7 @@ class ConditionTokens(nn.Module):
 
     def __init__(self, specs: dict[str, dict[str, Any]], width: int) -> None:
         super().__init__()
-        self.specs = {name: ConditionSpec(**specs[name]) for name in sorted(specs)}
-        for name, spec in self.specs.items():
-            if spec.kind not in KINDS or (spec.tokens > 1 and spec.kind != "sequence"):
-                raise MagiError(f"condition {name}: {spec.tokens} tokens of kind {spec.kind!r}; see ConditionSpec")
+        self.specs = condition_specs(specs)
         self.count = sum(spec.tokens for spec in self.specs.values())
         self.embed = nn.ModuleDict({name: KINDS[spec.kind](spec, width) for name, spec in self.specs.items()})
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from magi_video.errors import MagiError
+from magi_video.models.architecture import NUM_TRAIN_STEPS
 from magi_video.models.head import DiffusionHead, Modulation, NormalNoise
 
-NUM_TRAIN_STEPS = 1000
 NOISIEST_STEP = 990
 HALF_BIN = 1 / 255
 """Half the width of the bins of the likelihood at step 0: pixels of 256 levels in [−1, 1], as in MAR."""

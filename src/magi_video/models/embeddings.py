@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from magi_video.models.architecture import TIME_FREQUENCIES
 from magi_video.models.linear import Linear
 
 MAX_PERIOD = 10_000.0
@@ -41,7 +42,7 @@ def sinusoidal_2d(rows: int, columns: int, width: int) -> Tensor:
 class TimestepEmbedding(nn.Module):
     """Diffusion time → vector: 256 sinusoids, then Linear–SiLU–Linear (MAR, `diffloss.py`)."""
 
-    frequencies = 256
+    frequencies = TIME_FREQUENCIES
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ One forward serves every use. In training it reads whole sequences under the par
 reads one frame over a `FrameCache`. It knows nothing of paradigms, samplers or codecs.
 """
 
+from dataclasses import asdict
 from typing import Any, Self
 
 import torch
@@ -12,8 +13,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from magi_video.errors import MagiError
+from magi_video.models.architecture import NOISE_LEVEL, Architecture
 from magi_video.models.cache import FrameCache, pick
-from magi_video.models.conditions import NOISE_LEVEL, ConditionTokens
+from magi_video.models.conditions import ConditionTokens
 from magi_video.models.diffusion import EpsilonHead
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
 from magi_video.models.flow import FlowHead
@@ -23,9 +25,6 @@ from magi_video.models.linear import Linear
 from magi_video.models.sequence import FrameConstants, FrameSequence
 
 HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
-TEMPORAL_POSITIONS = ("interpolate", "rope")
-MAX_SIZE = 2**16
-"""Of anything a model has a number of; a config that asks for more is damaged."""
 
 
 class MagiTransformer(ModelMixin, ConfigMixin):
@@ -70,28 +69,13 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         temporal_position: str = "interpolate",
     ) -> None:
         super().__init__()
-        sizes = {
-            "latent_channels": latent_channels, "latent_height": latent_height, "latent_width": latent_width,
-            "patch_size": patch_size, "num_frames": num_frames, "width": width, "depth": depth, "heads": heads,
-            "mlp_width": mlp_width, "head_width": head_width, "head_depth": head_depth, "num_intervals": num_intervals,
-        }  # fmt: skip
-        for name, size in sizes.items():
-            if type(size) is not int or not 1 <= size <= MAX_SIZE:
-                raise MagiError(f"{name} {str(size)[:40]} must be a whole number from 1 to {MAX_SIZE}")
-        if latent_height % patch_size or latent_width % patch_size:
-            raise MagiError(f"latent size {latent_height}×{latent_width} is not a multiple of patch size {patch_size}")
-        if width % 4 or width % heads or (width // heads) % 2:
-            raise MagiError(f"width {width} must be a multiple of 4 and of twice the {heads} heads")
-        if head not in HEADS:
-            raise MagiError(f"unknown head {head!r}: choose from {', '.join(HEADS)}")
-        if temporal_position not in TEMPORAL_POSITIONS:
-            raise MagiError(f"unknown temporal_position {temporal_position!r}: choose from {TEMPORAL_POSITIONS}")
-        if not 1 <= max_interval <= num_intervals:
-            raise MagiError(f"max_interval {max_interval} must lie in 1…{num_intervals}")
-
+        self.architecture = Architecture(
+            latent_channels, latent_height, latent_width, patch_size, num_frames, width, depth, heads, mlp_width,
+            head, head_width, head_depth, num_intervals, max_interval, conditions, temporal_position,
+        )  # fmt: skip
         rows, columns = latent_height // patch_size, latent_width // patch_size
-        self.num_tokens = rows * columns
-        self.token_dim = latent_channels * patch_size**2
+        self.num_tokens = self.architecture.num_tokens
+        self.token_dim = self.architecture.token_dim
         self.head_dim = width // heads
         self.token_in = Linear(self.token_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(width))
@@ -235,3 +219,8 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(block, *arguments)
         return block(*arguments)
+
+
+def make_transformer(architecture: Architecture) -> MagiTransformer:
+    """The transformer of an architecture, with random weights."""
+    return MagiTransformer(**asdict(architecture))

@@ -1,28 +1,27 @@
-"""What it costs to encode pixels: the codec's encoder, built without its numbers and counted once."""
+"""What it costs to encode pixels: the products of each codec's encoder, by arithmetic.
 
-from collections.abc import Callable
+The networks are fixed, so their operations follow from the size of a clip; the tests count those of the real networks.
+A multiply-add is 2 operations; only convolutions and matrix products count.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from math import prod
 
-import torch
-from diffusers import AutoencoderKL, AutoencoderKLCosmos, AutoencoderTiny
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
-from magi_video.benchmark.machine import count_parameters
-from magi_video.codecs import Codec
-from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
+from magi_video.codecs.config import SmallVAEConfig
 from magi_video.errors import MagiError
 from magi_video.presets import Preset
 
-STABLE_DIFFUSION = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-}
-COSMOS = {"temporal_compression_ratio": 4, "latents_mean": None, "latents_std": None}
+STABLE_DIFFUSION_PARAMETERS = 83_653_863
+"""Encoder and decoder of the SD 1.4 VAE."""
+COSMOS_PARAMETERS = 104_669_888
+"""Encoder and decoder of Cosmos CV 4×8×8."""
+OMNITOKENIZER_PARAMETERS = 51_559_008
+"""Encoder and decoder, with causal layers over time."""
+WIDTHS = (128, 256, 512, 512)
+"""Channels of the levels of SD's and of Cosmos' encoder."""
+OMNI_WIDTH, OMNI_INNER, OMNI_WINDOW, OMNI_HEADS = 512, 1365, 8, 8
+"""OmniTokenizer: width of the tokens and of the gated MLPs, side of a window, heads."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,10 @@ class Encoder:
     name: str
 
 
+Size = tuple[int, int, int]
+"""Frames, height and width."""
+
+
 def find_encoder(preset: Preset) -> Encoder | None:
     """The costs of the preset's codec; None where nothing is encoded.
 
@@ -49,40 +52,123 @@ def find_encoder(preset: Preset) -> Encoder | None:
         MagiError: pixels that the codec does not take.
     """
     data, small = preset.data, preset.small_vae
-    makers: dict[str, tuple[str, Callable[[], Any]]] = {
-        "image_vae": ("Stable Diffusion's VAE", lambda: AutoencoderKL(**STABLE_DIFFUSION)),
-        "small_vae": ("the small VAE", lambda: AutoencoderTiny(
-            latent_channels=small.latent_channels,
-            encoder_block_out_channels=(small.width,) * len(small.encoder_blocks),
-            decoder_block_out_channels=(small.width,) * len(small.decoder_blocks),
-            num_encoder_blocks=small.encoder_blocks,
-            num_decoder_blocks=small.decoder_blocks,
-        )),
-        "video_vae": ("Cosmos CV 4×8×8", lambda: AutoencoderKLCosmos(**COSMOS)),
-        "omnitokenizer": ("OmniTokenizer's VAE", OmniTokenizerCodec),
+    size = (data.num_frames, data.height, data.width)
+    known: dict[str, tuple[str, int, Callable[[Size], int], tuple[int, int], bool]] = {
+        "image_vae": ("Stable Diffusion's VAE", STABLE_DIFFUSION_PARAMETERS, _stable_diffusion, (1, 8), False),
+        "small_vae": ("the small VAE", small_vae_parameters(small), lambda size: _small_vae(small, size),
+                      (1, 2 ** (len(small.encoder_blocks) - 1)), False),
+        "video_vae": ("Cosmos CV 4×8×8", COSMOS_PARAMETERS, _cosmos, (4, 8), True),
+        "omnitokenizer": ("OmniTokenizer's VAE", OMNITOKENIZER_PARAMETERS, _omnitokenizer, (4, 64), True),
     }  # fmt: skip
-    if preset.codec.codec not in makers:
+    if preset.codec.codec not in known:
         return None
-    name, make = makers[preset.codec.codec]
-    online = preset.codec.codec in ("video_vae", "omnitokenizer")
-    with torch.device("meta"):
-        vae = nn.Module.to(make(), "meta")  # Cosmos copies a table that lies on the CPU
-        frames = (1, 3, data.num_frames, data.height, data.width) if online else (1, 3, data.height, data.width)
-        try:
-            flops = count(vae, torch.empty(frames)) * (1 if online else data.num_frames)
-        except (RuntimeError, ValueError, MagiError) as error:
-            raise MagiError(
-                f"{name} does not take clips of {data.num_frames} frames of {data.height}×{data.width} pixels ({error})"
-            ) from None
-    return Encoder(count_parameters(vae), flops, online, name)
+    name, parameters, count, (frames, side), online = known[preset.codec.codec]
+    if (data.num_frames - 1) % frames or data.height % side or data.width % side:
+        raise MagiError(
+            f"{name} does not take clips of {data.num_frames} frames of {data.height}×{data.width} pixels; expected "
+            f"1 + a multiple of {frames} frames, and sides that {side} divides"
+        )
+    return Encoder(parameters, count(size), online, name)
 
 
-@torch.no_grad()
-def count(vae: Any, pixels: Tensor) -> int:
-    """Operations of encoding."""
-    with FlopCounterMode(display=False) as counter:
-        if isinstance(vae, Codec):
-            vae.encode_raw(pixels.transpose(1, 2))
-        else:
-            vae.eval().encode(pixels)
-    return counter.get_total_flops()
+def _conv(inputs: int, outputs: int, kernel: int, places: int) -> int:
+    """A convolution that gives so many places."""
+    return 2 * inputs * outputs * kernel * places
+
+
+def _attention(width: int, groups: int, tokens: int) -> int:
+    """Both products of attention among `tokens` tokens, in each of so many groups."""
+    return 4 * groups * tokens * tokens * width
+
+
+def small_vae_parameters(config: SmallVAEConfig) -> int:
+    """Encoder and decoder of the small VAE."""
+    width, latent = config.width, config.latent_channels
+    square = 9 * width * width
+    block = 3 * (square + width)
+    ends = (9 * 3 * width + width) + (9 * width * latent + latent) + (9 * latent * width + width) + (27 * width + 3)
+    # Each level but the first of the encoder, and each but the last of the decoder, resizes by a convolution.
+    levels = (len(config.encoder_blocks) - 1) + (len(config.decoder_blocks) - 1)
+    return ends + levels * square + (sum(config.encoder_blocks) + sum(config.decoder_blocks)) * block
+
+
+def _small_vae(config: SmallVAEConfig, size: Size) -> int:
+    frames, height, width = size
+    places, total = frames * height * width, 0
+    for level, blocks in enumerate(config.encoder_blocks):
+        places //= 4 if level else 1
+        total += _conv(config.width if level else 3, config.width, 9, places)
+        total += blocks * 3 * _conv(config.width, config.width, 9, places)
+    return total + _conv(config.width, config.latent_channels, 9, places)
+
+
+def _stable_diffusion(size: Size) -> int:
+    frames, height, width = size
+    places, inputs = frames * height * width, WIDTHS[0]
+    total = _conv(3, inputs, 9, places)
+    for level, outputs in enumerate(WIDTHS):
+        for _ in range(2):
+            total += _residual(inputs, outputs, places)
+            inputs = outputs
+        if level < len(WIDTHS) - 1:
+            places //= 4
+            total += _conv(outputs, outputs, 9, places)
+    middle = 2 * _residual(inputs, inputs, places) + 4 * _conv(inputs, inputs, 1, places)
+    middle += _attention(inputs, frames, places // frames)
+    return total + middle + _conv(inputs, 8, 9, places) + _conv(8, 8, 1, places)
+
+
+def _residual(inputs: int, outputs: int, places: int) -> int:
+    total = _conv(inputs, outputs, 9, places) + _conv(outputs, outputs, 9, places)
+    return total + (_conv(inputs, outputs, 1, places) if inputs != outputs else 0)
+
+
+def _cosmos(size: Size) -> int:
+    return sum(_cosmos_parts(size))
+
+
+def _cosmos_parts(size: Size) -> Iterator[int]:
+    frames, height, width = size[0] + 3, size[1], size[2]  # the first frame stands for four
+    channels = 3
+    for _ in range(2):  # a wavelet in each direction halves it, by two filters of two taps a channel
+        for axis, signals in enumerate((2, 4, 8)):
+            full = [frames + 1, height + 1, width + 1]
+            halved = [frames // 2, height // 2, width // 2]
+            places = prod(halved[: axis + 1]) * prod(full[axis + 1 :])
+            yield signals * channels * 2 * 2 * places
+        frames, height, width, channels = frames // 2, height // 2, width // 2, 8 * channels
+    places = frames * height * width
+    yield _projection(channels, WIDTHS[0], places)
+    inputs = WIDTHS[0]
+    for level, outputs in enumerate(WIDTHS[1:]):
+        for _ in range(2):
+            yield _projection(inputs, outputs, places) + _projection(outputs, outputs, places)
+            yield _conv(inputs, outputs, 1, places) if inputs != outputs else 0
+            inputs = outputs
+        if level == 0:
+            places //= 4
+            height, width = height // 2, width // 2
+            yield _conv(outputs, outputs, 9, places) + _conv(outputs, outputs, 1, places)
+    yield 2 * 2 * _projection(inputs, inputs, places) + 8 * _conv(inputs, inputs, 1, places)
+    yield _attention(inputs, frames, height * width) + _attention(inputs, height * width, frames)
+    yield _projection(inputs, 16, places) + _conv(16, 16, 1, places)
+
+
+def _projection(inputs: int, outputs: int, places: int) -> int:
+    """Cosmos' convolution: over space, then over time."""
+    return _conv(inputs, outputs, 9, places) + _conv(outputs, outputs, 3, places)
+
+
+def _omnitokenizer(size: Size) -> int:
+    frames, per_frame = 1 + (size[0] - 1) // 4, (size[1] // 8) * (size[2] // 8)
+    tokens, width = frames * per_frame, OMNI_WIDTH
+    embedding = 2 * width * 3 * 64 * (per_frame + 4 * (tokens - per_frame))
+    products = 2 * tokens * (4 * width * width + 3 * width * OMNI_INNER)  # q, k, v, output; the gated MLP
+    mixing = 2 * 27 * tokens * width  # each channel by itself
+    window = OMNI_WINDOW**2
+    layers = {
+        "t": products + mixing + _attention(width, frames, per_frame),
+        "w": products + _attention(width, tokens // window, window),
+        "c": products + mixing + _attention(width, per_frame, frames),
+    }
+    return embedding + sum(layers[kind] for kind in "ttwwcccc") + 2 * tokens * width * 16

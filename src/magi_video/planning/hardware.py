@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import torch
-
-from magi_video.benchmark.machine import available_memory_bytes, matmul_peaks
 from magi_video.errors import MagiError
 
 GIB = 2**30
@@ -93,6 +90,10 @@ def find_hardware(
 
 def this_cpu() -> Hardware:
     """This machine's processor: peaks measured now, on PyTorch's threads; memory that is free now."""
+    import torch  # which takes seconds; a GPU's figures stand in a table
+
+    from magi_video.benchmark.machine import available_memory_bytes, matmul_peaks
+
     device = torch.device("cpu")
     peaks = matmul_peaks(device)
     available = available_memory_bytes(device)

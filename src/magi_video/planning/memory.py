@@ -8,13 +8,12 @@ sums are tested against what autograd really saves, the GPU's follow the same la
 Symbols: W width, M width of the MLP, L places and N tokens of a frame, D numbers of a token, h width of the head.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from magi_video.benchmark.flops import Sizes
-from magi_video.benchmark.machine import count_parameters
-from magi_video.models import MagiTransformer
-from magi_video.models.diffusion import NUM_TRAIN_STEPS
+from magi_video.models.architecture import NUM_TRAIN_STEPS, Architecture, Shape, part_of
 
 FLOAT32, STATISTICS = 4, 8
 """Bytes of a number, and of a row's mean and deviation that a norm keeps."""
@@ -81,26 +80,27 @@ class Memory:
 
 
 def step_memory(
-    model: MagiTransformer, work: Workload, sharding: Sharding = "none", devices: int = 1, codec: int = 0
+    model: Architecture, work: Workload, sharding: Sharding = "none", devices: int = 1, codec: int = 0
 ) -> Memory:
     """Memory of a training step on each of `devices`.
 
     Args:
-        model: it may lie on the meta device.
+        model: what is trained.
         work: of one device.
         sharding: "none" (DDP: everything on every device) or "full" (FSDP2: a share on each).
         devices: how many.
         codec: bytes of the codec's weights.
     """
-    total = count_parameters(model)
+    parts = model.parameters_by_part()
+    total = sum(parts.values())
     # FSDP2 splits each tensor's first dimension: the largest share is what counts.
-    held = total if sharding == "none" else sum(_share(p.shape, devices) for p in model.parameters())
-    blocks = count_parameters(model.blocks)
+    held = total if sharding == "none" else sum(_share(shape, devices) for _, shape in model.shapes())
+    blocks = parts["spatial"] + parts["temporal"]
     casts, gathered = 0, 0
     if sharding == "none":
         casts = 2 * cast_parameters(model) if work.low_precision else 0
     else:
-        block = blocks // len(model.blocks)
+        block = blocks // model.depth
         rest = total - blocks
         gathered = 2 * block * (2 if work.low_precision else FLOAT32) + (block + 2 * rest) * FLOAT32
     kept = activation_bytes(model, work)
@@ -117,24 +117,22 @@ def step_memory(
     )
 
 
-def cast_parameters(model: MagiTransformer) -> int:
+def cast_parameters(model: Architecture) -> int:
     """Numbers in the weights of the transformer's linear layers, which autocast casts; the head's stay float32."""
-    head = {id(p) for p in model.diffusion_head.parameters()}
-    return sum(p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in head) - sum(
-        p.numel() for name, p in model.named_parameters() if _is_table(name)
+    return sum(
+        math.prod(shape)
+        for name, shape in model.shapes()
+        if len(shape) == 2 and part_of(name) != "head" and not _is_table(name)
     )
 
 
 def _is_table(name: str) -> bool:
-    return name in ("head_position", "interval_embed.weight") or name.endswith(".table.weight")
+    tables = ("head_position", "interval_embed.weight")
+    return name in tables or name.endswith((".table.weight", ".position"))
 
 
-def _share(shape: tuple[int, ...], devices: int) -> int:
-    rows = shape[0] if shape else 1
-    numel = 1
-    for length in shape:
-        numel *= length
-    return -(-rows // devices) * (numel // max(rows, 1))
+def _share(shape: Shape, devices: int) -> int:
+    return -(-shape[0] // devices) * math.prod(shape[1:])
 
 
 @dataclass(frozen=True)
@@ -152,9 +150,9 @@ class Activations:
         return sum(asdict(self).values())
 
 
-def activation_bytes(model: MagiTransformer, work: Workload) -> Activations:
+def activation_bytes(model: Architecture, work: Workload) -> Activations:
     """What the layers keep for the backward; with checkpointing each block's input, and one block or the head."""
-    sizes, heads = Sizes.of(model), model.config.heads
+    sizes, heads = Sizes.of(model), model.heads
     number = 2 if work.low_precision else FLOAT32
     rows, predicted = (work.clips * frames * sizes.places for frames in (work.frames, work.predicted))
     spatial = layer_bytes(sizes, heads, rows, rows, sizes.places, work)

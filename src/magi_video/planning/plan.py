@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from magi_video.benchmark.flops import Flops, Sizes, training_flops
-from magi_video.benchmark.machine import parameters_by_part
-from magi_video.benchmark.subject import Subject, UntrainedCodec, latent_shape, make_subject
-from magi_video.benchmark.training import hidden_shares, make_forcing, sequence_frames
 from magi_video.errors import MagiError
+from magi_video.models.architecture import Architecture
 from magi_video.planning.encoder import Encoder, find_encoder
 from magi_video.planning.hardware import GIB, Hardware
 from magi_video.planning.memory import FLOAT32, Memory, Sharding, Workload, step_memory
 from magi_video.presets import TRAINING_VIDEOS, Preset
+from magi_video.sizing import SEQUENCE_FRAMES, find_architecture, hidden_share, untrained_codec
 
 MFU = 0.4
 """Share of the peaks that is assumed where none is given."""
@@ -126,7 +125,7 @@ class Plan:
 def make_plan(
     name: str, preset: Preset, devices: int, hardware: Hardware, mfu: float = MFU, data: Path | None = None
 ) -> Plan:
-    """Plan a training run; the model is built without its numbers.
+    """Plan a training run, by arithmetic: nothing is built, and PyTorch not imported but to look through `data`.
 
     Args:
         name: of the preset.
@@ -156,19 +155,18 @@ def make_plan(
         raise MagiError(
             f"--accumulate {accumulate} does not divide the {batch // devices} clips of each of {devices} device(s)"
         )
-    subject = make_subject(name, preset)
-    encoder, forcing = find_encoder(preset), make_forcing(subject)
-    model, sizes = subject.outline, Sizes.of(subject.outline)
-    shares = hidden_shares(forcing, sizes.tokens)
-    hidden = float(shares.mean())
-    frames, latent_frames = sequence_frames(subject), model.config.num_frames
+    model, encoder = find_architecture(preset), find_encoder(preset)
+    sizes, repeats = Sizes.of(model), preset.exposure.diffusion_batch_mul
+    hidden, spread = hidden_share(preset.exposure.mask_ratio_min, preset.exposure.mask_ratio_std, sizes.tokens)
+    latent_frames = model.num_frames
+    frames = SEQUENCE_FRAMES[preset.forcing] * latent_frames
     predicted = round(batch * latent_frames * sizes.tokens * hidden)
-    ahead, back = training_flops(sizes, batch, frames, predicted, forcing.diffusion_batch_mul)
+    ahead, back = training_flops(sizes, batch, frames, predicted, repeats)
     work = Workload(
-        batch // devices, frames, latent_frames, hidden, float(shares.std()), forcing.diffusion_batch_mul,
+        batch // devices, frames, latent_frames, hidden, spread, repeats,
         preset.train.precision == "bf16", hardware.fused_attention,
     )  # fmt: skip
-    online = UntrainedCodec(*latent_shape(preset)).temporal_factor > 1
+    online = untrained_codec(preset).temporal_factor > 1
     encoding = (batch * encoder.flops if encoder else None) if online else 0
     recomputed = sum(getattr(ahead, part) for part in BLOCK_PARTS)
     flops = ahead + back
@@ -200,7 +198,7 @@ def make_plan(
         preset.train.gradient_checkpointing,
         work.clips // accumulate,
     )
-    parameters = parameters_by_part(model)
+    parameters = model.parameters_by_part()
     total = sum(parameters.values())
     return Plan(
         preset=name,
@@ -221,7 +219,7 @@ def make_plan(
         given=given,
         ways=ways,
         traffic_bytes=round(2 * FLOAT32 * total * (devices - 1) / devices),
-        latents=survey(preset, subject, encoder, online, data),
+        latents=survey(preset, model, encoder, online, data),
         assumptions=assumptions(preset, hardware, mfu, devices, encoder, online),
     )
 
@@ -230,7 +228,7 @@ BLOCK_PARTS = ("spatial_linear", "spatial_attention", "temporal_linear", "tempor
 """Of `Flops`, what gradient checkpointing does twice."""
 
 
-def survey(preset: Preset, subject: Subject, encoder: Encoder | None, online: bool, data: Path | None) -> Latents:
+def survey(preset: Preset, model: Architecture, encoder: Encoder | None, online: bool, data: Path | None) -> Latents:
     """What the latents of the data set take on a disk, from the folder or from what is known of the data set."""
     known = TRAINING_VIDEOS.get(preset.data.dataset)
     videos, frames, source = known, None, f"{known:,} training videos" if known else "give --data DIR"
@@ -247,11 +245,10 @@ def survey(preset: Preset, subject: Subject, encoder: Encoder | None, online: bo
         videos = round(folder.num_files * len(folder.videos) / looked)
         frames = round(sum(video.num_frames for video in folder.videos) / len(folder.videos))
         source = f"{data}: about {videos:,} videos of {frames} frames, going by {looked} of them"
-    config = subject.outline.config
-    row = config.latent_channels * config.latent_height * config.latent_width * 2  # float16
+    row = model.latent_channels * model.latent_height * model.latent_width * 2  # float16
     if preset.codec.codec == "pixels":
         return Latents(True, 0, videos, 0, "pixels are not encoded")
-    rows = config.num_frames if online else frames
+    rows = model.num_frames if online else frames
     flops = encoder.flops if encoder and online else encoder.flops // preset.data.num_frames if encoder else None
     times = videos if online else videos * frames if videos and frames else None
     return Latents(

@@ -6,7 +6,8 @@ import torch
 
 from magi_video.data import to_model_range
 from magi_video.forcing import MaskRatio, find_forcing
-from magi_video.models.conditions import NOISE_LEVEL, unknown
+from magi_video.models.architecture import NOISE_LEVEL
+from magi_video.models.conditions import unknown
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.pipeline import MagiPipeline
 from magi_video.reproduce.clips import Clips

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models import MagiTransformer
+from magi_video.models import NOISE_LEVEL, MagiTransformer
 from magi_video.models.cache import pick
-from magi_video.models.conditions import NOISE_LEVEL, unknown
+from magi_video.models.conditions import unknown
 from magi_video.models.linear import pack_linears
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.sampling.noise import SampleNoise

@@ -20,11 +20,12 @@ from magi_video.data.encoding import encode_latents
 from magi_video.data.image import fit_frames, to_model_range
 from magi_video.data.kinetics import Kinetics600
 from magi_video.errors import MagiError
-from magi_video.models import ACTION, LABEL, NOISE_LEVEL, TEXT, MagiTransformer
+from magi_video.models import ACTION, MagiTransformer
 from magi_video.models.conditions import VectorCondition
+from magi_video.models.transformer import make_transformer
 from magi_video.presets import CodecConfig, Preset
 from magi_video.processes import Processes
-from magi_video.text import DEFAULT_SIZE
+from magi_video.sizing import WORD_SIZE, find_architecture
 
 STATISTICS_BATCHES = 64
 MOST_VIDEOS = 2_000
@@ -197,39 +198,16 @@ def prepare_reader(
 
 
 def build_model(
-    preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str], text_size: int = DEFAULT_SIZE
+    preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str], text_size: int = WORD_SIZE
 ) -> MagiTransformer:
     """The preset's transformer, fitted to the codec's latents, the names of the `actions`, the data's classes and the
     numbers in a vector of the text encoder."""
-    latent_height, latent_width = codec.latent_size(preset.data.height, preset.data.width)
-    conditions: dict[str, dict[str, object]] = {NOISE_LEVEL: {"size": preset.exposure.noise_levels + 1}}
-    drop = preset.model.condition_drop
-    if preset.model.actions:
-        if not actions:
-            raise MagiError(f"{videos.root}: the preset wants actions, but no video has any beside it; see magi record")
-        conditions[ACTION] = {"size": len(actions), "kind": "vector", "drop": drop}
-    if preset.model.text:
-        conditions[TEXT] = {"size": text_size, "kind": "sequence", "tokens": preset.model.text_tokens, "drop": drop}
-    if preset.model.labels:
-        if not videos.class_names:
-            raise MagiError(f"{videos.root}: the preset wants labels, but the videos lie in no class folders")
-        conditions[LABEL] = {"size": len(videos.class_names), "drop": drop}
-    return MagiTransformer(
-        latent_channels=codec.latent_channels,
-        latent_height=latent_height,
-        latent_width=latent_width,
-        patch_size=preset.model.patch_size,
-        num_frames=codec.num_latent_frames(preset.data.num_frames),
-        width=preset.model.hidden,
-        depth=preset.model.depth,
-        heads=preset.model.heads,
-        mlp_width=preset.model.mlp,
-        head=preset.model.head,
-        head_width=preset.model.head_width,
-        head_depth=preset.model.head_depth,
-        max_interval=preset.data.max_interval,
-        conditions=conditions,
-        temporal_position=preset.model.temporal_position,
+    if preset.model.actions and not actions:
+        raise MagiError(f"{videos.root}: the preset wants actions, but no video has any beside it; see magi record")
+    if preset.model.labels and not videos.class_names:
+        raise MagiError(f"{videos.root}: the preset wants labels, but the videos lie in no class folders")
+    return make_transformer(
+        find_architecture(preset, codec, actions=len(actions), classes=len(videos.class_names), word_size=text_size)
     )
 
 

@@ -1,0 +1,123 @@
+"""What a recipe makes, by arithmetic: latents, transformer, hidden tokens. Imports no PyTorch."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from magi_video.codecs.sizes import LatentSizes
+from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL, TEXT, Architecture
+from magi_video.presets import Preset
+
+ACTIONS, CLASSES, WORD_SIZE = 6, 101, 384
+"""Of data that is not there yet: as many actions as the shipped Doom model has, classes as UCF-101 has, and numbers of
+a word's vector as the presets' text encoder gives."""
+FINEST = 2**16
+"""Parts of a frame that are told apart when hidden tokens are counted."""
+SEQUENCE_FRAMES = {"complete": 2, "masked": 1}
+"""Frames that the transformer reads in training for each of a clip, by paradigm."""
+
+
+@dataclass(frozen=True)
+class UntrainedCodec(LatentSizes):
+    """Of a codec, what a transformer is built from.
+
+    Attributes:
+        latent_channels: channels of a latent frame.
+        spatial_factor: pixels per latent position, along height and along width.
+        temporal_factor: pixel frames per latent frame after the first.
+    """
+
+    latent_channels: int
+    spatial_factor: int
+    temporal_factor: int
+
+
+def untrained_codec(preset: Preset) -> UntrainedCodec:
+    """A preset's codec, untrained and without fetching it: an image VAE counts as SD's, a video VAE as Cosmos CV 4×8×8
+    (which Wan 2.1's equals in this)."""
+    small = preset.small_vae
+    shapes = {
+        "pixels": (3, 1, 1),
+        "small_vae": (small.latent_channels, 2 ** (len(small.encoder_blocks) - 1), 1),
+        "image_vae": (4, 8, 1),
+        "video_vae": (16, 8, 4),
+        "omnitokenizer": (8, 8, 4),
+    }
+    return UntrainedCodec(*shapes[preset.codec.codec])
+
+
+def find_architecture(
+    preset: Preset,
+    codec: LatentSizes | None = None,
+    *,
+    actions: int = ACTIONS,
+    classes: int = CLASSES,
+    word_size: int = WORD_SIZE,
+) -> Architecture:
+    """The preset's transformer, fitted to a codec and to data.
+
+    Args:
+        preset: the recipe.
+        codec: of which the latents are; the preset's own, untrained, if there is none yet.
+        actions: columns of an action, if the preset takes actions.
+        classes: of the videos, if it takes labels.
+        word_size: numbers in a vector of the text encoder, if it takes text.
+
+    Raises:
+        MagiError: no model can have these sizes, or the codec does not take the recipe's frames.
+    """
+    codec = codec or untrained_codec(preset)
+    model, drop = preset.model, preset.model.condition_drop
+    latent_height, latent_width = codec.latent_size(preset.data.height, preset.data.width)
+    conditions: dict[str, dict[str, Any]] = {NOISE_LEVEL: {"size": preset.exposure.noise_levels + 1}}
+    if model.actions:
+        conditions[ACTION] = {"size": actions, "kind": "vector", "drop": drop}
+    if model.text:
+        conditions[TEXT] = {"size": word_size, "kind": "sequence", "tokens": model.text_tokens, "drop": drop}
+    if model.labels:
+        conditions[LABEL] = {"size": classes, "drop": drop}
+    return Architecture(
+        latent_channels=codec.latent_channels,
+        latent_height=latent_height,
+        latent_width=latent_width,
+        patch_size=model.patch_size,
+        num_frames=codec.num_latent_frames(preset.data.num_frames),
+        width=model.hidden,
+        depth=model.depth,
+        heads=model.heads,
+        mlp_width=model.mlp,
+        head=model.head,
+        head_width=model.head_width,
+        head_depth=model.head_depth,
+        max_interval=preset.data.max_interval,
+        conditions=conditions,
+        temporal_position=model.temporal_position,
+    )
+
+
+def hidden_share(minimum: float, std: float, tokens: int) -> tuple[float, float]:
+    """Share of a frame's tokens that training hides: its mean and its standard deviation.
+
+    `MaskRatio` draws the ratio from a normal with its centre at 1, cut off below `minimum`, and hides ceil(N · ratio)
+    tokens.
+
+    Args:
+        minimum: least ratio, in (0, 1].
+        std: of the normal.
+        tokens: N.
+    """
+    tokens = min(tokens, FINEST)
+    lowest = _normal((minimum - 1) / std)
+    mean = square = 0.0
+    for count in range(tokens):
+        reached = max(count / tokens, minimum)
+        # The probability that more than `count` tokens are hidden.
+        more = 1.0 if count < minimum * tokens else (0.5 - _normal((reached - 1) / std)) / (0.5 - lowest)
+        mean += more / tokens
+        square += more * (2 * count + 1) / tokens**2
+    return mean, math.sqrt(max(0.0, square - mean * mean))
+
+
+def _normal(value: float) -> float:
+    """Distribution function of the standard normal."""
+    return 0.5 * (1 + math.erf(value / math.sqrt(2)))
