@@ -98,6 +98,18 @@ def test_another_recipe_is_refused_and_what_may_change_is_recorded(tmp_path: Pat
     assert (tmp_path / "recipe.json").read_bytes() == before
 
 
+def test_half_written_files_of_the_dead_go_but_not_those_of_a_folder_with_its_own_lock(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    with claim(tmp_path / "inner"):
+        pass
+    kept = [tmp_path / "inner" / ".a.npy.7.part", tmp_path / ".part", tmp_path / "b.7.part", tmp_path / ".c.part"]
+    gone = [tmp_path / ".a.npy.7.part", tmp_path / "samples" / ".000.npy.12345.part"]
+    for path in kept + gone:
+        path.touch()
+    with claim(tmp_path):
+        assert [path.exists() for path in kept + gone] == [True] * 4 + [False] * 2
+
+
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / ".lock").symlink_to(tmp_path / "elsewhere")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magi_video.data.files import write_json
 from magi_video.errors import MagiError
-from magi_video.processes import Processes
 from magi_video.textfiles import read_json
+
+if TYPE_CHECKING:
+    from magi_video.processes import Processes
 
 LOCK_FILE = ".lock"
 """Empty; it stays, for a file that is removed can be locked by two."""
+PART = re.compile(r"\..+\.\d+\.part")
+"""Names of half-written files: `.NAME.PID.part`."""
 MOST_TOLD = 40
 """Characters of a value in a message."""
 
@@ -48,7 +53,8 @@ def claimed(
 def alone(folder: Path) -> Iterator[None]:
     """While entered, no other process can be; a lock of the system, which ends with this one, however that ends.
 
-    Children, which may outlive this process, do not hold the lock with it, as they would that of `flock`.
+    Children, which may outlive this process, do not hold the lock with it, as they would that of `flock`. What a killed
+    process has left half-written is removed.
 
     Raises:
         MagiError: another process is.
@@ -66,9 +72,23 @@ def alone(folder: Path) -> Iterator[None]:
             raise MagiError(f"{folder}: another run is at work there; wait for its end, or use another --out") from None
         except OSError:  # a file system without locks
             pass
+        else:
+            remove_parts(folder)
         yield
     finally:
         os.close(lock)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the half-written files (`files.replacing`) of processes that were killed; only for the folder's holder.
+
+    Folders inside that have a lock of their own are left alone.
+    """
+    for place, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if not os.path.lexists(os.path.join(place, name, LOCK_FILE))]
+        for name in filter(PART.fullmatch, names):
+            with suppress(OSError):
+                os.unlink(os.path.join(place, name))
 
 
 def settle(

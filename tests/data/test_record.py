@@ -1,11 +1,15 @@
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from magi_video.claims import alone
 from magi_video.data import VideoFolder, read_frames
 from magi_video.data.games import open_game
 from magi_video.data.record import record
@@ -145,6 +149,32 @@ def test_names_that_are_no_game(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("vizdoom/my_way_home", "ALE/Breakout-v5"):
         with pytest.raises(MagiError, match=r"is not installed: pip install 'magi-video\[games\]'"):
             open_game(name)
+
+
+def test_one_process_records_into_a_folder_and_takes_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    out.mkdir()
+    (out / ".episode_00000.mp4.999.part").write_bytes(b"half")
+    if (child := os.fork()) == 0:  # locks are per process
+        with alone(out):
+            signal.pause()
+    try:
+        while (out / ".episode_00000.mp4.999.part").exists():
+            time.sleep(0.01)
+        with pytest.raises(MagiError, match="another run is at work there"):
+            record("MagiCounter-v0", out, episodes=1, height=32, width=32)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    (out / ".episode_00000.mp4.998.part").write_bytes(b"half")
+    record("MagiCounter-v0", out, episodes=1, height=32, width=32)
+    assert sorted(contents(out)) == [".lock", "episode_00000.actions.jsonl", "episode_00000.mp4", "recording.json"]
+
+
+def test_an_unknown_game_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(MagiError):
+        record("MagiNowhere-v0", tmp_path / "r", episodes=1)
+    assert not (tmp_path / "r").exists()
 
 
 def test_doom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

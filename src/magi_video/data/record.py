@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from magi_video.claims import alone
 from magi_video.data.actions import RECORDING_FILE, actions_path
 from magi_video.data.explorer import Explorer
 from magi_video.data.files import replacing, write_json
@@ -68,7 +70,8 @@ def record(
         progress: called after each episode with (episodes done, episodes asked for, frames of this episode).
 
     Raises:
-        MagiError: unknown game, a folder with another recording in it, or a folder that cannot be written.
+        MagiError: unknown game, a folder with another recording in it, one in which another process records, or one
+            that cannot be written.
     """
     out = Path(out)
     for name, value in {"episodes": episodes, "max_frames": max_frames, "height": height, "width": width}.items():
@@ -87,21 +90,26 @@ def record(
     description = _continued(out, settings)
     frames: dict[str, int] = description["episodes"]
     kept = sum(1 for episode in range(episodes) if str(episode) in frames)
-    for episode in range(episodes):
-        if str(episode) not in frames:
-            # A fresh environment each time: nothing of an earlier episode can leak into a later one.
-            opened = open_game(game, frame_skip)
-            try:
-                description |= {"frame_rate": opened.frame_rate, "action_names": list(opened.actions.names)}
-                # Before the first video, so that a folder with videos is always a recording.
+    locked = False
+    with ExitStack() as held:
+        for episode in range(episodes):
+            if str(episode) not in frames:
+                # A fresh environment each time: nothing of an earlier episode can leak into a later one.
+                opened = open_game(game, frame_skip)
+                try:
+                    if not locked:  # now that the game is known to be there
+                        held.enter_context(alone(out))
+                        locked = True
+                    description |= {"frame_rate": opened.frame_rate, "action_names": list(opened.actions.names)}
+                    # Before the first video, so that a folder with videos is always a recording.
+                    write_json(out / RECORDING_FILE, description)
+                    frames[str(episode)] = _record_episode(opened, out, episode, settings)
+                    description["episodes"] = frames = dict(sorted(frames.items(), key=lambda item: int(item[0])))
+                finally:
+                    opened.close()
                 write_json(out / RECORDING_FILE, description)
-                frames[str(episode)] = _record_episode(opened, out, episode, settings)
-                description["episodes"] = frames = dict(sorted(frames.items(), key=lambda item: int(item[0])))
-            finally:
-                opened.close()
-            write_json(out / RECORDING_FILE, description)
-        if progress is not None:
-            progress(episode + 1, episodes, frames[str(episode)])
+            if progress is not None:
+                progress(episode + 1, episodes, frames[str(episode)])
     return RecordingSummary(
         out, len(frames), kept, sum(frames.values()), tuple(description["action_names"]), description["frame_rate"]
     )
