@@ -1,7 +1,10 @@
 """Small videos whose pixels tell which frame they are."""
 
+import struct
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 
 from magi_video.data import write_video
@@ -39,4 +42,39 @@ def write_actions(video: Path, rows: list[dict]) -> Path:
 
     path = video.with_name(f"{video.stem}.actions.jsonl")
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def encode(
+    path: Path,
+    frames: np.ndarray,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    pixel: Fraction | None = None,
+    options: dict[str, str] | None = None,
+    **settings: int,
+) -> Path:
+    """A file of another codec than our own writer's, with B-frames for instance, or pixels `pixel` times as wide as
+    high."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pixel_format
+        if pixel is not None:
+            stream.codec_context.sample_aspect_ratio = pixel
+        for name, value in settings.items():
+            setattr(stream.codec_context, name, value)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def set_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """Makes an mp4 file show a point x, y of its frames at a·x + c·y, b·x + d·y."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40  # of a header of version 0, up to its matrix
+    unit = 2**16
+    fixed = [round(value * unit) for value in (a, b, 0, c, d, 0, 0, 0)]
+    content[at : at + 36] = struct.pack(">9i", *fixed, 2**30)
+    path.write_bytes(content)
     return path

@@ -11,25 +11,12 @@ from magi_video.data import VideoWriter, decoding, inspect_video, read_frames, w
 from magi_video.data.video import read_in_order
 from magi_video.errors import MagiError
 
-from .examples import frame_numbers, numbered_frames, write_numbered
+from .examples import encode, frame_numbers, numbered_frames, write_numbered
 
 
 @pytest.fixture(scope="module")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_numbered(tmp_path_factory.mktemp("video") / "long.mp4", 700)
-
-
-def encode(path: Path, frames: np.ndarray, codec: str, **settings: int) -> Path:
-    """A file of another codec than our own writer's, for instance with B-frames."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        for name, value in settings.items():
-            setattr(stream.codec_context, name, value)
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
 
 
 def test_written_frames_come_back(tmp_path: Path) -> None:

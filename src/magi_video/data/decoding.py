@@ -1,8 +1,11 @@
-"""Decoding frames of a video file: from its beginning, or from the nearest keyframe where that is provably the same."""
+"""Decoding frames of a video file: from its beginning, or from the nearest keyframe where that is provably the same.
+
+Of several video streams the one is read that players take, and frames come as players show them (`geometry`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,13 +15,15 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from magi_video.data.geometry import Geometry, find_geometry
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_FRAMES, MAX_PIXELS
 
 # Demuxers for the suffixes of videos, and raw streams. Others read playlists (further files), text, or whole devices.
-FORMATS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,gif,h264,hevc,m4v"
+FORMATS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,gif,yuv4mpegpipe,h264,hevc,m4v"
 SEEKABLE = ("mp4", "matroska", "avi")  # containers that store a timestamp for every packet; others make theirs up
 PYAV = int(av.__version__.partition(".")[0])  # the major version
 SEEK_WORTHWHILE = 48  # frames; decoding through fewer than this is quicker than listing the packets for a seek
@@ -31,15 +36,16 @@ def seek_pays_off(wanted: list[int]) -> bool:
 
 def decode_through(path: Path, wanted: list[int] | None) -> Iterator[np.ndarray]:
     """Decodes from the first frame on and yields the wanted ones (sorted), or all."""
-    to_rgb = rgb_converter()
     with opened(path) as (container, stream):
+        show = Screen(path, stream)
         position = 0
         for index, frame in enumerate(container.decode(stream)):
+            show.begin(frame)
             if wanted is None:
-                yield to_rgb(frame)
+                yield show(frame)
                 continue
             if index == wanted[position]:
-                yield to_rgb(frame)
+                yield show(frame)
                 position += 1
                 if position == len(wanted):
                     return
@@ -59,8 +65,8 @@ def decode_by_seeking(path: Path, wanted: list[int], num_frames: int | None) -> 
     if wanted[-1] >= len(timeline.stamps):
         return None
     frames: list[np.ndarray] = []
-    to_rgb = rgb_converter()
     with opened(path) as (container, stream):
+        show = Screen(path, stream, timeline.geometry)
         decoder: Iterator[Any] | None = None
         upcoming = 0  # index of the frame the decoder delivers next
         for index in wanted:
@@ -74,7 +80,7 @@ def decode_by_seeking(path: Path, wanted: list[int], num_frames: int | None) -> 
                     return None
                 upcoming = position + 1
                 if position == index:
-                    frames.append(to_rgb(frame))
+                    frames.append(show(frame))
                     break
             else:
                 return None
@@ -83,12 +89,13 @@ def decode_by_seeking(path: Path, wanted: list[int], num_frames: int | None) -> 
 
 @dataclass(frozen=True)
 class _Timeline:
-    """Timestamps of a file's packets (int64, ascending), the indices of the keyframes (ascending, the first one 0), and
-    whether the format promises one frame a packet."""
+    """Timestamps of a file's packets (int64, ascending), the indices of the keyframes (ascending, the first one 0),
+    whether the format promises one frame a packet, and the geometry of the file."""
 
     stamps: np.ndarray
     keyframes: np.ndarray
     one_frame_a_packet: bool
+    geometry: Geometry
 
     def index_of(self, stamp: int | None) -> int | None:
         if stamp is None:
@@ -117,12 +124,15 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> _Timeline | None:
         keyframes = np.searchsorted(order, np.sort(stamps[[p.is_keyframe for p in packets]]))
         # MPEG-4 part 2, for one, has packets that only say "the same again" and give no frame.
         promised = stream.codec_context.name == "h264" and "mp4" in container.format.name
-        return _Timeline(order, keyframes, promised)
+        first = next((frame for packet in (*packets, None) for frame in stream.decode(packet)), None)
+        if first is None:
+            return None
+        return _Timeline(order, keyframes, promised, find_geometry(path, stream, first))
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its first video stream; every failure inside becomes a MagiError."""
+    """The container and the video stream that players take; every failure inside becomes a MagiError."""
     if not path.is_file():
         raise MagiError(f"{path}: {'not a regular' if path.exists() else 'no such'} file; expected a video")
     try:
@@ -131,11 +141,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         if PYAV < 19:  # later ones keep any tag, and know no such setting
             options["metadata_errors"] = "ignore"
         with av.open(str(path.absolute()), **options) as container:
-            if not container.streams.video:
-                raise MagiError(f"{path}: no video stream in it")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise MagiError(f"{path}: a video format that cannot be decoded")
+            stream = pick_stream(path, container.streams.video)
             if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
                 width, height = stream.codec_context.width, stream.codec_context.height
                 raise MagiError(
@@ -151,13 +157,52 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise MagiError(f"{path}: unreadable ({reason(error)})") from error
 
 
-def rgb_converter() -> Callable[[Any], np.ndarray]:
-    """A function from decoded frames of one file to uint8 [H, W, 3]."""
-    # One scaler for all: a frame's own `to_ndarray` sets up a new one, which takes ten times as long as its use.
-    scaler = VideoReformatter()
-    # PyAV 17 made a thread per core the default for every picture; before, there was neither that nor the setting.
-    single: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
-    return lambda frame: scaler.reformat(frame, format="rgb24", **single).to_ndarray()
+def pick_stream(path: Path, streams: Sequence[Any]) -> Any:
+    """Of a file's video streams the default one, of several or none the largest, of equals the first."""
+    moving = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]  # no cover art
+    if not moving:
+        raise MagiError(f"{path}: no video stream in it{' but a cover picture' if streams else ''}")
+    decodable = [stream for stream in moving if stream.codec_context is not None]
+    if not decodable:
+        raise MagiError(f"{path}: a video format that cannot be decoded")
+
+    def rank(stream: Any) -> tuple[bool, int]:
+        size = stream.codec_context.width * stream.codec_context.height
+        return bool(stream.disposition & Disposition.default), size
+
+    return max(decodable, key=rank)  # of equals, max gives the first
+
+
+class Screen:
+    """Makes of decoded frames of one file what a player shows: uint8 [H, W, 3].
+
+    Args:
+        path, stream: of the file.
+        geometry: of its first frame; taken from the first that `begin` is given if it is not known.
+    """
+
+    def __init__(self, path: Path, stream: Any, geometry: Geometry | None = None) -> None:
+        self._path, self._stream, self._geometry = path, stream, geometry
+        # One scaler for all: a frame's own `to_ndarray` sets up a new one, which takes ten times as long as its use.
+        self._scaler = VideoReformatter()
+        # PyAV 17 made a thread per core the default for every picture; before, there was neither that nor the setting.
+        self._settings: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
+
+    def begin(self, first: Any) -> Geometry:
+        """The geometry of the file, of which this is the first frame, unless there was one before."""
+        if self._geometry is None:
+            self._geometry = find_geometry(self._path, self._stream, first)
+        return self._geometry
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        """A frame as it is shown."""
+        geometry = self.begin(frame)
+        if (frame.height, frame.width) != geometry.stored:
+            raise MagiError(f"{self._path}: the frame size changes within the file; expected one size throughout")
+        height, width = geometry.stretched
+        # Its bilinear filter is wider where it makes frames smaller, as that of `fit_frames` is.
+        rgb = self._scaler.reformat(frame, width=width, height=height, format="rgb24", **self._settings)
+        return geometry.turn(rgb.to_ndarray())
 
 
 def reason(error: Exception) -> str:

@@ -178,7 +178,10 @@ class _Work:
         """A digest of all that a shard's content depends on."""
         made = [self.index.codec, self.index.height, self.index.width, self.index.row, str(self.index.grid)]
         size, frames = self.table.columns["bytes"], self.table.columns["frames"]
-        videos = [(self.table.names[v], int(size[v]), int(frames[v])) for v in self.videos[shard]]
+        shown = self.table.shown or [""] * len(self.table.names)  # a video shown as stored has the key it always had
+        videos = [
+            (self.table.names[v], int(size[v]), int(frames[v]), *filter(None, [shown[v]])) for v in self.videos[shard]
+        ]
         return hashlib.sha256(json.dumps([made, videos]).encode()).hexdigest()
 
     def videos_of(self, shards: Sequence[int]) -> int:

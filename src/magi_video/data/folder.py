@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from magi_video.data.actions import ActionTrack, actions_path, read_actions, recorded_game
-from magi_video.data.scan import Skipped, find_videos, inspect_videos, is_inside
+from magi_video.data.scan import Skipped, find_videos, inspect_videos, is_inside, tell_ignored
 from magi_video.data.video import VideoInfo, read_frames
 from magi_video.errors import MagiError
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video of a data set: its file, what it holds (frames, pixels, frames/s), its class, and the file of its
-    actions if it was recorded."""
+    """A video of a data set: its file, what it holds (see `VideoInfo`), its class, and the file of its actions if it
+    was recorded."""
 
     path: Path
     num_frames: int
@@ -28,6 +28,7 @@ class Video:
     frame_rate: float
     label: int | None
     actions: Path | None
+    shown: str = ""
 
 
 class VideoFolder:
@@ -41,6 +42,7 @@ class VideoFolder:
         min_frames: shorter videos are skipped.
         index: a JSON file that remembers what each video holds, so that a second start does not decode them again.
         sample: look at no more videos than this, evenly spread over all: for a survey.
+        follow_links: use what links out of the folder lead to, and linked folders; by default they are skipped.
 
     Attributes:
         root: the folder.
@@ -50,6 +52,7 @@ class VideoFolder:
         class_names: `Video.label` is an index into it.
         action_names: the columns of `actions`.
         num_files: files that were there to be looked at.
+        ignored: how many files are no videos by their suffix, by suffix.
 
     Raises:
         MagiError: no such folder, or the index cannot be written.
@@ -61,29 +64,42 @@ class VideoFolder:
     class_names: list[str]
     action_names: list[str]
     num_files: int
+    ignored: Counter[str]
 
     def __init__(
-        self, root: str | Path, *, min_frames: int = 1, index: str | Path | None = None, sample: int | None = None
+        self,
+        root: str | Path,
+        *,
+        min_frames: int = 1,
+        index: str | Path | None = None,
+        sample: int | None = None,
+        follow_links: bool = False,
     ) -> None:
-        self._begin(root, sample)
-        candidates: list[Path] = []
-        for found in find_videos(self.root):
-            if isinstance(found, Skipped):
-                self.skipped.append(found)
-            else:
-                candidates.append(found)
+        self._begin(root, sample, follow_links)
+        candidates = self._find()
         parts = [path.relative_to(self.root).parts for path in candidates]
         self.class_names = sorted({p[0] for p in parts if len(p) > 1})
         number = {name: i for i, name in enumerate(self.class_names)}
         self._add(candidates, [number[p[0]] if len(p) > 1 else None for p in parts], min_frames, index)
 
-    def _begin(self, root: str | Path, sample: int | None = None) -> None:
-        self.root = Path(root)
+    def _begin(self, root: str | Path, sample: int | None = None, follow_links: bool = False) -> None:
+        self.root, self.follow_links = Path(root), follow_links
         if not self.root.is_dir():
             raise MagiError(f"{root}: no such folder; expected a folder of videos")
         self.videos, self.skipped, self.class_names, self.action_names = [], [], [], []
         self._tracks: dict[int, ActionTrack] = {}
-        self._sample, self.num_files = sample, 0
+        self._sample, self.num_files, self.ignored = sample, 0, Counter()
+
+    def _find(self) -> list[Path]:
+        """All files that are videos by their names; notes the others."""
+        found = find_videos(self.root, self.follow_links)
+        self.skipped += found.skipped
+        self.ignored += found.ignored
+        return found.videos
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file below the root may be read: it is no link out of it, or such links are followed."""
+        return self.follow_links or is_inside(path, self.root)
 
     def _add(
         self, paths: Sequence[Path], labels: Sequence[int | None], min_frames: int, index: str | Path | None
@@ -106,7 +122,7 @@ class VideoFolder:
         actions: Path | None = actions_path(path)
         if actions is not None and (actions.is_file() or actions.is_symlink()):
             try:
-                if not is_inside(actions, self.root):
+                if not self.holds(actions):
                     raise MagiError(f"{actions}: link out of the folder")
                 track = read_actions(actions, info.num_frames)
                 self._tracks[len(self.videos)] = track
@@ -116,11 +132,12 @@ class VideoFolder:
                 actions = None
         else:
             actions = None
-        self.videos.append(Video(path, info.num_frames, info.height, info.width, info.frame_rate, label, actions))
+        size = (info.height, info.width)
+        self.videos.append(Video(path, info.num_frames, *size, info.frame_rate, label, actions, info.shown))
 
     def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
-        """Frames of a video in the order asked for, uint8 [T, H, W, 3] at the file's own size; see `read_frames` for
-        the errors."""
+        """Frames of a video in the order asked for, uint8 [T, H, W, 3] at the size they are shown; see `read_frames`
+        for the errors."""
         info = self.videos[video]
         return torch.from_numpy(read_frames(info.path, frames, num_frames=info.num_frames))
 
@@ -140,11 +157,11 @@ class VideoFolder:
         return sorted({game for folder in folders if (game := recorded_game(folder))})
 
     def summary(self) -> str:
-        """One line: "120 videos, 2 skipped (1 zero frames, 1 unreadable)"."""
+        """One line: "120 videos, 2 skipped (1 zero frames, 1 unreadable);
+        9 files are no videos by their names (9 .jpg)"."""
         line = f"{len(self.videos)} video" + ("" if len(self.videos) == 1 else "s")
-        if not self.skipped:
-            return line
-        reasons = Counter(skipped.reason.split(" (")[0].split(";")[0] for skipped in self.skipped)
-        return (
-            f"{line}, {len(self.skipped)} skipped ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common())})"
-        )
+        if self.skipped:
+            reasons = Counter(skipped.reason.split(" (")[0].split(";")[0] for skipped in self.skipped)
+            told = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+            line += f", {len(self.skipped)} skipped ({told})"
+        return "; ".join(filter(None, (line, tell_ignored(self.ignored))))

@@ -1,9 +1,10 @@
 """Looking through a video in a process of its own, so that no file can stop or end ours.
 
 Decoders are large programs in C. One that hangs on a crafted file, takes all the memory or crashes is ended here, and
-the file is told of like any other that cannot be read. The process reads paths, one JSON string a line, and answers
-each in a line: what the video holds, or why it cannot be used; while it is at work it writes a sign of life now and
-then. `python -m magi_video.data.inspection` is that process.
+the file is told of like any other that cannot be read. The process reads questions, each a JSON list of the path and
+whether it is only asked how the video is shown, and answers each in a line: what the video holds or whether it is shown
+as stored, or why it cannot be used; while it is at work it writes a sign of life now and then.
+`python -m magi_video.data.inspection` is that process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from magi_video.data.video import VideoInfo, inspect_video
+from magi_video.data.video import VideoInfo, inspect_video, is_shown_as_stored
 from magi_video.errors import MagiError
 from magi_video.limits import VIDEO_MEMORY, VIDEO_SECONDS
 
@@ -59,22 +60,29 @@ class Inspector:
         Raises:
             MagiError: as `inspect_video`; or the decoder hung or crashed.
         """
+        return VideoInfo(**self._answer(path))
+
+    def is_shown_as_stored(self, path: Path) -> bool:
+        """As the function of this name; errors as of `inspect`."""
+        return bool(self._answer(path, first_frame=True)["as_stored"])
+
+    def _answer(self, path: Path, first_frame: bool = False) -> dict[str, Any]:
         told = ""
         for _ in range(ATTEMPTS):
             if self._process is None:
                 self._begin()
             late = threading.Event()
-            answer = self._ask(path, late)
+            answer = self._ask([str(path.absolute()), first_frame], late)
             if answer is None:
                 code = self._end()
                 told = f"no new frame in {self.patience:g} s" if late.is_set() else f"its decoder crashed ({code})"
             elif "problem" in answer:
                 raise MagiError(answer["problem"])
             else:
-                return VideoInfo(**answer)
+                return answer
         raise MagiError(f"{path}: {told}")
 
-    def _ask(self, path: Path, late: threading.Event) -> dict[str, Any] | None:
+    def _ask(self, question: list[Any], late: threading.Event) -> dict[str, Any] | None:
         """The answer; None if the process ended, by itself or because it was `late`."""
         process = self._process
 
@@ -83,7 +91,7 @@ class Inspector:
             process.kill()
 
         try:
-            process.stdin.write(json.dumps(str(path.absolute())) + "\n")
+            process.stdin.write(json.dumps(question) + "\n")
             process.stdin.flush()
         except OSError:
             return None
@@ -127,7 +135,7 @@ class Inspector:
 
 
 def serve() -> None:
-    """Answer for one path after another until no more come."""
+    """Answer one question after another until no more come."""
     try:
         import resource
 
@@ -136,7 +144,8 @@ def serve() -> None:
         pass  # no such limit on this system
     print(READY, flush=True)
     for line in sys.stdin:
-        path = Path(json.loads(line))
+        name, first_frame = json.loads(line)
+        path = Path(name)
         shown = time.monotonic()
 
         def show() -> None:
@@ -147,7 +156,10 @@ def serve() -> None:
 
         answer: dict[str, Any]
         try:
-            answer = asdict(inspect_video(path, on_frame=show))
+            if first_frame:
+                answer = {"as_stored": is_shown_as_stored(path)}
+            else:
+                answer = asdict(inspect_video(path, on_frame=show))
         except MagiError as error:
             answer = {"problem": str(error)}
         except MemoryError:

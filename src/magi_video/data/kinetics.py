@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from magi_video.data.folder import Video, VideoFolder
-from magi_video.data.scan import Skipped, is_inside
+from magi_video.data.scan import COMPANIONS, Skipped
 from magi_video.data.video import VIDEO_SUFFIXES, VideoInfo
 from magi_video.errors import MagiError
 
@@ -54,7 +54,7 @@ class Kinetics600(VideoFolder):
             annotation files lie in it, in `annotations/` or beside it.
         subset: "train", "val", "test", or "all": whatever there is of them.
         min_frames: shorter videos are skipped.
-        index, sample: see `VideoFolder`.
+        index, sample, follow_links: see `VideoFolder`.
 
     Attributes:
         class_names: sorted, of all rows of the subset, so that a missing clip changes no number.
@@ -71,10 +71,11 @@ class Kinetics600(VideoFolder):
         min_frames: int = 1,
         index: str | Path | None = None,
         sample: int | None = None,
+        follow_links: bool = False,
     ) -> None:
         if subset not in (*SPLITS, "all"):
             raise MagiError(f"Kinetics subset {subset!r}; expected train, val, test or all")
-        self._begin(root, sample)
+        self._begin(root, sample, follow_links)
         splits = list(SPLITS) if subset == "all" else [subset]
         found: dict[str, Path] = {}
         labels: dict[str, str | None] = {}
@@ -110,13 +111,14 @@ class Kinetics600(VideoFolder):
         self._add([found[stem] for stem in stems], numbers, min_frames, index)
 
     def _take(self, path: Path, label: int | None, info: VideoInfo) -> None:
-        self.videos.append(Video(path, info.num_frames, info.height, info.width, info.frame_rate, label, None))
+        size = (info.height, info.width)
+        self.videos.append(Video(path, info.num_frames, *size, info.frame_rate, label, None, info.shown))
 
     def _list(self, folder: Path) -> dict[str, Path]:
         """The clips of a folder and of the folders in it, by name without suffix; one listing a folder."""
         clips: dict[str, Path] = {}
         for entry in self._entries(folder):
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=self.follow_links):
                 for inner in self._entries(Path(entry.path)):
                     self._note(inner, clips)
             elif entry.is_symlink() and entry.is_dir():
@@ -136,9 +138,11 @@ class Kinetics600(VideoFolder):
     def _note(self, entry: os.DirEntry[str], clips: dict[str, Path]) -> None:
         stem, suffix = os.path.splitext(entry.name)
         if suffix.lower() not in VIDEO_SUFFIXES:
+            if entry.is_file() and suffix.lower() not in COMPANIONS:
+                self.ignored[suffix.lower()] += 1
             return
         path = Path(entry.path)
-        if entry.is_symlink() and not is_inside(path, self.root):
+        if entry.is_symlink() and not self.holds(path):
             self.skipped.append(Skipped(path, "link out of the folder"))
         elif stem in clips:
             self.skipped.append(Skipped(path, "there twice"))

@@ -1,7 +1,9 @@
 """Looking through many video files: which there are, and what each holds.
 
 Every file is decoded once to count its frames (UCF-101 takes some minutes on two cores); an index file remembers the
-results, so that the next start only looks at names, sizes and times.
+results, so that the next start only looks at names, sizes and times. An index of version 1 is from before frames were
+turned and stretched as they are shown: of a file that it names one frame is decoded, and all only where that makes a
+difference.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ from magi_video.errors import MagiError
 from magi_video.limits import MAX_FRAMES, MAX_PIXELS
 from magi_video.textfiles import parse_json, read_text
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
+STORED_VERSION = 1  # sizes and frames as stored
 FILES_PER_PROCESS = 8  # fewer are not worth starting another one
 
 
@@ -34,24 +38,74 @@ class Skipped:
     reason: str
 
 
-def find_videos(root: Path) -> Iterator[Path | Skipped]:
-    """All files below `root` with the suffix of a video, in sorted order; hidden ones are ignored, and nothing is
-    followed out of the folder."""
-    unreadable: list[Skipped] = []
+COMPANIONS = frozenset((".txt", ".json", ".jsonl", ".csv", ".md"))
+"""Suffixes of captions, actions, lists and notes, which belong beside videos."""
+
+
+@dataclass
+class Found:
+    """What lies below a folder: videos in sorted order; what cannot be used; how many other files by suffix."""
+
+    videos: list[Path] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+
+def find_videos(root: Path, follow_links: bool = False) -> Found:
+    """All files below `root` with the suffix of a video; hidden ones are ignored.
+
+    Args:
+        root: a folder.
+        follow_links: use links out of the folder and links to folders too, each folder once.
+    """
+    found = Found()
 
     def note(error: OSError) -> None:
         unreadable.append(Skipped(Path(error.filename), "folder cannot be read"))
 
-    for folder, folders, files in os.walk(root, onerror=note):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if (Path(folder) / name).is_symlink():
-                yield Skipped(Path(folder) / name, "link to a folder")  # os.walk does not follow it
-        for name in sorted(files):
-            path = Path(folder) / name
-            if not name.startswith(".") and path.suffix.lower() in VIDEO_SUFFIXES:
-                yield path if is_inside(path, root) else Skipped(path, "link out of the folder")
-    yield from unreadable
+    unreadable: list[Skipped] = []
+    entered = {_identity(root)}
+    for folder, folders, files in os.walk(root, onerror=note, followlinks=follow_links):
+        kept = []
+        for path in (Path(folder) / name for name in sorted(folders) if not name.startswith(".")):
+            if not follow_links and path.is_symlink():
+                found.skipped.append(Skipped(path, "link to a folder"))
+            elif follow_links and (identity := _identity(path)) in entered:
+                found.skipped.append(Skipped(path, "folder that is there already"))
+            else:
+                entered |= {identity} if follow_links else set()
+                kept.append(path.name)
+        folders[:] = kept
+        for path in (Path(folder) / name for name in sorted(files) if not name.startswith(".")):
+            if (suffix := path.suffix.lower()) not in VIDEO_SUFFIXES:
+                found.ignored[suffix] += suffix not in COMPANIONS
+            elif follow_links or is_inside(path, root):
+                found.videos.append(path)
+            else:
+                found.skipped.append(Skipped(path, "link out of the folder"))
+    found.skipped += unreadable
+    return found
+
+
+def _identity(folder: Path) -> tuple[int, int] | str:
+    try:
+        status = folder.stat()
+        return status.st_dev, status.st_ino
+    except OSError:
+        return str(folder)
+
+
+def tell_ignored(ignored: Counter[str], most: int = 3) -> str:
+    """ "31 files are no videos by their names (20 .jpg, 9 .mxf, 2 others)"; empty where there are none."""
+    count = ignored.total()
+    if not count:
+        return ""
+    common = ignored.most_common(most)
+    words = [f"{number} {suffix or 'without a suffix'}" for suffix, number in common if number]
+    rest = count - sum(number for _, number in common)
+    words += [f"{rest} others"] if rest else []
+    files = "1 file is no video by its name" if count == 1 else f"{count} files are no videos by their names"
+    return f"{files} ({', '.join(words)})"
 
 
 def is_inside(path: Path, root: Path) -> bool:
@@ -72,7 +126,7 @@ def is_file(path: Path) -> bool:
 
 def inspect_videos(root: Path, paths: Sequence[Path], index: Path | None = None) -> list[VideoInfo | Skipped]:
     """What each file holds, in the order given; with `index`, remembered in that JSON file."""
-    known = _read_index(index)
+    known, stored = _read_index(index)
     keys = [_key(root, path) for path in paths]
     unknown = [(path, key) for path, key in zip(paths, keys, strict=True) if key not in known]
     processes = min(16, os.cpu_count() or 1, -(-len(unknown) // FILES_PER_PROCESS))
@@ -81,7 +135,7 @@ def inspect_videos(root: Path, paths: Sequence[Path], index: Path | None = None)
 
     def look(share: list[tuple[Path, str]]) -> dict[str, dict[str, Any]]:
         with Inspector() as inspector:
-            return {key: _entry(inspector, path) for path, key in share if not stopped.is_set()}
+            return {key: _entry(inspector, path, stored.get(key)) for path, key in share if not stopped.is_set()}
 
     found = dict(known)
     if processes:
@@ -100,8 +154,10 @@ def inspect_videos(root: Path, paths: Sequence[Path], index: Path | None = None)
     ]
 
 
-def _entry(inspector: Inspector, path: Path) -> dict[str, Any]:
+def _entry(inspector: Inspector, path: Path, stored: dict[str, Any] | None) -> dict[str, Any]:
     try:
+        if stored is not None and inspector.is_shown_as_stored(path):
+            return stored
         return asdict(inspector.inspect(path))
     except MagiError as error:
         return {"skipped": str(error).removeprefix(f"{path.absolute()}: ").removeprefix(f"{path}: ")}
@@ -115,17 +171,20 @@ def _key(root: Path, path: Path) -> str:
     return f"{path.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}"
 
 
-def _read_index(index: Path | None) -> dict[str, dict[str, Any]]:
-    """The remembered entries that are sound; an index that cannot be read is simply made anew."""
+def _read_index(index: Path | None) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The remembered entries that are sound: those that hold, and those that hold of files that are shown as they are
+    stored. An index that cannot be read is simply made anew."""
     if index is None:
-        return {}
+        return {}, {}
     try:
-        stored = parse_json(read_text(index))
-        if stored["version"] != INDEX_VERSION:
-            return {}
-        return {key: entry for key, entry in stored["videos"].items() if _is_sound(entry)}
+        content = parse_json(read_text(index))
+        version, entries = content["version"], content["videos"]
+        if version == STORED_VERSION:  # another stream may be taken today of what could not be used then
+            entries = {key: {**entry, "shown": ""} for key, entry in entries.items() if "skipped" not in entry}
+        sound = {key: entry for key, entry in entries.items() if _is_sound(entry)}
     except (MagiError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        return {}, {}
+    return (sound, {}) if version == INDEX_VERSION else ({}, sound if version == STORED_VERSION else {})
 
 
 def _is_sound(entry: Any) -> bool:
@@ -133,9 +192,11 @@ def _is_sound(entry: Any) -> bool:
         return False
     if set(entry) == {"skipped"}:
         return isinstance(entry["skipped"], str)
-    if set(entry) != {"num_frames", "height", "width", "frame_rate"}:
+    if set(entry) != {"num_frames", "height", "width", "frame_rate", "shown"}:
         return False
     counts = [entry["num_frames"], entry["height"], entry["width"]]
     if not all(type(n) is int and n > 0 for n in counts) or type(entry["frame_rate"]) is not float:
+        return False
+    if not isinstance(entry["shown"], str):
         return False
     return counts[0] <= MAX_FRAMES and counts[1] * counts[2] <= MAX_PIXELS and 0 <= entry["frame_rate"] < math.inf

@@ -41,6 +41,7 @@ class VideoTable:
         class_names: what labels are an index into.
         action_names: of the columns of `actions`.
         captions: of each video, None where it has none; empty if no video has one.
+        shown: of each video how it is shown, see `VideoInfo`; empty if all are shown as they are stored.
     """
 
     names: list[str]
@@ -49,6 +50,7 @@ class VideoTable:
     class_names: list[str]
     action_names: list[str]
     captions: list[str | None] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, folder: VideoFolder, captions: Sequence[str | None] = ()) -> Self:
@@ -72,14 +74,16 @@ class VideoTable:
             class_names=list(folder.class_names),
             action_names=list(folder.action_names),
             captions=list(captions) if any(captions) else [],
+            shown=[video.shown for video in folder.videos] if any(video.shown for video in folder.videos) else [],
         )
 
     def to_bytes(self) -> bytes:
         """The file's content; the same for the same table."""
         joined = b"\0".join(os.fsencode(name) for name in self.names)  # no file name holds a zero
         tensors = self.columns | {"names": np.frombuffer(joined, np.uint8), "actions": self.actions}
-        if self.captions:
-            tensors["captions"] = np.frombuffer(json.dumps(self.captions).encode(), np.uint8)
+        for name, texts in (("captions", self.captions), ("shown", self.shown)):
+            if texts:
+                tensors[name] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
         words = json.dumps({"class_names": self.class_names, "action_names": self.action_names})
         return save(tensors, {"words": words})  # one entry: safetensors writes several in an order of chance
 
@@ -94,14 +98,19 @@ class VideoTable:
             with safe_open(path, framework="np") as file:
                 words = json.loads((file.metadata() or {}).get("words", "{}"))
                 tensors = {name: file.get_tensor(name) for name in ("names", "actions", *COLUMNS)}
-                told = file.get_tensor("captions").tobytes() if "captions" in set(file.keys()) else b"[]"
-                captions = parse_json(told.decode())
+                there = set(file.keys())
+                captions, shown = (
+                    parse_json(file.get_tensor(name).tobytes().decode()) if name in there else []
+                    for name in ("captions", "shown")
+                )
         except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
             raise MagiError(f"{path}: unreadable table of videos ({error})") from None
         joined, actions = tensors.pop("names"), tensors.pop("actions")
         names = [os.fsdecode(name) for name in joined.tobytes().split(b"\0")] if joined.dtype == np.uint8 else []
         words = words if isinstance(words, dict) else {}
-        table = cls(names, tensors, actions, words.get("class_names", []), words.get("action_names", []), captions)
+        table = cls(
+            names, tensors, actions, words.get("class_names", []), words.get("action_names", []), captions, shown
+        )
         if problem := table._problem():
             raise MagiError(f"{path}: {problem}")
         return table
@@ -114,6 +123,9 @@ class VideoTable:
         known = isinstance(self.captions, list) and len(self.captions) in (0, len(self.names))
         if not known or not all(caption is None or is_caption(caption) for caption in self.captions):
             return f"expected captions of {len(self.names)} videos"
+        known = isinstance(self.shown, list) and len(self.shown) in (0, len(self.names))
+        if not known or not all(isinstance(words, str) for words in self.shown):
+            return f"expected how {len(self.names)} videos are shown"
         for name, kind in COLUMNS.items():
             if self.columns[name].dtype != kind or self.columns[name].shape != (len(self.names),):
                 return f"expected {len(self.names)} values {np.dtype(kind)} of {name}"
@@ -134,7 +146,8 @@ class VideoTable:
         return None if np.isfinite(self.actions).all() else "actions that are not finite"
 
     def difference(self, other: VideoTable) -> str | None:
-        """What distinguishes another data set from this one: names, sizes in bytes, lengths. None if nothing."""
+        """What distinguishes another data set from this one: names, sizes in bytes, lengths, how frames are shown. None
+        if nothing."""
         if self.names != other.names:
             missing, more = set(self.names) - set(other.names), set(other.names) - set(self.names)
             one = next((f"without {name}" for name in self.names if name in missing), None)
@@ -144,6 +157,10 @@ class VideoTable:
             for video in np.flatnonzero(self.columns[column] != other.columns[column])[:1]:
                 now, then = other.columns[column][video], self.columns[column][video]
                 return f"{self.names[video]} of {now} {unit}, not {then}"
+        plain = [""] * len(self.names)
+        for name, then, now in zip(self.names, self.shown or plain, other.shown or plain, strict=True):
+            if now != then:
+                return f"{name} shown as {now or 'stored'}, not as {then or 'stored'}"
         return None
 
 
@@ -168,7 +185,8 @@ class CachedVideos(VideoFolder):
         for number, name in enumerate(table.names):
             label, frames = columns["label"][number], columns["frames"][number]
             size, rate = (columns["height"][number], columns["width"][number]), columns["frame_rate"][number]
-            self.videos.append(Video(root / name, frames, *size, rate, None if label < 0 else label, None))
+            shown = table.shown[number] if table.shown else ""
+            self.videos.append(Video(root / name, frames, *size, rate, None if label < 0 else label, None, shown))
             if columns["recorded"][number]:
                 self._tracks[number] = ActionTrack(tuple(self.action_names), table.actions[end : end + frames])
                 end += frames

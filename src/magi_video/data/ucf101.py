@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from magi_video.data.folder import VideoFolder
-from magi_video.data.scan import Skipped, find_videos, is_file, is_inside
+from magi_video.data.scan import Skipped, is_file
 from magi_video.errors import MagiError
 from magi_video.textfiles import read_text
 
@@ -27,7 +27,7 @@ class UCF101(VideoFolder):
         split: 1, 2 or 3.
         subset: "train", "test", or "all": both together, or every video where there are no lists.
         min_frames: shorter videos are skipped.
-        index, sample: see `VideoFolder`.
+        index, sample, follow_links: see `VideoFolder`.
 
     Raises:
         MagiError: no such folder, no such split, or the list files are missing or malformed.
@@ -42,13 +42,14 @@ class UCF101(VideoFolder):
         min_frames: int = 1,
         index: str | Path | None = None,
         sample: int | None = None,
+        follow_links: bool = False,
     ) -> None:
         if split not in (1, 2, 3):
             raise MagiError(f"UCF-101 split {split}; expected 1, 2 or 3")
         if subset not in ("train", "test", "all"):
             raise MagiError(f"UCF-101 subset {subset!r}; expected train, test or all")
         given = Path(root)
-        self._begin(given / VIDEOS if (given / VIDEOS).is_dir() else given, sample)
+        self._begin(given / VIDEOS if (given / VIDEOS).is_dir() else given, sample, follow_links)
         lists = next((f for f in (given / LISTS, given.parent / LISTS, given) if (f / "classInd.txt").is_file()), None)
         if lists is None and subset != "all":
             raise MagiError(f"{root}: no {LISTS}/classInd.txt; expected the official lists in or beside the folder")
@@ -72,16 +73,14 @@ class UCF101(VideoFolder):
 
     def _why_not(self, path: Path, name: str, number: dict[str, int]) -> str | None:
         parts = Path(name).parts
-        if Path(name).is_absolute() or ".." in parts or not is_inside(path, self.root):
+        if Path(name).is_absolute() or ".." in parts or not self.holds(path):
             return "outside the folder"
         if len(parts) != 2 or parts[0] not in number:
             return "of an unknown class"
         return None if is_file(path) else "listed but missing"
 
     def _all_files(self) -> list[str]:
-        found = [f for f in find_videos(self.root)]
-        self.skipped += [f for f in found if isinstance(f, Skipped)]
-        relative = [f.relative_to(self.root) for f in found if isinstance(f, Path)]
+        relative = [path.relative_to(self.root) for path in self._find()]
         return [str(path) for path in relative if len(path.parts) == 2]
 
     def _listed(self, lists: Path, split: int, subset: Subset) -> list[str]:

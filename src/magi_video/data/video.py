@@ -1,7 +1,9 @@
 """Video files in and out, through PyAV; nothing else in the package opens one.
 
-A video is the sequence of frames its file decodes to, in presentation order: frame i is the i-th of them. Timestamps
-only serve to seek, so a variable-rate file is read frame by frame like any other and its `frame_rate` is the average.
+A video is the sequence of frames its file decodes to, in presentation order: frame i is the i-th of them. They come
+as a player shows them, turned, mirrored and with square pixels (`geometry`), and their size is meant by `height` and
+`width`. Timestamps only serve to seek, so a variable-rate file is read frame by frame like any other and its
+`frame_rate` is the average.
 `inspect_video` decodes the whole file once, because a header's frame count is only a claim; what it counts is exactly
 what `read_frames` delivers, and a file that breaks off in an error is refused as a whole rather than read up to
 there.
@@ -22,25 +24,37 @@ from typing import Any, Self
 import av
 import numpy as np
 
-from magi_video.data.decoding import decode_by_seeking, decode_through, opened, reason, seek_pays_off
+from magi_video.data.decoding import Screen, decode_by_seeking, decode_through, opened, reason, seek_pays_off
+from magi_video.data.geometry import Geometry
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_FRAMES, MAX_READ_BYTES
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".gif"}
-)
+# fmt: off
+VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe",
+    ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".wmv", ".asf", ".flv", ".ogv", ".ogm", ".y4m", ".gif",
+))
+# fmt: on
 FRAMES_BETWEEN_LOOKS = 256  # whether the file has changed
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file really holds: decoded frames, their size in pixels, and the average rate in frames/s (0.0 where
-    unknown)."""
+    """What a file really holds.
+
+    Attributes:
+        num_frames: decoded frames.
+        height, width: of the frames as they are shown, in pixels.
+        frame_rate: the average, in frames/s; 0.0 where unknown.
+        shown: what distinguishes what is shown from the decoded frames of the file's first video stream, in words
+            ("stream 1, turned 90 degrees clockwise"); empty of most videos.
+    """
 
     num_frames: int
     height: int
     width: int
     frame_rate: float
+    shown: str = ""
 
 
 def inspect_video(path: str | Path, on_frame: Callable[[], None] = lambda: None) -> VideoInfo:
@@ -55,13 +69,15 @@ def inspect_video(path: str | Path, on_frame: Callable[[], None] = lambda: None)
             that are too large or change their size, or changes while it is read.
     """
     path = Path(path)
-    count, size = 0, (0, 0)
+    count, size, shown = 0, (0, 0), ""
     with opened(path) as (container, stream):
         before = path.stat()
+        screen = Screen(path, stream)
         for frame in container.decode(stream):
+            geometry = screen.begin(frame)
             if count == 0:
-                size = (frame.height, frame.width)
-            elif (frame.height, frame.width) != size:
+                size, shown = geometry.shown, _shown(container, stream, geometry)
+            elif (frame.height, frame.width) != geometry.stored:
                 raise MagiError(f"{path}: the frame size changes at frame {count}; expected one size throughout")
             count += 1
             if count > MAX_FRAMES:
@@ -73,7 +89,23 @@ def inspect_video(path: str | Path, on_frame: Callable[[], None] = lambda: None)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
     if count == 0:
         raise MagiError(f"{path}: zero frames")
-    return VideoInfo(count, *size, rate)
+    return VideoInfo(count, *size, rate, shown)
+
+
+def is_shown_as_stored(path: str | Path) -> bool:
+    """Whether what is shown are the decoded frames of the file's first video stream; decodes the first frame alone.
+
+    Raises:
+        MagiError: as `inspect_video`.
+    """
+    with opened(Path(path)) as (container, stream):
+        screen = Screen(Path(path), stream)
+        return all(not _shown(container, stream, screen.begin(frame)) for frame in islice(container.decode(stream), 1))
+
+
+def _shown(container: Any, stream: Any, geometry: Geometry) -> str:
+    number = list(container.streams.video).index(stream)
+    return ", ".join(filter(None, (f"stream {number}" if number else "", str(geometry))))
 
 
 def refuse_changed(path: Path, before: os.stat_result) -> None:
@@ -93,7 +125,7 @@ def read_frames(path: str | Path, indices: Sequence[int] | None = None, *, num_f
             where it could not be known otherwise that a seek is exact.
 
     Returns:
-        uint8 array [T, H, W, 3], RGB, one frame for each index in the order asked for.
+        uint8 array [T, H, W, 3], RGB, one frame for each index in the order asked for, as a player shows it.
 
     Raises:
         MagiError: unreadable file, an index outside the video, or more than 8 GiB asked for at once.
@@ -137,8 +169,6 @@ def _stack(path: Path, frames: Iterator[np.ndarray] | list[np.ndarray]) -> np.nd
             raise MagiError(
                 f"{path}: more than {MAX_READ_BYTES / 2**30:g} GiB of frames asked for at once; expected fewer indices"
             )
-        if kept and frame.shape != kept[0].shape:
-            raise MagiError(f"{path}: the frame size changes within the file; expected one size throughout")
         kept.append(frame)
     if not kept:
         raise MagiError(f"{path}: zero frames")

@@ -108,14 +108,14 @@ def _from_path(path: Path) -> Clips:
     if not path.is_dir():
         raise MagiError(f"{path}: no such folder; expected a folder of videos or .npy files, or one .npy file")
     arrays = sorted(one for one in path.rglob("*.npy") if not one.name.startswith("."))
-    entries = list(find_videos(path))
-    videos = [one for one in entries if isinstance(one, Path)]
+    found = find_videos(path)
+    videos = found.videos
     if arrays and videos:
         raise MagiError(f"{path}: holds {videos[0].name} and {arrays[0].name}; expected either videos or .npy files")
     if arrays:
         return _from_arrays(path, arrays)
     if videos:
-        return _from_videos(path, videos, len(entries) - len(videos))
+        return _from_videos(path, videos, len(found.skipped))
     raise MagiError(f"{path}: nothing to score in it; expected videos or .npy files")
 
 
