@@ -4,6 +4,8 @@ A configuration is believed only as far as weights lie beside it: before anythin
 PyTorch's meta device, which costs nothing, and the outline may not have more tensors or numbers than the files hold.
 """
 
+from __future__ import annotations
+
 import math
 import os
 import re
@@ -11,15 +13,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch.nn.modules import module as torch_module
 
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_JSON_BYTES, MAX_TENSORS
 from magi_video.textfiles import read_json
+
+if TYPE_CHECKING:  # imported where a model is built: names and headers are read without it
+    import torch
+
+    from magi_video.codecs.sizes import LatentSizes
+    from magi_video.models.architecture import Architecture, Shape
 
 SHIPPED = Path(__file__).parent / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -74,13 +80,17 @@ def class_name(config: dict[str, Any]) -> str:
     return str(config.get("_class_name"))[:60]
 
 
-def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.float32, **place: Any) -> Any:
-    """Load a diffusers model in evaluation mode; `place` may hold subfolder, revision and variant.
+def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype | None = None, **place: Any) -> Any:
+    """Load a diffusers model in evaluation mode, in float32 unless told otherwise; `place` may hold subfolder, revision
+    and variant.
 
     Raises:
         MagiError: something is missing or damaged; the config describes other weights than there are, or more than
             this machine's memory holds; the weights are not safetensors, or not all finite.
     """
+    import torch
+
+    torch_dtype = torch_dtype or torch.float32
     variant = place.get("variant")
     end = f"{variant}.safetensors" if variant else "safetensors"
     wanted = ["config.json", f"{WEIGHTS}.{end}", f"{WEIGHTS}*.index*.json", f"{WEIGHTS}-*-of-?????.{end}"]
@@ -109,6 +119,8 @@ def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype = torch.
 
 def check_finite(model: torch.nn.Module, where: str) -> None:
     """Refuse weights with NaN or infinity among them."""
+    import torch
+
     for key, weight in model.named_parameters():
         if weight.numel() and not torch.stack(weight.detach().aminmax()).isfinite().all():
             raise MagiError(f"{where}: {key} is not finite: a training that diverged, or damage")
@@ -167,6 +179,8 @@ def outline(
     Raises:
         MagiError: it has more tensors or numbers than are stored; or more than this machine's memory holds.
     """
+    import torch
+
     numbers = sum(sizes)
     needed = numbers * dtype.itemsize
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
@@ -192,6 +206,8 @@ def not_described(folder: Path, sizes: list[int]) -> str:
 @contextmanager
 def _at_most(tensors: int, lack: str) -> Iterator[None]:
     """While a model is built, let it have so many parameters, and not many more parts."""
+    from torch.nn.modules import module as torch_module
+
     counts = {"parameters": 0, "parts": 0}
     most = {"parameters": tensors, "parts": MODULES_PER_TENSOR * (tensors + 1)}
 
@@ -239,16 +255,21 @@ def weight_files(folder: Path, stem: str, variant: str | None = None) -> list[Pa
 
 def stored_sizes(files: list[Path]) -> list[int]:
     """How many numbers each tensor of a model's weights has, from the files' headers."""
-    sizes: list[int] = []
+    return [math.prod(shape) for _, shape in stored_shapes(files)]
+
+
+def stored_shapes(files: list[Path]) -> list[tuple[str, Shape]]:
+    """Name and shape of each tensor of a model's weights, from the files' headers."""
+    shapes: list[tuple[str, Shape]] = []
     for file in files:
-        sizes += header_sizes(file)
-        if len(sizes) > MAX_TENSORS:
+        shapes += header_shapes(file)
+        if len(shapes) > MAX_TENSORS:
             raise MagiError(f"{file.parent}: more than {MAX_TENSORS} tensors")
-    return sizes
+    return shapes
 
 
-def header_sizes(file: Path) -> list[int]:
-    """How many numbers each tensor of a safetensors file has, from its header; `MagiError` if it is no such file."""
+def header_shapes(file: Path) -> list[tuple[str, Shape]]:
+    """Name and shape of each tensor of a safetensors file, from its header; `MagiError` if it is no such file."""
     if not file.is_file():
         raise MagiError(f"{file}: no such regular file")
     with file.open("rb") as opened:
@@ -256,14 +277,16 @@ def header_sizes(file: Path) -> list[int]:
     if length > MAX_JSON_BYTES:
         raise MagiError(f"{file}: a header of {length} bytes; expected at most {MAX_JSON_BYTES}")
     try:
-        with safe_open(file, framework="pt") as tensors:  # refuses headers that overlap, leave gaps or go past the end
-            return [math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys()]  # noqa: SIM118 (no dict)
+        # Refuses headers that overlap, leave gaps or go past the end; "numpy" since "pt" would import torch.
+        with safe_open(file, framework="numpy") as tensors:
+            return [(name, tuple(tensors.get_slice(name).get_shape())) for name in tensors.keys()]  # noqa: SIM118
     except SafetensorError as error:
         raise MagiError(f"{file}: not a whole safetensors file ({_one_line(error)})") from None
 
 
-def check_settings(settings: dict[str, Any], transformer: Any, codec: Any, where: str) -> None:
-    """Refuse the settings of a model's `model_index.json` that make no sense or do not fit its transformer and codec.
+def check_settings(settings: dict[str, Any], architecture: Architecture, codec: LatentSizes | None, where: str) -> None:
+    """Refuse the settings of a model's `model_index.json` that make no sense or do not fit its transformer and codec
+    (where that is loaded).
 
     Raises:
         MagiError: which setting, and what was expected.
@@ -283,14 +306,15 @@ def check_settings(settings: dict[str, Any], transformer: Any, codec: Any, where
         names = settings.get(name) or []
         if not isinstance(names, list) or not all(isinstance(one, str) and one.isprintable() for one in names):
             refuse(name, "a list of names")
-        spec = transformer.condition_tokens.specs.get(condition)
+        spec = architecture.specs.get(condition)
         if names and len(names) != (spec.size if spec else 0):
             refuse(name, f"{spec.size if spec else 'no'} names, as the transformer knows")
     if not isinstance(settings.get("training") or {}, dict):
         refuse("training", "an object")
-    outline = transformer.config
+    if codec is None:
+        return
     latent = (codec.latent_channels, *codec.latent_size(settings.get("height", 256), settings.get("width", 256)))
-    if latent != (outline.latent_channels, outline.latent_height, outline.latent_width):
+    if latent != (architecture.latent_channels, architecture.latent_height, architecture.latent_width):
         refuse("height", f"the size whose latents the transformer makes, not {latent[0]} channels of {latent[1:]}")
 
 

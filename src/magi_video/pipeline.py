@@ -24,6 +24,7 @@ from magi_video.controls import (
     spread_texts,
 )
 from magi_video.conventions import ConventionalPipeline, StepCallback, StepFunction
+from magi_video.description import INDEX_FILE
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
 from magi_video.loading import resolve_model
@@ -33,7 +34,7 @@ from magi_video.models.draws import Generators
 from magi_video.pictures import Picture, convert_output, given_frames, unit_range
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
-from magi_video.storage import INDEX_FILE, read_pipeline, write_pipeline
+from magi_video.storage import read_pipeline, write_pipeline
 from magi_video.text import ENCODER_FOLDER, Encoder, TextEncoder
 
 

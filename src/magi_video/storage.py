@@ -13,15 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from magi_video.codecs import load_codec
 from magi_video.data.files import link_or_copy
+from magi_video.description import INDEX_FILE, read_index
 from magi_video.errors import MagiError
-from magi_video.loading import check_settings, class_name, load_strictly, read_json
+from magi_video.loading import check_settings, load_strictly
 from magi_video.models import MagiTransformer
 from magi_video.text import ENCODER_FOLDER, copy_encoder
 
 if TYPE_CHECKING:
     from magi_video.pipeline import MagiPipeline
-
-INDEX_FILE = "model_index.json"
 
 
 def read_pipeline(folder: Path, name: str, torch_dtype: torch.dtype) -> dict[str, Any]:
@@ -35,17 +34,12 @@ def read_pipeline(folder: Path, name: str, torch_dtype: torch.dtype) -> dict[str
     Raises:
         MagiError: a file is missing, truncated or of another shape, or the settings do not fit the weights.
     """
-    if not (folder / INDEX_FILE).exists():
-        raise MagiError(f"{folder}: not the folder of a model: it has no {INDEX_FILE}")
-    index = read_json(folder / INDEX_FILE)
-    if class_name(index) != name:
-        raise MagiError(f"{folder}: not a {name} but {class_name(index)!r}")
-    settings = {name: value for name, value in index.items() if not name.startswith("_")}
+    settings = read_index(folder, name)
     settings |= {
         "transformer": load_strictly(MagiTransformer, str(folder / "transformer"), torch_dtype),
         "codec": load_codec(folder / "codec").to(torch_dtype),
     }
-    check_settings(settings, settings["transformer"], settings["codec"], str(folder / INDEX_FILE))
+    check_settings(settings, settings["transformer"].architecture, settings["codec"], str(folder / INDEX_FILE))
     return settings
 
 

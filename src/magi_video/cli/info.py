@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from magi_video.description import describe_model
+
 
 @dataclass(frozen=True)
 class Info:
@@ -33,31 +35,29 @@ def main(argv: list[str]) -> None:
 
 def describe(model: str) -> dict[str, Any]:
     """What `magi info` tells, as JSON values."""
-    from magi_video.pipeline import MagiPipeline
-
-    pipe = MagiPipeline.from_pretrained(model)
-    config, transformer = pipe.config, pipe.transformer
-    training = config.training
-    head = transformer.diffusion_head
+    described = describe_model(model)
+    settings, architecture, training = described.settings, described.architecture, described.settings["training"]
+    head = architecture.parameters_by_part()["head"]
     return {
         "model": model,
-        "forcing": config.forcing,
-        "frame": f"{config.height}×{config.width} pixels, {transformer.num_tokens} tokens of {transformer.token_dim}",
-        "trained_frames": transformer.config.num_frames,
-        "intervals": f"1…{transformer.config.max_interval}",
-        "frame_rate": config.frame_rate,
-        "temporal_position": transformer.config.temporal_position,
-        "transformer_parameters": count(transformer) - count(head),
-        "head": f"{transformer.config.head}, {transformer.config.head_depth} blocks of {transformer.config.head_width}",
-        "head_parameters": count(head),
-        "codec": type(pipe.codec).__name__,
-        "codec_parameters": count(pipe.codec),
-        "latent": f"{pipe.codec.latent_channels}×{transformer.config.latent_height}×{transformer.config.latent_width}",
-        "conditions": list(transformer.condition_tokens.specs),
-        "actions": list(config.action_names),
-        "classes": list(config.class_names),
-        "mask_steps": config.mask_steps,
-        "denoise_steps": config.denoise_steps,
+        "forcing": settings["forcing"],
+        "frame": f"{settings['height']}×{settings['width']} pixels, {architecture.num_tokens} tokens of "
+        f"{architecture.token_dim}",
+        "trained_frames": architecture.num_frames,
+        "intervals": f"1…{architecture.max_interval}",
+        "frame_rate": settings["frame_rate"],
+        "temporal_position": architecture.temporal_position,
+        "transformer_parameters": sum(architecture.parameters_by_part().values()) - head,
+        "head": f"{architecture.head}, {architecture.head_depth} blocks of {architecture.head_width}",
+        "head_parameters": head,
+        "codec": described.codec,
+        "codec_parameters": described.codec_parameters,
+        "latent": f"{architecture.latent_channels}×{architecture.latent_height}×{architecture.latent_width}",
+        "conditions": list(architecture.specs),
+        "actions": list(settings["action_names"]),
+        "classes": list(settings["class_names"]),
+        "mask_steps": settings["mask_steps"],
+        "denoise_steps": settings["denoise_steps"],
         "training_steps": training.get("steps"),
         "training_seed": training.get("seed"),
         "training_data": training.get("data"),
@@ -72,8 +72,3 @@ def told(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(told, value)) or "none"
     return "none" if value is None else str(value)
-
-
-def count(module: Any) -> int:
-    """Parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())

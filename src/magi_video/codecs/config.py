@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+CODEC_NAMES = ("PixelCodec", "ImageVAECodec", "VideoVAECodec", "OmniTokenizerCodec")
+"""Classes that a saved codec may name."""
+
 
 @dataclass(frozen=True)
 class SmallVAEConfig:

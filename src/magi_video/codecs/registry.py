@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from magi_video.codecs.base import Codec
+from magi_video.codecs.config import CODEC_NAMES
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
 from magi_video.codecs.pixels import PixelCodec
@@ -11,9 +12,9 @@ from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
 from magi_video.loading import class_name, load_strictly, read_json
 
-CODECS: dict[str, Any] = {
-    codec.__name__: codec for codec in (PixelCodec, ImageVAECodec, VideoVAECodec, OmniTokenizerCodec)
-}
+CODECS: dict[str, Any] = dict(
+    zip(CODEC_NAMES, (PixelCodec, ImageVAECodec, VideoVAECodec, OmniTokenizerCodec), strict=True)
+)
 """Every codec class that a saved folder may name."""
 
 
