@@ -33,11 +33,12 @@ def claimed(
     holds: str,
     processes: Processes,
     lasting: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    carried: Callable[[dict[str, Any] | None], dict[str, Any]] = lambda saved: {},
 ) -> Iterator[None]:
     """Record in a folder what it was made for, and let no other run work there meanwhile: `settle`, while `alone`.
 
     Args:
-        record, now, holds, lasting: as for `settle`.
+        record, now, holds, lasting, carried: as for `settle`.
         processes: of this run; all come together, and the main one claims the folder for all.
 
     Raises:
@@ -45,7 +46,7 @@ def claimed(
     """
     with ExitStack() as held:
         processes.once(lambda: held.enter_context(alone(record.parent)))
-        processes.once(lambda: settle(record, now, holds, lasting))
+        processes.once(lambda: settle(record, now, holds, lasting, carried))
         yield
 
 
@@ -96,6 +97,7 @@ def settle(
     now: dict[str, Any],
     holds: str,
     lasting: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    carried: Callable[[dict[str, Any] | None], dict[str, Any]] = lambda saved: {},
 ) -> None:
     """Record in a folder what it was made for.
 
@@ -104,6 +106,7 @@ def settle(
         now: recipe and seed, or whatever else what lies there depends on.
         holds: what lies in the folder, for the message: "a run", "latents".
         lasting: the part of a record that may never change.
+        carried: from the record so far, what it holds besides `now`; may refuse, by a `MagiError`.
 
     Raises:
         MagiError: other settings are recorded there.
@@ -113,6 +116,7 @@ def settle(
     if saved is not None and (changes := differences(lasting(saved), lasting(now))):
         told = f"{record.parent} holds {holds} made with other settings ({'; '.join(changes)})"
         raise MagiError(f"{told}; use another --out")
+    now |= json.loads(json.dumps(carried(saved)))
     if saved != now:
         write_json(record, now)
 

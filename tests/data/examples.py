@@ -1,5 +1,7 @@
 """Small videos whose pixels tell which frame they are."""
 
+import json
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from magi_video.data import write_video
+from magi_video.data import read_frames, write_video
 
 BLOCKS = 12  # bits
 
@@ -38,8 +40,6 @@ def write_numbered(path: Path, count: int, rate: float = 25.0, **size: int) -> P
 
 def write_actions(video: Path, rows: list[dict]) -> Path:
     """Writes rows (dictionaries, or anything for a broken file) beside a video."""
-    import json
-
     path = video.with_name(f"{video.stem}.actions.jsonl")
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -78,3 +78,15 @@ def set_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
     content[at : at + 36] = struct.pack(">9i", *fixed, 2**30)
     path.write_bytes(content)
     return path
+
+
+def replace_unseen(path: Path) -> None:
+    """Put another video of the same name, length, size in bytes and time in a video's place."""
+    status, frames = path.stat(), read_frames(path)
+    write_video(path, np.full_like(frames, 90), 10.0, crf=51)
+    missing = status.st_size - path.stat().st_size
+    assert missing >= 8, "the replacement is filled up by an empty box, as muxers leave them"
+    with path.open("ab") as file:
+        file.write(missing.to_bytes(4, "big") + b"free" + bytes(missing - 8))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size and path.stat().st_mtime_ns == status.st_mtime_ns

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from magi_video.data import VideoFolder, decoding, fit_frames, geometry, inspect_video, read_frames, scan, write_video
 from magi_video.data.geometry import NAMES, find_orientation
-from magi_video.data.table import VideoTable
+from magi_video.data.identity import DataIdentity
+from magi_video.data.table import CachedVideos, VideoTable
 from magi_video.data.video import is_shown_as_stored, read_in_order
 from magi_video.errors import MagiError
 from magi_video.serving.uploads import read_upload
@@ -197,11 +198,13 @@ def test_scans_of_before_are_kept_where_frames_are_shown_as_stored(
     (root / "c.mp4").write_bytes(b"broken")
     expected = VideoFolder(root, index=index)
     content = json.loads(index.read_text())
-    assert content["version"] == 2
+    assert content["version"] == 3
     for entry in content["videos"].values():
         entry |= {"height": 32, "width": 48} if "height" in entry else {}
-        entry.pop("shown", None)
-    index.write_text(json.dumps({"version": 1, "videos": content["videos"]}))
+        for name in ("shown", "content"):
+            entry.pop(name, None)
+    entries = {key.rpartition("|")[0]: entry for key, entry in content["videos"].items()}
+    index.write_text(json.dumps({"version": 1, "videos": entries}))
     looked: list[str] = []
     real = scan.Inspector.inspect
     monkeypatch.setattr(scan.Inspector, "inspect", lambda self, path: looked.append(path.name) or real(self, path))
@@ -215,15 +218,17 @@ def test_scans_of_before_are_kept_where_frames_are_shown_as_stored(
 def test_a_cache_knows_how_its_videos_are_shown(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
         write_numbered(tmp_path / name, 4)
-    before = VideoTable.of(VideoFolder(tmp_path))
-    assert before.shown == []
+    before = DataIdentity.of(VideoFolder(tmp_path))
+    assert VideoTable.of(VideoFolder(tmp_path)).shown == []
     set_matrix(tmp_path / "b.mp4", -1, 0, 0, -1)  # neither sizes nor lengths tell
-    now = VideoTable.of(VideoFolder(tmp_path))
-    (tmp_path / "table").write_bytes(now.to_bytes())
-    assert VideoTable.read(tmp_path / "table").shown == ["", "turned 180 degrees"]
-    assert before.difference(now) == "b.mp4 shown as turned 180 degrees, not as stored"
-    assert now.difference(before) == "b.mp4 shown as stored, not as turned 180 degrees"
-    assert now.difference(now) is None
+    (tmp_path / "table").write_bytes(VideoTable.of(VideoFolder(tmp_path)).to_bytes())
+    table = VideoTable.read(tmp_path / "table")
+    assert table.shown == ["", "turned 180 degrees"]
+    now = DataIdentity.of(CachedVideos(table, tmp_path))
+    told = "1 video changed (changed: b.mp4 shown as {}, not as {})"
+    assert before.difference(now) == told.format("turned 180 degrees", "stored")
+    assert now.difference(before) == told.format("stored", "turned 180 degrees")
+    assert now.difference(DataIdentity.of(VideoFolder(tmp_path))) is None
 
 
 def test_files_of_all_containers_are_looked_at(tmp_path: Path) -> None:

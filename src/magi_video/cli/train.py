@@ -30,6 +30,8 @@ class Command(RecipeOptions):
     """Folder of latents that magi encode wrote. Without --data training sees no video, and makes no sample sheets."""
     seed: int = 0
     """Of everything random."""
+    allow_other_data: bool = False
+    """Go on with a run although its videos are not those that it has seen so far; the run records it."""
 
 
 def parse(argv: list[str]) -> Command:
@@ -46,7 +48,10 @@ def main(argv: list[str]) -> None:
 
     try:
         with TrainingDisplay() as display, StopSignals() as signals:
-            train(preset, command.data, command.out, command.seed, display, command.latents, signals)
+            train(
+                preset, command.data, command.out, command.seed, display, command.latents, signals,
+                allow_other_data=command.allow_other_data,
+            )  # fmt: skip
     except StoppedError as stopped:
         if not is_main_process():  # all stop together; one tells
             sys.exit(stopped.exit_code)

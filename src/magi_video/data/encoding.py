@@ -85,7 +85,7 @@ def encode_latents(
     """Encodes what is not in the cache yet and opens it.
 
     Every process calls this with the same arguments; `directory` is one folder that all of them see. A video is known
-    by name, size in bytes and number of frames: where the data set has changed, the shards concerned are encoded again.
+    by name, length and content: where the data set has changed, the shards concerned are encoded again.
 
     Args:
         folder: the videos.
@@ -174,14 +174,16 @@ class _Work:
         self.known: dict[int, Shard] = {}
         self.keys = [self._key(shard) for shard in range(len(self.layout.rows))]
 
-    def _key(self, shard: int) -> str:
-        """A digest of all that a shard's content depends on."""
+    def _key(self, shard: int, with_contents: bool = True) -> str:
+        """A digest of all that a shard's content depends on; without the videos' contents, as older caches have it."""
         made = [self.index.codec, self.index.height, self.index.width, self.index.row, str(self.index.grid)]
         size, frames = self.table.columns["bytes"], self.table.columns["frames"]
         shown = self.table.shown or [""] * len(self.table.names)  # a video shown as stored has the key it always had
-        videos = [
+        videos: list[Any] = [
             (self.table.names[v], int(size[v]), int(frames[v]), *filter(None, [shown[v]])) for v in self.videos[shard]
         ]
+        if with_contents and self.table.contents:
+            videos.append([self.table.contents[v] for v in self.videos[shard]])
         return hashlib.sha256(json.dumps([made, videos]).encode()).hexdigest()
 
     def videos_of(self, shards: Sequence[int]) -> int:
@@ -204,7 +206,14 @@ class _Work:
             if (path := _note_path(self.directory, shard)).is_file():
                 with suppress(MagiError):  # one that a power cut has damaged says nothing
                     known[shard] = _read_note(path)
-        return {number: one for number, one in sorted(known.items()) if self._is_whole(number, one)}
+        known = {number: self._identified(number, one) for number, one in sorted(known.items())}
+        return {number: one for number, one in known.items() if self._is_whole(number, one)}
+
+    def _identified(self, shard: int, known: Shard) -> Shard:
+        """A shard of an older cache, which did not record what its videos held, is taken for one of these."""
+        if shard < len(self.keys) and known.key == self._key(shard, with_contents=False):
+            return replace(known, key=self.keys[shard])
+        return known
 
     def _is_whole(self, shard: int, known: Shard) -> bool:
         if shard >= len(self.keys) or known.key != self.keys[shard] or known.bytes != self.layout.bytes(shard):

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from magi_video.data.actions import ActionTrack, actions_path, read_actions, recorded_game
-from magi_video.data.scan import Skipped, find_videos, inspect_videos, is_inside, tell_ignored
-from magi_video.data.video import VideoInfo, read_frames
+from magi_video.data.scan import Inspected, Skipped, find_videos, inspect_videos, is_inside, tell_ignored
+from magi_video.data.video import read_frames
 from magi_video.errors import MagiError
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video of a data set: its file, what it holds (see `VideoInfo`), its class, and the file of its actions if it
-    was recorded."""
+    """A video of a data set: its file, what it holds (see `VideoInfo`), its class, the file of its actions if it was
+    recorded, and the digest of its content ("" where it is not known)."""
 
     path: Path
     num_frames: int
@@ -29,6 +29,7 @@ class Video:
     label: int | None
     actions: Path | None
     shown: str = ""
+    content: str = ""
 
 
 class VideoFolder:
@@ -109,16 +110,17 @@ class VideoFolder:
         if self._sample is not None and self._sample < len(paths):
             picked = [i * len(paths) // self._sample for i in range(self._sample)]
             paths, labels = [paths[i] for i in picked], [labels[i] for i in picked]
-        infos = inspect_videos(self.root, paths, None if index is None else Path(index))
-        for path, label, info in zip(paths, labels, infos, strict=True):
-            if isinstance(info, Skipped):
-                self.skipped.append(info)
-            elif info.num_frames < min_frames:
+        looked = inspect_videos(self.root, paths, None if index is None else Path(index))
+        for path, label, found in zip(paths, labels, looked, strict=True):
+            if isinstance(found, Skipped):
+                self.skipped.append(found)
+            elif found.info.num_frames < min_frames:
                 self.skipped.append(Skipped(path, f"shorter than {min_frames} frames"))
             else:
-                self._take(path, label, info)
+                self._take(path, label, found)
 
-    def _take(self, path: Path, label: int | None, info: VideoInfo) -> None:
+    def _take(self, path: Path, label: int | None, found: Inspected) -> None:
+        info = found.info
         actions: Path | None = actions_path(path)
         if actions is not None and (actions.is_file() or actions.is_symlink()):
             try:
@@ -132,8 +134,8 @@ class VideoFolder:
                 actions = None
         else:
             actions = None
-        size = (info.height, info.width)
-        self.videos.append(Video(path, info.num_frames, *size, info.frame_rate, label, actions, info.shown))
+        facts = (info.num_frames, info.height, info.width, info.frame_rate)
+        self.videos.append(Video(path, *facts, label, actions, info.shown, found.content))
 
     def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
         """Frames of a video in the order asked for, uint8 [T, H, W, 3] at the size they are shown; see `read_frames`
@@ -149,6 +151,11 @@ class VideoFolder:
         """
         track = self._tracks.get(video)
         return None if track is None else track.columns(self.action_names if names is None else names)
+
+    @property
+    def names(self) -> list[str]:
+        """Paths of the videos below the root, "/" between their parts."""
+        return [video.path.relative_to(self.root).as_posix() for video in self.videos]
 
     @property
     def games(self) -> list[str]:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from magi_video.data.folder import Video, VideoFolder
-from magi_video.data.scan import COMPANIONS, Skipped
-from magi_video.data.video import VIDEO_SUFFIXES, VideoInfo
+from magi_video.data.scan import COMPANIONS, Inspected, Skipped
+from magi_video.data.video import VIDEO_SUFFIXES
 from magi_video.errors import MagiError
 
 Subset = Literal["train", "val", "test", "all"]
@@ -110,9 +110,10 @@ class Kinetics600(VideoFolder):
         numbers = [None if (label := labels[stem]) is None else number[label] for stem in stems]
         self._add([found[stem] for stem in stems], numbers, min_frames, index)
 
-    def _take(self, path: Path, label: int | None, info: VideoInfo) -> None:
-        size = (info.height, info.width)
-        self.videos.append(Video(path, info.num_frames, *size, info.frame_rate, label, None, info.shown))
+    def _take(self, path: Path, label: int | None, found: Inspected) -> None:
+        info = found.info
+        facts = (info.num_frames, info.height, info.width, info.frame_rate)
+        self.videos.append(Video(path, *facts, label, None, info.shown, found.content))
 
     def _list(self, folder: Path) -> dict[str, Path]:
         """The clips of a folder and of the folders in it, by name without suffix; one listing a folder."""

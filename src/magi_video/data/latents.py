@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from magi_video.data.folder import VideoFolder
 from magi_video.data.grid import ClipGrid
+from magi_video.data.identity import DataIdentity
 from magi_video.data.shards import AGAIN, Layout, Shard, check_size, file_sha256, map_shard, shard_path
 from magi_video.data.table import CachedVideos, VideoTable
 from magi_video.errors import MagiError
@@ -144,9 +146,23 @@ class LatentCache:
         return CachedVideos(self.table, self.directory)
 
     def check_data(self, folder: VideoFolder) -> None:
-        """`MagiError` if the cache is of another data set than this: other names, sizes in bytes or lengths."""
-        if difference := self.table.difference(VideoTable.of(folder)):
-            raise MagiError(f"{self.directory}: latents of another data set: {folder.root} has {difference}")
+        """`MagiError` if the cache is of another data set than this: other names, lengths or contents."""
+        difference = self.identity().difference(DataIdentity.of(folder).without_actions())
+        if difference is None and self.table.names != folder.names:
+            difference = "the same videos in another order"
+        if difference is None and not self.table.contents:
+            sizes = [video.path.stat().st_size for video in folder.videos]
+            others = np.flatnonzero(self.table.columns["bytes"] != sizes)
+            difference = f"another size of {self.table.names[others[0]]}" if len(others) else None
+        if difference:
+            raise MagiError(
+                f"{self.directory}: latents of another data set than {folder.root}: {difference}; "
+                "magi encode brings them up to date"
+            )
+
+    def identity(self) -> DataIdentity:
+        """Of the videos that the latents were made of."""
+        return DataIdentity.of(self.videos()).without_actions()
 
     def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
         """Latents of frames of a video, float32.

@@ -21,6 +21,7 @@ from safetensors.numpy import save
 from magi_video.data.actions import ActionTrack
 from magi_video.data.captions import is_caption
 from magi_video.data.folder import Video, VideoFolder
+from magi_video.data.identity import DIGITS
 from magi_video.errors import MagiError
 from magi_video.textfiles import parse_json
 
@@ -42,6 +43,7 @@ class VideoTable:
         action_names: of the columns of `actions`.
         captions: of each video, None where it has none; empty if no video has one.
         shown: of each video how it is shown, see `VideoInfo`; empty if all are shown as they are stored.
+        contents: digest of each file, see `identity.py`; empty in a table that was written before there were any.
     """
 
     names: list[str]
@@ -51,6 +53,7 @@ class VideoTable:
     action_names: list[str]
     captions: list[str | None] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, folder: VideoFolder, captions: Sequence[str | None] = ()) -> Self:
@@ -66,15 +69,17 @@ class VideoTable:
             "recorded": [track is not None for track in tracks],
         }
         recorded = [track for track in tracks if track is not None]
+        contents = [video.content for video in folder.videos]
         empty = np.zeros((0, len(folder.action_names)), np.float32)
         return cls(
-            names=[video.path.relative_to(folder.root).as_posix() for video in folder.videos],
+            names=folder.names,
             columns={name: np.array(facts[name], kind) for name, kind in COLUMNS.items()},
             actions=np.concatenate([empty, *recorded]),
             class_names=list(folder.class_names),
             action_names=list(folder.action_names),
             captions=list(captions) if any(captions) else [],
             shown=[video.shown for video in folder.videos] if any(video.shown for video in folder.videos) else [],
+            contents=contents if all(contents) else [],
         )
 
     def to_bytes(self) -> bytes:
@@ -84,6 +89,8 @@ class VideoTable:
         for name, texts in (("captions", self.captions), ("shown", self.shown)):
             if texts:
                 tensors[name] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
+        if self.contents:
+            tensors["contents"] = np.frombuffer(bytes.fromhex("".join(self.contents)), np.uint8)
         words = json.dumps({"class_names": self.class_names, "action_names": self.action_names})
         return save(tensors, {"words": words})  # one entry: safetensors writes several in an order of chance
 
@@ -103,14 +110,15 @@ class VideoTable:
                     parse_json(file.get_tensor(name).tobytes().decode()) if name in there else []
                     for name in ("captions", "shown")
                 )
+                digests = file.get_tensor("contents").tobytes().hex() if "contents" in there else ""
         except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
             raise MagiError(f"{path}: unreadable table of videos ({error})") from None
         joined, actions = tensors.pop("names"), tensors.pop("actions")
         names = [os.fsdecode(name) for name in joined.tobytes().split(b"\0")] if joined.dtype == np.uint8 else []
         words = words if isinstance(words, dict) else {}
-        table = cls(
-            names, tensors, actions, words.get("class_names", []), words.get("action_names", []), captions, shown
-        )
+        contents = [digests[at : at + DIGITS] for at in range(0, len(digests), DIGITS)]
+        known = (words.get("class_names", []), words.get("action_names", []))
+        table = cls(names, tensors, actions, *known, captions, shown, contents)
         if problem := table._problem():
             raise MagiError(f"{path}: {problem}")
         return table
@@ -126,6 +134,8 @@ class VideoTable:
         known = isinstance(self.shown, list) and len(self.shown) in (0, len(self.names))
         if not known or not all(isinstance(words, str) for words in self.shown):
             return f"expected how {len(self.names)} videos are shown"
+        if len(self.contents) not in (0, len(self.names)) or any(len(one) != DIGITS for one in self.contents):
+            return f"expected digests of {len(self.names)} videos"
         for name, kind in COLUMNS.items():
             if self.columns[name].dtype != kind or self.columns[name].shape != (len(self.names),):
                 return f"expected {len(self.names)} values {np.dtype(kind)} of {name}"
@@ -144,24 +154,6 @@ class VideoTable:
         if self.actions.dtype != np.float32 or self.actions.shape != (rows, len(self.action_names)):
             return f"expected actions float32 [{rows}, {len(self.action_names)}]"
         return None if np.isfinite(self.actions).all() else "actions that are not finite"
-
-    def difference(self, other: VideoTable) -> str | None:
-        """What distinguishes another data set from this one: names, sizes in bytes, lengths, how frames are shown. None
-        if nothing."""
-        if self.names != other.names:
-            missing, more = set(self.names) - set(other.names), set(other.names) - set(self.names)
-            one = next((f"without {name}" for name in self.names if name in missing), None)
-            one = one or next((f"with {name}" for name in other.names if name in more), "in another order")
-            return f"{len(other.names)} videos, not {len(self.names)} ({one})"
-        for column, unit in (("frames", "frames"), ("bytes", "bytes")):
-            for video in np.flatnonzero(self.columns[column] != other.columns[column])[:1]:
-                now, then = other.columns[column][video], self.columns[column][video]
-                return f"{self.names[video]} of {now} {unit}, not {then}"
-        plain = [""] * len(self.names)
-        for name, then, now in zip(self.names, self.shown or plain, other.shown or plain, strict=True):
-            if now != then:
-                return f"{name} shown as {now or 'stored'}, not as {then or 'stored'}"
-        return None
 
 
 class CachedVideos(VideoFolder):
@@ -185,8 +177,10 @@ class CachedVideos(VideoFolder):
         for number, name in enumerate(table.names):
             label, frames = columns["label"][number], columns["frames"][number]
             size, rate = (columns["height"][number], columns["width"][number]), columns["frame_rate"][number]
+            content = table.contents[number] if table.contents else ""
             shown = table.shown[number] if table.shown else ""
-            self.videos.append(Video(root / name, frames, *size, rate, None if label < 0 else label, None, shown))
+            facts = (frames, *size, rate, None if label < 0 else label)
+            self.videos.append(Video(root / name, *facts, None, shown, content))
             if columns["recorded"][number]:
                 self._tracks[number] = ActionTrack(tuple(self.action_names), table.actions[end : end + frames])
                 end += frames

@@ -131,10 +131,10 @@ def _from_arrays(folder: Path, paths: list[Path]) -> Clips:
 
 
 def _from_videos(folder: Path, paths: list[Path], left_out: int) -> Clips:
-    infos = inspect_videos(folder, paths)
-    usable = [(path, info) for path, info in zip(paths, infos, strict=True) if not isinstance(info, Skipped)]
+    looked = inspect_videos(folder, paths)
+    usable = [(path, one.info) for path, one in zip(paths, looked, strict=True) if not isinstance(one, Skipped)]
     if not usable:
-        reason = infos[0].reason if isinstance(infos[0], Skipped) else ""
+        reason = looked[0].reason if isinstance(looked[0], Skipped) else ""
         raise MagiError(f"{folder}: none of its {len(paths)} videos can be read ({paths[0].name}: {reason})")
     return Clips(
         [path.relative_to(folder).with_suffix("").as_posix() for path, _ in usable],

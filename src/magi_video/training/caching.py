@@ -17,13 +17,16 @@ from magi_video.data.captions import read_captions
 from magi_video.data.encoding import SHARD_BYTES, Encoded, encode_latents
 from magi_video.data.folder import VideoFolder
 from magi_video.data.grid import ClipGrid
-from magi_video.data.latents import CODEC_FOLDER, LatentCache
+from magi_video.data.identity import DataIdentity
+from magi_video.data.latents import CODEC_FOLDER, TABLE_FILE, LatentCache
+from magi_video.data.table import CachedVideos, VideoTable
 from magi_video.errors import MagiError
 from magi_video.loading import read_json
 from magi_video.presets import Preset
 from magi_video.processes import Processes
 from magi_video.training.display import Display, Silent
 from magi_video.training.preparation import open_videos, prepare_codec, save_codec
+from magi_video.training.provenance import Provenance
 
 RECIPE_FILE, SCAN_FILE = "recipe.json", "scan.json"
 
@@ -66,7 +69,18 @@ def encode(
     processes = Processes(device)
     videos = processes.main_first(lambda: open_videos(preset, data, out / SCAN_FILE))
     display.say(f"{data}: {videos.summary()}")
-    with claimed(out / RECIPE_FILE, {"recipe": latent_recipe(preset), "seed": seed}, "latents", processes):
+    provenance = Provenance(str(out), DataIdentity.of(videos).without_actions(), _known(out))
+
+    def lasting(record: dict[str, Any]) -> dict[str, Any]:
+        return {name: record.get(name) for name in ("recipe", "seed")}
+
+    record = {"recipe": latent_recipe(preset), "seed": seed}
+    with claimed(
+        out / RECIPE_FILE, record, "latents", processes, lasting, lambda saved: provenance.carried(saved, True)
+    ):
+        if provenance.news:
+            kept = (out / CODEC_FOLDER / "config.json").is_file()
+            display.say(provenance.news + (", and with the codec that it has" if kept else ""))
         display.stage("codec", preset.small_vae.steps if _is_to_be_trained(preset, codec, out) else 0)
         prepared = processes.main_first(lambda: _prepare(preset, codec, videos, out, seed, display))
         grid = _clip_grid(preset, prepared, intervals, stride)
@@ -125,6 +139,14 @@ def cached_videos(cache: LatentCache, preset: Preset, data: Path | None, out: Pa
     videos = open_videos(preset, data, out / "videos.json")
     cache.check_data(videos)
     return videos
+
+
+def _known(out: Path) -> DataIdentity | None:
+    """The data set that a cache lists; None if there is none yet, or it is damaged and made anew."""
+    try:
+        return DataIdentity.of(CachedVideos(VideoTable.read(out / TABLE_FILE), out)).without_actions()
+    except MagiError:
+        return None
 
 
 def latent_recipe(preset: Preset) -> dict[str, Any]:

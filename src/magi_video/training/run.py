@@ -6,10 +6,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from magi_video.checkpoints import latest_checkpoint
 from magi_video.claims import claimed, differences
 from magi_video.codecs import Codec
 from magi_video.data.clips import FrameReader
 from magi_video.data.folder import VideoFolder
+from magi_video.data.identity import DataIdentity
 from magi_video.errors import MagiError
 from magi_video.presets import Preset, former, from_dict
 from magi_video.processes import Processes
@@ -18,6 +20,7 @@ from magi_video.textfiles import read_json
 from magi_video.training.caching import cached_codec, cached_videos, open_cache
 from magi_video.training.display import Display, Silent
 from magi_video.training.preparation import caches_latents, open_videos, prepare_codec, prepare_reader
+from magi_video.training.provenance import DATA, EARLIER, LIST_FILE, Provenance
 from magi_video.training.stopping import StopSignals
 from magi_video.training.texts import prepare_captions
 from magi_video.training.tracking import find_tracker
@@ -39,6 +42,7 @@ def train(
     display: Display | None = None,
     latents: str | Path | None = None,
     signals: StopSignals | None = None,
+    allow_other_data: bool = False,
 ) -> Path:
     """Train a model; the same call again continues from the last checkpoint.
 
@@ -50,13 +54,14 @@ def train(
         display: shows progress.
         latents: folder of a latent cache (`caching.encode`); encoded in `out` or in the loop if not given.
         signals: that ask training to stop; none if not given.
+        allow_other_data: go on with other data than the run has seen so far, which is then recorded.
 
     Returns:
         `out`.
 
     Raises:
         MagiError: the data is unusable, `latents` is a cache of another recipe or data set, or `out` holds a run of
-            another recipe or seed or is being written by one, or the tracker is not installed.
+            another recipe, seed or data set or is being written by one, or the tracker is not installed.
         StoppedError: one of the `signals` came; what was done is saved.
     """
     data, out, display = data if data is None else Path(data), Path(out), display or Silent()
@@ -72,9 +77,22 @@ def train(
     if data is None:
         preset = replace(preset, train=replace(preset.train, sample_every=0))  # the sheets show videos
     display.say(f"{data or latents}: {videos.summary()}")
+    if cache is not None and not cache.table.contents:
+        display.say(f"{latents}: made before the contents of videos were recorded; taken for latents of these videos")
     preset, kept = processes.once(lambda: keep_former(preset, out, display))
     record = {"preset": asdict(preset), "seed": seed} | ({KEPT: kept} if kept else {})
-    with claimed(out / "run.json", record, "a run", processes, lambda saved: lasting(saved, made_in(out))):
+    provenance = Provenance(f"the run in {out}", DataIdentity.of(videos), DataIdentity.read(out / LIST_FILE))
+
+    def carried(saved: dict[str, Any] | None) -> dict[str, Any]:
+        used = bool(made_in(out) - {ENCODER_FOLDER})  # else nothing has come of the data yet
+        return provenance.carried(saved if used else None, allow_other_data, lambda: {"until_step": newest_step(out)})
+
+    with claimed(
+        out / "run.json", record, "a run", processes, lambda saved: lasting(saved, made_in(out)), carried=carried
+    ):
+        processes.once(lambda: provenance.write_list(out))
+        if provenance.news:
+            display.say(provenance.news)
         reader: FrameReader
         if cache is not None:
             codec, reader, encoded = processes.main_first(lambda: cached_codec(cache, out)), cache, True
@@ -84,8 +102,22 @@ def train(
         if preset.model.text:
             name, tokens = preset.model.text_encoder, preset.model.text_tokens
             captions = processes.main_first(lambda: prepare_captions(videos, name, tokens, out))
-        follow(Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions), display)
+        origin = processes.once(lambda: recorded_data(out))
+        follow(Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions, origin), display)
     return out
+
+
+def recorded_data(out: Path) -> dict[str, Any]:
+    """What a run's record says of its data: its SHA-256, and the data before it, if there was other."""
+    record = read_json(out / "run.json")
+    found = {"sha256": record[DATA]["sha256"]}
+    return found | ({EARLIER: record[EARLIER]} if EARLIER in record else {})
+
+
+def newest_step(out: Path) -> int:
+    """Of the checkpoints of a run; 0 if it has none."""
+    checkpoint = latest_checkpoint(out / "checkpoints")
+    return 0 if checkpoint is None else checkpoint.step
 
 
 MADE = ("codec", ENCODER_FOLDER, "checkpoints")

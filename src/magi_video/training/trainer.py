@@ -66,6 +66,7 @@ class Trainer:
         seed: of everything random.
         signals: that ask to stop.
         captions: of the videos, where the preset wants text.
+        origin: what else the model's record says of its data.
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class Trainer:
         seed: int = 0,
         signals: StopSignals | None = None,
         captions: CaptionTable | None = None,
+        origin: dict[str, Any] | None = None,
     ) -> None:
+        self.origin = origin or {}
         self.preset, self.videos, self.out, self.seed = preset, videos, out, seed
         self.config, self.signals, self.processes = preset.train, signals or StopSignals(), Processes()
         project = ProjectConfiguration(str(out), logging_dir=str(out / "logs"))
@@ -336,6 +339,7 @@ class Trainer:
                 "frames": sum(video.num_frames for video in self.videos.videos),
                 "left_out": len(self.videos.skipped) + self.clips.left_out,
                 "games": self.videos.games,
+                **self.origin,
             },
         }
 
