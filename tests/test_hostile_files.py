@@ -126,6 +126,8 @@ def test_the_outline_costs_no_random_draw(model_folder: Path) -> None:
         {"height": "8"},
         {"mask_steps": 10**9},
         {"denoise_steps": 0},
+        {"first_step": 1000},
+        {"first_step": "990"},
         {"frame_rate": -1},
         {"action_names": ["A"]},
         {"action_names": ["A", "B\x1b[2J"]},

@@ -72,6 +72,11 @@ def test_a_file_needs_only_what_it_changes(tmp_path: Path) -> None:
     assert preset.train == Preset().train
 
 
+def test_a_number_that_may_be_left_open_is_a_number_or_null() -> None:
+    assert from_dict(Preset, {"sample": {"first_step": 999}}, "x").sample.first_step == 999
+    assert from_dict(Preset, {"sample": {"first_step": None}}, "x").sample.first_step is None
+
+
 @pytest.mark.parametrize(("content", "message"), [
     ('{"modle": {}}', "unknown setting 'modle'"),
     ('{"model": {"depth": "8"}}', "depth must be of type int"),
@@ -84,6 +89,9 @@ def test_a_file_needs_only_what_it_changes(tmp_path: Path) -> None:
     ('{"train": {"ema_decay": 1.5}}', "ema_decay must lie in"),
     ('{"data": {"height": 1000000}}', "16384 pixels"),
     ('{"small_vae": {"width": 0}}', "small_vae: width must be"),
+    ('{"sample": {"first_step": 1000}}', "first denoise step must lie in 0…999, got 1000"),
+    ('{"sample": {"first_step": "999"}}', "first_step must be of type int"),
+    ('{"model": {"head": "flow"}, "sample": {"first_step": 999}}', "a flow head has no first denoise step"),
     ("[1, 2]", "expected a JSON object"),
     ("{", "not a readable JSON"),
 ])  # fmt: skip

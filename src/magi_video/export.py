@@ -233,11 +233,12 @@ def facts(pipe: MagiPipeline, extent: Extent) -> dict[str, Any]:
     model = pipe.transformer
     cache = model.make_cache(1, None if model.config.temporal_position == "rope" else model.config.num_frames)
     blocks, (_, places, heads, _, size) = len(cache.layers), cache.layers[0].keys.shape
-    steps = pipe.config.denoise_steps
-    if model.config.head == "epsilon":
-        times, rows = respaced_timesteps(steps)[::-1], [list(row) for row in ancestral_tables(steps)]
+    own = pipe.sampling_settings()
+    if own.first_step is None:
+        times, rows = torch.linspace(1000, 0, own.num_denoise_steps + 1)[:-1].tolist(), []
     else:
-        times, rows = torch.linspace(1000, 0, steps + 1)[:-1].tolist(), []
+        chain = own.num_denoise_steps, own.first_step
+        times, rows = respaced_timesteps(*chain)[::-1], [list(row) for row in ancestral_tables(*chain)]
     return {
         "height": pipe.config.height,
         "width": pipe.config.width,

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_JSON_BYTES, MAX_TENSORS
+from magi_video.models.architecture import check_first_step
 from magi_video.textfiles import read_json
 
 if TYPE_CHECKING:  # imported where a model is built: names and headers are read without it
@@ -299,6 +300,13 @@ def check_settings(settings: dict[str, Any], architecture: Architecture, codec: 
         value = settings.get(name, 1)
         if type(value) is not int or not 1 <= value <= MAX_SETTING:
             refuse(name, f"a whole number from 1 to {MAX_SETTING}")
+    if (first_step := settings.get("first_step")) is not None:
+        if type(first_step) is not int:
+            refuse("first_step", "a whole number, or null")
+        try:
+            check_first_step(architecture.head, first_step)
+        except MagiError as error:
+            raise MagiError(f"{where}: {error}") from None
     rate = settings.get("frame_rate", 1)
     if type(rate) not in (int, float) or not 0 < rate <= MAX_SETTING:
         refuse("frame_rate", "a number of frames/s above 0")

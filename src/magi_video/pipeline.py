@@ -62,6 +62,7 @@ class MagiPipeline(ConventionalPipeline):
         action_names: columns of an action, when the model takes actions.
         class_names: labels, when the model takes a class.
         mask_steps, denoise_steps: defaults of generation.
+        first_step: of the head's default sampler, if not that sampler's own; see `__call__`.
         training: how the model was made, for `magi info`.
 
     Attributes:
@@ -86,6 +87,7 @@ class MagiPipeline(ConventionalPipeline):
         mask_steps: int = 64,
         denoise_steps: int = 100,
         training: dict[str, Any] | None = None,
+        first_step: int | None = None,
     ) -> None:
         super().__init__()
         self.text_folder: Path | None = None
@@ -102,6 +104,7 @@ class MagiPipeline(ConventionalPipeline):
             mask_steps=mask_steps,
             denoise_steps=denoise_steps,
             training=training or {},
+            first_step=first_step,
         )
 
     @classmethod
@@ -195,6 +198,7 @@ class MagiPipeline(ConventionalPipeline):
         return_dict: bool = True,
         callback_on_step_end: StepFunction | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        first_step: int | None = None,
     ) -> MagiPipelineOutput:
         """Generate whole videos.
 
@@ -207,7 +211,7 @@ class MagiPipeline(ConventionalPipeline):
                 frame may hold more than are asked for; the rest of it is dropped.
             interval: frames of the training videos' time from one frame to the next, 1…25.
             setting: speed setting: "exact", "balanced", "fast" or "realtime" (docs/performance.md); the next three
-                arguments and `refresh` override it.
+                arguments, `refresh` and `first_step` override it.
             num_mask_steps: steps in which a frame's tokens appear.
             num_denoise_steps: steps of the diffusion head.
             sampler: one of the head's ("ancestral", "ddim", "dpmsolver++"; "euler", "midpoint").
@@ -230,6 +234,8 @@ class MagiPipeline(ConventionalPipeline):
             callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
                 made; may change it, or end the video (`StepCallback`).
             callback_on_step_end_tensor_inputs: what it is shown, of "latents".
+            first_step: training step of the diffusion chain, 0…999, at which the sampler begins; None for its own (990
+                for "ancestral", 950 for "ddim", 970 for "dpmsolver++"). 999 gives MAR's steps. A flow head has none.
 
         Raises:
             MagiError: what is asked for makes no sense, or this model knows nothing of it.
@@ -244,7 +250,8 @@ class MagiPipeline(ConventionalPipeline):
             num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, sampler=sampler,
             temperature=temperature, refresh=refresh, actions=actions, label=label, num_videos=num_videos,
             generator=generator, output_type="pt", use_cache=use_cache, text=text, negative_text=negative_text,
-            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide, on_step=on_step,
+            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide, first_step=first_step,
+            on_step=on_step,
         )  # fmt: skip
         made: list[Tensor] = []
         with self.progress_bar(total=num_frames) as bar:
@@ -279,6 +286,7 @@ class MagiPipeline(ConventionalPipeline):
         guidance_schedule: GuidanceSchedule = "linear",
         guide: Sequence[str] = GUIDED,
         on_step: StepCallback | None = None,
+        first_step: int | None = None,
     ) -> Iterator[Any]:
         """Generate frame by frame.
 
@@ -298,6 +306,8 @@ class MagiPipeline(ConventionalPipeline):
             MagiError: as `__call__`; or an end is needed (`num_frames`), for offloading or by the codec.
         """
         check_whole(num_frames=num_frames, num_videos=num_videos, interval=interval)
+        check_whole(num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, refresh=refresh)
+        check_whole(first_step=first_step)
         given_BTCHW = self._given_frames(image, video, num_videos)
         given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
         batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]
@@ -314,7 +324,7 @@ class MagiPipeline(ConventionalPipeline):
         convert_output(torch.zeros(1, 1, 3, 1, 1), output_type)
         settings = self.sampling_settings(
             setting, num_mask_steps, num_denoise_steps, sampler, temperature, refresh,
-            guidance_scale, guidance_schedule, guide,
+            guidance_scale, guidance_schedule, guide, first_step,
         )  # fmt: skip
         conditions = self._conditions(actions, label, text, batch)
         if settings.guided:
@@ -354,13 +364,15 @@ class MagiPipeline(ConventionalPipeline):
         guidance_scale: float = 1.0,
         guidance_schedule: GuidanceSchedule = "linear",
         guide: Sequence[str] = GUIDED,
+        first_step: int | None = None,
     ) -> SamplingSettings:
         """What a speed setting means for this model, each of its parts replaced by the argument that is not None."""
-        self.transformer.diffusion_head.find_sampler(sampler)
+        config, head = self.config, self.transformer.diffusion_head
         return SamplingSettings.of(
-            setting, self.config.mask_steps, self.config.denoise_steps, num_mask_steps=num_mask_steps,
-            num_denoise_steps=num_denoise_steps, sampler=sampler, temperature=temperature, refresh=refresh,
-            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide,
+            setting, head, config.mask_steps, config.denoise_steps, config.first_step,
+            num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, sampler=sampler,
+            temperature=temperature, refresh=refresh,
+            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide, first_step=first_step,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.errors import MagiError
+from magi_video.models.architecture import check_first_step
 from magi_video.textfiles import read_json
 
 
@@ -161,6 +163,9 @@ class SampleConfig:
     """Steps in which a frame's tokens appear, each a pass; more than it has tokens count as so many."""
     denoise_steps: int = 100
     """Steps of the diffusion head."""
+    first_step: int | None = None
+    """Training step of the diffusion chain, 0…999, at which its default sampler begins; not said: the sampler's own,
+    990. 999 gives MAR's timesteps, which small heads do not bear. Not for the flow head."""
 
 
 LEAST: dict[str, dict[str, float]] = {
@@ -206,6 +211,8 @@ class Preset:
         check(1 <= self.model.text_tokens <= 512, "text_tokens must lie in 1…512")
         check(self.train.ema_decay <= 1, f"ema_decay must lie in [0, 1], got {self.train.ema_decay}")
         check(max(self.data.height, self.data.width) <= LARGEST_SIDE, f"frames may have sides of {LARGEST_SIDE} pixels")
+        if self.sample.first_step is not None:
+            check_first_step(self.model.head, self.sample.first_step)
         for group, bounds in LEAST.items():
             for name, least in bounds.items():
                 value = getattr(getattr(self, group), name)
@@ -394,6 +401,8 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if get_origin(hint) is tuple:
         check(isinstance(value, list), f"{where} must be a list, got {given}")
         return tuple(convert(get_args(hint)[0], one, where) for one in value)
+    if isinstance(hint, UnionType):  # "int | None"
+        return None if value is None else convert(get_args(hint)[0], value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     check(type(value) is hint, f"{where} must be of type {hint.__name__}, got {given}")

@@ -115,10 +115,11 @@ def test_a_models_folder_and_a_single_part(capsys: pytest.CaptureFixture[str], t
     assert main(["bench", str(tmp_path / "model"), *options]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["kind"] == "model" and told["training"] is None and told["train_clips_per_second"] is None
-    fast = SamplingSettings.of("fast", 3, 2)
+    fast = SamplingSettings.of("fast", model.diffusion_head, 3, 2)
     assert told["generation"]["setting"] == "fast"
     assert told["generation"]["mask_steps"] == fast.num_mask_steps
     assert told["generation"]["denoise_steps"] == fast.num_denoise_steps
+    assert (told["generation"]["sampler"], told["generation"]["first_step"]) == (fast.sampler, fast.first_step)
     share = told["generation"]["flops_executed"] / told["generation"]["median_seconds"]
     assert told["generation"]["peak_share"] <= 1.0001 * share / told["matmul_peak_gflops"]["float32"] / 1e9
 

@@ -41,12 +41,12 @@ def test_a_preset_loads_the_same_weights_every_time_and_leaves_the_generator_alo
 
 def test_a_speed_setting_is_relative_to_the_subjects_own_steps() -> None:
     subject = open_subject("ucf101")
-    exact, balanced = (sampling_settings(name, None, None, subject) for name in ("exact", "balanced"))
-    assert (exact.num_mask_steps, exact.num_denoise_steps, exact.sampler) == (64, 100, None)
+    exact, balanced = (sampling_settings(subject, name) for name in ("exact", "balanced"))
+    assert (exact.num_mask_steps, exact.num_denoise_steps, exact.sampler) == (64, 100, "ancestral")
     assert balanced.num_mask_steps < 64 and balanced.num_denoise_steps < 100
-    assert sampling_settings("balanced", 7, None, subject) == replace(balanced, num_mask_steps=7)
+    assert sampling_settings(subject, "balanced", 7) == replace(balanced, num_mask_steps=7)
     with pytest.raises(MagiError, match="unknown speed setting 'lazy'"):
-        sampling_settings("lazy", None, None, subject)
+        sampling_settings(subject, "lazy")
 
 
 def test_a_batch_is_halved_until_memory_and_time_allow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_what_cannot_fit_is_refused_before_it_is_built(monkeypatch: pytest.Monke
 
 def test_packed_weights_are_counted_on_plain_ones() -> None:
     subject = open_subject("tiny")
-    settings = sampling_settings("exact", 2, 2, subject)
+    settings = sampling_settings(subject, "exact", 2, 2)
     counts = []
     for packed in (False, True):
         model = subject.load(torch.bfloat16)

@@ -72,6 +72,7 @@ def test_generate_writes_what_it_says(folder: Path, capsys: pytest.CaptureFixtur
     report = json.loads((tmp_path / "a" / "generate.json").read_text())
     assert report["seeds"] == [5, 6] and len(report["seconds_per_frame"]) == 6
     assert report["settings"]["mask_steps"] == 4 and report["settings"]["interval"] == 2
+    assert (report["settings"]["sampler"], report["settings"]["first_step"]) == ("ancestral", 990)
     # The second of two with seed 5 is the first of one with seed 6.
     code, out, _ = run(
         capsys, *arguments[:-1], 1, "--interval", 2, "--out", tmp_path / "b", "--save-arrays", "--seed", 6, "--json"
@@ -125,6 +126,8 @@ def test_generate_from_a_video_and_from_nothing(
     (["--denoise-steps", "0"], "at least 1"),
     (["--denoise-steps", "2000"], "1…1000"),
     (["--sampler", "heun"], "unknown sampler"),
+    (["--first-step", "1000"], "must lie in 0…999, got 1000"),
+    (["--denoise-steps", "10", "--first-step", "8"], "need a first step of at least 9, got 8"),
     (["--actions", "JUMP"], "takes no actions"),
     (["--label", "3"], "no label"),
     (["--label", "red"], "no class is called 'red'"),

@@ -68,6 +68,7 @@ def test_fake_i_continues_real_i(evaluated: Evaluated, numbered_videos: Path, mo
     again = (pipe(video=video, num_frames=16, generator=generators).frames * 255).round().astype(np.uint8)
     assert np.array_equal(again, np.stack(made[2:4]))
     assert result["protocol"]["context"] == "3 frames" and result["per_frame"]["index"][0] == 3
+    assert (result["generation"]["sampler"], result["generation"]["first_step"]) == ("ancestral", 990)
     assert result["generation"]["mask_steps"] == 2 and result["num_fake"] == 5 and result["paired"]["psnr"] < 30
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
     assert (tmp_path / "out" / "report.html").is_file()
@@ -214,6 +215,7 @@ def test_what_a_model_or_a_data_set_does_not_have_is_refused(
         ({"sampling": Sampling(batch_size=0)}, "batch_size must be at least 1"),
         ({"sampling": Sampling(mask_steps=0)}, "at least 1"),
         ({"sampling": Sampling(sampler="heun")}, "unknown sampler"),
+        ({"sampling": Sampling(first_step=-1)}, "must lie in 0…999, got -1"),
         ({"interval": 26}, "61|no video of at least"),
         ({"data": tmp_path / "nowhere"}, "no such folder"),
         ({"model": tmp_path / "nowhere"}, "no model"),

@@ -32,7 +32,7 @@ def test_schedule_is_diffusers_cosine() -> None:
 
 @pytest.mark.parametrize("num_steps", [1000, 100, 25, 7, 2])
 def test_ancestral_step_is_diffusers_step(num_steps: int) -> None:
-    timesteps = respaced_timesteps(num_steps)
+    timesteps = respaced_timesteps(num_steps, 999 if num_steps == 1000 else 990)
     assert timesteps[0] == 0 and timesteps[-1] == (999 if num_steps == 1000 else 990)
     assert len(set(timesteps)) == num_steps
     scheduler = diffusers_scheduler()
@@ -56,11 +56,11 @@ def test_ddim_is_diffusers_ddim() -> None:
     scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=False)
     z = torch.randn(1, 5, 4)
     with torch.no_grad():
-        made = head.sample(z, SampleNoise.from_seeds([0]), 34, sampler="ddim")
+        made = head.sample(z, SampleNoise.from_seeds([0]), 34, sampler="ddim", first_step=990)
         x = SampleNoise.from_seeds([0]).normal(5, 4)
         condition = head.net.condition_embed(z)
         scheduler.set_timesteps(34)
-        scheduler.timesteps = torch.tensor(respaced_timesteps(34)[::-1])  # 990, 960, …, 0: diffusers' stride is 29
+        scheduler.timesteps = torch.tensor(respaced_timesteps(34, 990)[::-1])  # 990, 960, …, 0: diffusers' stride is 29
         scheduler.num_inference_steps = 1000 // 30
         for time in scheduler.timesteps:
             x = scheduler.step(head.net(x, time, condition)[..., :4], time, x).prev_sample
@@ -71,7 +71,7 @@ def test_ddim_is_diffusers_ddim() -> None:
 def test_dpm_solver_is_diffusers_solver(num_steps: int) -> None:
     head = wild_head()
     scheduler = DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", solver_order=2)
-    scheduler.set_timesteps(timesteps=respaced_timesteps(num_steps)[::-1])
+    scheduler.set_timesteps(timesteps=respaced_timesteps(num_steps, 970)[::-1])
     z = torch.randn(1, 5, 4)
     with torch.no_grad():
         made = head.sample(z, SampleNoise.from_seeds([0]), num_steps, sampler="dpmsolver++")
@@ -87,6 +87,52 @@ def wild_head() -> EpsilonHead:
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return head
+
+
+def mar_timesteps(num_steps: int) -> list[int]:
+    """MAR's `space_timesteps(1000, str(num_steps))`, written down anew: a stride that is added up and rounded."""
+    stride, position, steps = 999 / (num_steps - 1), 0.0, set()
+    for _ in range(num_steps):
+        steps.add(round(position))
+        position += stride
+    return sorted(steps)
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 10, 25, 64, 100, 250, 1000])
+def test_a_chain_from_999_is_mars_own(num_steps: int) -> None:
+    assert respaced_timesteps(num_steps, 999) == mar_timesteps(num_steps)
+
+
+@pytest.mark.parametrize(("sampler", "own"), [("ancestral", 990), ("ddim", 950), ("dpmsolver++", 970)])
+def test_every_sampler_begins_at_its_own_step_or_at_the_one_asked_for(sampler: str, own: int) -> None:
+    head, z = wild_head(), torch.randn(1, 5, 4)
+
+    def made(num_steps: int = 8, first_step: int | None = None) -> Tensor:
+        noise = SampleNoise.from_seeds([0])
+        with torch.no_grad():
+            return head.sample(z, noise, num_steps, sampler=sampler, first_step=first_step)
+
+    assert torch.equal(made(), made(first_step=own))
+    assert not torch.allclose(made(), made(first_step=999), atol=1e-3)
+    # More steps than lie below the sampler's own: no step twice.
+    assert head.find_first_step(sampler, own + 1, None) == own
+    assert head.find_first_step(sampler, own + 5, None) == own + 4
+    assert respaced_timesteps(1000, head.find_first_step(sampler, 1000, None)) == list(range(1000))
+
+
+@pytest.mark.parametrize(("num_steps", "first_step", "message"), [
+    (8, 1000, "must lie in 0…999, got 1000"), (8, -1, "must lie in 0…999, got -1"),
+    (8, 6, "8 denoise steps need a first step of at least 7, got 6"), (1001, 999, "must lie in 1…1000, got 1001"),
+])  # fmt: skip
+def test_first_steps_that_make_no_chain_are_refused(num_steps: int, first_step: int, message: str) -> None:
+    head = EpsilonHead(2, 4, 8, 1)
+    with pytest.raises(MagiError, match=message):
+        head.sample(torch.zeros(1, 1, 4), SampleNoise.from_seeds([0]), num_steps, first_step=first_step)
+
+
+def test_the_flow_head_has_no_first_step() -> None:
+    with pytest.raises(MagiError, match="a flow head has no first denoise step to choose, got 990"):
+        FlowHead(2, 4, 8, 1).sample(torch.zeros(1, 1, 4), SampleNoise.from_seeds([0]), 8, first_step=990)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 100_000])
@@ -134,7 +180,7 @@ def test_discretized_nll_integrates_to_one() -> None:
 
 
 def test_variance_lies_between_its_bounds() -> None:
-    chain = GaussianChain(respaced_timesteps(100))
+    chain = GaussianChain(respaced_timesteps(100, 990))
     step = torch.arange(1, 100)
     low, high = chain.log_variance(-torch.ones(99), step), chain.log_variance(torch.ones(99), step)
     assert torch.allclose(low, chain.log_variance_min[1:]) and torch.allclose(high, chain.log_variance_max[1:])

@@ -43,7 +43,7 @@ class Generation:
 
     Attributes:
         setting: speed setting by name; its steps may have been given others.
-        mask_steps, denoise_steps, sampler: how frames were made; `sampler` None: the head's default.
+        mask_steps, denoise_steps, sampler, first_step: how frames were made.
         precision: of the weights.
         batch, frames: videos made together, and frames timed.
         warm_up: what ran before and does not count.
@@ -65,6 +65,7 @@ class Generation:
     mask_steps: int
     denoise_steps: int
     sampler: str | None
+    first_step: int | None
     precision: str
     batch: int
     frames: int
@@ -85,13 +86,19 @@ class Generation:
 
 
 def sampling_settings(
-    setting: str, mask_steps: int | None, denoise_steps: int | None, subject: Subject
+    subject: Subject,
+    setting: str,
+    mask_steps: int | None = None,
+    denoise_steps: int | None = None,
+    sampler: str | None = None,
+    first_step: int | None = None,
 ) -> SamplingSettings:
-    """What a speed setting means for the subject, with other steps where they are given."""
-    own = subject.preset.sample
+    """What a speed setting means for the subject, each of its parts replaced by the argument that is not None."""
+    own, head = subject.preset.sample, subject.outline.diffusion_head
     return SamplingSettings.of(
-        setting, own.mask_steps, own.denoise_steps, num_mask_steps=mask_steps, num_denoise_steps=denoise_steps
-    )
+        setting, head, own.mask_steps, own.denoise_steps, own.first_step, num_mask_steps=mask_steps,
+        num_denoise_steps=denoise_steps, sampler=sampler, first_step=first_step,
+    )  # fmt: skip
 
 
 @dataclass
@@ -189,6 +196,7 @@ def measure_generation(
         mask_steps=settings.num_mask_steps,
         denoise_steps=settings.num_denoise_steps,
         sampler=settings.sampler,
+        first_step=settings.first_step,
         precision=precision,
         batch=generator.batch,
         frames=frames,

@@ -42,7 +42,7 @@ class Options:
     Attributes:
         parts: "generate", "train", "uncached" (generation without the cache beside it), "profile" (of the others).
         setting: speed setting by name.
-        mask_steps, denoise_steps: of generation; None for those of the setting.
+        mask_steps, denoise_steps, sampler, first_step: of generation; None for those of the setting.
         frames: to generate and time, after one given frame.
         batch: videos made together.
         train_batch: clips of a training step; None for the preset's, or for as large a part as `pick_batch` allows.
@@ -57,6 +57,8 @@ class Options:
     setting: str = "exact"
     mask_steps: int | None = None
     denoise_steps: int | None = None
+    sampler: str | None = None
+    first_step: int | None = None
     frames: int = 32
     batch: int = 1
     train_batch: int | None = None
@@ -130,7 +132,9 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
         torch.set_num_threads(options.threads)
     subject, device, frames = open_subject(name), torch.device(options.device), options.frames
     parts = parts_to_run(options.parts)
-    settings = sampling_settings(options.setting, options.mask_steps, options.denoise_steps, subject)
+    settings = sampling_settings(
+        subject, options.setting, options.mask_steps, options.denoise_steps, options.sampler, options.first_step
+    )
     check_memory(subject, options, parts, device)
 
     fast_float32 = device.type == "cpu" and use_fast_float32()  # as training and generation do

@@ -15,7 +15,7 @@ from magi_video.models import ACTION, LABEL, TEXT, MagiTransformer
 from magi_video.models.conditions import unknown
 from magi_video.models.transformer import make_transformer
 from magi_video.pipeline import MagiPipeline
-from magi_video.presets import PRESETS, Preset, from_dict, load_preset
+from magi_video.presets import PRESETS, Preset, SampleConfig, from_dict, load_preset
 from magi_video.sizing import find_architecture
 
 
@@ -61,7 +61,7 @@ def open_subject(name: str) -> Subject:
 def open_model(name: str) -> Subject:
     """A trained model; its recipe is the one it was trained with, as far as it is known."""
     pipe = MagiPipeline.from_pretrained(name)
-    steps = {"mask_steps": pipe.config.mask_steps, "denoise_steps": pipe.config.denoise_steps}
+    steps = SampleConfig(pipe.config.mask_steps, pipe.config.denoise_steps, pipe.config.first_step)
     try:
         recipe = from_dict(Preset, pipe.config.training.get("preset", {}) | {"forcing": pipe.config.forcing}, name)
     except MagiError:  # trained by another version; the paradigm and the steps are all that is needed
@@ -72,7 +72,7 @@ def open_model(name: str) -> Subject:
     def load(dtype: torch.dtype) -> MagiTransformer:
         return MagiPipeline.from_pretrained(name, torch_dtype=dtype).transformer
 
-    return Subject(name, "model", with_steps(recipe, **steps), outline, load, pipe.codec)
+    return Subject(name, "model", replace(recipe, sample=steps), outline, load, pipe.codec)
 
 
 def open_preset(name: str) -> Subject:
@@ -97,11 +97,6 @@ def make_subject(name: str, preset: Preset) -> Subject:
 def build(preset: Preset) -> MagiTransformer:
     """The preset's transformer, as `magi train` would build it for its codec and for data with actions and classes."""
     return make_transformer(find_architecture(preset))
-
-
-def with_steps(preset: Preset, mask_steps: int, denoise_steps: int) -> Preset:
-    """The recipe with other default steps of generation."""
-    return replace(preset, sample=replace(preset.sample, mask_steps=mask_steps, denoise_steps=denoise_steps))
 
 
 def blank_conditions(model: MagiTransformer, batch: int, frames: int, device: torch.device) -> dict[str, Tensor]:

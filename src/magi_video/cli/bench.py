@@ -43,6 +43,11 @@ class Bench:
     """Steps in which a frame's tokens appear; the setting's number if not said."""
     denoise_steps: int | None = None
     """Steps of the diffusion head; the setting's number if not said."""
+    sampler: str | None = None
+    """Of the head: ancestral, ddim, dpmsolver++ (epsilon head); euler, midpoint (flow head)."""
+    first_step: int | None = None
+    """Training step of the diffusion chain, 0…999, at which the sampler begins; 999 gives MAR's steps. Not said: the
+    sampler's own (ancestral 990, ddim 950, dpmsolver++ 970)."""
     frames: int = 32
     """Latent frames to generate and time, after one given frame."""
     batch: int = 1
@@ -147,9 +152,10 @@ def about(report: "Report") -> dict[str, str]:
 
 def about_generation(one: "Generation") -> dict[str, str]:
     """Figures of generation."""
+    begins = "" if one.first_step is None else f" from {one.first_step}"
     rows = {
-        "a frame": f"{one.setting}: {one.mask_steps} mask × {one.denoise_steps} denoise steps, batch {one.batch}, "
-        f"{one.precision}",
+        "a frame": f"{one.setting}: {one.mask_steps} mask × {one.denoise_steps} denoise steps, {one.sampler}{begins}, "
+        f"batch {one.batch}, {one.precision}",
         "seconds a frame": f"{one.median_seconds:.4g} (median of {one.frames}; warm-up: {one.warm_up})",
         "frames/s": f"{one.frames_per_second:.4g}",
         "first over last frames": f"{one.first_over_last:.2f}",

@@ -38,13 +38,16 @@ class Evaluate:
     interval: int | None = None
     """Frames of the real video from one frame to the next; the protocol's own number if not said."""
     setting: str = "exact"
-    """Speed setting: exact, balanced, fast or realtime; the next four options override it."""
+    """Speed setting: exact, balanced, fast or realtime; the next five options override it."""
     mask_steps: int | None = None
     """Steps in which a frame's tokens appear."""
     denoise_steps: int | None = None
     """Steps of the diffusion head."""
     sampler: str | None = None
     """Of the head: ancestral, ddim, dpmsolver++ (epsilon head); euler, midpoint (flow head)."""
+    first_step: int | None = None
+    """Training step of the diffusion chain, 0…999, at which the sampler begins; 999 gives MAR's steps. Not said: the
+    sampler's own (ancestral 990, ddim 950, dpmsolver++ 970)."""
     refresh: int | None = None
     """Mask steps from one that reads the whole frame to the next; in between only tokens that change are computed."""
     temperature: float = 1.0
@@ -119,6 +122,7 @@ def main(argv: list[str]) -> None:
                 settings.guidance_schedule,
                 settings.guide,
                 settings.captions,
+                settings.first_step,
             ),
             fid=settings.fid,
             lpips=settings.lpips,

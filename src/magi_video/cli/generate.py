@@ -50,13 +50,16 @@ class Generate:
     interval: int = 1
     """Frames of the training videos' time from one frame to the next, 1…25."""
     setting: str = "exact"
-    """Speed setting: exact, balanced, fast or realtime; the next four options override it."""
+    """Speed setting: exact, balanced, fast or realtime; the next five options override it."""
     mask_steps: int | None = None
     """Steps in which a frame's tokens appear."""
     denoise_steps: int | None = None
     """Steps of the diffusion head."""
     sampler: str | None = None
     """Of the head: ancestral, ddim, dpmsolver++ (epsilon head); euler, midpoint (flow head)."""
+    first_step: int | None = None
+    """Training step of the diffusion chain, 0…999, at which the sampler begins; 999 gives MAR's steps. Not said: the
+    sampler's own (ancestral 990, ddim 950, dpmsolver++ 970)."""
     refresh: int | None = None
     """Mask steps from one that reads the whole frame to the next; in between only tokens that change are computed."""
     temperature: float = 1.0
@@ -139,6 +142,7 @@ def generate(settings: Generate) -> dict[str, Any]:
         "guidance_scale": settings.guidance_scale,
         "guidance_schedule": settings.guidance_schedule,
         "guide": settings.guide,
+        "first_step": settings.first_step,
     }
     steps = pipe.sampling_settings(**sampling)
     seeds = [settings.seed + index for index in range(settings.num)]
@@ -181,7 +185,8 @@ def generate(settings: Generate) -> dict[str, Any]:
     report = {
         "model": settings.model,
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
-        | {"mask_steps": steps.num_mask_steps, "denoise_steps": steps.num_denoise_steps, "refresh": steps.refresh},
+        | {"mask_steps": steps.num_mask_steps, "denoise_steps": steps.num_denoise_steps, "refresh": steps.refresh}
+        | {"sampler": steps.sampler, "first_step": steps.first_step},
         "seeds": seeds,
         "files": names,
         "frame_rate": rate,

@@ -58,6 +58,7 @@ def describe(model: str) -> dict[str, Any]:
         "classes": list(settings["class_names"]),
         "mask_steps": settings["mask_steps"],
         "denoise_steps": settings["denoise_steps"],
+        **{name: settings[name] for name in ("first_step",) if name in settings},  # else the sampler's own
         "training_steps": training.get("steps"),
         "training_seed": training.get("seed"),
         "training_data": training.get("data"),

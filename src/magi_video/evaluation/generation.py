@@ -51,7 +51,7 @@ class Sampling:
     """How samples are made.
 
     Attributes:
-        mask_steps, denoise_steps, sampler, refresh: as the speed setting says if None.
+        mask_steps, denoise_steps, sampler, refresh, first_step: as the speed setting says if None.
         temperature: of the head's noise.
         batch_size: videos made together.
         seed: of sample 0; sample i has seed + i.
@@ -78,6 +78,7 @@ class Sampling:
     guidance_schedule: GuidanceSchedule = "linear"
     guide: tuple[str, ...] = GUIDED
     captions: bool = False
+    first_step: int | None = None
 
 
 class Generation:
@@ -178,6 +179,7 @@ class Generation:
             guidance_scale=sampling.guidance_scale,
             guidance_schedule=sampling.guidance_schedule,
             guide=sampling.guide,
+            first_step=sampling.first_step,
             generator=[torch.Generator().manual_seed(sampling.seed + index) for index in indices],
         )
 
@@ -313,11 +315,13 @@ def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
         sampling.sampler,
         sampling.temperature,
         sampling.refresh,
+        first_step=sampling.first_step,
     )
     return asdict(sampling) | {
         "mask_steps": steps.num_mask_steps,
         "denoise_steps": steps.num_denoise_steps,
         "sampler": steps.sampler,
+        "first_step": steps.first_step,
         "refresh": steps.refresh,
         "guide": list(sampling.guide),
         "model_sha256": hash_model(resolve_model(model)),

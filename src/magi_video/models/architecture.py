@@ -46,6 +46,19 @@ class ConditionSpec:
     tokens: int = 1
 
 
+def check_first_step(head: str, first_step: int) -> None:
+    """Refuse a diffusion time at which no sampler of a head can begin.
+
+    Args:
+        head: one of `HEAD_OUTPUTS`.
+        first_step: 0…999 for the epsilon head; the flow head has none to choose.
+    """
+    if head != "epsilon":
+        raise MagiError(f"a {head} head has no first denoise step to choose, got {first_step}")
+    if not 0 <= first_step < NUM_TRAIN_STEPS:
+        raise MagiError(f"the first denoise step must lie in 0…{NUM_TRAIN_STEPS - 1}, got {first_step}")
+
+
 def condition_specs(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, ConditionSpec]:
     """The conditions of a configuration, in alphabetical order (a saved configuration keeps no other).
 

@@ -8,6 +8,7 @@ over a few tokens a scheduler object would take most of the time.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -16,10 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models.architecture import NUM_TRAIN_STEPS
+from magi_video.models.architecture import NUM_TRAIN_STEPS, check_first_step
 from magi_video.models.head import DiffusionHead, Modulation, NormalNoise
 
-NOISIEST_STEP = 990
 HALF_BIN = 1 / 255
 """Half the width of the bins of the likelihood at step 0: pixels of 256 levels in [−1, 1], as in MAR."""
 
@@ -30,19 +30,40 @@ def cosine_alphas_cumprod(num_steps: int = NUM_TRAIN_STEPS, max_beta: float = 0.
     return np.cumprod(1 - np.minimum(1 - ends[1:] / ends[:-1], max_beta))
 
 
-def respaced_timesteps(num_steps: int) -> list[int]:
-    """`num_steps` of the 1000 training steps, ascending, both ends included, as evenly spread as rounding allows.
+@dataclass(frozen=True)
+class Sampler:
+    """A way along the chain.
 
-    The full chain is all of them. A respaced one begins at `NOISIEST_STEP`, not at 999 as MAR's does: on the cosine
-    schedule the last few steps have next to no signal (√ᾱ = 5·10⁻⁵ at 999), so x̂₀ there is the network's error times
-    20,000, and a long stride carries that error on. √ᾱ = 0.014 at step 990 is as good as pure noise to begin from.
+    Attributes:
+        order: of the solver for the deterministic ones (1 is DDIM); None for the ancestral chain.
+        first_step: training step, 0…999, at which a respaced chain begins if nothing else is asked for. On the cosine
+            schedule the last few steps have next to no signal (√ᾱ = 5·10⁻⁵ at 999), so x̂₀ there is the network's error
+            times 20,000, and a long stride carries that error on. The ancestral chain's noise makes up for what is left
+            of it at 990 (√ᾱ = 0.014); a deterministic sampler has nothing to make up for it and begins where the signal
+            is larger (0.04 at 970, 0.07 at 950), although what it begins from is still pure noise.
+    """
+
+    order: int | None
+    first_step: int
+
+
+SAMPLERS = {"ancestral": Sampler(None, 990), "ddim": Sampler(1, 950), "dpmsolver++": Sampler(2, 970)}
+"""By name, the default first; where the first steps come from: docs/performance.md."""
+
+
+def respaced_timesteps(num_steps: int, first_step: int) -> list[int]:
+    """`num_steps` of the 1000 training steps, ascending from 0 to `first_step`, as evenly spread as rounding allows.
+
+    With `first_step` 999 they are MAR's own. One step is `first_step` alone.
     """
     if not 1 <= num_steps <= NUM_TRAIN_STEPS:
         raise MagiError(f"denoise steps must lie in 1…{NUM_TRAIN_STEPS}, got {num_steps}")
+    check_first_step("epsilon", first_step)
+    if first_step < num_steps - 1:
+        raise MagiError(f"{num_steps} denoise steps need a first step of at least {num_steps - 1}, got {first_step}")
     if num_steps == 1:
-        return [NOISIEST_STEP]
-    last = NOISIEST_STEP if num_steps <= NOISIEST_STEP else NUM_TRAIN_STEPS - 1
-    return [round(i * last / (num_steps - 1)) for i in range(num_steps)]
+        return [first_step]
+    return [round(i * first_step / (num_steps - 1)) for i in range(num_steps)]
 
 
 class GaussianChain:
@@ -90,23 +111,23 @@ class GaussianChain:
 
 
 @cache
-def ancestral_tables(num_steps: int) -> list[tuple[float, ...]]:
+def ancestral_tables(num_steps: int, first_step: int) -> list[tuple[float, ...]]:
     """For each step, noisiest first: factors of x and −ε in the posterior's mean, bounds of its log-variance."""
-    chain = GaussianChain(respaced_timesteps(num_steps))
+    chain = GaussianChain(respaced_timesteps(num_steps, first_step))
     from_x = chain.mean_from_x0 * chain.x0_from_x + chain.mean_from_x
     from_eps = chain.mean_from_x0 * chain.x0_from_eps
     return noisiest_first(from_x, from_eps, chain.log_variance_min, chain.log_variance_max)
 
 
 @cache
-def solver_tables(num_steps: int, order: int) -> list[tuple[float, ...]]:
+def solver_tables(num_steps: int, first_step: int, order: int) -> list[tuple[float, ...]]:
     """DPM-Solver++(2M) of order 1 (which is DDIM) or 2, in its data form (Lu 2022, algorithm 2), noisiest step first.
 
     Returns:
         For each step the factors of x and −ε in x̂₀; then, for the next x, the factors of x, of this x̂₀ and of the one
         before. The last step goes to σ = 0 and the first has no step before: both are of order 1.
     """
-    chain = GaussianChain(respaced_timesteps(num_steps))
+    chain = GaussianChain(respaced_timesteps(num_steps, first_step))
     to_x0 = noisiest_first(chain.x0_from_x, chain.x0_from_eps)
     signal, sigma = zip(*noisiest_first(chain.signal, chain.sigma), strict=True)
     log_snr = [math.log(a / s) for a, s in zip(signal, sigma, strict=True)]
@@ -149,14 +170,10 @@ def discretized_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     return -probability.clamp(min=1e-12).log()
 
 
-ORDERS = {"ddim": 1, "dpmsolver++": 2}
-"""Deterministic samplers and the order of their solver."""
-
-
 class EpsilonHead(DiffusionHead):
     """MSE on ε plus the variational bound that trains the variance alone (the mean is frozen in it)."""
 
-    samplers = ("ancestral", *ORDERS)
+    samplers = tuple(SAMPLERS)
 
     def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim, 2 * token_dim, condition_dim, width, depth)
@@ -165,7 +182,7 @@ class EpsilonHead(DiffusionHead):
     def chain(self, device: torch.device) -> GaussianChain:
         """Tables of all training steps on `device`, made once."""
         if device not in self._chains:
-            self._chains[device] = GaussianChain(respaced_timesteps(NUM_TRAIN_STEPS)).to(device)
+            self._chains[device] = GaussianChain(list(range(NUM_TRAIN_STEPS))).to(device)
         return self._chains[device]
 
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
@@ -193,6 +210,12 @@ class EpsilonHead(DiffusionHead):
             return self.net.time_embed(step_M)
         return F.embedding(step_M, self.net.time_embed(torch.arange(NUM_TRAIN_STEPS, device=step_M.device)))
 
+    def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int:
+        """See `DiffusionHead.find_first_step`; more steps than lie below the sampler's own begin higher."""
+        if first_step is None:
+            first_step = max(SAMPLERS[sampler].first_step, num_steps - 1)
+        return respaced_timesteps(num_steps, first_step)[-1]
+
     def sample(
         self,
         z_BnW: Tensor,
@@ -200,19 +223,22 @@ class EpsilonHead(DiffusionHead):
         num_steps: int,
         *,
         sampler: str | None = None,
+        first_step: int | None = None,
         temperature: float = 1.0,
         guidance: float | None = None,
     ) -> Tensor:
         """See `DiffusionHead.sample`; deterministic samplers use the temperature on the starting noise alone."""
         sampler = self.find_sampler(sampler)
-        times = torch.tensor(respaced_timesteps(num_steps)[::-1], device=z_BnW.device)
+        first_step, order = self.find_first_step(sampler, num_steps, first_step), SAMPLERS[sampler].order
+        times = torch.tensor(respaced_timesteps(num_steps, first_step)[::-1], device=z_BnW.device)
         modulations = self.net.modulations(times, z_BnW)
         shape = (z_BnW.shape[1], self.token_dim)
-        if sampler == "ancestral":
-            return self._sample_ancestral(modulations, noise.normal(num_steps, *shape), temperature, guidance)
+        if order is None:
+            tables = ancestral_tables(num_steps, first_step)
+            return self._sample_ancestral(tables, modulations, noise.normal(num_steps, *shape), temperature, guidance)
         x = noise.normal(*shape) * temperature
         x0_before = torch.zeros_like(x)
-        for row, modulation in zip(solver_tables(num_steps, ORDERS[sampler]), modulations, strict=True):
+        for row, modulation in zip(solver_tables(num_steps, first_step, order), modulations, strict=True):
             x0_from_x, x0_from_eps, keep, take, extrapolate = row
             x0 = x0_from_x * x - x0_from_eps * self.predict(x, modulation, guidance)[..., : self.token_dim]
             x = keep * x + take * x0
@@ -223,13 +249,13 @@ class EpsilonHead(DiffusionHead):
 
     def _sample_ancestral(
         self,
+        tables: list[tuple[float, ...]],
         modulations: Iterator[list[Modulation]],
         noise_BSnD: Tensor,
         temperature: float,
         guidance: float | None,
     ) -> Tensor:
         x, *draws = noise_BSnD.unbind(1)
-        tables = ancestral_tables(noise_BSnD.shape[1])
         # The last step takes the mean and no draw.
         for (from_x, from_eps, low, high), draw, modulation in zip(tables, [*draws, None], modulations, strict=True):
             eps, fraction = self.predict(x, modulation, guidance).chunk(2, dim=-1)

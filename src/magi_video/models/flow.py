@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
+from magi_video.models.architecture import check_first_step
 from magi_video.models.head import DiffusionHead, NormalNoise
 
 TIME_SCALE = 1000.0  # the network's time embedding is made for 0…1000
@@ -27,6 +28,16 @@ class FlowHead(DiffusionHead):
         velocity = self.net(noisy, time * TIME_SCALE, condition)
         return (velocity - (eps - target_MD)).square().view_as(eps_RMD).mean(dim=-1)
 
+    def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> None:
+        """See `DiffusionHead.find_first_step`: always t = 1; `midpoint` spends two evaluations on a step."""
+        if first_step is not None:
+            check_first_step("flow", first_step)
+        evaluations = 2 if sampler == "midpoint" else 1
+        if num_steps < 1 or num_steps % evaluations:
+            raise MagiError(
+                f"denoise steps must be a positive multiple of {evaluations} for {sampler}, got {num_steps}"
+            )
+
     def sample(
         self,
         z_BnW: Tensor,
@@ -34,16 +45,14 @@ class FlowHead(DiffusionHead):
         num_steps: int,
         *,
         sampler: str | None = None,
+        first_step: int | None = None,
         temperature: float = 1.0,
         guidance: float | None = None,
     ) -> Tensor:
-        """See `DiffusionHead.sample`; `midpoint` spends two of the `num_steps` evaluations on a step."""
-        midpoint = self.find_sampler(sampler) == "midpoint"
-        evaluations = 2 if midpoint else 1
-        if num_steps < 1 or num_steps % evaluations:
-            raise MagiError(
-                f"denoise steps must be a positive multiple of {evaluations} for {sampler}, got {num_steps}"
-            )
+        """See `DiffusionHead.sample`."""
+        sampler = self.find_sampler(sampler)
+        self.find_first_step(sampler, num_steps, first_step)
+        midpoint = sampler == "midpoint"
         x = noise.normal(z_BnW.shape[1], self.token_dim) * temperature
         # Every time at which the velocity is asked for: a step's beginning, with "midpoint" its middle too.
         times = torch.linspace(1, 0, num_steps + 1, device=x.device)

@@ -151,6 +151,22 @@ class DiffusionHead(nn.Module, ABC):
         return name or self.samplers[0]
 
     @abstractmethod
+    def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int | None:
+        """The training step at which a chain of so many steps begins: the one asked for, or the sampler's own (None).
+
+        Args:
+            sampler: one of `samplers`.
+            num_steps: network evaluations.
+            first_step: 0…999, or None.
+
+        Returns:
+            The step; None for a head that has no such steps.
+
+        Raises:
+            MagiError: `sample` cannot take so many steps, or steps from there.
+        """
+
+    @abstractmethod
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
         """Loss of every draw `[R, M]`, float32; the draws are the caller's.
 
@@ -170,6 +186,7 @@ class DiffusionHead(nn.Module, ABC):
         num_steps: int,
         *,
         sampler: str | None = None,
+        first_step: int | None = None,
         temperature: float = 1.0,
         guidance: float | None = None,
     ) -> Tensor:
@@ -180,7 +197,8 @@ class DiffusionHead(nn.Module, ABC):
                 follows from the conditions, then what comes without them.
             noise: one generator a sample.
             num_steps: network evaluations, 1…1000.
-            sampler: one of `samplers`.
+            sampler: one of `samplers`; None for the default.
+            first_step: see `find_first_step`.
             temperature: scales the noise; 1 samples the model's distribution, less is safer and duller.
             guidance: classifier-free guidance's scale (`predict`); both halves see the same noise. None for none.
 

@@ -114,6 +114,7 @@ class Rollout:
                 noise,
                 self.settings.num_denoise_steps,
                 sampler=self.settings.sampler,
+                first_step=self.settings.first_step,
                 temperature=self.settings.temperature,
                 guidance=self.settings.guidance((done + count) / model.num_tokens),
             )

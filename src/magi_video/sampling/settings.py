@@ -4,11 +4,16 @@ The settings are relative to what a model was made to be sampled with (`magi inf
 that a frame needs grows with its tokens. Where they come from, and what each costs in quality: docs/performance.md.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 from magi_video.errors import MagiError
+
+if TYPE_CHECKING:
+    from magi_video.models.head import DiffusionHead
 
 GuidanceSchedule = Literal["linear", "constant"]
 GUIDED = ("label", "text")
@@ -23,19 +28,21 @@ class SpeedSetting:
     Attributes:
         mask_share: of the model's own mask steps; at least one is taken.
         denoise_steps: of the diffusion head, at most; None for the model's own number.
+        sampler: of the heads that have it; None, and for the other heads, the default.
         refresh: see `SamplingSettings`.
     """
 
     mask_share: float = 1.0
     denoise_steps: int | None = None
+    sampler: str | None = None
     refresh: int = 1
 
 
 SETTINGS = {
     "exact": SpeedSetting(),
-    "balanced": SpeedSetting(1 / 4, 10, 4),
-    "fast": SpeedSetting(1 / 4, 8, 4),
-    "realtime": SpeedSetting(1 / 8, 8, 4),
+    "balanced": SpeedSetting(1 / 4, 10, refresh=4),
+    "fast": SpeedSetting(1 / 4, 8, refresh=4),
+    "realtime": SpeedSetting(1 / 8, 8, refresh=4),
 }
 """Fastest last. "exact" is the model as it was trained to be sampled; the others are approximations of it."""
 
@@ -48,6 +55,8 @@ class SamplingSettings:
         num_mask_steps: K, steps in which a frame's tokens appear; 64 in the paper.
         num_denoise_steps: S, steps of the diffusion head for each token; 100 in the paper.
         sampler: one of the head's samplers; None for its default.
+        first_step: training step, 0…999, at which the sampler begins; None for the sampler's own. 999 gives MAR's
+            timesteps. The flow head has none.
         temperature: of the head's noise; 1 samples the model's distribution.
         refresh: a whole frame is read every so many mask steps. In between only the tokens that have just appeared and
             those that are to be predicted are computed, and see the others as they were (LazyMAR's idea); 1 is exact.
@@ -64,6 +73,7 @@ class SamplingSettings:
     guidance_scale: float = 1.0
     guidance_schedule: GuidanceSchedule = "linear"
     guide: tuple[str, ...] = GUIDED
+    first_step: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_mask_steps", "num_denoise_steps", "refresh"):
@@ -92,8 +102,10 @@ class SamplingSettings:
     def of(
         cls,
         setting: str,
+        head: DiffusionHead,
         mask_steps: int,
         denoise_steps: int,
+        own_first_step: int | None = None,
         *,
         num_mask_steps: int | None = None,
         num_denoise_steps: int | None = None,
@@ -103,30 +115,44 @@ class SamplingSettings:
         guidance_scale: float = 1.0,
         guidance_schedule: GuidanceSchedule = "linear",
         guide: Sequence[str] = GUIDED,
-    ) -> "SamplingSettings":
+        first_step: int | None = None,
+    ) -> SamplingSettings:
         """A named speed setting for a model, each of its parts replaced by the argument that is not None.
 
         Args:
             setting: one of `SETTINGS`.
+            head: the model's.
             mask_steps, denoise_steps: the model's own.
-            num_mask_steps, num_denoise_steps, sampler, temperature, refresh, guidance_scale, guidance_schedule, guide:
-                as of this class.
+            own_first_step: the model's own, for the head's default sampler; more steps than lie below it begin higher.
+            num_mask_steps, num_denoise_steps, sampler, temperature, refresh, guidance_scale, guidance_schedule, guide,
+            first_step: as of this class.
+
+        Returns:
+            The settings, with the sampler and the first step that they come to.
 
         Raises:
-            MagiError: there is no such setting, or a number is out of its range.
+            MagiError: there is no such setting or sampler, or the head cannot take so many steps, or steps from there.
         """
         if setting not in SETTINGS:
             raise MagiError(f"unknown speed setting {setting!r}: choose from {', '.join(SETTINGS)}")
         speed = SETTINGS[setting]
         named_mask_steps = max(1, round(mask_steps * speed.mask_share))
         named_denoise_steps = min(denoise_steps, speed.denoise_steps or denoise_steps)
-        return cls(
+        num_denoise_steps = named_denoise_steps if num_denoise_steps is None else num_denoise_steps
+        if sampler is None and speed.sampler in head.samplers:
+            sampler = speed.sampler
+        sampler = head.find_sampler(sampler)
+        if first_step is None and own_first_step is not None and sampler == head.find_sampler(None):
+            first_step = max(own_first_step, num_denoise_steps - 1)
+        made = cls(
             named_mask_steps if num_mask_steps is None else num_mask_steps,
-            named_denoise_steps if num_denoise_steps is None else num_denoise_steps,
+            num_denoise_steps,
             sampler,
             temperature,
             speed.refresh if refresh is None else refresh,
             guidance_scale,
             guidance_schedule,
             tuple(guide),
+            first_step,
         )
+        return replace(made, first_step=head.find_first_step(sampler, num_denoise_steps, first_step))

@@ -137,6 +137,7 @@ class Trainer:
             class_names=videos.class_names if LABEL in model.condition_tokens.specs else [],
             mask_steps=preset.sample.mask_steps,
             denoise_steps=preset.sample.denoise_steps,
+            first_step=preset.sample.first_step,
             training={},
         )
         self.pipeline.text_folder = None if captions is None else captions.folder
