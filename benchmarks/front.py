@@ -21,6 +21,7 @@ from magi_video.precision import find_precision, use_fast_float32
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
 FRAMES = 24
+STEPS = ("mask_steps", "denoise_steps", "sampler", "first_step", "refresh")
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def read(folder: Path) -> dict[str, Any]:
     made = metrics["generation"]
     return {
         "name": folder.name,
-        **{key: made[key] for key in ("setting", "mask_steps", "denoise_steps", "sampler", "refresh", "precision")},
+        **{key: made[key] for key in ("setting", *STEPS, "precision")},
         "fvd": metrics["fvd"],
         "fvd_interval": metrics["fvd_interval"],
         **{key: metrics["paired"][key] for key in ("psnr", "lpips")},
@@ -40,9 +41,8 @@ def read(folder: Path) -> dict[str, Any]:
 
 def seconds_per_frame(pipe: MagiPipeline, entry: dict[str, Any]) -> list[float]:
     """Of one rollout, the first frame left out."""
-    keys = ("mask_steps", "denoise_steps", "sampler", "refresh")
-    mask_steps, denoise_steps, sampler, refresh = (entry[key] for key in keys)
-    settings = SamplingSettings(mask_steps, denoise_steps, sampler, refresh=refresh)
+    mask_steps, denoise_steps, sampler, first_step, refresh = (entry[key] for key in STEPS)
+    settings = SamplingSettings(mask_steps, denoise_steps, sampler, refresh=refresh, first_step=first_step)
     rollout = Rollout(pipe.transformer, 0, SampleNoise.from_seeds([0]), settings, torch.tensor([1]), None)
     seconds = []
     for _ in range(FRAMES + 1):
@@ -67,11 +67,11 @@ def measure(model: str, entries: list[dict[str, Any]], rounds: int) -> None:
 
 def table(entries: list[dict[str, Any]]) -> str:
     """In Markdown, slowest first."""
-    head = "| setting | mask × denoise | sampler | refresh | ms a frame | FVD (95 %) | PSNR | LPIPS | speed |\n"
+    head = "| setting | mask × denoise | sampler, first | refresh | ms a frame | FVD (95 %) | PSNR | LPIPS | speed |\n"
     lines = [head + "|---" * 9 + "|"]
     for e in entries:
         low, high = e["fvd_interval"]
-        steps, sampler = f"{e['mask_steps']} × {e['denoise_steps']}", e["sampler"] or "ancestral"
+        steps, sampler = f"{e['mask_steps']} × {e['denoise_steps']}", f"{e['sampler']} {e['first_step']}"
         fvd = f"{e['fvd']:.0f} ({low:.0f}…{high:.0f})"
         scores = f"{fvd} | {e['psnr']:.2f} | {e['lpips']:.3f} | {e['speed_ratio']:.2f}"
         lines.append(f"| {e['name']} | {steps} | {sampler} | {e['refresh']} | {e['milliseconds']:.1f} | {scores} |")
