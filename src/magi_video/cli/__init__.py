@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 
+from magi_video.cli.output import write_any_text
 from magi_video.errors import MagiError
 
 VERBS = {
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0 on success, 1 for a mistake told in one line, 2 for a wrong command line,
     128 and more when a signal stopped it."""
     argv = sys.argv[1:] if argv is None else argv
+    write_any_text()
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
