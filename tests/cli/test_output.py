@@ -25,7 +25,7 @@ for arguments in json.loads(sys.argv[1]):
 def test_no_verb_ends_in_a_traceback(encoding: str, tmp_path: Path) -> None:
     commands = [["--help"], ["plan", "doom", "--devices", "1"], ["plan", "doom", "--devices", "0"], ["info", "doom"]]
     commands += [["info", "nö such → model"], ["nö→"], ["plan", "doom", "--dévices→", "1"]]
-    commands += [arguments for verb in VERBS for arguments in ([verb, "--help"], [verb, "→"])]
+    commands += [["train", "→"], ["train", "doom", "--steps", "→"], *([verb, "--help"] for verb in VERBS)]
     done = subprocess.run(
         [sys.executable, "-c", ASK, json.dumps(commands)],
         capture_output=True,
