@@ -87,7 +87,7 @@ def save_checkpoint(
         MagiError: it cannot be written (disk full, folder read-only); older checkpoints are untouched. Raised in the
             process that writes.
     """
-    final = root / f"step_{step:08d}"
+    final = checkpoint_folder(root, step)
     wholes = {name: map(whole, values.values()) for name, values in tensors.items()}
     if writes:
         part = root / f".part-{os.getpid()}"
@@ -114,6 +114,16 @@ def save_checkpoint(
         drop_old(root, final, keep)
     exhaust(wholes.values())
     return Checkpoint(final, step, state)
+
+
+def checkpoint_folder(root: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return root / f"step_{step:08d}"
+
+
+def checkpoint_steps(root: Path) -> list[int]:
+    """The steps of which there are checkpoints, in order; whether they are whole is not looked at."""
+    return sorted(int(digits) for folder in root.glob("step_*") if (digits := folder.name[5:]).isdecimal())
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -129,6 +129,8 @@ class TrainConfig:
     """Largest norm of the gradient."""
     spike_factor: float = 20.0
     """A step whose gradient exceeds this many times the usual norm, or is not finite, is skipped and reported."""
+    stop_after_skips: int = 50
+    """Skipped steps in a row after which training stops with an error: it is not going to recover."""
     ema_decay: float = 0.9999
     """Of the averaged weights, which are the ones that generate."""
     ema_warmup: bool = True
@@ -178,8 +180,8 @@ LEAST: dict[str, dict[str, float]] = {
     "exposure": {"noise_levels": 0, "noise_sigma": 0, "diffusion_batch_mul": 1},
     "train": {
         "steps": 0, "batch_size": 1, "accumulate": 1, "learning_rate": 0, "warmup_steps": 0, "weight_decay": 0,
-        "clip_norm": 0, "spike_factor": 1, "ema_decay": 0, "workers": 0, "log_every": 1, "sample_every": 0,
-        "checkpoint_every": 1, "keep_checkpoints": 1,
+        "clip_norm": 0, "spike_factor": 1, "stop_after_skips": 1, "ema_decay": 0, "workers": 0, "log_every": 1,
+        "sample_every": 0, "checkpoint_every": 1, "keep_checkpoints": 1,
     },
     "sample": {"mask_steps": 1, "denoise_steps": 1},
 }  # fmt: skip

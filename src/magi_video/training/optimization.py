@@ -10,7 +10,6 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from magi_video.checkpoints import whole
-from magi_video.errors import MagiError
 from magi_video.presets import TrainConfig
 
 BETAS = (0.9, 0.95)
@@ -74,24 +73,18 @@ class SpikeGuard:
 
     Attributes:
         factor: how many times the usual norm is too much.
-        patience: refusals in a row after which training gives up.
         usual: running mean of the gradient norm.
         accepted, skipped, in_a_row: counts.
     """
 
     factor: float
-    patience: int = 50
     usual: float = 0.0
     accepted: int = 0
     skipped: int = 0
     in_a_row: int = field(default=0)
 
     def accepts(self, loss: float, norm: float) -> bool:
-        """Whether to take the step.
-
-        Raises:
-            MagiError: `patience` steps in a row were refused.
-        """
+        """Whether to take the step."""
         settled = self.accepted >= 20  # the first steps' norms say little about the usual one
         if math.isfinite(loss) and math.isfinite(norm) and not (settled and norm > self.factor * self.usual):
             weight = 0.9 if settled else self.accepted / (self.accepted + 1)
@@ -101,11 +94,6 @@ class SpikeGuard:
             return True
         self.skipped += 1
         self.in_a_row += 1
-        if self.in_a_row >= self.patience:
-            raise MagiError(
-                f"training diverged: {self.patience} steps in a row had a loss or gradient that is not finite or above "
-                f"{self.factor} × the usual norm {self.usual:.3g} (last: loss {loss}, norm {norm}); lower learning_rate"
-            )
         return False
 
     def state(self) -> dict[str, Any]:

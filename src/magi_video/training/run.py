@@ -26,7 +26,7 @@ from magi_video.training.texts import prepare_captions
 from magi_video.training.tracking import find_tracker
 from magi_video.training.trainer import Trainer
 
-FREE = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints"} | {
+FREE = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "stop_after_skips"} | {
     "gradient_checkpointing", "compile", "accumulate", "sharding", "tracker"
 }  # fmt: skip
 """Settings of training that a run may change when it goes on."""

@@ -23,6 +23,8 @@ from torch import nn
 
 from magi_video.checkpoints import (
     Checkpoint,
+    checkpoint_folder,
+    checkpoint_steps,
     latest_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -51,6 +53,9 @@ from magi_video.training.preview import Preview
 from magi_video.training.stopping import StoppedError, StopSignals
 from magi_video.training.texts import CaptionTable
 from magi_video.training.tracking import find_tracker, start_tracker
+
+EVERY = 10**6
+"""Checkpoints are kept while steps are skipped."""
 
 
 class Trainer:
@@ -205,7 +210,12 @@ class Trainer:
             tracker.finish()
 
     def _steps(self, batches: Iterator[dict[str, torch.Tensor]], preview: Preview | None) -> Iterator[dict[str, float]]:
-        """The steps that are left, saved, sampled and told."""
+        """The steps that are left, saved, sampled and told.
+
+        Nothing is saved while steps are skipped, but on a signal: the weights are as they were, and the last checkpoint
+        from before shall not be dropped.
+        """
+        due = sample_due = False
         while self.step < self.config.steps:
             began = time.perf_counter()
             with loading_told(self.step):
@@ -222,14 +232,40 @@ class Trainer:
             last = self.step == self.config.steps
             if self.step % self.config.log_every == 0 or last or not taken:
                 self._log(figures)
-            sample = bool(self.config.sample_every) and (self.step % self.config.sample_every == 0 or last) and not stop
-            if self.step % self.config.checkpoint_every == 0 or last or stop or sample:
+            if self._is_dead(last):
+                yield figures
+                raise MagiError(self._diverged(loss, norm))
+            due |= self.step % self.config.checkpoint_every == 0
+            sample_due |= bool(self.config.sample_every) and (self.step % self.config.sample_every == 0 or last)
+            sample = sample_due and not stop and (taken or last)
+            if last or stop or sample or (due and taken):
                 self.save()
+                due = False
             if sample:
                 self.processes.once(lambda: self._write_preview(preview))
+                sample_due = False
             yield figures
             if stop and not last:
                 raise StoppedError(self.signals.received, f"after step {self.step}, which is saved")
+
+    def _is_dead(self, last: bool) -> bool:
+        """Whether the run is not going to recover, or ends without having done so."""
+        if not last:
+            return self.guard.in_a_row >= self.config.stop_after_skips
+        return self.guard.in_a_row >= min(2, self.config.stop_after_skips) or not self.guard.accepted
+
+    def _diverged(self, loss: float, norm: float) -> str:
+        """What is told of a run that skips one step after the other."""
+        skipped, guard = self.guard.in_a_row, self.guard
+        # What is wrong may have come with the last step that was taken.
+        good = [one for one in checkpoint_steps(self.out / "checkpoints") if one < self.step - skipped]
+        kept = f"the last good checkpoint is {checkpoint_folder(self.out / 'checkpoints', good[-1])}" if good else ""
+        return (
+            f"training diverged: the last {skipped} step(s) up to {self.step} were all skipped, since their loss or "
+            f"gradient is not finite or above {guard.factor:g} × the usual norm {guard.usual:.3g} "
+            f"(now loss {loss:.4g}, norm {norm:.4g}); {kept or 'there is no checkpoint from before'}; "
+            "lower --learning-rate, with another --out"
+        )
 
     def _optimize(self, micro_batches: list[dict[str, torch.Tensor]]) -> tuple[float, float, bool, bool]:
         """One optimiser step; returns the loss, the gradient's norm, whether the step was taken, and whether to stop.
@@ -309,7 +345,8 @@ class Trainer:
             "codec": self.codec.fingerprint(),
         }
         tensors = self._tensors() | {"optimizer": optimizer_tensors(self.optimizer)}
-        folder, keep, main = self.out / "checkpoints", self.config.keep_checkpoints, self.processes.main
+        folder, main = self.out / "checkpoints", self.processes.main
+        keep = EVERY if self.guard.in_a_row else self.config.keep_checkpoints
         self.saved = self.processes.together(
             lambda: save_checkpoint(folder, self.step, tensors, state, keep, writes=main)
         )
