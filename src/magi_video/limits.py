@@ -13,6 +13,14 @@ def limit(name: str, default: int) -> int:
     return int(given) if given.isdecimal() and len(given) < 19 and int(given) > 0 else default
 
 
+def machine_memory() -> float:
+    """Bytes of memory of this machine; infinite where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
+
+
 MAX_PIXELS = limit("MAX_PIXELS", 2**25)
 """Of one picture or frame: a little more than 8K UHD."""
 MAX_FRAMES = limit("MAX_FRAMES", 2**20)

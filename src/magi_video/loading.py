@@ -7,7 +7,6 @@ PyTorch's meta device, which costs nothing, and the outline may not have more te
 from __future__ import annotations
 
 import math
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from magi_video.errors import MagiError
-from magi_video.limits import MAX_JSON_BYTES, MAX_TENSORS
+from magi_video.limits import MAX_JSON_BYTES, MAX_TENSORS, machine_memory
 from magi_video.models.architecture import check_first_step
 from magi_video.textfiles import read_json
 
@@ -184,7 +183,7 @@ def outline(
 
     numbers = sum(sizes)
     needed = numbers * dtype.itemsize
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed
+    memory = machine_memory()
     if needed > memory:
         raise MagiError(f"{where}: needs {needed / 2**30:.1f} GiB; this machine has {memory / 2**30:.1f} GiB of memory")
     with torch.random.fork_rng(devices=[]), torch.device("meta"), _at_most(len(sizes) + missing[0], lack):

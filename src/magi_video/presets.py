@@ -186,8 +186,16 @@ LEAST: dict[str, dict[str, float]] = {
     "sample": {"mask_steps": 1, "denoise_steps": 1},
 }  # fmt: skip
 """The least that a number of a recipe may be; none is infinite, or NaN. The model's own are checked by the model."""
-LARGEST_SIDE = 16_384
-"""Pixels."""
+MOST: dict[str, dict[str, float]] = {
+    "data": {"height": 16_384, "width": 16_384, "num_frames": 2**16},
+    "small_vae": {"latent_channels": 1024, "width": 4096, "steps": 10**9, "batch_size": 2**16},
+    "exposure": {"noise_levels": 10_000, "noise_sigma": 1000, "diffusion_batch_mul": 1024},
+    "train": {"steps": 10**9, "batch_size": 2**20, "accumulate": 2**20, "workers": 1024},
+    "sample": {"mask_steps": 16_384, "denoise_steps": 1000},
+}
+"""The most, far beyond what anybody trains: more is a slip of the pen, and costs hours before it fails."""
+MOST_LEVELS, MOST_BLOCKS = 8, 64
+"""Of the small VAE: levels, and blocks of one."""
 
 
 @dataclass(frozen=True)
@@ -212,13 +220,22 @@ class Preset:
         check(0 <= self.model.condition_drop <= 1, "condition_drop must lie in [0, 1]")
         check(1 <= self.model.text_tokens <= 512, "text_tokens must lie in 1…512")
         check(self.train.ema_decay <= 1, f"ema_decay must lie in [0, 1], got {self.train.ema_decay}")
-        check(max(self.data.height, self.data.width) <= LARGEST_SIDE, f"frames may have sides of {LARGEST_SIDE} pixels")
         if self.sample.first_step is not None:
             check_first_step(self.model.head, self.sample.first_step)
+        encoder, decoder = self.small_vae.encoder_blocks, self.small_vae.decoder_blocks
+        check(
+            1 <= len(encoder) == len(decoder) <= MOST_LEVELS and all(0 <= n <= MOST_BLOCKS for n in encoder + decoder),
+            f"small_vae: encoder_blocks and decoder_blocks must have as many levels, 1 to {MOST_LEVELS}, of 0 to "
+            f"{MOST_BLOCKS} blocks",
+        )
         for group, bounds in LEAST.items():
             for name, least in bounds.items():
                 value = getattr(getattr(self, group), name)
                 check(least <= value < math.inf, f"{group}: {name} must be a number from {least:g}, got {value}")
+        for group, bounds in MOST.items():
+            for name, most in bounds.items():
+                value = getattr(getattr(self, group), name)
+                check(value <= most, f"{group}: {name} must be at most {most:,}, got {value}")
 
 
 FORMER: dict[str, dict[str, Any]] = {"train": {"decay_embeddings": False}}

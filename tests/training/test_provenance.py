@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,12 @@ def test_a_run_from_before_takes_up_its_data(tmp_path: Path, recipe: Callable[..
 
 
 def test_before_anything_is_made_data_may_change(tmp_path: Path, recipe: Callable[..., Preset]) -> None:
-    run = tmp_path / "run"
-    with pytest.raises(MagiError, match="does not divide"):
-        go(recipe(steps=2, accumulate=3), make_videos(tmp_path / "a", "pq"), run)
+    run, preset = tmp_path / "run", recipe(steps=2)
+    labelled = replace(preset, model=replace(preset.model, labels=True))
+    with pytest.raises(MagiError, match="the videos lie in no class folders"):
+        go(labelled, make_videos(tmp_path / "a", "pq"), run)
     shutil.rmtree(run / "codec")
-    record, _ = go(recipe(steps=2), make_videos(tmp_path / "b", "xyz"), run)
+    record, _ = go(preset, make_videos(tmp_path / "b", "xyz"), run)
     assert record["data"]["videos"] == 3 and "earlier_data" not in record
 
 

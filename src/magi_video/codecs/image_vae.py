@@ -30,9 +30,10 @@ class ImageVAECodec(VAECodec):
     max_pixels_at_once: int | None = None
     """Pixels of one pass through the VAE, which bounds memory, whatever the video; None for what suits the device."""
 
-    def measure(self, vae_class: str) -> tuple[int, int, int, int]:
-        """Latent channels, spatial factor, temporal factor, and the input channels of RGB, from the VAE's config."""
-        return self.vae.config.latent_channels, _spatial_factor(vae_class, self.vae.config), 1, 3
+    @staticmethod
+    def factors(vae_class: str, settings: Any) -> tuple[int, int, int, int]:
+        """See `VAECodec.factors`."""
+        return settings.latent_channels, _spatial_factor(vae_class, settings), 1, 3
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, **kwargs: Any) -> Any:

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import FrozenDict, register_to_config
 
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
 from magi_video.loading import class_name, load_strictly, read_config
+
+MOST_FACTOR = 4096
+"""Channels of a latent, and pixels of a side or frames that become one: no VAE comes near."""
 
 
 class VAECodec(Codec):
@@ -50,8 +53,42 @@ class VAECodec(Codec):
         self.set_statistics(latents_mean, latents_std)
 
     def measure(self, vae_class: str) -> tuple[int, int, int, int]:
-        """Latent channels, spatial factor, temporal factor, and the input channels of RGB, from the VAE's config."""
+        """As `factors`, of this VAE."""
+        return self.factors(vae_class, self.vae.config)
+
+    @staticmethod
+    def factors(vae_class: str, settings: Any) -> tuple[int, int, int, int]:
+        """Latent channels, spatial factor, temporal factor, and the input channels of RGB, from a VAE's config."""
         raise NotImplementedError
+
+    @classmethod
+    def sizes_of(cls, name: str, subfolder: str | None = None) -> tuple[int, int, int]:
+        """Latent channels, spatial factor and temporal factor of a pretrained VAE; of the hub only its config is
+        fetched. Arguments and errors as `from_vae`."""
+        place = {} if subfolder is None else {"subfolder": subfolder}
+        config = read_config(name, **place)
+        vae_class = cls._known_class(name, config)
+        defaults = {
+            key: one.default
+            for key, one in inspect.signature(cls.vae_classes[vae_class].__init__).parameters.items()
+            if one.default is not inspect.Parameter.empty
+        }
+        try:
+            channels, spatial, temporal, _ = cls.factors(vae_class, FrozenDict(defaults | config))
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            raise MagiError(f"{name}: not a config of {vae_class}: {error}") from None
+        for number in (channels, spatial, temporal):
+            if type(number) is not int or not 1 <= number <= MOST_FACTOR:
+                raise MagiError(f"{name}: a config that no VAE has ({str(number)[:20]}); expected 1 to {MOST_FACTOR}")
+        return channels, spatial, temporal
+
+    @classmethod
+    def _known_class(cls, name: str, config: dict[str, Any]) -> str:
+        vae_class = class_name(config)
+        if vae_class not in cls.vae_classes:
+            known = ", ".join(cls.vae_classes)
+            raise MagiError(f"{name} holds {vae_class or 'no class name'}; expected one of {known}")
+        return vae_class
 
     def claimed_statistics(self) -> tuple[list[float], list[float]]:
         """Mean and deviation of each raw latent channel, as the VAE has them itself."""
@@ -68,10 +105,7 @@ class VAECodec(Codec):
         """
         place: dict[str, Any] = {"subfolder": subfolder, "revision": revision}
         place = {key: value for key, value in place.items() if value is not None}
-        vae_class = class_name(read_config(name, **place))
-        if vae_class not in cls.vae_classes:
-            known = ", ".join(cls.vae_classes)
-            raise MagiError(f"{name} holds {vae_class or 'no class name'}; expected one of {known}")
+        vae_class = cls._known_class(name, read_config(name, **place))
         vae = load_strictly(cls.vae_classes[vae_class], name, variant=variant, **place)
         return cls.from_module(vae)
 

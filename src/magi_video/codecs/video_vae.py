@@ -26,10 +26,15 @@ class VideoVAECodec(TemporalCodec, VAECodec):
     """Largest side in pixels that is coded at once; larger pictures in overlapping tiles, for less memory."""
 
     def measure(self, vae_class: str) -> tuple[int, int, int, int]:
-        """Latent channels, spatial factor, temporal factor, and the input channels of RGB, from the VAE's config."""
-        coder, settings = CODERS[vae_class], self.vae.config
-        self.coder = coder
-        self.first_piece, self.next_pieces = coder.first_piece, coder.next_pieces
+        """See `VAECodec.measure`."""
+        self.coder = CODERS[vae_class]
+        self.first_piece, self.next_pieces = self.coder.first_piece, self.coder.next_pieces
+        return super().measure(vae_class)
+
+    @staticmethod
+    def factors(vae_class: str, settings: Any) -> tuple[int, int, int, int]:
+        """See `VAECodec.factors`."""
+        coder = CODERS[vae_class]
         return coder.channels(settings), *coder.factors(settings), coder.colours(settings)
 
     def claimed_statistics(self) -> tuple[list[float], list[float]]:

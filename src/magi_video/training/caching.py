@@ -25,7 +25,8 @@ from magi_video.loading import read_json
 from magi_video.presets import Preset
 from magi_video.processes import Processes
 from magi_video.training.display import Display, Silent
-from magi_video.training.preparation import open_videos, prepare_codec, save_codec
+from magi_video.training.feasibility import find_sizes
+from magi_video.training.preparation import finished_codec, open_videos, prepare_codec, save_codec
 from magi_video.training.provenance import Provenance
 
 RECIPE_FILE, SCAN_FILE = "recipe.json", "scan.json"
@@ -67,6 +68,8 @@ def encode(
     """
     data, out, display = Path(data), Path(out), display or Silent()
     processes = Processes(device)
+    given = finished_codec(out) if codec is None else Path(codec)
+    processes.main_first(lambda: find_sizes(preset, given))
     videos = processes.main_first(lambda: open_videos(preset, data, out / SCAN_FILE))
     display.say(f"{data}: {videos.summary()}")
     provenance = Provenance(str(out), DataIdentity.of(videos).without_actions(), _known(out))

@@ -97,14 +97,20 @@ class FrameBatches:
         return to_model_range(self.frames_MHWC[picked])
 
 
+def finished_codec(out: Path) -> Path | None:
+    """The folder of a run's codec; None if it is not there, or not all of it."""
+    folder = out / "codec"
+    # As long as its training's checkpoints are there, a codec may have been saved in part only.
+    return folder if (folder / "config.json").is_file() and not (folder / CHECKPOINTS).is_dir() else None
+
+
 def prepare_codec(preset: Preset, videos: VideoFolder, out: Path, seed: int, on_step: OnStep | None) -> Codec:
     """The run's codec with statistics measured on its data: loaded from `out/codec`, or made (and trained) there.
 
     A codec that compresses time is measured on clips as the preset trains on them, at its intervals; others on frames.
     """
     folder = out / "codec"
-    # As long as its training's checkpoints are there, a codec may have been saved in part only.
-    if (folder / "config.json").is_file() and not (folder / CHECKPOINTS).is_dir():
+    if finished_codec(out) is not None:
         return load_codec(folder)
     if preset.codec.codec == "small_vae":
         batches = frame_batches(preset, videos, preset.small_vae.batch_size, seed)
@@ -148,17 +154,23 @@ def pretrained_codec(settings: CodecConfig) -> Codec:
     if settings.codec == "video_vae":
         return VideoVAECodec.from_vae(settings.vae, subfolder)
     if settings.codec == "omnitokenizer":
-        folder = Path(settings.vae, settings.vae_subfolder)
-        if not folder.is_dir():
-            raise MagiError(
-                f"no folder {folder}; expected OmniTokenizer's weights as converted by "
-                "magi weights convert-omnitokenizer CHECKPOINT --out FOLDER, named with --vae"
-            )
+        folder = omnitokenizer_folder(settings)
         codec = load_codec(folder)
         if not isinstance(codec, OmniTokenizerCodec):
             raise MagiError(f"{folder} holds {type(codec).__name__}; expected OmniTokenizerCodec")
         return codec
     return PixelCodec()
+
+
+def omnitokenizer_folder(settings: CodecConfig) -> Path:
+    """Where the converted weights lie; `MagiError` where there is no such folder."""
+    folder = Path(settings.vae, settings.vae_subfolder)
+    if not folder.is_dir():
+        raise MagiError(
+            f"no folder {folder}; expected OmniTokenizer's weights as converted by "
+            "magi weights convert-omnitokenizer CHECKPOINT --out FOLDER, named with --vae"
+        )
+    return folder
 
 
 def frame_batches(preset: Preset, videos: VideoFolder, batch_size: int, seed: int) -> FrameBatches:

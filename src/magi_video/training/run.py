@@ -12,6 +12,7 @@ from magi_video.codecs import Codec
 from magi_video.data.clips import FrameReader
 from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
+from magi_video.data.latents import CODEC_FOLDER
 from magi_video.errors import MagiError
 from magi_video.presets import Preset, former, from_dict
 from magi_video.processes import Processes
@@ -19,7 +20,8 @@ from magi_video.text import ENCODER_FOLDER
 from magi_video.textfiles import read_json
 from magi_video.training.caching import cached_codec, cached_videos, open_cache
 from magi_video.training.display import Display, Silent
-from magi_video.training.preparation import caches_latents, open_videos, prepare_codec, prepare_reader
+from magi_video.training.feasibility import check_recipe
+from magi_video.training.preparation import caches_latents, finished_codec, open_videos, prepare_codec, prepare_reader
 from magi_video.training.provenance import DATA, EARLIER, LIST_FILE, Provenance
 from magi_video.training.stopping import StopSignals
 from magi_video.training.texts import prepare_captions
@@ -69,8 +71,10 @@ def train(
     find_tracker(preset.train.tracker)  # a missing one is told before an hour of preparation, not after
     if latents is not None:
         cache = open_cache(preset, latents)
+        check_recipe(preset, processes, cache.directory / CODEC_FOLDER)
         videos = processes.main_first(lambda: cached_videos(cache, preset, data, out))
     elif data is not None:
+        processes.main_first(lambda: check_recipe(preset, processes, finished_codec(out)))
         cache, videos = None, processes.main_first(lambda: open_videos(preset, data, out / "videos.json"))
     else:
         raise MagiError("nothing to train on: give a folder of videos (--data), a latent cache (--latents), or both")

@@ -43,6 +43,7 @@ from magi_video.precision import use_fast_float32
 from magi_video.presets import Preset
 from magi_video.processes import Processes
 from magi_video.training.allocator import keep_freed_memory
+from magi_video.training.feasibility import micro_batch
 from magi_video.training.kernels import use_training_kernels
 from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
@@ -103,13 +104,7 @@ class Trainer:
         if self.device.type == "cpu":
             use_fast_float32()
             keep_freed_memory()
-        parts = self.processes.count * self.config.accumulate
-        if self.config.batch_size % parts:
-            raise MagiError(
-                f"batch_size {self.config.batch_size} does not divide into {self.processes.count} processes "
-                f"× accumulate {self.config.accumulate}"
-            )
-        self.micro = self.config.batch_size // parts
+        self.micro = micro_batch(self.config, self.processes.count)
         self.codec, self.latents = codec.to(self.device), latents
         forcing = find_forcing(preset.forcing)(
             MaskRatio(preset.exposure.mask_ratio_min, preset.exposure.mask_ratio_std),

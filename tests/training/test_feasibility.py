@@ -1,0 +1,112 @@
+"""What a recipe makes impossible is refused before a video is decoded or weights are fetched."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import AutoencoderKL
+
+from magi_video.codecs import ImageVAECodec, VideoVAECodec
+from magi_video.errors import MagiError
+from magi_video.presets import Preset, from_dict
+from magi_video.training import train
+from magi_video.training.caching import encode
+from tests.codecs.codec_examples import IMAGE_VAES, KL_CONFIG, VIDEO_VAES, make_codec
+
+TINY: dict[str, Any] = {
+    "data": {"height": 16, "width": 16, "num_frames": 4},
+    "codec": {"codec": "small_vae"},
+    "model": {"patch_size": 1, "hidden": 32, "depth": 1, "heads": 2, "mlp": 64, "head_width": 32, "head_depth": 1},
+    "train": {"batch_size": 2, "workers": 0},
+}
+
+
+def recipe(**groups: Any) -> Preset:
+    merged = {name: TINY.get(name, {}) | values for name, values in groups.items()}
+    preset: Preset = from_dict(Preset, TINY | merged, "test")
+    return preset
+
+
+@pytest.fixture(autouse=True)
+def no_video_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("run", "caching"):
+        monkeypatch.setattr(f"magi_video.training.{module}.open_videos", lambda *_: pytest.fail("looked at the data"))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"model": {"patch_size": 3}}, "latent size 2×2 is not a multiple of patch size 3"),
+        ({"model": {"heads": 3}}, "width 32 must be a multiple of 4 and of twice the 3 heads"),
+        ({"model": {"depth": 10**9}}, "depth 1000000000 must be a whole number from 1 to 65536"),
+        ({"model": {"depth": 60_000, "hidden": 16_384, "mlp": 65_536}}, "parameters, which need .* GiB in training"),
+        ({"data": {"height": 20}}, "expected .* sides that 8 divides"),
+        ({"data": {"height": 16_384, "width": 16_384}, "model": {"patch_size": 64}, "train": {"batch_size": 2**20}},
+         "clips at once of 4 frames of 16384×16384 pixels, which need"),
+        ({"train": {"accumulate": 4}}, "batch_size 2 does not divide into 1 processes × accumulate 4"),
+        ({"codec": {"codec": "omnitokenizer", "vae": "nowhere"}}, "no folder nowhere/vae"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_cannot_be_is_refused_first(tmp_path: Path, groups: dict[str, Any], message: str) -> None:
+    with pytest.raises(MagiError, match=message) as caught:
+        train(recipe(**groups), tmp_path, tmp_path / "run")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_frames_that_a_codec_does_not_take_are_refused_before_encoding(tmp_path: Path) -> None:
+    with pytest.raises(MagiError, match="sides that 8 divides"):
+        encode(recipe(data={"width": 12}), tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [("train", "batch_size", 10**9), ("train", "workers", 10**5), ("data", "num_frames", 10**9),
+     ("data", "height", 10**6), ("small_vae", "width", 10**6), ("sample", "denoise_steps", 10**6)],
+)  # fmt: skip
+def test_numbers_far_beyond_any_training_are_refused(group: str, name: str, value: int) -> None:
+    with pytest.raises(MagiError, match=f"{group}: {name} must be at most"):
+        recipe(**{group: {name: value}})
+
+
+@pytest.mark.parametrize("blocks", [[], [0] * 9, [0, 10**6], [0, -1]])
+def test_levels_that_no_small_vae_has_are_refused(blocks: list[int]) -> None:
+    with pytest.raises(MagiError, match="encoder_blocks and decoder_blocks must have as many levels"):
+        recipe(small_vae={"encoder_blocks": blocks, "decoder_blocks": blocks})
+
+
+def test_of_a_pretrained_vae_its_config_alone_is_read(tmp_path: Path) -> None:
+    vae: Any = AutoencoderKL(**KL_CONFIG)
+    vae.save_config(tmp_path / "vae")  # no weights at all
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    assert ImageVAECodec.sizes_of(str(tmp_path), "vae") == (vae.config.latent_channels, factor, 1)
+    settings = {"codec": "image_vae", "vae": str(tmp_path)}
+    with pytest.raises(MagiError, match="is not a multiple of patch size 3"):
+        train(recipe(codec=settings, model={"patch_size": 3}), tmp_path, tmp_path / "run")
+    with pytest.raises(MagiError, match="holds AutoencoderKL; expected one of"):
+        VideoVAECodec.sizes_of(str(tmp_path), "vae")
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    for damage in ({"latent_channels": 10**9}, {"block_out_channels": 3}, {"latent_channels": "many"}):
+        (tmp_path / "vae" / "config.json").write_text(json.dumps(config | damage))
+        with pytest.raises(MagiError, match="config"):
+            ImageVAECodec.sizes_of(str(tmp_path), "vae")
+
+
+@pytest.mark.parametrize("kind", [*IMAGE_VAES, *VIDEO_VAES])
+def test_a_config_tells_what_the_codec_says(tmp_path: Path, kind: str) -> None:
+    codec: Any = make_codec(kind)
+    codec.vae.save_config(tmp_path)
+    assert type(codec).sizes_of(str(tmp_path)) == (codec.latent_channels, codec.spatial_factor, codec.temporal_factor)
+
+
+def test_the_presets_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    from magi_video.presets import PRESETS
+    from magi_video.processes import Processes
+    from magi_video.training import feasibility
+
+    monkeypatch.setattr(feasibility, "machine_memory", lambda: 2**39)
+    for make in PRESETS.values():
+        preset = make()
+        if preset.codec.codec in ("pixels", "small_vae"):
+            feasibility.check_recipe(dataclasses.replace(preset), Processes("cpu"))
