@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.quality import reconstruction_psnr
 from magi_video.codecs.training import CHECKPOINTS, RECORD, build_small_vae, learning_rate, train_image_vae
 from magi_video.errors import MagiError
+from magi_video.training.stopping import StoppedError
 
 SMALL = SmallVAEConfig(
     width=16,
@@ -166,3 +168,16 @@ def test_default_size():
 def test_settings_are_read_without_torch():
     code = "import sys, magi_video.codecs.config; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_whoever_asks_it_to_stop_loses_no_step(tmp_path):
+    def stop(step, metrics):
+        if step == 3:
+            raise StoppedError(signal.SIGINT, "while training the codec")
+
+    with pytest.raises(StoppedError):
+        train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "parts", on_step=stop)
+    seen = []
+    parts = train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "parts", on_step=lambda step, _: seen.append(step))
+    assert seen == [4, 5, 6]
+    assert parts.fingerprint() == train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "whole").fingerprint()

@@ -1,15 +1,21 @@
 import os
 import pickle
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from magi_video.checkpoints import latest_checkpoint
+from magi_video.codecs.config import SmallVAEConfig
+from magi_video.presets import CodecConfig
 from magi_video.training import stopping, train
+from magi_video.training.caching import encode
 from magi_video.training.display import Silent
 from magi_video.training.stopping import StoppedError, StopSignals
 from tests.training.test_trainer import Recipe
+
+SMALL_VAE = SmallVAEConfig(width=8, encoder_blocks=(0, 0), decoder_blocks=(0, 0), steps=4, checkpoint_every=100)
 
 
 @pytest.mark.parametrize("number", stopping.SIGNALS)
@@ -47,3 +53,19 @@ def test_training_finishes_its_step_saves_and_says_so(videos: Path, recipe: Reci
     assert stopped.value.exit_code == 143
     checkpoint = latest_checkpoint(tmp_path / "run" / "checkpoints")
     assert checkpoint is not None and checkpoint.step == 2
+
+
+def test_the_codecs_training_saves_the_step_that_a_signal_meets(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
+    class Killer(Silent):
+        def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
+            if figures and done == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    preset = replace(recipe(), codec=CodecConfig(codec="small_vae"), small_vae=SMALL_VAE)
+    for name, call in (("run", train), ("cache", encode)):
+        out = tmp_path / name
+        with StopSignals() as signals, pytest.raises(StoppedError, match="while training the codec") as stopped:
+            call(preset, videos, out, display=Killer(), signals=signals)
+        assert stopped.value.exit_code == 130
+        checkpoint = latest_checkpoint(out / "codec" / "checkpoints")
+        assert checkpoint is not None and checkpoint.step == 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from magi_video.cli.generate import pick_device
-from magi_video.cli.progress import StageBars
+from magi_video.cli.progress import TaskDisplay
 from magi_video.errors import MagiError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
     figures, plots = files(settings)
     for path in (*figures, *plots):
         path.parent.mkdir(parents=True, exist_ok=True)  # a mistake shall not show after minutes of work
-    with StageBars() as bars:
+    with TaskDisplay("building the model") as bars:
         report = benchmark(settings.subject, options, bars.show)
     for path in figures:
         write_json(path, report.to_dict())

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import arg
 
-from magi_video.cli.progress import TrainingDisplay, is_main_process
+from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import split_recipe
 from magi_video.errors import MagiError
 from magi_video.presets import PRESETS, CodecConfig, DataConfig, Preset, SmallVAEConfig, from_dict, load_preset
+from magi_video.training.stopping import StopSignals
 
 if TYPE_CHECKING:
     from magi_video.data.encoding import Encoded
@@ -84,10 +85,10 @@ def main(argv: list[str]) -> None:
     if not command.shard_size > 0 or (command.workers is not None and command.workers < 1):
         raise MagiError(f"--shard-size {command.shard_size}, --workers {command.workers}; expected more than 0 of each")
     preset = Preset(data=command.clips, codec=command.codec, small_vae=command.small_vae)
-    from magi_video.training.caching import encode
-
     began = time.perf_counter()
-    with TrainingDisplay() as display:
+    with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
+        from magi_video.training.caching import encode
+
         encoded = encode(
             preset,
             command.data,
@@ -101,6 +102,7 @@ def main(argv: list[str]) -> None:
             seed=command.seed,
             device=command.device,
             display=display,
+            signals=signals,
         )
     if is_main_process():
         tell(command, encoded, time.perf_counter() - began)

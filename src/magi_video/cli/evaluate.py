@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from magi_video.cli.generate import pick_device
-from magi_video.cli.progress import StageBars
+from magi_video.cli.progress import TaskDisplay
 from magi_video.cli.score import tell
 
 
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
     device = pick_device(settings.device)
     if device == "cpu":
         use_fast_float32()
-    with StageBars() as bars:
+    with TaskDisplay("loading the model") as bars:
         result = evaluate(
             settings.model,
             settings.data,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from tyro.conf import Positional, arg
 
-from magi_video.cli.progress import bar, is_main_process
+from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.errors import MagiError
 
 if TYPE_CHECKING:
@@ -110,6 +110,12 @@ def main(argv: list[str]) -> None:
 
 
 def generate(settings: Generate) -> dict[str, Any]:
+    """Generate, and show how it goes; see `make_videos`."""
+    with TaskDisplay("loading the model") as display:
+        return make_videos(settings, display)
+
+
+def make_videos(settings: Generate, display: TaskDisplay) -> dict[str, Any]:
     """Generate as the settings say, write the files, return what `generate.json` holds.
 
     Of many processes each makes its share of the videos; they are those of one process, but for the rounding of sums
@@ -162,15 +168,13 @@ def generate(settings: Generate) -> dict[str, Any]:
         if settings.compile:
             compile_aloud(pipe, asked | {"num_videos": len(mine)})
         paths = [settings.out / names[index] for index in mine]
-        with (
-            growing_files(settings, paths, rate, (pipe.config.height, pipe.config.width)) as (add_frame, kept),
-            bar("generating", settings.frames, unit="frames") as advance,
-        ):
+        with growing_files(settings, paths, rate, (pipe.config.height, pipe.config.width)) as (add_frame, kept):
+            display.stage("generating frames", settings.frames)
             began = time.perf_counter()
             for frame_BHWC in stream:
                 seconds.append(time.perf_counter() - began)
                 add_frame((frame_BHWC * 255).round().astype(np.uint8))
-                advance(len(seconds), settings.frames)
+                display.advance(len(seconds))
                 began = time.perf_counter()
         return seconds, list(np.stack(kept, axis=1))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.progress import bar
+from magi_video.cli.progress import TaskDisplay
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def main(argv: list[str]) -> None:
     import tyro
 
     settings = tyro.cli(Import, prog="magi import", args=argv)
-    from magi_video.data.importing import import_dataset, open_source
+    with TaskDisplay("reading the data set") as display:
+        from magi_video.data.importing import import_dataset, open_source
 
-    source = open_source(settings.kind, settings.folder, settings.camera, settings.frame_rate)
-    with bar("importing", source.num_episodes, unit="episodes") as advance:
+        source = open_source(settings.kind, settings.folder, settings.camera, settings.frame_rate)
         summary = import_dataset(
             source,
             settings.out,
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
             height=settings.height,
             width=settings.width,
             normalize=settings.normalize,
-            progress=lambda done, total: advance(done, total),
+            progress=lambda done, total: display.show("importing episodes", done, total),
         )
     if settings.json:
         facts = {

@@ -1,49 +1,23 @@
-"""Progress on the terminal: bars by rich, which fall silent where there is no terminal."""
+"""How a long task goes, on standard error: bars on a terminal; elsewhere plain lines, by time.
+
+Whatever it does, a task says it within ten seconds, again every quarter of a minute, and how long it is going to take
+as soon as a few steps tell. A thread says so, since a task may be busy in one long step.
+"""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-console = Console(stderr=True)
+from magi_video.stages import TITLES
 
-LINE_EVERY = 50
-"""Training steps from one plain line to the next where there is no terminal."""
-
-
-def make_progress() -> Progress:
-    """A progress display with count and time left."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        console=console,
-    )
-
-
-@contextmanager
-def bar(name: str, total: int, unit: str = "") -> Iterator[Callable[[int, int], None]]:
-    """A bar for one loop; call what is yielded with (done, total)."""
-    if not is_main_process():
-        yield lambda done, total: None
-        return
-    with make_progress() as progress:
-        task = progress.add_task(name, total=total, figures=unit)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+FIRST_LINE, LINE_EVERY = 5.0, 15.0
+"""Seconds until a task says what it does, and from one plain line to the next."""
+STEPS_TO_TELL = 3
+"""From which on the time that is left is told."""
 
 
 def is_main_process() -> bool:
@@ -51,66 +25,120 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-class StageBars:
-    """A bar for each stage of a longer task, made when the stage begins; only the main process shows them."""
+class TaskDisplay:
+    """Shows a task that has stages; only the main process does.
 
-    def __init__(self) -> None:
-        self.progress = make_progress()
+    Args:
+        first: what is done before the first stage.
+        console: where; standard error if not given.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, first: str = "starting", console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.console = console or Console(stderr=True)
+        self.clock = clock
+        self.plain = not self.console.is_terminal
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            disable=self.plain or not is_main_process(),
+        )
+        self.waiting: TaskID | None = None
         self.tasks: dict[str, TaskID] = {}
+        self.ended = threading.Event()
+        self.told = ""
+        self.first: tuple[int, float] | None = None
+        self._begin(first, None)
 
-    def __enter__(self) -> "StageBars":
+    def __enter__(self) -> "TaskDisplay":
         if is_main_process():
             self.progress.start()
+            if not self.progress.disable:
+                self.waiting = self.progress.add_task(self.title, total=None, figures="")
+            if self.plain:
+                threading.Thread(target=self._tell_by_time, daemon=True, name="progress").start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.progress.stop()
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        """So much of a stage is done."""
-        if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(stage, total=total, figures="")
-        self.progress.update(self.tasks[stage], completed=done)
-
-
-class TrainingDisplay:
-    """Bars for the stages of training; a plain line now and then where there is no terminal."""
-
-    titles = {"codec": "training the codec", "latents": "encoding latents", "model": "training the model"}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self.progress = make_progress()
-        self.task: TaskID | None = None
-        self.name = ""
-        self.total = 0
-        self.speed = 0.0
-
-    def __enter__(self) -> "TrainingDisplay":
-        if is_main_process():
-            self.progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+        self.ended.set()
         self.progress.stop()
 
     def say(self, text: str) -> None:
-        """A line above the bars."""
+        """A line of news."""
         if is_main_process():
-            self.progress.console.print(text, highlight=False)
+            self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def stage(self, name: str, total: int) -> None:
-        """Begin a bar; a stage of nothing has none."""
-        self.name, self.total, self.speed = name, total, 0.0
-        self.task = self.progress.add_task(self.titles[name], total=total, figures="") if total else None
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Begin a stage of so many steps; of an unknown number (None); or one that there is nothing to do in (0)."""
+        if total == 0:
+            return
+        title = TITLES.get(name, name)
+        self._begin(title, total)
+        if not self.progress.disable:
+            if self.waiting is not None:
+                self.progress.remove_task(self.waiting)
+                self.waiting = None
+            self.tasks[name] = self.progress.add_task(title, total=total, figures="")
+        elif self.plain:
+            self.say(title if total is None else f"{title}: {total}")
 
     def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
-        """Move the bar and show the figures."""
-        if self.task is None:
-            return
-        text = self._text(figures or {})
-        self.progress.update(self.task, completed=done, figures=text)
-        if figures and not console.is_terminal and (done % LINE_EVERY == 0 or done == self.total):
-            self.say(f"{self.titles[self.name]}: step {done}/{self.total} {text}")
+        """So much of the stage is done."""
+        if self.first is None:
+            self.first = (done, self.clock())
+        self.done, self.figures = done, self._text(figures or {})
+        if not self.progress.disable and self.tasks:
+            self.progress.update(next(reversed(self.tasks.values())), completed=done, figures=self._beside())
+        elif self.plain and done == self.total:
+            self.tell()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """So much of a stage is done, which begins by it: `stage` and `advance` in one, for whoever calls back so."""
+        if TITLES.get(stage, stage) != self.title or total != self.total:
+            self.stage(stage, total)
+        self.advance(done)
+
+    def tell(self) -> None:
+        """Print a plain line of how it goes, unless it was the last one."""
+        count = "" if self.total is None else f": {self.done}/{self.total}"
+        line = self.title + count + (f" {beside}" if (beside := self._beside()) else "")
+        if line != self.told:
+            self.say(line)
+        self.told = line
+
+    def left(self) -> float | None:
+        """Seconds that the stage is going to take from here on, at its pace so far; None while that is unknown."""
+        if self.first is None or self.total is None or self.done >= self.total:
+            return None
+        steps, seconds = self.done - self.first[0], self.clock() - self.first[1]
+        if steps < STEPS_TO_TELL:
+            return None
+        return (self.total - self.done) * seconds / steps
+
+    def _begin(self, title: str, total: int | None) -> None:
+        self.title, self.total, self.done, self.figures, self.speed = title, total, 0, "", 0.0
+        self.began, self.first = self.clock(), None
+
+    def _tell_by_time(self) -> None:
+        wait = FIRST_LINE
+        while not self.ended.wait(wait):
+            self.tell()
+            wait = LINE_EVERY
+
+    def _beside(self) -> str:
+        """The figures, and the time."""
+        left = self.left()
+        if left is not None:
+            moment = f"about {duration(left)} left"
+        else:
+            moment = f"{duration(self.clock() - self.began)} so far" if self.done != self.total else ""
+        return " · ".join(one for one in (self.figures, moment) if one)
 
     def _text(self, figures: dict[str, float]) -> str:
         parts = []
@@ -121,7 +149,15 @@ class TrainingDisplay:
         if "clips_per_second" in figures:
             now = figures["clips_per_second"]
             self.speed = 0.95 * self.speed + 0.05 * now if self.speed else now
-            parts.append(f"{self.speed:.1f} clips/s")
+            parts.append(f"{self.speed:.3g} clips/s")
         if figures.get("skipped"):
             parts.append(f"{figures['skipped']:.0f} skipped")
         return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days, whichever suits."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

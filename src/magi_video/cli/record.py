@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.progress import bar
+from magi_video.cli.progress import TaskDisplay
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ def main(argv: list[str]) -> None:
     import tyro
 
     settings = tyro.cli(Record, prog="magi record", args=argv)
-    from magi_video.data.record import record
+    with TaskDisplay("starting the game") as display:
+        from magi_video.data.record import record
 
-    with bar("recording", settings.episodes, unit="episodes") as advance:
+        display.stage("recording episodes", settings.episodes)
         summary = record(
             settings.game,
             settings.out,
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
             height=settings.height,
             width=settings.width,
             frame_skip=settings.frame_skip,
-            progress=lambda done, total, frames: advance(done, total),
+            progress=lambda done, total, frames: display.advance(done),
         )
     if settings.json:
         facts = {

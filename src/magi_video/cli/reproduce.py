@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from magi_video.cli.progress import TaskDisplay
+from magi_video.training.stopping import StopSignals
+
 Recipe = Literal["sensitivity", "ctf-vs-mtf", "ablation", "kv-cache", "rollout", "sampling-steps", "all", "report"]
 
 
@@ -39,14 +42,14 @@ def main(argv: list[str]) -> None:
     import tyro
 
     settings = tyro.cli(Reproduce, prog="magi reproduce", args=argv)
-    from magi_video.cli.progress import TrainingDisplay
-    from magi_video.reproduce.publish import publish
-    from magi_video.reproduce.run import reproduce
-
     if settings.recipe == "report":
+        from magi_video.reproduce.publish import publish
+
         print(f"report: {publish(settings.out)}")
         return
-    with TrainingDisplay() as display:
+    with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
+        from magi_video.reproduce.run import reproduce
+
         results = reproduce(
             settings.recipe,
             settings.out,
@@ -55,5 +58,6 @@ def main(argv: list[str]) -> None:
             seeds=settings.seeds,
             data=settings.data,
             display=display,
+            signals=signals,
         )
     print(f"results: {results} (tables and plots: magi reproduce report --out {settings.out})", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from magi_video.cli.generate import pick_device
-from magi_video.cli.progress import StageBars, is_main_process
+from magi_video.cli.progress import TaskDisplay, is_main_process
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def main(argv: list[str]) -> None:
     import tyro
 
     settings = tyro.cli(Score, prog="magi score", args=argv)
-    from magi_video.evaluation.scoring import score
+    with TaskDisplay("loading PyTorch") as display:
+        from magi_video.evaluation.scoring import score
 
-    with StageBars() as bars:
         result = score(
             settings.real,
             settings.fake,
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
             over_length=settings.over_length,
             cache=settings.cache,
             device=pick_device(settings.device),
-            progress=bars.show,
+            progress=display.show,
         )
     tell(result, settings.out, settings.json)
 

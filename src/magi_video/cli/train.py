@@ -6,9 +6,10 @@ from pathlib import Path
 
 import tyro
 
-from magi_video.cli.progress import TrainingDisplay, is_main_process
+from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import RecipeOptions, parse_recipe
 from magi_video.presets import PRESETS
+from magi_video.training.stopping import StoppedError, StopSignals
 
 HELP = f"""Train a model on a folder of videos; the same command continues a run that was stopped.
 
@@ -43,11 +44,10 @@ def main(argv: list[str]) -> None:
     """Parse and train."""
     command = parse(argv)
     preset = command.preset()
-    from magi_video.training import train
-    from magi_video.training.stopping import StoppedError, StopSignals
-
     try:
-        with TrainingDisplay() as display, StopSignals() as signals:
+        with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
+            from magi_video.training import train
+
             train(
                 preset, command.data, command.out, command.seed, display, command.latents, signals,
                 allow_other_data=command.allow_other_data,

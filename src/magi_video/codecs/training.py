@@ -111,12 +111,22 @@ def train_image_vae(
             raise MagiError(f"training of the VAE diverged at step {step + 1}: try a lower learning_rate")
         metrics["psnr"] = 10 * math.log10(4 / max(metrics["mse"], 1e-12))
         metrics["learning_rate"] = learning_rate(config, step)
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+
+        def save(done: int) -> None:
             tensors = {"model": named, "optimizer": optimizer_tensors(optimizer)}
             state = {"config": asdict(config), "seconds": time.monotonic() - started}
-            save_checkpoint(directory / CHECKPOINTS, step + 1, tensors, state)
+            save_checkpoint(directory / CHECKPOINTS, done, tensors, state)
+
+        due = (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
+        if due:
+            save(step + 1)
         if on_step is not None:
-            on_step(step + 1, metrics)
+            try:
+                on_step(step + 1, metrics)
+            except (MagiError, KeyboardInterrupt):  # whoever asks to stop here loses nothing
+                if not due:
+                    save(step + 1)
+                raise
 
     codec = ImageVAECodec.from_module(vae.eval())
     videos = [pictures_BCHW[:, None] for pictures_BCHW in measured]

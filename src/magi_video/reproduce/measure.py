@@ -75,7 +75,8 @@ class Measures:
         pipe.set_progress_bar_config(disable=True)
         given = clips[:, : self.world.given]
         done: list[Clips] = []
-        self.workplace.display.say(f"{self.world.name}: generating {len(given)} clips of {name}")
+        display = self.workplace.watched
+        display.stage(f"{self.world.name}: generating clips of {name}", len(given))
         for first in range(0, len(given), BATCH):
             batch = given[first : first + BATCH]
             seeds = range(first, first + len(batch))
@@ -87,6 +88,7 @@ class Measures:
                 **settings,
             ).frames
             done.append((frames * 255).round().astype(np.uint8))
+            display.advance(first + len(batch))
         made = np.concatenate(done)
         made[:, : self.world.given] = given  # as they are, not as the codec shows them
         return made
@@ -109,7 +111,12 @@ class Measures:
             with torch.autocast("cpu", torch.bfloat16, enabled=self.world.fast_detector):
                 return self.detectors.video(video)
 
-        return self._kept("features", name, lambda: video_features(clips(), PROTOCOL, detect))
+        def compute() -> np.ndarray:
+            given, display = clips(), self.workplace.watched
+            display.stage(f"{self.world.name}: features of {name}", len(given))
+            return video_features(given, PROTOCOL, detect, progress=lambda done, total: display.advance(done))
+
+        return self._kept("features", name, compute)
 
     def frame_features(self, name: str, clips: Callable[[], Clips]) -> np.ndarray:
         """Inception features [N, F, 2048] of the frames at `fid_frames`."""

@@ -15,6 +15,7 @@ from magi_video.reproduce.recipes import RECIPES
 from magi_video.reproduce.runs import Workplace
 from magi_video.reproduce.worlds import SCALES, Scale, World
 from magi_video.training.display import Display, Silent
+from magi_video.training.stopping import StopSignals
 
 APPLIES = {
     "ablation": ("balls",),
@@ -42,6 +43,7 @@ def reproduce(
     seeds: Sequence[int] = (0, 1, 2),
     data: str | Path | None = None,
     display: Display | None = None,
+    signals: StopSignals | None = None,
 ) -> Path:
     """Run one recipe; the same call again goes on where it stopped.
 
@@ -53,11 +55,13 @@ def reproduce(
         seeds: of the training runs.
         data: UCF-101 in its official layout, for the world of that name.
         display: shows progress.
+        signals: that ask to stop; none if not given.
 
     Returns:
         the folder of the results.
 
     Raises:
+        StoppedError: one of the `signals` came; what was done is saved.
         MagiError: unknown names, missing data, no seeds, `out` holds another scale, or another call is at work on one
             of the worlds there.
     """
@@ -65,7 +69,7 @@ def reproduce(
         raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join(RECIPES)}, all")
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
-    out, display = Path(out), display or Silent()
+    out, display, signals = Path(out), display or Silent(), signals or StopSignals()
     chosen = find_worlds(scale, worlds)
     settle(out / "reproduce.json", {"scale": scale}, "results")
     with ExitStack() as held:
@@ -75,7 +79,7 @@ def reproduce(
             for world in chosen:
                 if recipe == "all" and world.name not in APPLIES.get(name, (world.name,)):
                     continue
-                workplace = Workplace(world, out / world.name, None if data is None else Path(data), display)
+                workplace = Workplace(world, out / world.name, None if data is None else Path(data), display, signals)
                 figures = RECIPES[name](Measures(workplace), seeds)
                 write_json(out / "results" / f"{name}-{world.name}.json", figures | {"world": world.name} | machine())
     return out / "results"

@@ -11,7 +11,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from magi_video.reproduce.worlds import World
 from magi_video.training.display import Display
 from magi_video.training.preparation import open_videos, prepare_codec, prepare_reader
 from magi_video.training.run import train
+from magi_video.training.stopping import StoppingDisplay, StopSignals
 from magi_video.training.trainer import Trainer
 
 TEST_SEED = 1000
@@ -61,6 +62,12 @@ class Workplace:
     data: Path | None
     """Where the data of a world that is not recorded lies."""
     display: Display
+    signals: StopSignals = field(default_factory=StopSignals)
+
+    @property
+    def watched(self) -> StoppingDisplay:
+        """The display, for what is not training: it leaves a stage when a signal comes."""
+        return StoppingDisplay(self.display, self.signals)
 
     @property
     def train_data(self) -> Path:
@@ -79,8 +86,9 @@ class Workplace:
             self._given_data()
             return
         for name, seed, frames in (("train", 0, world.train_frames), ("test", TEST_SEED, world.test_frames)):
+            display = self.watched
             if not (self.folder / name).is_dir():
-                self.display.say(f"{world.name}: recording {world.episodes} episodes for {name}")
+                display.stage(f"{world.name}: recording episodes for {name}", world.episodes)
             record(
                 world.game,
                 self.folder / name,
@@ -89,6 +97,7 @@ class Workplace:
                 max_frames=frames,
                 height=world.preset.data.height,
                 width=world.preset.data.width,
+                progress=lambda done, total, frames: display.advance(done),  # noqa: B023 (called here and now)
             )
 
     def prepare(self) -> None:
@@ -100,10 +109,11 @@ class Workplace:
         preset = self.world.preset
         prepared.mkdir(parents=True, exist_ok=True)
         videos = self._videos(prepared)
-        self.display.stage("codec", preset.small_vae.steps)
-        codec = prepare_codec(preset, videos, prepared, 0, self.display.advance)
-        self.display.stage("latents", len(videos.videos))
-        prepare_reader(preset, videos, codec, prepared, lambda done, total: self.display.advance(done))
+        display = self.watched
+        display.stage("codec", preset.small_vae.steps)
+        codec = prepare_codec(preset, videos, prepared, 0, display.advance)
+        display.stage("latents", len(videos.videos))
+        prepare_reader(preset, videos, codec, prepared, lambda done, total: display.advance(done))
         write_json(prepared / "done.json", {"videos": len(videos.videos), "codec": codec.fingerprint()})
 
     def _videos(self, folder: Path) -> VideoFolder:
@@ -158,7 +168,7 @@ class Workplace:
         preset = VARIANTS[variant](self.world.preset)
         preset = replace(preset, train=replace(preset.train, steps=steps))
         self.display.say(f"{self.world.name}: training {variant}, seed {seed}, to step {steps}")
-        train(preset, self.train_data, run, seed, self.display)
+        train(preset, self.train_data, run, seed, self.display, signals=self.signals)
         part = run / "models" / f".part-{os.getpid()}"
         part.mkdir(parents=True)
         for name in MODEL_PARTS:

@@ -28,6 +28,7 @@ from magi_video.training.display import Display, Silent
 from magi_video.training.feasibility import find_sizes
 from magi_video.training.preparation import finished_codec, open_videos, prepare_codec, save_codec
 from magi_video.training.provenance import Provenance
+from magi_video.training.stopping import StoppingDisplay, StopSignals
 
 RECIPE_FILE, SCAN_FILE = "recipe.json", "scan.json"
 
@@ -46,6 +47,7 @@ def encode(
     seed: int = 0,
     device: str = "auto",
     display: Display | None = None,
+    signals: StopSignals | None = None,
 ) -> Encoded:
     """Encode a data set into a latent cache; the same call again goes on, or checks what is there.
 
@@ -62,14 +64,18 @@ def encode(
         seed: of the codec's training and measuring.
         device: "auto", "cpu" or "cuda".
         display: shows progress.
+        signals: that ask to stop; none if not given.
 
     Raises:
+        StoppedError: one of the `signals` came; what was done is saved.
         MagiError: the data is unusable, or `out` holds a cache of another recipe or is being written by another call.
     """
-    data, out, display = Path(data), Path(out), display or Silent()
+    data, out = Path(data), Path(out)
+    display = StoppingDisplay(display or Silent(), signals or StopSignals())
     processes = Processes(device)
     given = finished_codec(out) if codec is None else Path(codec)
     processes.main_first(lambda: find_sizes(preset, given))
+    display.stage("videos")
     videos = processes.main_first(lambda: open_videos(preset, data, out / SCAN_FILE))
     display.say(f"{data}: {videos.summary()}")
     provenance = Provenance(str(out), DataIdentity.of(videos).without_actions(), _known(out))

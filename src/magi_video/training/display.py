@@ -9,8 +9,8 @@ class Display(Protocol):
     def say(self, text: str) -> None:
         """A line of news."""
 
-    def stage(self, name: str, total: int) -> None:
-        """A new stage begins: "codec", "latents" or "model"."""
+    def stage(self, name: str, total: int | None = None) -> None:
+        """A new stage begins, one of `TITLES`, of so many steps; 0: there is nothing to do; None: nobody knows."""
 
     def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
         """So much of the stage is done."""
@@ -22,7 +22,7 @@ class Silent:
     def say(self, text: str) -> None:
         """Nothing."""
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int | None = None) -> None:
         """Nothing."""
 
     def advance(self, done: int, figures: dict[str, float] | None = None) -> None:

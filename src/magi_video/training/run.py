@@ -68,6 +68,7 @@ def train(
     """
     data, out, display = data if data is None else Path(data), Path(out), display or Silent()
     processes, signals = Processes(), signals or StopSignals()
+    display.stage("videos")
     find_tracker(preset.train.tracker)  # a missing one is told before an hour of preparation, not after
     if latents is not None:
         cache = open_cache(preset, latents)

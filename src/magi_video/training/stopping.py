@@ -5,6 +5,7 @@ presses Ctrl-C. A second Ctrl-C stops at once. Signals often go to all processes
 and launchers pass on what everybody has got already.
 """
 
+import os
 import signal
 import threading
 import time
@@ -12,8 +13,11 @@ from types import FrameType
 from typing import Any
 
 from magi_video.errors import MagiError
+from magi_video.stages import TITLES
+from magi_video.training.display import Display
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+TOLD = b"\nstopping as soon as what is done can be saved; Ctrl-C again stops at once\n"
 ECHO = 2.0
 """Seconds within which the same signal again is a launcher's doing."""
 
@@ -59,6 +63,8 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self._time = number, time.monotonic()
+            if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":  # a print could be interrupting another
+                os.write(2, TOLD)
         elif number == signal.SIGINT and time.monotonic() > self._time + ECHO:
             raise KeyboardInterrupt
 
@@ -70,6 +76,36 @@ class StopSignals:
         """
         if self.received is not None:
             raise StoppedError(self.received, f"while {stage}")
+
+
+class StoppingDisplay:
+    """A display that leaves a stage at its next step, once a signal has come; for stages that keep what they have done.
+
+    Args:
+        display: shows what it is told.
+        signals: that ask to stop.
+    """
+
+    def __init__(self, display: Display, signals: StopSignals) -> None:
+        self.display, self.signals, self.name = display, signals, ""
+
+    def say(self, text: str) -> None:
+        """A line of news."""
+        self.display.say(text)
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """A new stage begins."""
+        self.name = name
+        self.display.stage(name, total)
+
+    def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
+        """So much of the stage is done.
+
+        Raises:
+            StoppedError: a signal came.
+        """
+        self.display.advance(done, figures)
+        self.signals.check(TITLES.get(self.name, self.name))
 
 
 def ignore_stop_signals(worker: int) -> None:
