@@ -1,12 +1,10 @@
 """What is fuzzed: for each reader a folder of real small files, which of them are damaged, and how they are read."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from PIL import Image
@@ -24,22 +22,10 @@ from magi_video.models import MagiTransformer
 from magi_video.presets import load_preset, tiny
 from magi_video.textfiles import read_json
 
-from .mutations import mutate_bytes, mutate_json
-
-FRAMES = 6
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Something that reads files of others.
-
-    Attributes:
-        files: those that are damaged, relative to the folder, in turn.
-        read: reads from the folder; is told which file is damaged.
-    """
-
-    files: tuple[str, ...]
-    read: Callable[[Path, str], None]
+from .corpus import Reader
+from .folders import make_captions, make_encoders, make_lerobot, make_minari
+from .messages import make_headers, make_names, make_orders, make_starts
+from .pictures import FRAMES, encode, pictures
 
 
 def make_corpus(root: Path, names: Iterable[str]) -> dict[str, Reader]:
@@ -49,44 +35,7 @@ def make_corpus(root: Path, names: Iterable[str]) -> dict[str, Reader]:
     return {name: MAKERS[name](root / name) for name in names}
 
 
-def damage(folder: Path, reader: Reader, seed: int) -> str:
-    """Replace one file of a reader by a damaged copy of it; returns its name."""
-    random = np.random.default_rng(seed)
-    name, source = (reader.files[int(i)] for i in random.integers(len(reader.files), size=2))
-    data, other = (_original(folder, one).read_bytes() for one in (name, source))
-    change = mutate_json if name.endswith(".json") else mutate_bytes
-    (folder / name).write_bytes(change(data, other, random))
-    return name
-
-
-def mend(folder: Path, name: str) -> None:
-    """Undo `damage`."""
-    shutil.copyfile(_original(folder, name), folder / name)
-
-
-def _original(folder: Path, name: str) -> Path:
-    copy = folder.with_name(folder.name + ".whole") / name
-    if not copy.exists():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, copy)
-    return copy
-
-
 # --- files ------------------------------------------------------------------------------------------------------------
-
-
-def pictures(count: int, height: int = 32, width: int = 48) -> np.ndarray:
-    coarse = np.random.default_rng(0).integers(0, 256, (count, height // 8, width // 8, 3), dtype=np.uint8)
-    return coarse.repeat(8, axis=1).repeat(8, axis=2)
-
-
-def encode(path: Path, codec: str, pixel_format: str = "yuv420p", count: int = FRAMES) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, pixel_format
-        for picture in pictures(count):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 def make_videos(folder: Path) -> Reader:
@@ -271,6 +220,17 @@ MAKERS: dict[str, Callable[[Path], Reader]] = {
     "kinetics": make_kinetics,
     "index": make_index,
     "checkpoint": make_checkpoints,
+    "captions": make_captions,
+    "encoder": make_encoders,
+    "lerobot": make_lerobot,
+    "minari": make_minari,
+    "header": make_headers,
+    "names": make_names,
+    "order": make_orders,
+    "start": make_starts,
 }
-SHARES = {"video": 6, "image": 6, "json": 2, "preset": 2, "actions": 4, "array": 3, "kinetics": 2}
+DEAR = ("video", "image", "model", "codec", "shards", "tensors", "checkpoint", "encoder", "lerobot", "minari")
+"""Readers that decode, build models or open data sets; the others look at text and headers."""
+SHARES = {"video": 6, "image": 6, "json": 2, "preset": 2, "actions": 4, "array": 3, "kinetics": 0.5, "ucf101": 0.2}
+SHARES |= {"header": 3, "order": 3, "start": 3, "index": 0.2}
 """How often a reader's turn comes, if not once."""

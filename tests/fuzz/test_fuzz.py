@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from magi_video.errors import MagiError
 
-from .readers import MAKERS, Reader, damage, make_corpus, mend
+from .corpus import Reader, damage, mend
+from .readers import MAKERS, make_corpus
 
 EXAMPLES = {"image": 150, "json": 100, "preset": 100, "actions": 150, "array": 100, "video": 60, "checkpoint": 60}
 
