@@ -40,6 +40,8 @@ MAX_TENSORS = limit("MAX_TENSORS", 20_000)
 VIDEO_SECONDS = limit("VIDEO_SECONDS", 60)
 """Without a new frame, after which a decoder is taken to hang."""
 VIDEO_MEMORY = limit("VIDEO_MEMORY", 2**32)
-"""Bytes of address space of the process that looks through new videos."""
+"""Bytes that the process that looks through new videos may take beyond its libraries."""
+UPLOAD_MEMORY = limit("UPLOAD_MEMORY", 2**30)
+"""Bytes that a process that reads a visitor's file may take beyond its libraries."""
 LOADER_SECONDS = limit("LOADER_SECONDS", 900)
 """That training waits for a batch of a process that loads data."""

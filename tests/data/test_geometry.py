@@ -16,7 +16,7 @@ from magi_video.data.identity import DataIdentity
 from magi_video.data.table import CachedVideos, VideoTable
 from magi_video.data.video import is_shown_as_stored, read_in_order
 from magi_video.errors import MagiError
-from magi_video.serving.uploads import read_upload
+from magi_video.serving.reading import decode
 
 from .examples import encode, numbered_frames, set_matrix, write_numbered
 
@@ -105,7 +105,7 @@ def test_a_circle_is_a_circle_for_the_model_and_the_visitor(tmp_path: Path) -> N
     y, x = np.mgrid[:64, :64]
     disc = np.where((x - 16) ** 2 / 64 + (y - 32) ** 2 / 256 < 1, 255, 0).astype(np.uint8)[:, :32, None]
     path = encode(tmp_path / "a.mp4", disc.repeat(3, 2)[None].repeat(3, 0), pixel=Fraction(2))
-    for frames in (fit_frames(read_frames(path), 64, 64), read_upload(path, 64, 64, 3)):
+    for frames in (fit_frames(read_frames(path), 64, 64), decode(path, 64, 64, 3)):
         white = frames[0, :, :, 0] > 127
         assert abs(int(white.any(0).sum()) - int(white.any(1).sum())) <= 1
 

@@ -38,7 +38,7 @@ def world() -> Any:
 def make_orders(folder: Path) -> Reader:
     frames = [FirstFrame("One", fit_frames(pictures(1), 16, 16)[0])]
     uploads = Uploads(ServingLimits())
-    token = uploads.add(fit_frames(pictures(6), 16, 16)).token
+    token = uploads.add(fit_frames(pictures(6), 16, 16), "somebody").token
     common = {"frames": 12, "interval": 2, "setting": "balanced", "seed": 3, "guidance_scale": 2.5}
     orders = [
         common | {"first": 0, "actions": "LEFT*3 RIGHT+LEFT NONE*2", "label": 1},

@@ -7,9 +7,22 @@ MISSING = find_spec("fastapi") is None or find_spec("uvicorn") is None
 if MISSING:
     collect_ignore_glob = ["test_*.py"]
 else:
-    from tests.serving.site import chromium, make_pipe, make_site, pipe, site, slow_pipe, start_server, words_pipe
+    from tests.serving.site import (
+        chromium,
+        make_pipe,
+        make_site,
+        nearby_reading,
+        pipe,
+        site,
+        slow_pipe,
+        start_server,
+        words_pipe,
+    )
 
-    __all__ = ["chromium", "make_pipe", "make_site", "pipe", "site", "slow_pipe", "start_server", "words_pipe"]
+    __all__ = [
+        "chromium", "make_pipe", "make_site", "nearby_reading", "pipe", "site", "slow_pipe", "start_server",
+        "words_pipe",
+    ]  # fmt: skip
 
 
 def pytest_report_header() -> str | None:

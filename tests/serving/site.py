@@ -20,8 +20,10 @@ from torch import nn
 from magi_video.codecs import PixelCodec
 from magi_video.models import MagiTransformer
 from magi_video.pipeline import MagiPipeline
+from magi_video.serving import reading
 from magi_video.serving.app import Service, create_app
 from magi_video.serving.beginnings import FirstFrame
+from magi_video.serving.connections import configure
 from magi_video.serving.limits import ServingLimits
 
 SIDE = 16
@@ -123,6 +125,29 @@ def slow_pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
 FIRST_FRAMES = [FirstFrame("One", picture(1)), FirstFrame("Two", picture(2))]
 
 
+class Nearby:
+    """`Apart` for uploads without a process, which takes seconds to begin; test_reading.py has real ones."""
+
+    def __init__(self, module: str, patience: float, command: list[str] | None = None) -> None:
+        pass
+
+    def begin(self) -> None:
+        pass
+
+    kill = end = begin
+
+    def ask(self, question: list[Any]) -> dict[str, Any]:
+        return reading.answer(question, lambda: None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nearby_reading(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.module.__name__.endswith("test_reading"):
+            patch.setattr(reading, "Apart", Nearby)
+        yield
+
+
 @dataclass
 class Site:
     """A running page, asked in its own process's memory."""
@@ -133,6 +158,10 @@ class Site:
     @property
     def service(self) -> Service:
         return self.app._app.state.service
+
+    def from_another_address(self) -> "Site":
+        """The same page, asked from elsewhere."""
+        return Site(TestClient(self.app, base_url=BASE, client=("198.51.100.7", 50000)), self.app)
 
     def connect(self, path: str, **headers: str) -> WebSocketTestSession:
         return self.client.websocket_connect(f"ws://127.0.0.1{path}", headers=headers)
@@ -195,10 +224,12 @@ def start_server() -> Iterator[Callable[..., Server]]:
 
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(pipe: MagiPipeline, first_frames: list[FirstFrame] = FIRST_FRAMES, **limits: Any) -> Server:
+    def start(
+        pipe: MagiPipeline, first_frames: list[FirstFrame] = FIRST_FRAMES, proxies: Sequence[str] = (), **limits: Any
+    ) -> Server:
         app = create_app(pipe, "tiny", first_frames, ServingLimits(**limits))
         listening = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(configure(app, ServingLimits(**limits), proxies))
         loops: list[asyncio.AbstractEventLoop] = []
 
         async def serve() -> None:

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
 from magi_video.data.games import open_game
-from magi_video.serving.companion import Companion
+from magi_video.serving.companion import Companion, known_games, world_name
 
 GAME = "magi/BouncingBalls-v0"
 
@@ -25,3 +25,10 @@ def test_a_frame_takes_as_many_steps_as_the_models_does(recorded: int, interval:
         assert np.array_equal(companion.step([], None), frames[number * recorded * interval])
     companion.close()
     game.close()
+
+
+def test_a_world_is_called_by_its_games() -> None:
+    recipe = {"data": {"games": ["vizdoom/deathmatch", "vizdoom/my_way_home", "ALE/Boxing-v5", 3]}}
+    assert world_name(known_games(recipe)) == "Doom and Boxing"
+    for without in (None, {}, {"data": {"games": []}}, {"data": {"games": "vizdoom/deathmatch"}}):
+        assert world_name(known_games(without)) is None

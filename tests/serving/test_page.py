@@ -18,7 +18,7 @@ LONG = 30_000  # milliseconds, on a busy machine
 
 @pytest.fixture(scope="module")
 def server(chromium: Any, start_server: Callable[..., Server], make_pipe: Callable[..., MagiPipeline]) -> Server:
-    return start_server(make_pipe(steps=(4, 30)), max_players=2)
+    return start_server(make_pipe(steps=(4, 30)), max_players=2, max_share=1)
 
 
 @pytest.fixture
@@ -156,6 +156,24 @@ def test_uploads_good_and_bad(open_page: Callable[..., Any], tmp_path: Path) -> 
     page.wait_for_selector("#video-begin .tag")
     assert page.is_checked("#video-begin input[value=upload]")
     wait(page, "document.querySelector('#video-begin img[alt=\"Your upload\"]').naturalWidth === 16")
+    assert page.inner_text("#video-begin .begin-text") == ""
+    assert "each knows the 4 frames before it" in page.inner_text("#about")
+
+
+def test_a_model_of_one_world_says_so_of_other_pictures(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_page()
+
+    def of_one_world(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"world": "Doom", "window": None})
+
+    page.route("**/api/model", of_one_world)
+    page.reload()
+    page.click("#tab-video")
+    (tmp_path / "mine.png").write_bytes(png(picture(9, 64, 64)))
+    page.set_input_files("#video-begin input[type=file]", tmp_path / "mine.png")
+    page.wait_for_selector("text=This model has seen only Doom; other pictures will turn into it.")
+    assert "each knows all the frames before it" in page.inner_text("#about")
 
 
 def test_two_visitors_play_and_a_third_is_told_to_wait(open_page: Callable[..., Any], server: Server) -> None:

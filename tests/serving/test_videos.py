@@ -48,6 +48,7 @@ def test_what_the_model_can_do_is_told(site: Site) -> None:
     told = site.client.get("/api/model").json()
     assert told["actions"] == ["LEFT", "RIGHT", "FIRE"] and told["first_frames"] == ["One", "Two"]
     assert told["games"] == [] and told["endless"] and told["max_frames"] == 240
+    assert told["world"] is None and told["window"] == 4, "of five frames one sees the four before it"
     assert np.abs(decoded(site.client.get("/api/first/1.jpg").content) - picture(2)).mean() < 8
     for number in ("2", "-1", "..%2f..%2fetc%2fpasswd", "x"):
         answer = site.client.get(f"/api/first/{number}.jpg")
@@ -220,7 +221,7 @@ def test_cancelling_keeps_what_is_there(make_site: Callable[..., Site], slow_pip
 
 
 def test_the_queue_has_places_an_order_and_an_end(make_site: Callable[..., Site], slow_pipe: MagiPipeline) -> None:
-    site = make_site(slow_pipe, max_queue=2, max_running=1)
+    site = make_site(slow_pipe, max_queue=2, max_running=1, max_share=1)
     asked = {"frames": 240, "setting": "exact"}
     first, second, third = (site.order(**asked) for _ in range(3))  # without a cookie each is another visitor's
     assert [one["state"] for one in (first, second, third)] == ["running", "waiting", "waiting"]
@@ -241,7 +242,7 @@ def test_one_visitor_cannot_take_all_places(make_site: Callable[..., Site], slow
     assert [one["state"] for one in mine] == ["running", "waiting", "waiting"]
     assert site.client.post("/api/videos", json=asked).status_code == 503
     site.client.cookies.clear()
-    other = site.order(**asked)
+    other = site.from_another_address().order(**asked)
     assert other["state"] == "running", "another visitor does not wait behind them"
     for token in (mine[0]["video"], other["video"]):
         with site.connect(f"/api/videos/{token}/frames") as line:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from magi_video.serving.guard import Guard
 
 BACKLOG = 128
-CONNECTIONS = 100
-MESSAGE_BYTES = 16_384
 MOST_THREADS = 1024
 
 
@@ -34,6 +32,8 @@ class Serve:
     """Address to listen on; 0.0.0.0 lets everyone on the network in: there is no password."""
     allow_name: tuple[str, ...] = ()
     """Names under which the page may be reached besides localhost and addresses, behind a proxy for example."""
+    trust_proxy: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose X-Forwarded-For is believed; without, all their visitors count as one."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -54,19 +54,13 @@ def main(argv: list[str]) -> None:
         import uvicorn
     except ImportError as error:
         raise MagiError(f"{error.name} is not installed: pip install 'magi-video[serve]'") from None
+    from magi_video.serving.connections import configure
+    from magi_video.serving.visitors import networks
+
+    networks(settings.trust_proxy)
     with listen(settings.host, settings.port) as listening:  # first of all: a port in use is told at once
         app = load(settings)
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            server_header=False,
-            limit_concurrency=CONNECTIONS,
-            ws_max_size=MESSAGE_BYTES,
-            ws_per_message_deflate=False,  # JPEG does not get smaller
-            ws_ping_interval=10.0,
-            ws_ping_timeout=10.0,
-            timeout_graceful_shutdown=2,
-        )
+        config = configure(app, settings.limits, settings.trust_proxy)
         print(f"{address(listening)}  (Ctrl-C stops it)", flush=True)
         if public(settings.host):
             print(f"warning: everyone who reaches {settings.host} can use this page", file=sys.stderr, flush=True)

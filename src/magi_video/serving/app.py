@@ -7,7 +7,6 @@ import contextlib
 import logging
 import secrets
 import tempfile
-import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from magi_video.errors import MagiError
 from magi_video.models import TEXT
@@ -25,20 +23,22 @@ from magi_video.pipeline import MagiPipeline
 from magi_video.sampling import SETTINGS
 from magi_video.serving.beginnings import MAX_TEXT, FirstFrame, VideoRequest, find_text_problem, video_arguments
 from magi_video.serving.bodies import TooLargeError, read_request, receive
-from magi_video.serving.companion import named_games
+from magi_video.serving.companion import known_games, named_games, world_name
 from magi_video.serving.guard import Guard
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.pictures import jpeg
 from magi_video.serving.play import Players
+from magi_video.serving.reading import UploadReaders
 from magi_video.serving.sockets import follow_video, play
 from magi_video.serving.telling import WITHHELD, told
-from magi_video.serving.uploads import Uploads, read_upload
+from magi_video.serving.uploads import Uploads
 from magi_video.serving.videos import BusyError, Video, VideoDesk
+from magi_video.serving.visitors import Places, address_of
 from magi_video.serving.worker import Worker
 
 STATIC = Path(__file__).parent / "static"
 UPLOAD_SECONDS = 120.0
-UPLOADS_AT_ONCE = 2
+UPLOADS_AT_ONCE = 4
 SWEEP_SECONDS = 1.0
 VISITOR = "magi_visitor"
 PLAYED_RATE = 17.5
@@ -63,13 +63,15 @@ class Service:
         self.uploads = Uploads(limits)
         self.videos = VideoDesk(pipe, self.worker, limits, folder)
         self.players = Players(pipe, self.worker, limits)
-        self.receiving = asyncio.Semaphore(UPLOADS_AT_ONCE)
-        self.game_places = threading.BoundedSemaphore(limits.max_games)
+        self.receiving = Places(UPLOADS_AT_ONCE, limits.share(UPLOADS_AT_ONCE), "others are uploading just now")
+        self.readers = UploadReaders()
+        self.game_places = Places(limits.max_games, limits.max_games, "too many real games are running")
 
     def describe(self, name: str) -> dict[str, Any]:
         """What the page must know of the model."""
         config, limits = self.pipe.config, self.limits
         largest = self.pipe.transformer.config.max_interval
+        endless = self.pipe.transformer.config.temporal_position == "rope"
         return {
             "model": name,
             "height": config.height,
@@ -85,8 +87,12 @@ class Service:
             "text_problem": self.text_problem,
             "max_text": MAX_TEXT,
             "first_frames": [frame.title for frame in self.first_frames],
-            "endless": self.pipe.transformer.config.temporal_position == "rope",
+            "endless": endless,
             "games": self.games,
+            "world": world_name(known_games(config.training)),
+            "window": (self.pipe.transformer.config.num_frames - 1) * self.pipe.codec.temporal_factor
+            if endless
+            else None,
             "device": str(self.pipe.device),
             "max_frames": limits.max_frames,
             "max_clip_frames": limits.max_clip_frames,
@@ -137,6 +143,7 @@ def create_app(
                 with contextlib.suppress(asyncio.CancelledError):
                     await sweeper
                 await asyncio.to_thread(service.worker.stop)
+                await service.readers.close()
 
     # Without FastAPI's own pages about itself: they would fetch scripts from elsewhere.
     app = FastAPI(title="magi", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -154,6 +161,7 @@ def add_routes(app: FastAPI, name: str) -> None:
     @app.get("/")
     async def page(request: Request) -> Response:
         response = FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+        _service(request).readers.prepare()
         if VISITOR not in request.cookies:
             response.set_cookie(VISITOR, secrets.token_urlsafe(16), httponly=True, samesite="strict")
         return response
@@ -181,23 +189,19 @@ def add_routes(app: FastAPI, name: str) -> None:
     @app.post("/api/uploads", status_code=201)
     async def upload(request: Request) -> dict[str, Any]:
         service = _service(request)
-        if service.receiving.locked():
-            raise BusyError("others are uploading just now: please try again in a moment")
-        config, limits = service.pipe.config, service.limits
+        config, limits, address = service.pipe.config, service.limits, address_of(_client(request))
         path = service.folder / f"upload-{secrets.token_hex(16)}"
-        async with service.receiving:
+        with service.receiving.taken(address):
             try:
                 async with asyncio.timeout(UPLOAD_SECONDS):
                     with path.open("wb") as file:
-                        await receive(request, limits.max_upload_mb * 10**6, file.write)
-                frames = await asyncio.to_thread(read_upload, path, config.height, config.width, limits.max_clip_frames)
+                        await receive(request, limits.max_upload_mb * 10**6, file.write, limits.slow_seconds)
+                frames = await service.readers.read(path, config.height, config.width, limits.max_clip_frames)
             except TimeoutError:
                 raise MagiError("the upload took too long") from None
-            except ClientDisconnect:
-                raise MagiError("the upload broke off") from None
             finally:
                 path.unlink(missing_ok=True)
-        kept = service.uploads.add(frames)
+        kept = service.uploads.add(frames, address)
         return {"upload": kept.token, "frames": len(frames), "kind": "clip" if len(frames) > 1 else "picture"}
 
     @app.get("/api/uploads/{token}.jpg")
@@ -207,14 +211,15 @@ def add_routes(app: FastAPI, name: str) -> None:
     @app.post("/api/videos", status_code=201)
     async def order(request: Request) -> dict[str, Any]:
         service = _service(request)
-        asked = await read_request(request, VideoRequest)
+        asked = await read_request(request, VideoRequest, service.limits.slow_seconds)
         if service.text_problem and (asked.text or asked.negative_text):
             raise MagiError(service.text_problem)
         arguments = video_arguments(
             asked, service.pipe, service.first_frames, service.uploads, service.limits.max_frames
         )
-        owner = request.cookies.get(VISITOR, "")[:64] or secrets.token_urlsafe(16)
-        return service.videos.order(arguments, owner).status()
+        address = address_of(_client(request))
+        owner = request.cookies.get(VISITOR, "")[:64] or address
+        return service.videos.order(arguments, owner, address).status()
 
     @app.get("/api/videos/{token}")
     async def video_status(request: Request, token: str) -> dict[str, Any]:
@@ -245,6 +250,10 @@ def add_routes(app: FastAPI, name: str) -> None:
 
 def _service(request: Request) -> Service:
     return request.app.state.service
+
+
+def _client(request: Request) -> tuple[str, int] | None:
+    return None if request.client is None else (request.client.host, request.client.port)
 
 
 async def _tell(request: Request, error: Exception) -> Response:

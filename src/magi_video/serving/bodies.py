@@ -1,15 +1,20 @@
 """What browsers send, taken in bounded pieces and checked before use."""
 
+import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from magi_video.errors import MagiError
 
 MAX_JSON_BYTES = 16_384
+SLOWEST = 16_384
+"""Bytes a second that a body must come at, on the whole, after the first seconds."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -17,13 +22,30 @@ class TooLargeError(MagiError):
     """More bytes than are taken."""
 
 
-async def receive(request: Request, most: int, take: Callable[[bytes], Any]) -> None:
-    """Hands over a request's body piece by piece; raises `TooLargeError` beyond `most` bytes."""
+async def receive(request: Request, most: int, take: Callable[[bytes], Any], slow_seconds: float) -> None:
+    """Hands over a request's body piece by piece.
+
+    Raises:
+        TooLargeError: more than `most` bytes.
+        MagiError: nothing comes for `slow_seconds`, or less on the whole than `SLOWEST`; it breaks off, or is empty.
+    """
     told = request.headers.get("content-length", "")
     received = 0
     if told.isdecimal() and int(told[:15]) > most:
         raise TooLargeError(f"too large: expected at most {most / 10**6:g} MB")
-    async for piece in request.stream():
+    began, pieces = time.monotonic(), request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(slow_seconds):
+                piece = await anext(pieces, None)
+        except TimeoutError:
+            raise MagiError("what was sent came too slowly") from None
+        except ClientDisconnect:
+            raise MagiError("what was sent broke off") from None
+        if piece is None:
+            break
+        if received < SLOWEST * (time.monotonic() - began - slow_seconds):
+            raise MagiError("what was sent came too slowly")
         received += len(piece)
         if received > most:
             raise TooLargeError(f"too large: expected at most {most / 10**6:g} MB")
@@ -32,10 +54,10 @@ async def receive(request: Request, most: int, take: Callable[[bytes], Any]) -> 
         raise MagiError("nothing was sent")
 
 
-async def read_request(request: Request, kind: type[Model]) -> Model:
+async def read_request(request: Request, kind: type[Model], slow_seconds: float) -> Model:
     """A small JSON body as a checked request."""
     body = bytearray()
-    await receive(request, MAX_JSON_BYTES, body.extend)
+    await receive(request, MAX_JSON_BYTES, body.extend, slow_seconds)
     return parse_request(bytes(body), kind)
 
 

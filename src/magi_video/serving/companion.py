@@ -14,15 +14,31 @@ from magi_video.data.image import fit_frames
 from magi_video.errors import MagiError
 
 logger = logging.getLogger(__name__)
+MAX_GAMES, MAX_NAME = 16, 100
 
 
-def named_games(training: Any) -> list[str]:
-    """The games a model was trained on, as its recipe names them, where their packages are installed."""
+def known_games(training: Any) -> list[str]:
+    """The games that a model has seen, and nothing else, as its recipe names them."""
     data = training.get("data") if isinstance(training, dict) else None
     games = data.get("games") if isinstance(data, dict) else None
     named = [name for name in games if isinstance(name, str)] if isinstance(games, list) else []
+    return [name[:MAX_NAME] for name in named[:MAX_GAMES]]
+
+
+def named_games(training: Any) -> list[str]:
+    """Those of them whose packages are installed."""
     # A name with a colon would make Gymnasium import a module of the model's choice.
-    return [name for name in named if ":" not in name and _is_installed(name)]
+    return [name for name in known_games(training) if ":" not in name and _is_installed(name)]
+
+
+def world_name(games: list[str]) -> str | None:
+    """What a visitor is told that a model has seen: "Doom", "Boxing", "a and b"; None of a model without games."""
+    names = dict.fromkeys("Doom" if game.lower().startswith("vizdoom/") else _short(game) for game in games)
+    return " and ".join(names) or None
+
+
+def _short(game: str) -> str:
+    return game.rpartition("/")[2].partition("-v")[0]
 
 
 def _is_installed(game: str) -> bool:

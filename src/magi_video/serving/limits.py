@@ -27,6 +27,13 @@ class ServingLimits:
     """People who play at the same time."""
     max_games: int = 2
     """Real games that run beside the model at the same time."""
+    max_connections: int = 128
+    """Connections at the same time."""
+    max_share: float = 0.75
+    """What one address may have of the connections, the uploads, and the places to wait, to play and beside a real
+    game: at most this part of each, and at least one; 1 where all visitors have one address."""
+    slow_seconds: float = 10.0
+    """That a connection may be silent before its request is there, or leave its answer untaken."""
     idle_seconds: float = 300.0
     """Without a key, after which a player's place is given up."""
     grace_seconds: float = 15.0
@@ -40,3 +47,9 @@ class ServingLimits:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
                 raise MagiError(f"{field.name.replace('_', '-')} must be above 0, got {getattr(self, field.name)}")
+        if self.max_share > 1:
+            raise MagiError(f"max-share must be at most 1, got {self.max_share}")
+
+    def share(self, places: int) -> int:
+        """How many of so many places one address may have."""
+        return max(1, int(places * self.max_share))

@@ -60,12 +60,14 @@ class Player(Task):
 
     Attributes:
         token: random; who knows it may come back.
+        address: whom the place counts for.
         connection: whoever listens now; None while nobody does.
         touched: when a key was last heard of.
     """
 
-    def __init__(self, pipe: MagiPipeline, controls: Controls, worker: Worker) -> None:
+    def __init__(self, pipe: MagiPipeline, controls: Controls, worker: Worker, address: str = "") -> None:
         self.token = secrets.token_urlsafe(16)
+        self.address = address
         self.connection: object | None = None
         self.touched = self.left = time.monotonic()
         self.bell = Bell()
@@ -276,17 +278,20 @@ class Players:
     def __len__(self) -> int:
         return len(self._players)
 
-    def enter(self, token: str | None) -> tuple[Player, bool]:
+    def enter(self, token: str | None, address: str) -> tuple[Player, bool]:
         """The place of that token, or a new one; and whether it is an old one.
 
         Raises:
-            BusyError: all places are taken.
+            BusyError: all places are taken, or enough of them from this address.
         """
         if token is not None and token in self._players:
             return self._players[token], True
         if len(self._players) >= self._limits.max_players:
             raise BusyError(f"{len(self._players)} people are playing already: please try again in a minute")
-        player = Player(self._pipe, self.controls, self._worker)
+        ours = sum(player.address == address for player in self._players.values())
+        if ours >= self._limits.share(self._limits.max_players):
+            raise BusyError(f"{ours} people are playing from your address already: please try again in a minute")
+        player = Player(self._pipe, self.controls, self._worker, address)
         self._players[player.token] = player
         self._worker.add(player)
         return player, False

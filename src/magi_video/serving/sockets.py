@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import WebSocket, WebSocketDisconnect
@@ -21,6 +22,7 @@ from magi_video.serving.companion import Companion
 from magi_video.serving.play import Game, Player
 from magi_video.serving.telling import told
 from magi_video.serving.videos import OVER, BusyError, Video, VideoDesk
+from magi_video.serving.visitors import address_of
 
 if TYPE_CHECKING:
     from magi_video.serving.app import Service
@@ -88,7 +90,7 @@ async def play(socket: WebSocket, service: Service) -> None:
     """A place to play at; `?session=` takes up the one that a dropped connection has left."""
     await socket.accept()
     try:
-        player, resumed = service.players.enter(socket.query_params.get("session"))
+        player, resumed = service.players.enter(socket.query_params.get("session"), client_address(socket))
     except BusyError as error:
         await _refuse(socket, TRY_LATER, error)
         return
@@ -139,24 +141,22 @@ async def _begin(
     if asked.beside not in service.games:
         raise MagiError("this game is not to be had beside this model")
     wanted = (asked.beside, asked.interval)
-    companion = None if running == wanted else await _open_game(service, *wanted)
+    companion = None if running == wanted else await _open_game(service, player.address, *wanted)
     player.begin(Game(arguments, companion, running == wanted, asked.seed % 2**31))
     return wanted
 
 
-async def _open_game(service: Service, name: str, interval: int) -> Companion:
+async def _open_game(service: Service, address: str, name: str, interval: int) -> Companion:
     """Starts a real game in a thread of its own, since that takes a second; it is not left behind by a cancellation."""
-    if not service.game_places.acquire(blocking=False):
-        raise MagiError("too many real games are running: please try again in a while")
+    service.game_places.take(address)
+    free = partial(service.game_places.give_back, address)
     config = service.pipe.config
 
     def start() -> Companion:
         try:
-            return Companion(
-                name, config.frame_rate / interval, config.height, config.width, service.game_places.release
-            )
+            return Companion(name, config.frame_rate / interval, config.height, config.width, free)
         except BaseException:
-            service.game_places.release()
+            free()
             raise
 
     starting = asyncio.ensure_future(asyncio.to_thread(start))
@@ -220,6 +220,11 @@ async def _both(listening: Coroutine[Any, Any, None], sending: Coroutine[Any, An
         # A RuntimeError says that the socket was closed while something was on its way.
         if isinstance(end, Exception) and not isinstance(end, RuntimeError):
             raise end
+
+
+def client_address(socket: WebSocket) -> str:
+    """Whom a WebSocket counts for."""
+    return address_of(None if socket.client is None else (socket.client.host, socket.client.port))
 
 
 async def _refuse(socket: WebSocket, code: int, error: MagiError) -> None:

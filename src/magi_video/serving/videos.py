@@ -10,6 +10,7 @@ import logging
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 OVER = ("done", "cancelled", "failed")
 OF_ONE_VISITOR = 3
+MAX_OVER = 64
+"""Videos that are kept after they are over."""
 
 
 class BusyError(MagiError):
@@ -43,9 +46,11 @@ class Video(Task):
         seen: when someone last looked.
     """
 
-    def __init__(self, pipe: MagiPipeline, arguments: dict[str, Any], owner: str, desk: VideoDesk) -> None:
+    def __init__(
+        self, pipe: MagiPipeline, arguments: dict[str, Any], owner: str, address: str, desk: VideoDesk
+    ) -> None:
         self.token = secrets.token_urlsafe(16)
-        self.owner = owner
+        self.owner, self.address = owner, address
         self.total: int = arguments["num_frames"]
         self.rate: float = pipe.config.frame_rate / arguments["interval"]
         self.state, self.reason = "waiting", ""
@@ -86,6 +91,7 @@ class Video(Task):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+        self._arguments = {name: one for name, one in self._arguments.items() if name not in ("image", "video")}
 
     def seconds_left(self) -> float | None:
         """By the pace of the latest frames; None before there is one."""
@@ -127,18 +133,20 @@ class VideoDesk:
         self._loop = asyncio.get_running_loop()
         self._writing = asyncio.Semaphore(1)  # so that encoders do not take the machine from the model
 
-    def order(self, arguments: dict[str, Any], owner: str) -> Video:
-        """Take an order.
+    def order(self, arguments: dict[str, Any], owner: str, address: str) -> Video:
+        """Take an order of a visitor at an address.
 
         Raises:
-            BusyError: the queue is full, or this visitor has enough in it.
+            BusyError: the queue is full, or this visitor or this address has enough in it.
         """
         waiting = [one for one in self._videos.values() if one.state == "waiting"]
         if len(waiting) >= self._limits.max_queue:
             raise BusyError(f"{len(waiting)} videos are waiting already: please try again in a while")
+        if sum(one.address == address for one in waiting) >= self._limits.share(self._limits.max_queue):
+            raise BusyError("enough videos of your address are waiting: please try again in a while")
         if sum(one.owner == owner and one.state not in OVER for one in self._videos.values()) >= OF_ONE_VISITOR:
             raise BusyError(f"you have {OF_ONE_VISITOR} videos in the making: please wait for one of them")
-        video = Video(self._pipe, arguments, owner, self)
+        video = Video(self._pipe, arguments, owner, address, self)
         self._videos[video.token] = video
         self._advance()
         return video
@@ -179,14 +187,24 @@ class VideoDesk:
         video.bell.ring()
 
     def _advance(self) -> None:
-        """Let waiting videos run while there is room: first come, first served, but one of each visitor at a time."""
+        """Let waiting videos run while there is room: first come, first served, but one of each visitor at a time, no
+        more of an address than its share, and first of the address that has the fewest."""
         running = [one for one in self._videos.values() if one.state == "running"]
-        busy = {one.owner for one in running}
-        for video in self._videos.values():
-            if video.state == "waiting" and video.owner not in busy and len(busy) < self._limits.max_running:
-                video.state = "running"
-                busy.add(video.owner)
-                self._worker.add(video)
+        while len(running) < self._limits.max_running:
+            owners, addresses = {one.owner for one in running}, Counter(one.address for one in running)
+            waiting = [
+                one
+                for one in self._videos.values()
+                if one.state == "waiting"
+                and one.owner not in owners
+                and addresses[one.address] < self._limits.share(self._limits.max_running)
+            ]
+            if not waiting:
+                break
+            video = min(waiting, key=lambda one: addresses[one.address])
+            video.state = "running"
+            running.append(video)
+            self._worker.add(video)
         for video in self._videos.values():
             if video.state in ("waiting", "running"):
                 video.bell.ring()  # places in the queue have changed
@@ -202,8 +220,11 @@ class VideoDesk:
                 self._forget(video)
         over = [one for one in self._videos.values() if one.state in OVER and not one.watchers]
         over.sort(key=lambda one: one.seen)
-        while over and self._held() > self._limits.max_kept_mb * 10**6:
-            self._forget(over.pop(0))
+        while over and (len(over) > MAX_OVER or self._held() > self._limits.max_kept_mb * 10**6):
+            most = Counter(one.address for one in over).most_common(1)[0][0]
+            video = next(one for one in over if one.address == most)
+            over.remove(video)
+            self._forget(video)
 
     def _held(self) -> int:
         return sum(one.frames[0].nbytes * len(one.frames) for one in self._videos.values() if one.frames)

@@ -176,7 +176,8 @@ export class Beginnings {
       this.box.querySelector("input[value=upload]")?.parentElement.remove();
       this.uploadTile.before(tile);
       this.choose("upload");
-      this.note.textContent = "";
+      this.note.textContent = this.model.world
+        ? `This model has seen only ${this.model.world}; other pictures will turn into it.` : "";
       this.changed(this.chosen());
     } catch (error) {
       this.note.textContent = error.message;
