@@ -27,6 +27,8 @@ MAX_FRAMES = limit("MAX_FRAMES", 2**20)
 """Of one video: 11 hours at 25 frames/s."""
 MAX_READ_BYTES = limit("MAX_READ_BYTES", 2**33)
 """Of the decoded frames of one call of `read_frames`."""
+MAX_EPISODE_BYTES = limit("MAX_EPISODE_BYTES", 2**29)
+"""Of the actions of one episode, or of one file of them, as an import holds them in memory."""
 MAX_PICTURE_BYTES = limit("MAX_PICTURE_BYTES", 2**28)
 """Of a picture file."""
 MAX_JSON_BYTES = limit("MAX_JSON_BYTES", 10_000_000)

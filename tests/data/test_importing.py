@@ -76,7 +76,7 @@ def lerobot(tmp_path: Path) -> Callable[..., Path]:
             zeros = [0] * 3
             episodes = {"episode_index": [0, 1, 2], "data/chunk_index": zeros, "data/file_index": zeros}
             episodes |= {f"videos/{camera}/{name}": zeros for name in ("chunk_index", "file_index")}
-            episodes |= {f"videos/{camera}/from_timestamp": [0.0, 0.5, 1.2]}
+            episodes |= {f"videos/{camera}/from_timestamp": [0.0, 0.5, 1.2], "length": list(LENGTHS)}
             parquet.write_table(pyarrow.table(episodes), root / "meta/episodes/chunk-000/file-000.parquet")
         else:
             (root / "data" / "chunk-000").mkdir(parents=True)
@@ -106,6 +106,76 @@ def test_lerobot(lerobot: Callable[..., Path], tmp_path: Path, version: str) -> 
     summary = import_dataset(open_source("lerobot", lerobot(version)), tmp_path / "out")
     assert (summary.episodes, summary.frames, summary.skipped) == (3, 16, ())
     check_recording(tmp_path / "out")
+
+
+def change_rows(path: Path, **columns: list[Any]) -> None:
+    """Put other columns into a Parquet file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(parquet.read_table(path).to_pydict() | columns), path)
+
+
+STAMP = "videos/observation.images.top/from_timestamp"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "lost", "reason"),
+    [
+        (STAMP, [0.0, 0.52, 1.16], [], ""),  # rounded stamps: lengths say where an episode begins
+        (STAMP, [0.0, 9.9, 1.2], [1], "begins at 9.9 s, frame 99 of its video; expected frame 5"),
+        (STAMP, [0.0, -1.0, 1.2], [1], "an episode at"),
+        (STAMP, [0.0, None, 1.2], [1], "an episode at"),
+        ("length", [5, None, 4], [1], "an episode at"),
+        ("length", [5, 10**12, 4], [1], "an episode at"),
+        ("episode_index", [0, None, 2], [1], "no episode 1"),
+        ("length", [6, 7, 4], [0], "5 rows for 6 frames"),  # the third confirms the second's time stamp
+        ("length", [5, 6, 4], [1, 2], "7 rows for 6 frames"),  # nothing confirms the third's
+        ("data/file_index", [0, 7, 0], [1], "no such file"),
+    ],
+)
+def test_a_bad_row_of_the_index_costs_its_episode(
+    lerobot: Callable[..., Path], tmp_path: Path, column: str, values: list[Any], lost: list[int], reason: str
+) -> None:
+    root = lerobot("v3.0")
+    change_rows(root / "meta/episodes/chunk-000/file-000.parquet", **{column: values})
+    summary = import_dataset(open_source("lerobot", root), tmp_path / "out")
+    assert [one.path.stem for one in summary.skipped] == [f"episode_{episode:05d}" for episode in lost]
+    assert not lost or reason in summary.skipped[0].reason
+    videos = VideoFolder(tmp_path / "out")
+    for number, episode in enumerate(sorted({0, 1, 2} - set(lost))):
+        shown = videos.read(number, range(LENGTHS[episode])).numpy().astype(int)
+        assert np.abs(shown - clip(episode, LENGTHS[episode])).max() <= 3
+
+
+def test_a_bad_row_of_actions_costs_its_episode(lerobot: Callable[..., Path], tmp_path: Path) -> None:
+    root = lerobot("v3.0")
+    path = root / "data/chunk-000/file-000.parquet"
+    rows = [track(e, frames)[t].tolist() for e, frames in enumerate(LENGTHS) for t in range(frames)]
+    frames = [t for count in LENGTHS for t in range(count)]
+    change_rows(path, action=[*rows[:6], [1.0], *rows[7:]], frame_index=[*frames[:12], None, *frames[13:]])
+    summary = import_dataset(open_source("lerobot", root), tmp_path / "out")
+    assert [one.path.stem for one in summary.skipped] == ["episode_00001", "episode_00002"]
+    assert all("has not one row for every frame" in one.reason for one in summary.skipped)
+    assert np.allclose(VideoFolder(tmp_path / "out").actions(0), track(0, 5))
+
+
+def test_a_small_file_that_grows_is_refused(
+    lerobot: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    root = lerobot()
+    path, count = root / "data/chunk-000/episode_000001.parquet", 200_000
+    monkeypatch.setattr("magi_video.data.lerobot.MAX_EPISODE_BYTES", 2**20)
+    numbers = pyarrow.array(np.zeros(count, np.int64))
+    pairs = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.zeros(4 * count, np.float32)), 4)
+    names = ["episode_index", "frame_index", "action"]
+    parquet.write_table(pyarrow.table([numbers, numbers, pairs], names=names), path, row_group_size=count)
+    assert path.stat().st_size < 20_000, "repeated numbers cost nothing on the disk"
+    summary = import_dataset(open_source("lerobot", root), tmp_path / "out")
+    assert summary.episodes == 2 and "200000 rows of 9600000 bytes; too large" in summary.skipped[0].reason
 
 
 def test_the_command_resizes_normalizes_and_continues(
@@ -260,6 +330,28 @@ def test_hdf5_that_points_elsewhere_is_refused(minari: Callable[..., Path], tmp_
     summary = import_dataset(open_source("minari", root), tmp_path / "out")
     assert summary.episodes == 1
     assert ["a link" in one.reason or "another file" in one.reason for one in summary.skipped] == [True, True]
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_an_episode_that_asks_for_all_the_memory_is_left_out(
+    minari: Callable[..., Path], tmp_path: Path, broken: int
+) -> None:
+    import h5py
+
+    root, huge = minari(), 2**20
+    path = root / "data" / "main_data.hdf5"
+    shapes: dict[str, tuple[int, ...]] = {"observations": (LENGTHS[broken], huge, huge, 3), "actions": (4, huge)}
+    for name, shape in shapes.items():
+        with h5py.File(path, "a") as file:
+            kept = file[f"episode_{broken}/{name}"][...]
+            del file[f"episode_{broken}/{name}"]
+            file.create_dataset(f"episode_{broken}/{name}", shape, kept.dtype, chunks=(1,) * len(shape))
+        summary = import_dataset(open_source("minari", root), tmp_path / name)
+        assert summary.episodes == 2 and [one.path.stem for one in summary.skipped] == [f"episode_0000{broken}"]
+        assert str(huge) in summary.skipped[0].reason
+        with h5py.File(path, "a") as file:
+            del file[f"episode_{broken}/{name}"]
+            file[f"episode_{broken}/{name}"] = kept
 
 
 def test_mistakes_are_told_in_one_line(

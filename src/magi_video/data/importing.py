@@ -209,10 +209,10 @@ def _usable(source: Source, count: int) -> tuple[list[int], list[Skipped]]:
 
 def _bounds(source: Source, episodes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest value of each column, float64 `[A]`."""
-    tracks = [source.actions(episode) for episode in episodes]
-    lows, highs = ([function(one, axis=0) for one in tracks] for function in (np.min, np.max))
-    if not tracks:
+    bounds = [(actions_TA.min(axis=0), actions_TA.max(axis=0)) for actions_TA in map(source.actions, episodes)]
+    if not bounds:
         return np.zeros(0), np.zeros(0)
+    lows, highs = zip(*bounds, strict=True)
     return np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
 
 

@@ -1,12 +1,13 @@
 """LeRobot data sets, layouts v2.0 to v3.0: `meta/info.json`, actions in Parquet, a video file for each camera.
 
-In v2 each episode has its own Parquet and video files; in v3 many share one, and `meta/episodes/` says where each
-begins. Row t of the actions is the one taken at frame t, as in our recordings. Needs pyarrow; its Parquet reader
-unpickles nothing, and every path that the data set names is checked to lie inside it.
+In v2 each episode has its own Parquet and video files; in v3 many share one, and `meta/episodes/` says how long each
+is: an episode begins in its video where those before it end, and its time stamp has to agree. Row t of the actions is
+the one taken at frame t, as in our recordings. Needs pyarrow; its Parquet reader unpickles nothing, and every path that
+the data set names is checked to lie inside it. What is wrong with an episode costs that episode.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,12 +19,14 @@ from magi_video.data.importing import Source, check_names, check_rate, check_siz
 from magi_video.data.scan import is_file, is_inside
 from magi_video.data.video import read_frames
 from magi_video.errors import MagiError
-from magi_video.limits import MAX_FRAMES, MAX_READ_BYTES
+from magi_video.limits import MAX_EPISODE_BYTES, MAX_FRAMES
 from magi_video.textfiles import read_json
 
 FIELD = re.compile(r"\{(\w+)(?::0?(\d))?(?:d)?\}")
 FRAMES_AT_ONCE = 128
 MAX_PATH = 500  # characters
+STAMP_FRAMES = 0.75  # that a rounded time stamp may be off
+NUMBER_BYTES = 8  # of a decoded number
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,17 @@ class Place:
     data: Path
     video: Path
     first_frame: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What v3 says of an episode: chunk and number of its Parquet file and of its video, the seconds at which it begins
+    there, and its frames (None where the data set does not say)."""
+
+    data: tuple[int, int]
+    video: tuple[int, int]
+    seconds: float
+    length: int | None
 
 
 class LeRobotSource(Source):
@@ -62,7 +76,8 @@ class LeRobotSource(Source):
         self.num_episodes = _count(info.get("total_episodes"), path, "total_episodes")
         self.chunk = max(1, _count(info.get("chunks_size", 1000), path, "chunks_size"))
         self.data_path, self.video_path = (str(info.get(key)) for key in ("data_path", "video_path"))
-        self.index = self._read_index() if self.shared_files else {}
+        self.index: dict[int, Entry | str] = self._read_index() if self.shared_files else {}
+        self.first_frames = self._first_frames()
 
     def actions(self, episode: int) -> np.ndarray:
         """See `Source.actions`."""
@@ -72,6 +87,9 @@ class LeRobotSource(Source):
         rows = rows[np.argsort(frames_N[rows], kind="stable")]
         if not (frames_N[rows] == np.arange(len(rows))).all():
             raise MagiError(f"{place.data}: episode {episode} has not one row for every frame")
+        entry = self.index.get(episode)
+        if isinstance(entry, Entry) and entry.length not in (None, len(rows)):
+            raise MagiError(f"{place.data}: episode {episode} has {len(rows)} rows for {entry.length} frames")
         return actions_NA[rows]
 
     def frames(self, episode: int, count: int) -> Iterator[np.ndarray]:
@@ -85,14 +103,17 @@ class LeRobotSource(Source):
         if not self.shared_files:
             fields = {"episode_chunk": episode // self.chunk, "episode_index": episode, "video_key": self.camera}
             return Place(self._file(self.data_path, fields), self._file(self.video_path, fields), 0)
-        if episode not in self.index:
-            raise MagiError(f"{self.root / 'meta' / 'episodes'}: no episode {episode}")
-        data, video, seconds = self.index[episode]
+        entry = self.index.get(episode, f"{self.root / 'meta' / 'episodes'}: no episode {episode}")
+        if isinstance(entry, str):
+            raise MagiError(entry)
+        first = self.first_frames[episode]
+        if isinstance(first, str):
+            raise MagiError(first)
         key = {"video_key": self.camera}
         return Place(
-            self._file(self.data_path, {"chunk_index": data[0], "file_index": data[1]} | key),
-            self._file(self.video_path, {"chunk_index": video[0], "file_index": video[1]} | key),
-            round(seconds * self.stored_rate),
+            self._file(self.data_path, {"chunk_index": entry.data[0], "file_index": entry.data[1]} | key),
+            self._file(self.video_path, {"chunk_index": entry.video[0], "file_index": entry.video[1]} | key),
+            first,
         )
 
     def _file(self, template: str, fields: dict[str, Any]) -> Path:
@@ -104,24 +125,90 @@ class LeRobotSource(Source):
             raise MagiError(f"{path}: no such file")
         return path
 
-    def _read_index(self) -> dict[int, tuple[tuple[int, int], tuple[int, int], float]]:
-        """v3: for each episode the numbers of its Parquet and video files, and the seconds at which it begins."""
+    def _read_index(self) -> dict[int, Entry | str]:
+        """v3: what is known of each episode, or what is wrong with it."""
         key = f"videos/{self.camera}"
         names = ["episode_index", "data/chunk_index", "data/file_index"]
         names += [f"{key}/{end}" for end in ("chunk_index", "file_index", "from_timestamp")]
-        found = {}
+        found: dict[int, Entry | str] = {}
+        problem: MagiError | None = None
         for file in sorted((self.root / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
             if not is_inside(file, self.root):
                 raise MagiError(f"{file}: link out of the folder")
-            columns = read_columns(file, names)
-            for row in zip(*(columns[name].to_pylist() for name in names), strict=True):
-                *numbers, seconds = row
-                whole = all(type(one) is int and 0 <= one < 10**9 for one in numbers)
-                if not whole or not isinstance(seconds, float) or not 0 <= seconds < 10**7:
-                    raise MagiError(f"{file}: an episode at {str(row)[:60]}; expected numbers of files and seconds")
-                episode, *files = numbers
-                found[episode] = ((files[0], files[1]), (files[2], files[3]), seconds)
+            try:
+                columns = read_columns(file, names, optional=["length"])
+            except MagiError as error:  # its episodes are missing, the others are not
+                problem = error
+                continue
+            lengths = columns["length"].to_pylist() if "length" in columns else None
+            rows = list(zip(*(columns[name].to_pylist() for name in names), strict=True))
+            for row, length in zip(rows, lengths or [None] * len(rows), strict=True):
+                episode, *numbers, seconds = row
+                if not _is_number(episode):
+                    continue  # nobody knows which one it was; it is told of as missing
+                told = (
+                    f"{file}: an episode at {str((*row, length))[:80]}; expected numbers of files, seconds and frames"
+                )
+                sound = all(map(_is_number, numbers)) and isinstance(seconds, float) and 0 <= seconds < 10**7
+                sound &= lengths is None or (_is_number(length) and 0 < length <= MAX_FRAMES)
+                places = (numbers[0], numbers[1]), (numbers[2], numbers[3])
+                found[episode] = Entry(*places, seconds, length) if sound else told
+        if not found and problem is not None:
+            raise problem
         return found
+
+    def _first_frames(self) -> dict[int, int | str]:
+        """v3: the frame of its video at which each episode begins, or why that is not known.
+
+        The sum of the lengths before it in the same file, in the order of their numbers, or of their time stamps where
+        these agree better.
+        """
+        files: dict[tuple[int, int], list[int]] = {}
+        for episode, entry in sorted(self.index.items()):
+            if isinstance(entry, Entry):
+                files.setdefault(entry.video, []).append(episode)
+        first_frames: dict[int, int | str] = {}
+        for episodes in files.values():
+            by_time = sorted(episodes, key=lambda episode: self._entry(episode).seconds)
+            ways = [self._added_up(order) for order in (episodes, by_time)]
+            wrong = [sum(isinstance(first, str) for first in way.values()) for way in ways]
+            first_frames |= ways[wrong.index(min(wrong))]
+        return first_frames
+
+    def _added_up(self, order: list[int]) -> dict[int, int | str]:
+        """`_first_frames` of a file's episodes in this order.
+
+        The time stamp has to do behind a gap, which an episode leaves that is not known; where the data set names no
+        lengths; and where the next episode confirms it, so that it was the length before that is wrong.
+        """
+        found: dict[int, int | str] = {}
+        end, before = 0, -1
+        for episode, after in zip(order, [*order[1:], None], strict=True):
+            entry = self._entry(episode)
+            stamp, length = entry.seconds * self.stored_rate, entry.length
+            gap = any(not isinstance(self.index.get(one), Entry) for one in range(before + 1, episode))
+            confirmed = after is not None and length is not None and self._begins_at(after, round(stamp) + length)
+            agrees = self._begins_at(episode, end)
+            if length is None or (gap and stamp > end) or (confirmed and not agrees):
+                end = round(stamp)
+            if self._begins_at(episode, end):
+                found[episode] = end
+            else:
+                found[episode] = (
+                    f"{self.root}: episode {episode} begins at {entry.seconds:g} s, frame {stamp:.0f} of its video; "
+                    f"expected frame {end}, by the lengths of those before it"
+                )
+            end, before = end + (length or 0), episode
+        return found
+
+    def _begins_at(self, episode: int, frame: int) -> bool:
+        """Whether an episode's time stamp says so, rounded as it may be."""
+        return abs(self._entry(episode).seconds * self.stored_rate - frame) <= STAMP_FRAMES
+
+    def _entry(self, episode: int) -> Entry:
+        entry = self.index[episode]
+        assert isinstance(entry, Entry)
+        return entry
 
 
 def open_source(root: Path, camera: str | None, frame_rate: float | None) -> LeRobotSource:
@@ -150,44 +237,78 @@ def fill(template: str, fields: dict[str, Any]) -> str:
     return FIELD.sub(value, template)
 
 
-def read_columns(file: Path, names: list[str]) -> dict[str, Any]:
-    """Columns of a Parquet file, as pyarrow arrays.
+def read_columns(file: Path, names: list[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Columns of a Parquet file, as pyarrow arrays; of the `optional` ones those that there are.
 
     Raises:
-        MagiError: no such file or column, damaged, or too large.
+        MagiError: no such file or column, damaged, or larger than `MAX_EPISODE_BYTES` once it is decoded: a few bytes
+            can stand for a number that is repeated without end.
     """
     import pyarrow
     from pyarrow import parquet
 
     try:
         opened = parquet.ParquetFile(file, memory_map=False)
-        if missing := [name for name in names if name not in opened.schema_arrow.names]:
+        there = opened.schema_arrow.names
+        if missing := [name for name in names if name not in there]:
             raise MagiError(f"{file}: no column {missing[0]!r}")
-        groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
-        size = sum(group.total_byte_size for group in groups)
-        if opened.metadata.num_rows > 100 * MAX_FRAMES or size > MAX_READ_BYTES:
+        wanted = [*names, *(name for name in optional if name in there)]
+        size = decoded_size(opened.metadata, wanted)
+        if opened.metadata.num_rows > 100 * MAX_FRAMES or size > MAX_EPISODE_BYTES:
             raise MagiError(f"{file}: {opened.metadata.num_rows} rows of {size} bytes; too large")
-        table = opened.read(columns=names, use_threads=False)
-        return {name: table.column(name).combine_chunks() for name in names}
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise MagiError(f"{file}: unreadable Parquet ({str(error).splitlines()[0][:150]})") from None
+        table = opened.read(columns=wanted, use_threads=False)
+        return {name: table.column(name).combine_chunks() for name in wanted}
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise MagiError(f"{file}: unreadable Parquet ({(str(error) or 'memory').splitlines()[0][:150]})") from None
+
+
+def decoded_size(metadata: Any, names: Sequence[str]) -> int:
+    """Bytes of columns of a Parquet file in memory: of their values, or of their pages if that is more."""
+    total = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema.split(".")[0] in names:
+                total += max(column.num_values * NUMBER_BYTES, column.total_uncompressed_size)
+    return total
 
 
 @lru_cache(maxsize=2)  # v3: many episodes share a file
 def read_actions_table(file: Path, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Episode numbers `[N]`, frame numbers `[N]` and actions float32 `[N, size]` of a data file."""
+    """Episode numbers `[N]`, frame numbers `[N]` and actions float32 `[N, size]` of a data file.
+
+    A row without a number, or with another number of actions than the data set has, belongs to no frame: −1.
+    """
     columns = read_columns(file, ["episode_index", "frame_index", "action"])
     try:
-        numbers = [columns[name].to_numpy(zero_copy_only=False) for name in ("episode_index", "frame_index")]
-        column, rows = columns["action"], len(numbers[0])
-        alone = size == 1 and not hasattr(column, "value_lengths")  # actions of one number are no lists
-        lengths = np.ones(rows) if alone else column.value_lengths().to_numpy(zero_copy_only=False)
-        if not (lengths == size).all() or any(one.dtype.kind not in "iu" for one in numbers):
-            raise ValueError("rows of other sizes, or without a number")
-        actions = (column if alone else column.flatten()).to_numpy(zero_copy_only=False).astype(np.float32)
-        return numbers[0], numbers[1], actions.reshape(rows, size)
+        column, rows = columns["action"], len(columns["episode_index"])
+        numbers = [_whole_numbers(columns[name]) for name in ("episode_index", "frame_index")]
+        if size == 1 and not hasattr(column, "value_lengths"):
+            values = column.to_numpy(zero_copy_only=False).astype(np.float32)  # actions of one number are no lists
+            return numbers[0], numbers[1], values.reshape(rows, 1)
+        lengths = np.nan_to_num(column.value_lengths().to_numpy(zero_copy_only=False), nan=-1)
+        sound = lengths == size
+        values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        actions = np.zeros((rows, size), np.float32)
+        kept = np.repeat(sound, np.maximum(lengths, 0).astype(np.int64))
+        actions[sound] = values[kept].reshape(int(sound.sum()), size)
+        numbers[1] = np.where(sound, numbers[1], -1)
+        return numbers[0], numbers[1], actions
     except (AttributeError, TypeError, ValueError) as error:
         raise MagiError(f"{file}: expected actions of {size} numbers ({str(error)[:80]})") from None
+
+
+def _whole_numbers(column: Any) -> np.ndarray:
+    """int64 [N], −1 where there is none."""
+    values = column.to_numpy(zero_copy_only=False)
+    if column.null_count:
+        values = np.nan_to_num(values, nan=-1)
+    elif values.dtype.kind not in "iu":
+        raise ValueError("rows without a whole number")
+    return values.astype(np.int64)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 10**9
 
 
 def _count(value: Any, path: Path, name: str) -> int:

@@ -8,21 +8,29 @@ which HDF5 knows of several kinds, are refused.
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from magi_video.data.actions import MAX_NAMES
 from magi_video.data.importing import Source, check_rate, check_size, choose_camera
 from magi_video.data.scan import is_inside
 from magi_video.errors import MagiError
-from magi_video.limits import MAX_FRAMES, MAX_PIXELS
+from magi_video.limits import MAX_EPISODE_BYTES, MAX_FRAMES, MAX_PIXELS
 from magi_video.textfiles import parse_json, read_text
 
 DEFAULT_RATE = 30.0
 FRAMES_AT_ONCE = 64
-MAX_CHUNK_BYTES = 2**30
+MAX_CHUNK_BYTES = 2**28
+MOST_TRIED = 100
+"""Episodes that are looked at for one that is sound."""
+PIECE_BYTES = 2**28
+"""Of the frames that are read at once."""
+NUMBER_BYTES = 8
+"""Of a number of an action while it is read."""
 OBSERVATIONS, ACTIONS = "observations", "actions"
 
 
@@ -44,19 +52,34 @@ class MinariSource(Source):
         self.num_episodes = sum(str(name).startswith("episode_") for name in self.file)
         if not self.num_episodes:
             raise MagiError(f"{self.path}: no episode")
-        self.camera = choose_camera(self._cameras(), camera, self.path)
-        stored = self._dataset(0, ACTIONS)
+        first = self._first_sound()
+        self.camera = choose_camera(self._cameras(first), camera, self.path)
+        stored = self._dataset(first, ACTIONS)
         self.discrete = stored.ndim == 1 and stored.dtype.kind in "iu"
         size = self._discrete_size() if self.discrete else int(np.prod(stored.shape[1:], dtype=np.int64))
         self.action_names = [f"action_{column}" for column in range(check_size(size, self.path))]
+
+    def _first_sound(self) -> int:
+        """The episode that says what all have: the first with pictures, and with actions that a recording can hold."""
+        for episode in range(min(self.num_episodes, MOST_TRIED)):
+            with suppress(MagiError):
+                stored = self._dataset(episode, ACTIONS)
+                if stored.ndim and np.prod(stored.shape[1:], dtype=np.float64) <= MAX_NAMES and self._cameras(episode):
+                    return episode
+        return 0
 
     def actions(self, episode: int) -> np.ndarray:
         """See `Source.actions`; the last observation, which leads nowhere, has a row of zeros."""
         stored = self._dataset(episode, ACTIONS)
         size = len(self.action_names)
         numbers = stored.ndim and stored.dtype.kind in "fiub" and stored.dtype.itemsize <= 8
-        if not numbers or len(stored) > MAX_FRAMES or stored.size > MAX_FRAMES * size:
-            raise MagiError(f"{self.path}: episode {episode}: actions {stored.dtype} {stored.shape}")
+        columns = 1 if self.discrete else size
+        too_large = len(stored) * size * NUMBER_BYTES > MAX_EPISODE_BYTES if numbers else False
+        if not numbers or len(stored) > MAX_FRAMES or stored.size != len(stored) * columns or too_large:
+            raise MagiError(
+                f"{self.path}: episode {episode}: actions {stored.dtype} {stored.shape}; expected at most {MAX_FRAMES} "
+                f"of {columns} numbers each, {MAX_EPISODE_BYTES} bytes in all"
+            )
         values = self._read(stored, slice(None))
         if self.discrete:
             if values.ndim != 1 or values.min(initial=0) < 0 or values.max(initial=0) >= size:
@@ -70,16 +93,23 @@ class MinariSource(Source):
         stored = self._dataset(episode, self.camera)
         if len(stored) < count:
             raise MagiError(f"{self.path}: episode {episode}: {len(stored)} observations for {count - 1} actions")
-        for first in range(0, count, FRAMES_AT_ONCE):
-            piece = self._read(stored, slice(first, min(first + FRAMES_AT_ONCE, count)))
+        if not self._shows_pictures(stored):
+            raise MagiError(
+                f"{self.path}: episode {episode}: observations {stored.dtype} {stored.shape} are no pictures"
+            )
+        at_once = FRAMES_AT_ONCE
+        if stored.ndim > 1:
+            at_once = max(1, min(at_once, PIECE_BYTES // int(np.prod(stored.shape[1:], dtype=np.int64))))
+        for first in range(0, count, at_once):
+            piece = self._read(stored, slice(first, min(first + at_once, count)))
             if stored.ndim == 1:
                 piece = np.stack([self._decode(picture) for picture in piece])
             piece = piece[..., None] if piece.ndim == 3 else piece
             yield np.ascontiguousarray(np.broadcast_to(piece, (*piece.shape[:3], 3)))
 
-    def _cameras(self) -> list[str]:
+    def _cameras(self, episode: int) -> list[str]:
         """Observations that are pictures: arrays uint8 [T, H, W], [T, H, W, 1 or 3], or JPEG files."""
-        group = self._group(0)
+        group = self._group(episode)
         kind = group.get(OBSERVATIONS, getclass=True)
         names = [OBSERVATIONS]
         if kind is self.h5py.Group:
@@ -87,14 +117,19 @@ class MinariSource(Source):
         found = []
         for name in names:
             try:
-                stored = self._dataset(0, name)
+                stored = self._dataset(episode, name)
             except MagiError:
                 continue
-            jpeg = stored.ndim == 1 and self.h5py.check_vlen_dtype(stored.dtype) == np.uint8
-            plain = stored.dtype == np.uint8 and (stored.ndim == 3 or (stored.ndim == 4 and stored.shape[3] in (1, 3)))
-            if jpeg or (plain and 0 < stored.shape[1] * stored.shape[2] <= MAX_PIXELS):
+            if self._shows_pictures(stored):
                 found.append(name.replace("/", "."))
         return found
+
+    def _shows_pictures(self, stored: Any) -> bool:
+        """Whether an array holds pictures, of a size that they can have: its file may have but a few bytes of them."""
+        if stored.ndim == 1:
+            return bool(self.h5py.check_vlen_dtype(stored.dtype) == np.uint8)
+        plain = stored.dtype == np.uint8 and (stored.ndim == 3 or (stored.ndim == 4 and stored.shape[3] in (1, 3)))
+        return bool(plain and 0 < stored.shape[1] * stored.shape[2] <= MAX_PIXELS)
 
     def _inner(self, group: Any, name: str) -> list[str]:
         self._refuse_links(group, name)
@@ -156,8 +191,13 @@ class MinariSource(Source):
                     return space["n"]
             except (ValueError, AttributeError, RecursionError):
                 pass
-        stored = (self._dataset(episode, ACTIONS) for episode in range(self.num_episodes))
-        return 1 + max(int(self._read(one, slice(None)).max(initial=0)) for one in stored if len(one) <= MAX_FRAMES)
+        largest = 0
+        for episode in range(self.num_episodes):
+            with suppress(MagiError):  # an episode that cannot be read is left out when its turn comes
+                stored = self._dataset(episode, ACTIONS)
+                if stored.ndim == 1 and stored.dtype.kind in "iu" and len(stored) <= MAX_FRAMES:
+                    largest = max(largest, int(self._read(stored, slice(None)).max(initial=0)))
+        return 1 + largest
 
 
 def open_source(root: Path, camera: str | None, frame_rate: float | None) -> MinariSource:
