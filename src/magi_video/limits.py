@@ -21,6 +21,14 @@ def machine_memory() -> float:
         return float("inf")
 
 
+FOLLOW_LINKS = "MAGI_FOLLOW_LINKS"
+
+
+def follows_links() -> bool:
+    """Whether links out of a folder of videos are used (`magi --follow-links`, or 1 in the environment)."""
+    return os.environ.get(FOLLOW_LINKS, "") not in ("", "0")
+
+
 MAX_PIXELS = limit("MAX_PIXELS", 2**25)
 """Of one picture or frame: a little more than 8K UHD."""
 MAX_FRAMES = limit("MAX_FRAMES", 2**20)

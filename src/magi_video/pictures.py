@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from magi_video.data.image import fit_frames, to_model_range
+from magi_video.data.image import as_rgb, fit_frames, to_model_range
 from magi_video.errors import MagiError
 
 Picture = Image.Image | np.ndarray
@@ -29,7 +29,7 @@ def given_frames(
     if image is not None and video is not None:
         raise MagiError("give an image or a video to begin from, not both")
     if image is not None:
-        clips = [as_rgb(one)[None] for one in (image if isinstance(image, list) else [image])]
+        clips = [_pixels(one)[None] for one in (image if isinstance(image, list) else [image])]
     elif video is not None:
         clips = list(video[None] if video.ndim == 4 else video)
     else:
@@ -42,10 +42,10 @@ def given_frames(
     return torch.stack([to_model_range(fit_frames(clip, height, width)) for clip in clips])
 
 
-def as_rgb(image: Picture) -> np.ndarray:
-    """A picture as uint8 `[H, W, 3]`."""
+def _pixels(image: Picture) -> np.ndarray:
+    """A picture as an array; one of Pillow's as uint8 `[H, W, 3]`."""
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
+        return as_rgb(image)
     if not hasattr(image, "shape"):
         raise MagiError(f"a first frame must be a PIL image or an array, as of read_image; got {type(image).__name__}")
     return image

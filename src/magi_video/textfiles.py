@@ -3,6 +3,7 @@
 Standard library alone, so that presets can be read without importing torch.
 """
 
+import codecs
 import json
 import math
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_JSON_BYTES, MAX_TEXT_BYTES
 
+UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""No text in UTF-8 begins with them."""
 MAX_INTEGER = 2**63
 
 
 def read_text(path: Path, most: int = MAX_TEXT_BYTES) -> str:
-    """A text file in UTF-8.
+    """A text file in UTF-8, without the byte order mark that some editors and tables write first; in UTF-16 if it
+    begins with the mark of that.
 
     Raises:
         MagiError: missing, no regular file (a pipe would be waited for without end), too large, or not UTF-8.
@@ -27,7 +31,7 @@ def read_text(path: Path, most: int = MAX_TEXT_BYTES) -> str:
             content = file.read(most + 1)
         if len(content) > most:
             raise MagiError(f"{path}: larger than {most} bytes")
-        return content.decode("utf-8")
+        return content.decode("utf-16" if content.startswith(UTF_16_MARKS) else "utf-8-sig")
     except FileNotFoundError:
         raise MagiError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:

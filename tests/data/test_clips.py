@@ -1,6 +1,7 @@
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,13 @@ def test_loader_processes_do_not_change_the_clips(folder: VideoFolder) -> None:
     for one, other in zip(*batches, strict=True):
         assert one["frames"].shape == (4, 5, 3, 32, 48)
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_frame_rate_is_that_of_the_videos_in_use(tmp_path: Path) -> None:
+    lengths = {"0.mp4": (4, 60.0), "1.mp4": (9, 10.0), "2.mp4": (9, 12.5), "3.mp4": (9, 12.5)}
+    for name, (count, rate) in lengths.items():
+        write_numbered(tmp_path / name, count, rate)
+    folder = VideoFolder(tmp_path)
+    assert dataset(folder).frame_rates == [12.5, 10.0], "the first is too short for a clip"
+    folder.videos[1:] = [replace(video, frame_rate=0.0) for video in folder.videos[1:]]
+    assert dataset(folder).frame_rates == []

@@ -140,3 +140,16 @@ def test_other_hostile_action_files(tmp_path: Path) -> None:
     for description in ("{", "[]", '{"action_names": "LEFT"}', '{"action_names": [1]}', "[" * 99999):
         (tmp_path / "root" / "recording.json").write_text(description)
         assert VideoFolder(tmp_path / "root").action_names == ["LEFT"]
+
+
+def test_the_command_line_says_whether_links_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from magi_video.cli import main
+
+    write_numbered(tmp_path / "outside" / "a.mp4", 4)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a.mp4").symlink_to(tmp_path / "outside" / "a.mp4")
+    monkeypatch.setenv("MAGI_FOLLOW_LINKS", "0")
+    assert VideoFolder(tmp_path / "root").videos == []
+    assert main(["--follow-links"]) == 2 and main(["--follow-links", "info", "doom"]) == 0
+    assert len(VideoFolder(tmp_path / "root").videos) == 1
+    assert VideoFolder(tmp_path / "root", follow_links=False).videos == []

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ from PIL import Image
 
 from magi_video.data import contact_sheet, fit_frames, image, read_image, to_model_range, to_uint8, write_image
 from magi_video.errors import MagiError
+from magi_video.pictures import given_frames
 
 
 def test_pictures_round_trip(tmp_path: Path) -> None:
@@ -21,6 +24,74 @@ def test_grey_and_transparent_pictures_become_rgb(tmp_path: Path) -> None:
     for mode in ("L", "RGBA", "P", "1"):
         Image.new(mode, (5, 4)).save(tmp_path / f"{mode}.png")
         assert read_image(tmp_path / f"{mode}.png").shape == (4, 5, 3)
+
+
+def ramp(height: int = 4, width: int = 256) -> np.ndarray:
+    return np.arange(width, dtype=np.uint8)[None].repeat(height, axis=0)
+
+
+@pytest.mark.parametrize(("name", "values"), [
+    ("16.png", ramp().astype(np.uint16) * 257),
+    ("16.tiff", ramp().astype(np.uint16) * 257),
+    ("16_big.tiff", (ramp().astype(np.uint16) * 257).astype(">u2")),
+    ("float.tiff", ramp().astype(np.float32) / 255),
+])  # fmt: skip
+def test_deeper_pictures_are_scaled_to_8_bits(name: str, values: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(values).save(tmp_path / name)
+    assert np.abs(read_image(tmp_path / name).astype(int) - ramp()[..., None]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ramp().astype(np.float32),
+        ramp().astype(np.float32) / 255 - 0.1,
+        np.full((4, 4), np.nan, np.float32),
+        np.full((4, 4), np.inf, np.float32),
+        ramp().astype(np.int32),
+    ],
+)
+def test_values_of_unknown_range_are_refused(values: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    with pytest.raises(MagiError, match=r"a\.tiff: .*; expected .*8 or 16 bits a channel") as caught:
+        read_image(tmp_path / "a.tiff")
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_of_16_bits_a_colour_are_read(tmp_path: Path) -> None:
+    colours = np.stack([ramp(), ramp()[:, ::-1], 255 - ramp() // 2], -1)
+    rows = [b"\0" + (row.astype(">u2") * 257).astype(">u2").tobytes() for row in colours]
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">2I5B", colours.shape[1], colours.shape[0], 16, 2, 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"".join(rows))), chunk(b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert np.abs(read_image(tmp_path / "a.png").astype(int) - colours).max() <= 1
+
+
+def test_what_is_transparent_shows_white(tmp_path: Path) -> None:
+    alpha = np.full((4, 256), 255, np.uint8)
+    alpha[:, :128] = 0
+    Image.fromarray(np.dstack([ramp(), ramp(), ramp(), alpha])).save(tmp_path / "a.png")
+    Image.fromarray(np.dstack([ramp(), alpha])).save(tmp_path / "b.png")
+    palette = Image.fromarray(ramp()).convert("P")
+    palette.save(tmp_path / "c.png", transparency=bytes([0] * 128 + [255] * 128))
+    expected = np.where(alpha > 0, ramp(), 255)[..., None].repeat(3, 2)
+    for name in ("a.png", "b.png", "c.png"):
+        assert np.array_equal(read_image(tmp_path / name), expected), name
+
+
+def test_a_picture_is_held_as_its_tag_says_also_when_given_open(tmp_path: Path) -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it clockwise to look at it
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png"), upright)
+    with Image.open(tmp_path / "a.png") as opened:
+        given = given_frames(opened, None, 16, 24)
+    assert given is not None and np.array_equal(to_uint8(given)[0, 0], upright)
 
 
 def test_bad_pictures_are_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

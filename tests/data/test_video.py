@@ -202,3 +202,28 @@ def test_wrong_frames_and_unwritable_places_are_told(tmp_path: Path) -> None:
         writer.write(frames[0])
         writer.write(frames[0, :16])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+KR_KB = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114)}
+"""Of the matrices that colour tags name: BT.709, BT.601 of 625 and of 525 lines."""
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p"])
+@pytest.mark.parametrize("height", [48, 736])
+def test_the_colour_tags_of_written_videos_are_true(pixel_format: str, height: int, tmp_path: Path) -> None:
+    colours = np.array(list(itertools.product((0, 128, 255), repeat=3)), np.uint8)
+    frames = colours.repeat(4, axis=0)[None, None].repeat(height, 1).repeat(2, 0)
+    write_video(tmp_path / "a.mp4", frames, 10, crf=1, pixel_format=pixel_format)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frame = next(container.decode(video=0))
+    assert (frame.color_primaries, frame.color_trc, frame.color_range) == (1, 13, 1), "sRGB in the limited range"
+    planes = [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
+    step = 2 if pixel_format == "yuv420p" else 1
+    at = np.arange(2, len(colours) * 4, 4)  # a column in each colour, away from its left edge
+    y, u, v = (planes[i][height // 4, at // (1 if i == 0 else step)].astype(float) for i in range(3))
+    red, blue = KR_KB[frame.colorspace]
+    luma, cb, cr = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224
+    r, b = luma + 2 * (1 - red) * cr, luma + 2 * (1 - blue) * cb
+    g = (luma - red * r - blue * b) / (1 - red - blue)
+    assert np.abs(np.stack([r, g, b], -1) * 255 - colours).max() < 5
+    assert np.abs(read_frames(tmp_path / "a.mp4")[0, height // 4, at].astype(int) - colours).max() < 5

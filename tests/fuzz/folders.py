@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from magi_video.data import VideoFolder, write_video
-from magi_video.data.captions import read_captions
+from magi_video.data.captions import is_caption, read_captions
 from magi_video.data.importing import Source, open_source
 from magi_video.errors import MagiError
 from magi_video.text import TextEncoder
@@ -20,8 +20,10 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "ball"]
 
 
 def make_captions(folder: Path) -> Reader:
-    for name in ("a", "b", "c"):
+    (folder / "train").mkdir()
+    for name in ("a", "b", "c", "train/d"):
         write_video(folder / f"{name}.mp4", pictures(2), 5.0)
+    (folder / "train" / "metadata.jsonl").write_text('\ufeff{"file_name": "./D.mp4", "text": "a square"}\n')
     (folder / "a.txt").write_text("a red ball\n that rolls")
     rows = [{"file_name": "b.mp4", "text": "a blue ball"}]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -29,9 +31,10 @@ def make_captions(folder: Path) -> Reader:
     videos = VideoFolder(folder)
 
     def read(folder: Path, name: str) -> None:
-        assert all(caption is None or caption.strip() for caption in read_captions(videos))
+        captions = read_captions(videos)
+        assert all(text is None or is_caption(text) for text in captions.texts) and captions.summary().isprintable()
 
-    return Reader(("a.txt", "metadata.jsonl", "metadata.csv"), read)
+    return Reader(("a.txt", "metadata.jsonl", "metadata.csv", "train/metadata.jsonl"), read)
 
 
 def make_encoders(folder: Path) -> Reader:

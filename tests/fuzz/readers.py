@@ -22,6 +22,7 @@ from magi_video.models import MagiTransformer
 from magi_video.presets import load_preset, tiny
 from magi_video.textfiles import read_json
 
+from ..data.examples import set_matrix
 from .corpus import Reader
 from .folders import make_captions, make_encoders, make_lerobot, make_minari
 from .messages import make_headers, make_names, make_orders, make_starts
@@ -45,13 +46,16 @@ def make_videos(folder: Path) -> Reader:
         encode(folder / name, codec, "yuvj420p" if codec == "mjpeg" else "yuv420p")
     encode(folder / "j.gif", "gif", "rgb8")
     encode(folder / "k.mp4", "libx264", count=70)  # long enough for a seek
+    encode(folder / "l.mp4", "libx264", pixel=2)
+    set_matrix(folder / "l.mp4", 0, 1, -1, 0)
+    encode(folder / "m.mkv", "libx264", pixel=2)
 
     def read(folder: Path, name: str) -> None:
         info = inspect_video(folder / name)
         frames = read_frames(folder / name, [0, info.num_frames - 1], num_frames=info.num_frames)
         assert frames.shape == (2, info.height, info.width, 3)
 
-    return Reader((*kinds, "j.gif", "k.mp4"), read)
+    return Reader((*kinds, "j.gif", "k.mp4", "l.mp4", "m.mkv"), read)
 
 
 def make_images(folder: Path) -> Reader:
@@ -63,11 +67,15 @@ def make_images(folder: Path) -> Reader:
         picture.save(folder / name, **({"exif": exif} if name.endswith(("jpg", "webp", "png")) else {}))
     picture.convert("P").save(folder / "g.png")
     picture.save(folder / "h.tiff", compression="tiff_lzw")
+    deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(folder / "i.png")
+    Image.fromarray(deep.astype(np.float32) / 65535).save(folder / "j.tiff")
+    Image.fromarray(np.dstack([pictures(1)[0], pictures(1)[0][..., 0]])).save(folder / "k.png")
 
     def read(folder: Path, name: str) -> None:
         assert read_image(folder / name).dtype == np.uint8
 
-    return Reader((*names, "g.png", "h.tiff"), read)
+    return Reader((*names, "g.png", "h.tiff", "i.png", "j.tiff", "k.png"), read)
 
 
 def make_json(folder: Path) -> Reader:

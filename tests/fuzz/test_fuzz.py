@@ -9,7 +9,16 @@ from magi_video.errors import MagiError
 from .corpus import Reader, damage, mend
 from .readers import MAKERS, make_corpus
 
-EXAMPLES = {"image": 150, "json": 100, "preset": 100, "actions": 150, "array": 100, "video": 60, "checkpoint": 60}
+EXAMPLES = {
+    "image": 150,
+    "json": 100,
+    "preset": 100,
+    "actions": 150,
+    "captions": 100,
+    "array": 100,
+    "video": 60,
+    "checkpoint": 60,
+}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import warnings
 
 from magi_video.cli.output import write_any_text
 from magi_video.errors import MagiError
+from magi_video.limits import FOLLOW_LINKS
 
 VERBS = {
     "demo": "generate a video of 120 frames with the shipped model",
@@ -41,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"magi-video {__version__}")
         return 0
+    if argv[0] == "--follow-links":
+        os.environ[FOLLOW_LINKS] = "1"  # so that processes of ours know too
+        argv = argv[1:] or ["nothing"]
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
         print(f"magi: unknown command {verb!r}; expected one of {', '.join(VERBS)}", file=sys.stderr)
@@ -85,11 +89,12 @@ def usage() -> str:
     """What `magi --help` prints."""
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:{width}}  {text}" for verb, text in VERBS.items())
-    return f"""usage: magi COMMAND [options]
+    return f"""usage: magi [--follow-links] COMMAND [options]
 
 Masked autoregressive video generation with complete teacher forcing (MAGI).
 
 commands:
 {verbs}
 
-magi COMMAND --help tells the options of a command, with units and defaults; magi --version tells the version."""
+magi COMMAND --help tells the options of a command, with units and defaults; magi --version tells the version.
+--follow-links: use what links in a folder of videos lead to, wherever it is; by default nothing outside is read."""

@@ -4,20 +4,23 @@
     metadata.jsonl                         {"file_name": "clips/0001.mp4", "text": "…"}, a line for each video
     metadata.csv                           the same, as columns file_name and text
 
-The metadata file lies in the data set's folder, as in the data sets of the Hugging Face hub; a text beside a video goes
-before it. White space, line ends included, counts as one blank.
+A metadata file lies in any folder above its videos and names them from there, as in the data sets of the Hugging Face
+hub; of two files that name a video the nearer one holds, and a text beside a video goes before both. Names are those of
+the files but for "./", back slashes and the case of letters. White space, line ends included, counts as one blank.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import posixpath
 import re
+import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from magi_video.data.folder import VideoFolder
-from magi_video.data.scan import is_inside
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_TEXT_BYTES
 from magi_video.textfiles import parse_json, read_text
@@ -25,43 +28,108 @@ from magi_video.textfiles import parse_json, read_text
 METADATA = ("metadata.jsonl", "metadata.csv")
 MAX_CHARACTERS = 10_000
 """Of a caption, and of any text that a model is told."""
+MOST_NAMED = 3
 _HALVES = re.compile("[\ud800-\udfff]")  # JSON can hold one half of a pair, which no encoder takes
 
 
-def read_captions(videos: VideoFolder) -> list[str | None]:
-    """The caption of every video of a data set; None for those that have none.
+@dataclass(frozen=True)
+class Captions:
+    """The captions of a data set.
+
+    Attributes:
+        texts: of every video, None of those that have none.
+        unmatched: names in metadata files, as written there, that no video has.
+    """
+
+    texts: list[str | None]
+    unmatched: list[str]
+
+    def summary(self) -> str:
+        """ "captions: 2 of 6 videos; 4 lines name no video (v2.mp4, clips/v3.mp4, v4.mp4, …)"."""
+        line = f"captions: {sum(text is not None for text in self.texts)} of {len(self.texts)} videos"
+        if not self.unmatched:
+            return line
+        names = ", ".join(
+            [name[:60] if name.isprintable() else repr(name)[:60] for name in self.unmatched[:MOST_NAMED]]
+            + (["…"] if len(self.unmatched) > MOST_NAMED else [])
+        )
+        lines = "1 line names" if len(self.unmatched) == 1 else f"{len(self.unmatched)} lines name"
+        return f"{line}; {lines} no video ({names})"
+
+
+def read_captions(videos: VideoFolder) -> Captions:
+    """The captions of a data set.
 
     Raises:
         MagiError: a metadata file, or the text beside a video, is unreadable, too large or not as described above.
     """
-    listed: dict[str, str] = {}
-    for name in METADATA:
-        if (videos.root / name).exists():
-            if not is_inside(videos.root / name, videos.root):
-                raise MagiError(f"{videos.root / name}: link out of the folder")
-            listed |= _read_metadata(videos.root / name)
-    return [_beside(video.path, videos.root) or listed.get(_key(video.path, videos.root)) for video in videos.videos]
+    paths = [video.path for video in videos.videos]
+    names = [path.relative_to(videos.root).as_posix() for path in paths]
+    number = {_normal(name): i for i, name in enumerate(names)}
+    folded: dict[str, list[int]] = {}
+    for name, i in number.items():
+        folded.setdefault(_fold(name), []).append(i)
+    texts: list[str | None] = [None] * len(paths)
+    unmatched: list[str] = []
+    folders = {folder for name in names for folder in _folders_of(name)} or {""}
+    for folder in sorted(folders, key=lambda folder: (folder.count("/") + bool(folder), folder)):  # nearer ones later
+        listed = _read_folder(videos, folder)
+        keys = {name: posixpath.normpath(posixpath.join(folder, _normal(name))) for name in listed}
+        for name in sorted(listed, key=lambda name: keys[name] in number):  # so that exact names hold
+            key, caption = keys[name], listed[name]
+            alike = folded.get(_fold(key), [])
+            found = number.get(key, alike[0] if len(alike) == 1 else None)
+            if found is None:
+                unmatched.append(name)
+            else:
+                texts[found] = caption
+    beside = [_beside(path, videos) for path in paths]
+    return Captions([own or listed for own, listed in zip(beside, texts, strict=True)], unmatched)
 
 
-def _key(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+def _folders_of(name: str) -> list[str]:
+    """The folders that a file lies in, the data set's own first, as "": "a/b/c.mp4" in "", "a" and "a/b"."""
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[:depth]) for depth in range(len(parts) + 1)]
 
 
-def _beside(video: Path, root: Path) -> str | None:
-    path = video.with_suffix(".txt")
-    if not path.is_file():
+def _normal(name: str) -> str:
+    """The name as it is written below its folder here."""
+    return unicodedata.normalize("NFC", posixpath.normpath(name.strip().replace("\\", "/")))
+
+
+def _fold(name: str) -> str:
+    return name.casefold()
+
+
+def _beside(video: Path, videos: VideoFolder) -> str | None:
+    path = next((one for one in (video.with_suffix(".txt"), video.with_suffix(".TXT")) if one.is_file()), None)
+    if path is None:
         return None
-    if not is_inside(path, root):
+    if not videos.holds(path):
         raise MagiError(f"{path}: link out of the folder")
     return _checked(read_text(path, 4 * MAX_CHARACTERS), str(path))
+
+
+def _read_folder(videos: VideoFolder, folder: str) -> dict[str, str]:
+    """Names and captions of the metadata files of a folder below the root."""
+    listed: dict[str, str] = {}
+    for path in (videos.root / folder / name for name in METADATA):
+        if path.exists():
+            if not videos.holds(path):
+                raise MagiError(f"{path}: link out of the folder")
+            listed |= _read_metadata(path)
+    return listed
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
     text = read_text(path, MAX_TEXT_BYTES)
     captions: dict[str, str] = {}
+    seen: set[str] = set()
     for number, (name, caption) in _rows(path, text):
-        if name in captions:
+        if _normal(name) in seen:
             raise MagiError(f"{path}: line {number}: {name[:60]!r} a second time")
+        seen.add(_normal(name))
         if checked := _checked(caption, f"{path}: line {number}"):
             captions[name] = checked
     return captions
@@ -78,12 +146,18 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, tuple[str, str]]]:
                     raise MagiError(f"{path}: line {number} is not JSON ({error})") from None
                 yield number, _pair(row if isinstance(row, dict) else {}, f"{path}: line {number}")
         return
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=_delimiter(text))
     try:
         for row in reader:
             yield reader.line_num, _pair(row, f"{path}: line {reader.line_num}")
     except csv.Error as error:
         raise MagiError(f"{path}: line {reader.line_num} is no CSV ({error})") from None
+
+
+def _delimiter(text: str) -> str:
+    """What stands between the columns: a comma; a semicolon or tab as some spreadsheets write them."""
+    header = text.lstrip().partition("\n")[0]
+    return next((sign for sign in ";\t" if "," not in header and sign in header), ",")
 
 
 def _pair(row: dict[str, object], where: str) -> tuple[str, str]:
@@ -103,5 +177,5 @@ def _checked(caption: str, where: str) -> str | None:
 
 
 def is_caption(value: object) -> bool:
-    """Whether it is what `read_captions` gives of a video with a caption."""
+    """Whether it is what `read_captions` finds of a video with a caption."""
     return isinstance(value, str) and 0 < len(value) <= MAX_CHARACTERS and not _HALVES.search(value)

@@ -7,6 +7,7 @@ the number of loader processes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,8 @@ from magi_video.data.grid import ClipGrid
 from magi_video.data.image import fit_frames, to_model_range
 from magi_video.errors import MagiError
 
+USUAL_RATE = 25.0
+"""Frames/s, where no video tells its own."""
 UNBOUNDED = 2**31 - 1  # the largest interval of a one-frame clip, to which intervals mean nothing
 
 
@@ -89,6 +92,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
     Attributes:
         videos: the folder's numbers of the videos in use.
         left_out: how many videos are too short.
+        frame_rates: frames/s of the videos in use where known, the commonest first, each but once.
 
     Raises:
         MagiError: no video is long enough, or the settings make no sense.
@@ -126,6 +130,9 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             raise MagiError(
                 f"{folder.root}: no video of at least {needed} frames ({folder.summary()}); expected one or more"
             )
+
+        rates = [rate for i in self.videos if (rate := folder.videos[i].frame_rate) > 0]
+        self.frame_rates = [rate for rate, _ in Counter(rates).most_common()]
 
     def __len__(self) -> int:
         return len(self.videos)

@@ -14,6 +14,7 @@ from magi_video.data.actions import ActionTrack, actions_path, read_actions, rec
 from magi_video.data.scan import Inspected, Skipped, find_videos, inspect_videos, is_inside, tell_ignored
 from magi_video.data.video import read_frames
 from magi_video.errors import MagiError
+from magi_video.limits import follows_links
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class VideoFolder:
         min_frames: shorter videos are skipped.
         index: a JSON file that remembers what each video holds, so that a second start does not decode them again.
         sample: look at no more videos than this, evenly spread over all: for a survey.
-        follow_links: use what links out of the folder lead to, and linked folders; by default they are skipped.
+        follow_links: use what links out of the folder lead to, and linked folders; if not given, what the command line
+            or the environment says, by default not.
 
     Attributes:
         root: the folder.
@@ -74,7 +76,7 @@ class VideoFolder:
         min_frames: int = 1,
         index: str | Path | None = None,
         sample: int | None = None,
-        follow_links: bool = False,
+        follow_links: bool | None = None,
     ) -> None:
         self._begin(root, sample, follow_links)
         candidates = self._find()
@@ -83,8 +85,9 @@ class VideoFolder:
         number = {name: i for i, name in enumerate(self.class_names)}
         self._add(candidates, [number[p[0]] if len(p) > 1 else None for p in parts], min_frames, index)
 
-    def _begin(self, root: str | Path, sample: int | None = None, follow_links: bool = False) -> None:
-        self.root, self.follow_links = Path(root), follow_links
+    def _begin(self, root: str | Path, sample: int | None = None, follow_links: bool | None = None) -> None:
+        self.root = Path(root)
+        self.follow_links = follows_links() if follow_links is None else follow_links
         if not self.root.is_dir():
             raise MagiError(f"{root}: no such folder; expected a folder of videos")
         self.videos, self.skipped, self.class_names, self.action_names = [], [], [], []

@@ -22,10 +22,11 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows others t
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Reads a picture as uint8 [H, W, 3], RGB, turned upright by its EXIF tag, transparency dropped.
+    """Reads a picture as uint8 [H, W, 3]; see `as_rgb`.
 
     Raises:
-        MagiError: not a readable picture, or larger than 2**25 pixels (checked before anything is decompressed).
+        MagiError: not a readable picture, values of unknown range, or larger than 2**25 pixels (checked before anything
+            is decompressed).
     """
     path = Path(path)
     if not path.is_file():
@@ -40,11 +41,40 @@ def read_image(path: str | Path) -> np.ndarray:
                     raise MagiError(
                         f"{path}: {image.width} x {image.height} pixels; expected at most {MAX_PIXELS} pixels"
                     )
-                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+                try:
+                    return as_rgb(image)
+                except MagiError as error:
+                    raise MagiError(f"{path}: {error}") from None
     except MagiError:
         raise
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
         raise MagiError(f"{path}: not a readable picture ({' '.join(str(error).split())[:200]})") from error
+
+
+def as_rgb(image: Image.Image) -> np.ndarray:
+    """A picture of Pillow's as uint8 [H, W, 3], RGB, the way it is looked at.
+
+    It is turned upright by its EXIF tag and laid on white where it is transparent. 16 bits are scaled to 8, and so are
+    floating-point numbers from 0 to 1.
+
+    Raises:
+        MagiError: its values are of a range that nothing tells.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint32) * 255 + 65535 // 2) // 65535
+        return grey.astype(np.uint8)[..., None].repeat(3, axis=2)
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise MagiError("floating-point values outside 0 to 1; expected those, or 8 or 16 bits a channel")
+        return (values * 255 + 0.5).astype(np.uint8)[..., None].repeat(3, axis=2)
+    if image.mode == "I":
+        raise MagiError("32-bit values, the range of which nothing tells; expected 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        return np.array(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

@@ -71,7 +71,7 @@ class Kinetics600(VideoFolder):
         min_frames: int = 1,
         index: str | Path | None = None,
         sample: int | None = None,
-        follow_links: bool = False,
+        follow_links: bool | None = None,
     ) -> None:
         if subset not in (*SPLITS, "all"):
             raise MagiError(f"Kinetics subset {subset!r}; expected train, val, test or all")

@@ -26,7 +26,7 @@ from magi_video.data.identity import DIGITS, content_digest, sample_digest
 from magi_video.data.inspection import Inspector
 from magi_video.data.video import VIDEO_SUFFIXES, VideoInfo
 from magi_video.errors import MagiError
-from magi_video.limits import MAX_FRAMES, MAX_PIXELS
+from magi_video.limits import MAX_FRAMES, MAX_PIXELS, follows_links
 from magi_video.textfiles import parse_json, read_text
 
 INDEX_VERSION = 2
@@ -59,13 +59,14 @@ class Found:
     ignored: Counter[str] = field(default_factory=Counter)
 
 
-def find_videos(root: Path, follow_links: bool = False) -> Found:
+def find_videos(root: Path, follow_links: bool | None = None) -> Found:
     """All files below `root` with the suffix of a video; hidden ones are ignored.
 
     Args:
         root: a folder.
-        follow_links: use links out of the folder and links to folders too, each folder once.
+        follow_links: use links out of the folder and links to folders too, each folder once; see `VideoFolder`.
     """
+    follow_links = follows_links() if follow_links is None else follow_links
     found = Found()
 
     def note(error: OSError) -> None:

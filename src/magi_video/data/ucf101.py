@@ -42,7 +42,7 @@ class UCF101(VideoFolder):
         min_frames: int = 1,
         index: str | Path | None = None,
         sample: int | None = None,
-        follow_links: bool = False,
+        follow_links: bool | None = None,
     ) -> None:
         if split not in (1, 2, 3):
             raise MagiError(f"UCF-101 split {split}; expected 1, 2 or 3")
@@ -108,6 +108,6 @@ def _read_classes(path: Path) -> list[str]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in read_text(path).removeprefix("\ufeff").splitlines() if line.strip()]
+        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except MagiError as error:
         raise MagiError(f"{error}; expected an official UCF-101 list file") from None

@@ -29,6 +29,9 @@ from magi_video.data.geometry import Geometry
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_FRAMES, MAX_READ_BYTES
 
+COLOUR_TAGS = {"colorspace": 6, "color_primaries": 1, "color_trc": 13, "color_range": 1}
+"""What is true of written frames, so that no player guesses by their size: YUV by BT.601 (FFmpeg's conversion), in the
+limited range, of sRGB pictures (the primaries of BT.709)."""
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
     ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe",
@@ -250,6 +253,8 @@ class VideoWriter:
         stream.height, stream.width, stream.pix_fmt = height, width, self._pixel_format
         stream.codec_context.gop_size = self._keyframe_interval
         stream.codec_context.thread_count = 1
+        for name, value in COLOUR_TAGS.items():
+            setattr(stream.codec_context, name, value)
         self._stream = stream
 
     def __exit__(

@@ -202,10 +202,11 @@ class Generation:
     def _captions(self) -> list[str]:
         """The caption of each clip's video."""
         captions = read_captions(self.videos)
-        found = [captions[pick.video] for pick in self.picks]
+        found = [captions.texts[pick.video] for pick in self.picks]
         for pick, caption in zip(self.picks, found, strict=True):
             if caption is None:
-                raise MagiError(f"{self.videos.videos[pick.video].path}: no caption, which --captions asks for")
+                path = self.videos.videos[pick.video].path
+                raise MagiError(f"{path}: no caption, which --captions asks for ({captions.summary()})")
         return [caption for caption in found if caption is not None]
 
     def _labels(self) -> list[int]:

@@ -171,7 +171,10 @@ def latent_recipe(preset: Preset) -> dict[str, Any]:
 def _captions(videos: VideoFolder, display: Display) -> list[str | None]:
     """Of the videos; none of them where they are unusable, since most trainings need none."""
     try:
-        return read_captions(videos)
+        captions = read_captions(videos)
+        if any(captions.texts) or captions.unmatched:
+            display.say(captions.summary())
+        return captions.texts
     except MagiError as error:
         display.say(f"encoding without captions: {error}")
         return []

@@ -107,6 +107,7 @@ def train(
         if preset.model.text:
             name, tokens = preset.model.text_encoder, preset.model.text_tokens
             captions = processes.main_first(lambda: prepare_captions(videos, name, tokens, out))
+            display.say(captions.told)
         origin = processes.once(lambda: recorded_data(out))
         follow(Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions, origin), display)
     return out
@@ -206,6 +207,11 @@ def follow(trainer: Trainer, display: Display) -> None:
     """Train, and show how it goes."""
     if trainer.clips.left_out:
         display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
+    rates = trainer.clips.frame_rates
+    if rates and max(rates) > 1.05 * min(rates):
+        display.say(
+            f"the videos have {min(rates):g} to {max(rates):g} frames/s; the model takes {rates[0]:g}, the commonest"
+        )
     if trainer.untaken:
         display.say(
             f"actions that the data names but never shows, which the model cannot learn: {first_of(trainer.untaken)}"

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from magi_video.data import VideoFolder
-from magi_video.data.captions import read_captions
+from magi_video.data.captions import Captions, read_captions
 from magi_video.data.files import replacing
 from magi_video.data.table import CachedVideos
 from magi_video.errors import MagiError
@@ -30,10 +30,12 @@ class CaptionTable:
         vectors_UKA: of each, `tokens` vectors, NaN where there is none.
         index_V: which of them a video has, −1 for none.
         folder: of the encoder.
+        told: how many videos have one, in words.
     """
 
-    def __init__(self, texts: list[str], vectors_UKA: Tensor, index_V: Tensor, folder: Path) -> None:
+    def __init__(self, texts: list[str], vectors_UKA: Tensor, index_V: Tensor, folder: Path, told: str) -> None:
         self.texts, self.vectors_UKA, self.index_V, self.folder = texts, vectors_UKA, index_V, folder
+        self.told = told
 
     @property
     def size(self) -> int:
@@ -69,16 +71,18 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
     Raises:
         MagiError: no video has a caption, or the encoder cannot be had.
     """
-    captions = videos.captions if isinstance(videos, CachedVideos) else read_captions(videos)
-    texts = sorted({caption for caption in captions if caption is not None})
+    captions = Captions(videos.captions, []) if isinstance(videos, CachedVideos) else read_captions(videos)
+    texts = sorted({caption for caption in captions.texts if caption is not None})
     if not texts:
         where = "a .txt beside it, or a metadata.jsonl or metadata.csv with file_name and text"
         if isinstance(videos, CachedVideos):
             where = "run magi encode again, which takes up what captions there are, or give --data too"
-        raise MagiError(f"{videos.root}: the preset wants text, but no video has a caption: {where}")
+        raise MagiError(
+            f"{videos.root}: the preset wants text, but no video has a caption: {where} ({captions.summary()})"
+        )
     encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER)
     place = {text: number for number, text in enumerate(texts)}
-    index_V = torch.tensor([-1 if caption is None else place[caption] for caption in captions])
+    index_V = torch.tensor([-1 if caption is None else place[caption] for caption in captions.texts])
     path = out / FILE
     key = hashlib.sha256(json.dumps([encoder.fingerprint(), tokens, texts]).encode()).hexdigest()
     if (vectors := _saved(path, key, (len(texts), tokens, encoder.size))) is None:
@@ -86,7 +90,7 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
         with replacing(path) as part:
             save_file({"vectors": made.contiguous()}, part, {"key": key})
         vectors = made
-    return CaptionTable(texts, vectors, index_V, encoder.folder)
+    return CaptionTable(texts, vectors, index_V, encoder.folder, captions.summary())
 
 
 def _saved(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:

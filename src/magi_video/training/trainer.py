@@ -33,7 +33,7 @@ from magi_video.checkpoints import (
 )
 from magi_video.codecs import Codec
 from magi_video.data import ClipDataset, ClipSampler, VideoFolder
-from magi_video.data.clips import FrameReader
+from magi_video.data.clips import USUAL_RATE, FrameReader
 from magi_video.errors import MagiError
 from magi_video.forcing import Clip, MaskRatio, NoiseInjection, find_forcing
 from magi_video.models import ACTION, LABEL, TEXT
@@ -126,21 +126,6 @@ class Trainer:
             use_training_kernels(model)
         self.compiled = False
         self.core, self.objective = model, Objective(model, forcing)
-        self.pipeline = MagiPipeline(
-            model,
-            self.codec,
-            forcing=preset.forcing,
-            height=preset.data.height,
-            width=preset.data.width,
-            frame_rate=videos.videos[0].frame_rate if videos.videos else 25.0,
-            action_names=actions,
-            class_names=videos.class_names if LABEL in model.condition_tokens.specs else [],
-            mask_steps=preset.sample.mask_steps,
-            denoise_steps=preset.sample.denoise_steps,
-            first_step=preset.sample.first_step,
-            training={},
-        )
-        self.pipeline.text_folder = None if captions is None else captions.folder
         self.clips = ClipDataset(
             videos,
             reader,
@@ -150,6 +135,21 @@ class Trainer:
             action_names=actions,
             temporal_factor=codec.temporal_factor,
         )
+        self.pipeline = MagiPipeline(
+            model,
+            self.codec,
+            forcing=preset.forcing,
+            height=preset.data.height,
+            width=preset.data.width,
+            frame_rate=next(iter(self.clips.frame_rates), USUAL_RATE),
+            action_names=actions,
+            class_names=videos.class_names if LABEL in model.condition_tokens.specs else [],
+            mask_steps=preset.sample.mask_steps,
+            denoise_steps=preset.sample.denoise_steps,
+            first_step=preset.sample.first_step,
+            training={},
+        )
+        self.pipeline.text_folder = None if captions is None else captions.folder
         if self.config.sharding == "full" and self.processes.count > 1:
             shard(self.objective, self.device, self.processes.count, self.config.precision == "bf16")
             self.model: nn.Module = self.objective
