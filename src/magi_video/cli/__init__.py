@@ -20,7 +20,7 @@ VERBS = {
     "score": "compare generated clips with real ones",
     "reproduce": "measure the paper's claims: train, generate, score, compare",
     "plan": "tell what a training run will need: operations, memory, disk, days",
-    "bench": "measure speed: seconds per frame, training clips/s, share of the machine's peak",
+    "bench": "measure speed: seconds a frame, training clips/s, share of the peak",
     "serve": "serve a web page: generate, watch frames arrive, play",
     "info": "tell what a model is",
     "export": "write a model as torch.export programs or ONNX graphs",
@@ -41,6 +41,15 @@ def main(argv: list[str] | None = None) -> int:
         from magi_video import __version__
 
         print(f"magi-video {__version__}")
+        return 0
+    if argv[0] == "--print-completion":
+        from magi_video.cli.completion import completion
+
+        try:
+            print(completion(argv[1] if len(argv) > 1 else "", VERBS))
+        except MagiError as error:
+            print(f"magi: {error}", file=sys.stderr)
+            return 2
         return 0
     if argv[0] == "--follow-links":
         os.environ[FOLLOW_LINKS] = "1"  # so that processes of ours know too
@@ -96,5 +105,8 @@ Masked autoregressive video generation with complete teacher forcing (MAGI).
 commands:
 {verbs}
 
-magi COMMAND --help tells the options of a command, with units and defaults; magi --version tells the version.
---follow-links: use what links in a folder of videos lead to, wherever it is; by default nothing outside is read."""
+magi COMMAND --help tells the options of a command, with units and defaults;
+magi --version tells the version; magi --print-completion bash (or zsh, fish)
+writes a script by which the shell completes commands and options;
+magi --follow-links COMMAND uses what links in a folder of videos lead to,
+wherever it is (by default nothing outside is read)."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from magi_video.cli.generate import pick_device
+from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.errors import MagiError
 
@@ -68,9 +69,7 @@ class Bench:
 
 def main(argv: list[str]) -> None:
     """Parse, measure, write, tell."""
-    import tyro
-
-    settings = tyro.cli(Bench, prog="magi bench", args=argv)
+    settings = parse(Bench, "magi bench", argv)
     from magi_video.benchmark import Options, benchmark
     from magi_video.benchmark.plot import write_plot
     from magi_video.data.files import write_json

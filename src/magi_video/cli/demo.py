@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 from tyro.conf import Positional, arg
 
 from magi_video.cli.generate import Generate, generate, summary
+from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
 from magi_video.loading import SHIPPED
 
@@ -51,11 +52,9 @@ class Demo:
 
 def main(argv: list[str]) -> None:
     """Parse, generate, tell."""
-    import tyro
-
     from magi_video.data.files import replacing
 
-    demo = tyro.cli(Demo, prog="magi demo", args=argv)
+    demo = parse(Demo, "magi demo", argv)
     show = SHOWS[demo.world]
     first_frame = SHIPPED / demo.world / "first_frame.png"
     if not first_frame.is_file():

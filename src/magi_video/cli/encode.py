@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import arg
 
+from magi_video.cli.parsing import parse as parse_options
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import split_recipe
 from magi_video.errors import MagiError
@@ -66,7 +67,7 @@ def parse(argv: list[str]) -> tuple[Command, Path | None]:
     preset = load_preset(name) if run is None else run_preset(run)
     missing: Any = tyro.MISSING
     default = Command(data=missing, out=missing, clips=preset.data, codec=preset.codec, small_vae=preset.small_vae)
-    command = tyro.cli(Command, prog=f"magi encode {name}", description=HELP, default=default, args=rest)
+    command = parse_options(Command, f"magi encode {name}", rest, HELP, default)
     return command, None if run is None else run / "codec"
 
 

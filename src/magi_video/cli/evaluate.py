@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from magi_video.cli.generate import pick_device
+from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.cli.score import tell
 
@@ -86,9 +87,7 @@ class Evaluate:
 
 def main(argv: list[str]) -> None:
     """Parse, generate, score, tell."""
-    import tyro
-
-    settings = tyro.cli(Evaluate, prog="magi evaluate", args=argv)
+    settings = parse(Evaluate, "magi evaluate", argv)
     from magi_video.evaluation.generation import Sampling, evaluate
     from magi_video.precision import use_fast_float32
 

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from magi_video.cli.parsing import parse
+
 
 @dataclass(frozen=True)
 class Export:
@@ -25,9 +27,7 @@ class Export:
 
 def main(argv: list[str]) -> None:
     """Parse, export, tell."""
-    import tyro
-
-    settings = tyro.cli(Export, prog="magi export", args=argv)
+    settings = parse(Export, "magi export", argv)
     from magi_video.export import export_model
     from magi_video.pipeline import MagiPipeline
 

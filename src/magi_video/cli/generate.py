@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from tyro.conf import Positional, arg
 
+from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.errors import MagiError
 
@@ -97,9 +98,7 @@ class Generate:
 
 def main(argv: list[str]) -> None:
     """Parse, generate, tell."""
-    import tyro
-
-    settings = tyro.cli(Generate, prog="magi generate", args=argv)
+    settings = parse(Generate, "magi generate", argv)
     report = generate(settings)
     if not is_main_process():
         return

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -41,9 +42,7 @@ class Import:
 
 def main(argv: list[str]) -> None:
     """Parse, convert, tell."""
-    import tyro
-
-    settings = tyro.cli(Import, prog="magi import", args=argv)
+    settings = parse(Import, "magi import", argv)
     with TaskDisplay("reading the data set") as display:
         from magi_video.data.importing import import_dataset, open_source
 

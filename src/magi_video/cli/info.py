@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from magi_video.cli.parsing import parse
 from magi_video.description import describe_model
 
 
@@ -21,9 +22,7 @@ class Info:
 
 def main(argv: list[str]) -> None:
     """Parse and tell."""
-    import tyro
-
-    settings = tyro.cli(Info, prog="magi info", args=argv)
+    settings = parse(Info, "magi info", argv)
     facts = describe(settings.model)
     if settings.json:
         print(json.dumps(facts))

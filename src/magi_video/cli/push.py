@@ -7,6 +7,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from magi_video.cli.parsing import parse
+
 
 @dataclass(frozen=True)
 class Push:
@@ -36,9 +38,7 @@ class Push:
 
 def main(argv: list[str]) -> None:
     """Parse, write the files, send them."""
-    import tyro
-
-    settings = tyro.cli(Push, prog="magi push", args=argv)
+    settings = parse(Push, "magi push", argv)
     from magi_video.errors import MagiError
     from magi_video.hub import check_repo_id, push, write_release
 

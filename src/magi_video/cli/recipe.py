@@ -4,9 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-import tyro
 from tyro.conf import arg
 
+from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
 from magi_video.presets import (
     PRESETS,
@@ -77,4 +77,4 @@ def parse_recipe(
     preset = load_preset(name)
     groups = {one.name: getattr(preset, one.name) for one in dataclasses.fields(preset)}
     default = options(clips=groups.pop("data"), **groups, **own)
-    return tyro.cli(options, prog=f"magi {verb} {name}", description=description, default=default, args=rest)
+    return parse(options, f"magi {verb} {name}", rest, description, default)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -37,9 +38,7 @@ class Record:
 
 def main(argv: list[str]) -> None:
     """Parse, record, tell."""
-    import tyro
-
-    settings = tyro.cli(Record, prog="magi record", args=argv)
+    settings = parse(Record, "magi record", argv)
     with TaskDisplay("starting the game") as display:
         from magi_video.data.record import record
 

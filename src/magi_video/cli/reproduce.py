@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.training.stopping import StopSignals
 
@@ -39,9 +40,7 @@ class Reproduce:
 
 def main(argv: list[str]) -> None:
     """Parse, run, tell where the figures are."""
-    import tyro
-
-    settings = tyro.cli(Reproduce, prog="magi reproduce", args=argv)
+    settings = parse(Reproduce, "magi reproduce", argv)
     if settings.recipe == "report":
         from magi_video.reproduce.publish import publish
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from magi_video.cli.generate import pick_device
+from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
 
 
@@ -54,9 +55,7 @@ class Score:
 
 def main(argv: list[str]) -> None:
     """Parse, score, tell."""
-    import tyro
-
-    settings = tyro.cli(Score, prog="magi score", args=argv)
+    settings = parse(Score, "magi score", argv)
     with TaskDisplay("loading PyTorch") as display:
         from magi_video.evaluation.scoring import score
 

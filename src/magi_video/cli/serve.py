@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
 from magi_video.serving.limits import ServingLimits
 
@@ -46,9 +47,7 @@ class Serve:
 
 def main(argv: list[str]) -> None:
     """Parse, load, serve until Ctrl-C."""
-    import tyro
-
-    settings = tyro.cli(Serve, prog="magi serve", args=argv)
+    settings = parse(Serve, "magi serve", argv)
     try:
         import fastapi  # noqa: F401
         import uvicorn

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -35,9 +36,7 @@ class WeightsCommand:
 
 def main(argv: list[str]) -> None:
     """Parse, then fetch or list."""
-    import tyro
-
-    settings = tyro.cli(WeightsCommand, prog="magi weights", args=argv)
+    settings = parse(WeightsCommand, "magi weights", argv)
     from magi_video.errors import MagiError
 
     if settings.action == "convert-omnitokenizer":

@@ -1,0 +1,71 @@
+"""Options of a verb from a dataclass, by tyro; and its --help, no wider than the terminal."""
+
+import contextlib
+import io
+import re
+import shutil
+import sys
+import textwrap
+from typing import Any, TypeVar
+
+Options = TypeVar("Options")
+NOTHING = "(default: )"
+OPTIONAL = re.compile(r"\{None\}\|(\S+)")
+
+
+def parse(
+    options: type[Options], prog: str, argv: list[str], description: str | None = None, default: Options | None = None
+) -> Options:
+    """A command line as a dataclass whose fields are the options; ends the process after --help or a mistake.
+
+    Args:
+        options: the dataclass; what it and its fields say of themselves is what --help tells.
+        prog: the command, such as "magi info".
+        argv: what follows it.
+        description: for --help; that of the dataclass if not given.
+        default: an instance whose values are the defaults.
+    """
+    import tyro
+
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    if not {"-h", "--help"} & set(argv):
+        return tyro.cli(options, prog=prog, description=description, args=argv, **given)
+    told = _Captured(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(told):
+            return tyro.cli(options, prog=prog, description=description, args=argv, **given)
+    finally:
+        print(fit(told.getvalue()), end="")
+
+
+def fit(told: str) -> str:
+    """What tyro tells, its long paragraphs broken into lines that fit, and `{None}|INT` as INT."""
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for line in told.splitlines():
+        # As many spaces come in the place of what goes: the columns beside it stay where they are.
+        line = OPTIONAL.sub(lambda found: found[1] + " " * (len(found[0]) - len(found[1])), line).rstrip()
+        line = line.replace(NOTHING + "     ", "(default: none) ").replace(NOTHING, "(default: none)")
+        if len(line) <= width or "\x1b" in line:
+            lines.append(line)
+            continue
+        indent = "  " if line.startswith("usage:") else line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
+    return "".join(f"{line}\n" for line in lines)
+
+
+class _Captured(io.StringIO):
+    """Takes what is printed, and passes for the stream in whose place it stands: colours are for terminals."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self.stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of the stream."""
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
+        return bool(self.stream.isatty())
