@@ -357,9 +357,13 @@ def has_samples(out: Path) -> bool:
 
 
 def hash_videos(videos: VideoFolder) -> str:
-    """SHA-256 of the videos' names and lengths, on which the choice of clips hangs."""
-    lines = [f"{video.path.relative_to(videos.root).as_posix()} {video.num_frames}\n" for video in videos.videos]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    """SHA-256 of the videos' names and lengths, on which the choice of clips hangs, and of how they are shown where
+    that is not as they are stored."""
+    lines = [
+        " ".join(filter(None, (video.path.relative_to(videos.root).as_posix(), str(video.num_frames), video.shown)))
+        for video in videos.videos
+    ]
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 def hash_model(folder: Path) -> str:
