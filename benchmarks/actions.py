@@ -28,7 +28,7 @@ from magi_video.data.explorer import Explorer
 from magi_video.data.files import write_json
 from magi_video.data.games import Game, open_game
 from magi_video.data.image import contact_sheet, fit_frames, to_model_range, to_uint8, write_image
-from magi_video.precision import use_fast_float32
+from magi_video.probes import use_fast_float32
 
 Motion = dict[str, np.ndarray]  # a name with its unit → one value for each clip, [B]
 

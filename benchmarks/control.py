@@ -26,8 +26,8 @@ import shapes
 from magi_video import MagiPipeline
 from magi_video.data.files import write_json
 from magi_video.data.image import contact_sheet, to_model_range, write_image
-from magi_video.precision import use_fast_float32
 from magi_video.presets import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, SampleConfig, TrainConfig
+from magi_video.probes import use_fast_float32
 from magi_video.training import train
 
 KINDS = {"label": "warmth", "movement": "direction", "text": "shape"}

@@ -60,7 +60,7 @@ def main() -> None:
 
     processes = Processes()
     accelerator = Accelerator(
-        mixed_precision=preset.train.precision,
+        mixed_precision="no" if preset.train.precision == "float32" else "bf16",
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
     device = accelerator.device
@@ -73,7 +73,7 @@ def main() -> None:
     parameters = count_parameters(transformer)
     objective = Objective(transformer, make_forcing(make_subject(options.preset, preset)))
     if options.sharding == "full":
-        shard(objective, device, processes.count, preset.train.precision == "bf16")
+        shard(objective, device, processes.count, preset.train.precision != "float32")
         wrapped: torch.nn.Module = objective
     else:
         wrapped = accelerator.prepare(objective)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from magi_video import MagiPipeline
-from magi_video.precision import find_precision, use_fast_float32
+from magi_video.probes import PRECISIONS, use_fast_float32
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
 FRAMES = 24
@@ -54,9 +54,7 @@ def seconds_per_frame(pipe: MagiPipeline, entry: dict[str, Any]) -> list[float]:
 
 def measure(model: str, entries: list[dict[str, Any]], rounds: int) -> None:
     """Add `milliseconds` to every entry."""
-    pipes = {
-        name: MagiPipeline.from_pretrained(model, find_precision(name)) for name in {e["precision"] for e in entries}
-    }
+    pipes = {name: MagiPipeline.from_pretrained(model, PRECISIONS[name]) for name in {e["precision"] for e in entries}}
     seconds: dict[str, list[float]] = {entry["name"]: [] for entry in entries}
     for _ in range(rounds):
         for entry in entries:

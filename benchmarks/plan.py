@@ -31,8 +31,8 @@ from magi_video.benchmark.machine import peak_memory_bytes
 from magi_video.benchmark.subject import build, make_subject
 from magi_video.benchmark.training import Stepper
 from magi_video.planning import Hardware, make_plan
-from magi_video.precision import use_fast_float32
 from magi_video.presets import Preset, load_preset
+from magi_video.probes import use_fast_float32
 from training import peak_gflops
 
 CPU = torch.device("cpu")

@@ -38,7 +38,7 @@ from magi_video.models import layers
 from magi_video.models.compiling import compile_blocks
 from magi_video.models.diffusion import EpsilonHead
 from magi_video.models.linear import Linear
-from magi_video.precision import use_fast_float32
+from magi_video.probes import use_fast_float32
 from magi_video.training import allocator
 from magi_video.training.kernels import TrainingLayerNorm, TrainingLinear
 

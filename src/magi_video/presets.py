@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.errors import MagiError
 from magi_video.models.architecture import check_first_step
+from magi_video.precision import Precision, modern
 from magi_video.textfiles import read_json
 
 
@@ -136,8 +137,9 @@ class TrainConfig:
     ema_warmup: bool = True
     """Let the decay rise as n/(n + 9) with the steps n up to `ema_decay`: 0.999 is reached at step 8,991, 0.9999 at
     89,991, and a shorter run never reaches it. Off: `ema_decay` from the first step on (MAR)."""
-    precision: Literal["bf16", "no"] = "bf16"
-    """Autocast of the transformer; the head is float32 always."""
+    precision: Precision = "auto"
+    """Of the transformer's products ("bf16" is autocast; the head is float32 always), and of the codec's training if it
+    has none of its own; "auto": the quicker one on this machine. A run keeps what it began with."""
     gradient_checkpointing: bool = False
     """Compute the transformer's activations again in the backward instead of keeping them: the same gradients. "base",
     one clip: 0.6 GiB less for each block but the last, and the transformer takes 30 % longer (the head does not)."""
@@ -212,6 +214,11 @@ class Preset:
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
+    @property
+    def codec_precision(self) -> Precision:
+        """Of the small VAE's training: its own, or the model's where it has none."""
+        return self.train.precision if self.small_vae.precision == "auto" else self.small_vae.precision
+
     def __post_init__(self) -> None:
         check(1 <= self.data.min_interval <= self.data.max_interval <= 25, "intervals must satisfy 1 ≤ min ≤ max ≤ 25")
         check(self.data.num_frames >= 1, "num_frames must be at least 1")
@@ -271,7 +278,7 @@ def tiny() -> Preset:
         codec=CodecConfig(codec="pixels"),
         model=ModelConfig(patch_size=4, hidden=64, depth=2, heads=4, mlp=128, head_width=64, head_depth=2),
         train=TrainConfig(
-            steps=20, batch_size=4, learning_rate=1e-3, warmup_steps=5, ema_decay=0.99, precision="no", workers=0,
+            steps=20, batch_size=4, learning_rate=1e-3, warmup_steps=5, ema_decay=0.99, precision="float32", workers=0,
             sample_every=10, checkpoint_every=10,
         ),
         sample=SampleConfig(mask_steps=4, denoise_steps=10),
@@ -415,6 +422,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) is Literal:
+        value = modern(value) if hint == Precision else value
         check(value in get_args(hint), f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {given}")
         return value
     if get_origin(hint) is tuple:

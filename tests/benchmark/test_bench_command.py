@@ -50,7 +50,6 @@ def test_the_keys_that_scripts_rely_on(figures: dict[str, Any]) -> None:
 
 
 def test_shares_and_speeds_follow_from_the_stated_figures(figures: dict[str, Any]) -> None:
-    peak = figures["matmul_peak_gflops"]["bf16"] * 1e9
     generation, training = figures["generation"], figures["training"]
     for part, total in (
         (generation, sum(generation["flops"].values())),
@@ -58,6 +57,8 @@ def test_shares_and_speeds_follow_from_the_stated_figures(figures: dict[str, Any
     ):
         assert part["flops_total"] == total and 0.5 * total < part["flops_executed"]
         smaller = min(total, part["flops_executed"])
+        peak = figures["matmul_peak_gflops"][part["precision"]] * 1e9
+        assert part["precision"] == "float32" and part["threads"] >= 1
         assert part["peak_share"] == pytest.approx(smaller / part["median_seconds"] / peak)
     assert figures["train_peak_share"] == training["peak_share"]
     assert figures["train_clips_per_second"] == pytest.approx(4 / training["median_seconds"])

@@ -52,7 +52,7 @@ def stop_after(last: int):
     return on_step
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
 @pytest.mark.parametrize("killed_at", [1, 2, 5])
 def test_resuming_changes_no_bit(tmp_path, precision, killed_at):
     config = dataclasses.replace(SMALL, precision=precision)

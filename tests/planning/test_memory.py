@@ -55,7 +55,11 @@ def kept_bytes(stepper: Stepper) -> int:
     ("tiny", {}, "bf16"), ("tiny", {}, "float32"), ("tiny-mtf", {"depth": 3}, "bf16"), ("tiny", {"depth": 1}, "bf16"),
     ("tiny", {"head": "flow"}, "bf16"), ("doom", {"depth": 2}, "bf16"),
 ])  # fmt: skip
-def test_activations_are_what_autograd_keeps(name: str, model: dict[str, Any], precision: str) -> None:
+def test_activations_are_what_autograd_keeps(
+    name: str, model: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # PyTorch's own linear layers keep a little less; which are used hangs on the machine.
+    monkeypatch.setattr("magi_video.benchmark.training.linear_product_pays", lambda: True)
     subject = subject_of(name, **model)
     torch.manual_seed(0)
     stepper = Stepper(subject, build(subject.preset), 2, precision, CPU)

@@ -74,7 +74,8 @@ def test_the_detectors_precision_does_not_hang_on_threads(measures: Measures, tm
         seen.append(torch.is_autocast_enabled("cpu"))
         return toy_detectors().video(clip_1CTHW)
 
-    workplace = replace(measures.workplace, world=replace(measures.world, fast_detector=fast), folder=tmp_path)
+    world = replace(measures.world, detector_precision="bf16" if fast else "float32")
+    workplace = replace(measures.workplace, world=world, folder=tmp_path)
     counted = Measures(workplace, detectors=Detectors(video))
     torch.set_num_threads(2)
     try:

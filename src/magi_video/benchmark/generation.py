@@ -45,6 +45,7 @@ class Generation:
         setting: speed setting by name; its steps may have been given others.
         mask_steps, denoise_steps, sampler, first_step: how frames were made.
         precision: of the weights.
+        threads: of the CPU.
         batch, frames: videos made together, and frames timed.
         warm_up: what ran before and does not count.
         seconds_per_frame: of the model, by frame index; the first has one given frame before it.
@@ -67,6 +68,7 @@ class Generation:
     sampler: str | None
     first_step: int | None
     precision: str
+    threads: int
     batch: int
     frames: int
     warm_up: str
@@ -198,6 +200,7 @@ def measure_generation(
         sampler=settings.sampler,
         first_step=settings.first_step,
         precision=precision,
+        threads=torch.get_num_threads(),
         batch=generator.batch,
         frames=frames,
         warm_up="one frame of another rollout, not counted",

@@ -89,8 +89,10 @@ def draw_shares(report: Report, axes: Axes) -> None:
     axes.bar_label(bars, fmt="%.1f %%", fontsize=9)
     axes.set_ylim(0, max(100.0, *measured.values()))
     axes.set_ylabel("share of the measured peak / %")
-    peak = report.matmul_peak_gflops[report.options.precision]
-    axes.set_title(f"peak: {peak:.0f} GFLOP/s in {report.options.precision}, 2048³", fontsize=9)
+    part = report.generation or report.training
+    precision = part.precision if part else "float32"
+    peak = report.matmul_peak_gflops[precision]
+    axes.set_title(f"peak: {peak:.0f} GFLOP/s in {precision}, 2048³", fontsize=9)
 
 
 def flops_by_part(flops: Flops) -> dict[str, float]:

@@ -29,10 +29,13 @@ from magi_video.benchmark.profiling import Profile, profile_call
 from magi_video.benchmark.subject import Subject, open_subject
 from magi_video.benchmark.training import Stepper, Training, measure_training, sequence_frames
 from magi_video.errors import MagiError
-from magi_video.precision import PRECISIONS, use_fast_float32
+from magi_video.precision import Precision, check_precision
+from magi_video.probes import Choice, choose_precision, use_fast_float32
+from magi_video.ready import choose_for, product_flops
+from magi_video.sampling.settings import SamplingSettings
+from magi_video.threads import choose_threads
 
 Part = Literal["generate", "train", "uncached", "profile"]
-Precision = Literal["bf16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class Options:
         train_batch: clips of a training step; None for the preset's, or for as large a part as `pick_batch` allows.
         train_steps: to time.
         uncached_frames: to generate without the cache, `frames` at most.
-        precision: of the weights in generation, of autocast in training.
-        threads: of the CPU; None for PyTorch's own number.
+        precision: of the weights in generation, of autocast in training; "auto" as the other commands choose it.
+        threads: of the CPU; None for as many as the other commands take.
         device: "cpu" or "cuda".
     """
 
@@ -64,7 +67,7 @@ class Options:
     train_batch: int | None = None
     train_steps: int = 4
     uncached_frames: int = 16
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     threads: int | None = None
     device: str = "cpu"
 
@@ -128,35 +131,44 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
     Raises:
         MagiError: there is no such model or preset, an option does not fit it, or memory will not do.
     """
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    check_precision(options.precision)
     subject, device, frames = open_subject(name), torch.device(options.device), options.frames
     parts = parts_to_run(options.parts)
     settings = sampling_settings(
         subject, options.setting, options.mask_steps, options.denoise_steps, options.sampler, options.first_step
     )
-    check_memory(subject, options, parts, device)
+    choices = choose_precisions(subject, options, settings, device)
+    check_memory(subject, options, parts, device, choices)
 
     fast_float32 = device.type == "cpu" and use_fast_float32()  # as training and generation do
+    threads = torch.get_num_threads() if options.threads is None else options.threads
+    torch.set_num_threads(threads)
     machine, peaks = describe_machine(device, fast_float32), matmul_peaks(device)
-    peak, profiles = peaks[options.precision], {}
-    generation, training, uncached = None, None, None
+    generation, training, uncached, profiles = None, None, None, {}
     if "generate" in parts:
-        model = subject.load(PRECISIONS[options.precision]).to(device)
+        choice = choices["generate"]
+        choose_threads(product_flops(subject.outline, options.batch), options.threads)
+        model = subject.load(choice.dtype).to(device)
         generator = Generator(subject, model, settings, options.batch, device)
-        generation = measure_generation(generator, options.setting, options.precision, frames, peak, progress)
+        peak = peaks[choice.precision]
+        generation = measure_generation(generator, options.setting, choice.precision, frames, peak, progress)
         if "uncached" in parts:
             count = min(frames, options.uncached_frames)
             uncached = measure_recomputation(generator, count, generation.seconds_per_frame, progress)
         if "profile" in parts:
             profiles["generation"] = profile_call(model, generator.middle_frame(frames), device)
         del model, generator
+    torch.set_num_threads(threads)
     if "train" in parts:
-        batch = options.train_batch or pick_batch(subject, PRECISIONS[options.precision], device, peak)
-        stepper = Stepper(subject, subject.load(torch.float32).to(device), batch, options.precision, device)
-        training = measure_training(subject, stepper, options.train_steps, options.precision, peak, progress)
+        choice = choices["train"]
+        peak = peaks[choice.precision]
+        batch = options.train_batch or pick_batch(subject, choice.dtype, device, peak)
+        choose_threads(training_product_flops(subject, batch), options.threads)
+        stepper = Stepper(subject, subject.load(torch.float32).to(device), batch, choice.precision, device)
+        training = measure_training(subject, stepper, options.train_steps, choice.precision, peak, progress)
         if "profile" in parts:
             profiles["training"] = profile_call(stepper.model, stepper.step, device)
+        torch.set_num_threads(threads)
     return Report(
         subject=subject.name,
         kind=subject.kind,
@@ -185,16 +197,34 @@ def parts_to_run(asked: tuple[Part, ...]) -> set[Part]:
     return parts | {"generate", "train"} if parts == {"profile"} else parts
 
 
-def check_memory(subject: Subject, options: Options, parts: set[Part], device: torch.device) -> None:
+def choose_precisions(
+    subject: Subject, options: Options, settings: SamplingSettings, device: torch.device
+) -> dict[str, Choice]:
+    """The precision of generation and of training, as the commands themselves would choose it."""
+    steps = (settings.num_mask_steps, settings.num_denoise_steps)
+    return {
+        "generate": choose_for(subject.outline, options.precision, device, steps, options.batch),
+        "train": choose_precision(options.precision, device, "training"),
+    }
+
+
+def training_product_flops(subject: Subject, batch: int) -> int:
+    """Floating-point operations of the largest product in a training pass of so many clips."""
+    return sequence_frames(subject) * product_flops(subject.outline, batch)
+
+
+def check_memory(
+    subject: Subject, options: Options, parts: set[Part], device: torch.device, choices: dict[str, Choice]
+) -> None:
     """Refuse what cannot fit, before anything is built: the least that each part needs against what is available."""
-    dtype = PRECISIONS[options.precision]
     if "generate" in parts:
+        dtype = choices["generate"].dtype
         is_random = subject.kind == "preset"
         needed = generation_bytes(subject.outline, options.batch, 1 + options.frames, dtype, is_random)
         require_memory(needed, device, f"generating {options.batch} video(s)", "take fewer or shorter videos (--batch)")
     if "train" in parts:
         batch = options.train_batch or 1
-        needed = training_bytes(subject.outline, batch, sequence_frames(subject), dtype)
+        needed = training_bytes(subject.outline, batch, sequence_frames(subject), choices["train"].dtype)
         advice = "take fewer clips (--train-batch) or leave training out (--parts generate)"
         require_memory(needed, device, f"a training step of {batch} clip(s)", advice)
 

@@ -16,7 +16,7 @@ from magi_video.forcing import Clip, Forcing, MaskRatio, NoiseInjection, find_fo
 from magi_video.models import MagiTransformer
 from magi_video.sizing import SEQUENCE_FRAMES, hidden_share
 from magi_video.training.allocator import keep_freed_memory
-from magi_video.training.kernels import use_training_kernels
+from magi_video.training.kernels import linear_product_pays, use_training_kernels
 from magi_video.training.optimization import build_optimizer
 
 Progress = Callable[[str, int, int], None]
@@ -29,6 +29,7 @@ class Training:
     Attributes:
         forcing: teacher-forcing paradigm.
         precision: of autocast; the head is float32.
+        threads: of the CPU.
         batch, recipe_batch: clips of a step here, and in the recipe (all processes and accumulated parts together).
         clip_frames: of each.
         sequence_frames: that the transformer reads for a clip.
@@ -46,6 +47,7 @@ class Training:
 
     forcing: str
     precision: str
+    threads: int
     batch: int
     recipe_batch: int
     clip_frames: int
@@ -94,7 +96,8 @@ class Stepper:
         self.model = model.train()
         self.config = subject.preset.train
         if device.type == "cpu":
-            use_training_kernels(model)  # as the trainer does
+            pays = precision == "bf16" and linear_product_pays()
+            use_training_kernels(model, linears=pays)  # as the trainer does
             keep_freed_memory()
         self.optimizer = build_optimizer(model, self.config)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -160,6 +163,7 @@ def measure_training(
     return Training(
         forcing=stepper.forcing.name,
         precision=precision,
+        threads=torch.get_num_threads(),
         batch=batch,
         recipe_batch=subject.preset.train.batch_size,
         clip_frames=frames,

@@ -8,6 +8,7 @@ import warnings
 from magi_video.cli.output import write_any_text
 from magi_video.errors import MagiError
 from magi_video.limits import FOLLOW_LINKS
+from magi_video.threads import wait_passively
 
 VERBS = {
     "demo": "generate a video of 120 frames with the shipped model",
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"magi: unknown command {verb!r}; expected one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    wait_passively()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of our dependencies; users can do nothing about them
     module = importlib.import_module(f"magi_video.cli.{verb}")
     try:

@@ -11,6 +11,7 @@ from magi_video.cli.generate import pick_device
 from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.errors import MagiError
+from magi_video.precision import Precision
 
 if TYPE_CHECKING:
     from magi_video.benchmark import Report
@@ -59,10 +60,10 @@ class Bench:
     """Training steps to time."""
     uncached_frames: int = 16
     """Frames to generate without the cache; time grows with their square."""
-    precision: Literal["bf16", "float32"] = "bf16"
-    """Of the weights in generation, of autocast in training."""
+    precision: Precision = "auto"
+    """Of the weights in generation, of autocast in training; auto as the other commands choose it on this machine."""
     threads: int | None = None
-    """CPU threads; PyTorch's own number if not said."""
+    """CPU threads; if not said, one for a small model's generation or training, else all cores."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -154,7 +155,7 @@ def about_generation(one: "Generation") -> dict[str, str]:
     begins = "" if one.first_step is None else f" from {one.first_step}"
     rows = {
         "a frame": f"{one.setting}: {one.mask_steps} mask × {one.denoise_steps} denoise steps, {one.sampler}{begins}, "
-        f"batch {one.batch}, {one.precision}",
+        f"batch {one.batch}, {one.precision}, {one.threads} thread(s)",
         "seconds a frame": f"{one.median_seconds:.4g} (median of {one.frames}; warm-up: {one.warm_up})",
         "frames/s": f"{one.frames_per_second:.4g}",
         "first over last frames": f"{one.first_over_last:.2f}",
@@ -170,7 +171,8 @@ def about_generation(one: "Generation") -> dict[str, str]:
 def about_training(one: "Training") -> dict[str, str]:
     """Figures of training."""
     return {
-        "a step": f"{one.batch} clip(s) of {one.clip_frames} frames (the recipe's {one.recipe_batch}), {one.precision}",
+        "a step": f"{one.batch} clip(s) of {one.clip_frames} frames (the recipe's {one.recipe_batch}), "
+        f"{one.precision}, {one.threads} thread(s)",
         "seconds a step": f"{one.median_seconds:.4g} (median of {len(one.seconds_per_step)}; warm-up: {one.warm_up})",
         "clips/s": f"{one.clips_per_second:.4g}",
         "FLOPs a step": f"{amount(one.flops_total)}, executed {amount(one.flops_executed)}",

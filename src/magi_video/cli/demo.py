@@ -12,6 +12,7 @@ from magi_video.cli.generate import Generate, generate, summary
 from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
 from magi_video.loading import SHIPPED
+from magi_video.precision import Precision
 
 
 class Show(NamedTuple):
@@ -46,6 +47,8 @@ class Demo:
     """Of the frames, in steps of the world: 1/35 s in Doom (2 unless told otherwise), 1/15 s in Boxing (1)."""
     setting: str = "exact"
     """Speed setting: exact, balanced, fast or realtime."""
+    precision: Precision = "auto"
+    """Of the weights; auto takes the quicker one on this machine and says which."""
     json: Annotated[bool, arg(name="json")] = False
     """Print the content of generate.json."""
 
@@ -70,6 +73,7 @@ def main(argv: list[str]) -> None:
             actions=show.actions,
             num=demo.num,
             seed=demo.seed,
+            precision=demo.precision,
         )
     )
     with replacing(demo.out / first_frame.name) as part:  # to begin another video from

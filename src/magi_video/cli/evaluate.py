@@ -10,6 +10,7 @@ from magi_video.cli.generate import pick_device
 from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.cli.score import tell
+from magi_video.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ class Evaluate:
     """Mask steps from one that reads the whole frame to the next; in between only tokens that change are computed."""
     temperature: float = 1.0
     """Of the head's noise; 1 samples what the model learned."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of all weights of the model."""
+    precision: Precision = "auto"
+    """Of all weights of the model; auto takes that of the samples there are, else the quicker one on this machine, and
+    says which."""
     batch_size: int = 16
     """Videos made together."""
     seed: int = 0
@@ -89,11 +91,8 @@ def main(argv: list[str]) -> None:
     """Parse, generate, score, tell."""
     settings = parse(Evaluate, "magi evaluate", argv)
     from magi_video.evaluation.generation import Sampling, evaluate
-    from magi_video.precision import use_fast_float32
 
     device = pick_device(settings.device)
-    if device == "cpu":
-        use_fast_float32()
     with TaskDisplay("loading the model") as bars:
         result = evaluate(
             settings.model,
@@ -129,5 +128,6 @@ def main(argv: list[str]) -> None:
             cache=settings.cache,
             device=device,
             progress=bars.show,
+            say=bars.say,
         )
     tell(result, settings.out, settings.json)

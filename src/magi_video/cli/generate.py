@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.errors import MagiError
+from magi_video.precision import Precision
 
 if TYPE_CHECKING:
     from magi_video.pipeline import MagiPipeline
@@ -86,8 +87,10 @@ class Generate:
     """Of the first video; the next ones have seed + 1, seed + 2, …"""
     save_arrays: bool = False
     """Write `sample_000.npy` too: uint8 frames × height × width × 3, without loss."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the weights; bf16 pays on CPUs for large frames, on GPUs always."""
+    precision: Precision = "auto"
+    """Of the weights; auto takes the quicker one on this machine and says which."""
+    threads: int | None = None
+    """CPU threads; if not said, one for a small model, else all cores."""
     compile: bool = False
     """Compile the transformer first, where there is a compiler; pays on GPUs, not on the CPUs it was measured on."""
     device: str = "auto"
@@ -125,22 +128,26 @@ def make_videos(settings: Generate, display: TaskDisplay) -> dict[str, Any]:
     from magi_video.controls import check_seeds
     from magi_video.data import contact_sheet, write_image
     from magi_video.data.files import write_json
-    from magi_video.pipeline import MagiPipeline
-    from magi_video.precision import find_precision, use_fast_float32
     from magi_video.processes import Processes
+    from magi_video.ready import make_ready
+    from magi_video.threads import check_threads
 
     if not 1 <= settings.num <= MAX_VIDEOS:
         raise MagiError(f"num must lie in 1…{MAX_VIDEOS}, got {settings.num}")
     check_seeds(settings.seed, settings.num)
+    check_threads(settings.threads)
     processes = Processes(pick_device(settings.device))
-    if processes.device.type == "cpu":
-        use_fast_float32()
-    pipe = MagiPipeline.from_pretrained(settings.model, find_precision(settings.precision)).to(processes.device)
+    share = -(-settings.num // processes.count)
+    steps = {"num_mask_steps": settings.mask_steps, "num_denoise_steps": settings.denoise_steps}
+    ready = make_ready(
+        settings.model, settings.precision, processes, settings.threads, share, setting=settings.setting, **steps
+    )
+    pipe = ready.pipe
+    if processes.main:
+        print(ready, file=sys.stderr)
     pipe.transformer.check_interval(settings.interval)
-    sampling: dict[str, Any] = {
+    sampling: dict[str, Any] = steps | {
         "setting": settings.setting,
-        "num_mask_steps": settings.mask_steps,
-        "num_denoise_steps": settings.denoise_steps,
         "sampler": settings.sampler,
         "temperature": settings.temperature,
         "refresh": settings.refresh,
@@ -149,7 +156,7 @@ def make_videos(settings: Generate, display: TaskDisplay) -> dict[str, Any]:
         "guide": settings.guide,
         "first_step": settings.first_step,
     }
-    steps = pipe.sampling_settings(**sampling)
+    chosen = pipe.sampling_settings(**sampling)
     seeds = [settings.seed + index for index in range(settings.num)]
     asked = read_inputs(settings, pipe) | sampling | {"interval": settings.interval}
     asked |= {"text": settings.text, "negative_text": settings.negative_text}
@@ -188,14 +195,16 @@ def make_videos(settings: Generate, display: TaskDisplay) -> dict[str, Any]:
     report = {
         "model": settings.model,
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
-        | {"mask_steps": steps.num_mask_steps, "denoise_steps": steps.num_denoise_steps, "refresh": steps.refresh}
-        | {"sampler": steps.sampler, "first_step": steps.first_step},
+        | {"mask_steps": chosen.num_mask_steps, "denoise_steps": chosen.num_denoise_steps, "refresh": chosen.refresh}
+        | {"sampler": chosen.sampler, "first_step": chosen.first_step},
         "seeds": seeds,
         "files": names,
         "frame_rate": rate,
         "height": pipe.config.height,
         "width": pipe.config.width,
         "device": str(pipe.device),
+        "precision": ready.choice.precision,
+        "threads": ready.threads,
         "seconds_per_frame": [round(value, 6) for value in seconds],
         "seconds": round(sum(seconds), 3),
     }

@@ -6,19 +6,19 @@ import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
+from magi_video.precision import Precision
 from magi_video.serving.limits import ServingLimits
 
 if TYPE_CHECKING:
     from magi_video.serving.guard import Guard
 
 BACKLOG = 128
-MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Serve:
     """Addresses or networks of proxies whose X-Forwarded-For is believed; without, all their visitors count as one."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the weights; bf16 pays on CPUs for large frames, on GPUs always."""
+    precision: Precision = "auto"
+    """Of the weights; auto takes the quicker one on this machine and says which."""
     threads: int | None = None
-    """CPU threads; if not said, one or all cores, whichever suits the model: a few frames tell."""
+    """CPU threads; if not said, one for a small model, else all cores, as long as the pace holds."""
     limits: Annotated[ServingLimits, arg(name="")] = field(default_factory=ServingLimits)
     """Of what visitors may ask for."""
 
@@ -71,31 +71,25 @@ def main(argv: list[str]) -> None:
 
 def load(settings: Serve) -> "Guard":
     """The model and the application around it."""
-    import torch
-
     from magi_video.cli.generate import pick_device
     from magi_video.loading import resolve_model
-    from magi_video.pipeline import MagiPipeline
-    from magi_video.precision import find_precision, use_fast_float32
+    from magi_video.processes import Processes
+    from magi_video.ready import make_ready
     from magi_video.serving.app import create_app
     from magi_video.serving.beginnings import find_first_frames
-    from magi_video.threads import choose_threads
+    from magi_video.threads import Pace, check_threads
 
-    if settings.threads is not None and not 1 <= settings.threads <= MOST_THREADS:
-        raise MagiError(f"threads must lie in 1…{MOST_THREADS}, got {settings.threads}")
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    device = pick_device(settings.device)
-    if device == "cpu":
-        use_fast_float32()
+    check_threads(settings.threads)
+    processes = Processes(pick_device(settings.device))
     folder = resolve_model(settings.model)
-    pipe = MagiPipeline.from_pretrained(folder, find_precision(settings.precision)).to(device)
-    if device == "cpu" and settings.threads is None:
-        frames = pipe.codec.num_pixel_frames(2)
-        choose_threads(lambda: list(pipe.stream(num_frames=frames, setting="realtime")))
+    ready = make_ready(folder, settings.precision, processes, settings.threads, setting="realtime")
+    print(ready, file=sys.stderr, flush=True)
+    pipe = ready.pipe
+    chooses = processes.device.type == "cpu" and settings.threads is None
+    pace = Pace(ready.threads, ready.cores) if chooses else None
     first_frames = find_first_frames(folder, pipe.config.height, pipe.config.width)
     name = settings.model if not Path(settings.model).is_dir() else Path(settings.model).resolve().name
-    return create_app(pipe, name, first_frames, settings.limits, settings.host, settings.allow_name)
+    return create_app(pipe, name, first_frames, settings.limits, settings.host, settings.allow_name, pace)
 
 
 def listen(host: str, port: int) -> socket.socket:

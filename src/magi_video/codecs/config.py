@@ -1,7 +1,8 @@
 """Settings of the small image VAE. Standard library alone, so that presets can be read without importing torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+
+from magi_video.precision import Precision
 
 CODEC_NAMES = ("PixelCodec", "ImageVAECodec", "VideoVAECodec", "OmniTokenizerCodec")
 """Classes that a saved codec may name."""
@@ -42,8 +43,9 @@ class SmallVAEConfig:
     edge_weight: float = 0.1
     """Weight of the squared error of horizontal and vertical differences: crisper edges."""
 
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of the convolutions in training; weights, optimizer, loss and all later use stay float32."""
+    precision: Precision = "auto"
+    """Of the convolutions in training; weights, optimizer, loss and all later use stay float32. "auto": as the model's
+    training, if that has a precision, or the quicker one on this machine."""
     checkpoint_every: int = 250
     """Steps between two checkpoints of an unfinished training."""
     seed: int = 0

@@ -4,14 +4,13 @@ Every step is a pure function of its number: the caller gives batches by step, a
 so a checkpoint holds weights, optimizer state and the step, and no random-number state.
 """
 
-import contextlib
 import json
 import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ from magi_video.codecs.quality import reconstruction_psnr
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.errors import MagiError
 from magi_video.loading import load_strictly
+from magi_video.precision import modern
+from magi_video.probes import choose_precision
 
 CHECKPOINTS = "checkpoints"
 RECORD = "training.json"
@@ -64,20 +65,22 @@ def train_image_vae(
     *,
     device: str | torch.device = "cpu",
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> ImageVAECodec:
     """Train, measure latent statistics, save the codec in `directory` and return it on `device`.
 
     `batches(step)` gives the pictures of steps 0 … config.steps − 1, float [B, 3, H, W] in [-1, 1]; `measured` are
     such batches for the statistics and for the PSNR that is recorded. `on_step(steps done, metrics)` is called after
-    every step. The same call again continues from the last checkpoint, on the CPU to the same bits as without the
-    interruption, or loads the finished codec. `directory` receives `config.json`, weights and `training.json`
-    (settings, PSNR in dB, seconds). `MagiError` for unusable batches, another configuration in `directory`, or a
-    training that diverges.
+    every step, `say` with the line that tells the precision. The same call again continues from the last checkpoint,
+    on the CPU to the same bits as without the interruption, or loads the finished codec. `directory` receives
+    `config.json`, weights and `training.json` (settings, PSNR in dB, seconds). `MagiError` for unusable batches,
+    another configuration in `directory`, or a training that diverges.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / RECORD).is_file():
-        _check_config(config, _read_record(directory / RECORD), directory)
+        record = _read_record(directory / RECORD)
+        _check_config(_settled(config, record)[0], record, directory)
         return load_strictly(ImageVAECodec, str(directory)).to(device)
 
     # Convolutions in channels-last layout are about 1.6 times as fast on a CPU.
@@ -89,6 +92,11 @@ def train_image_vae(
     named = dict(vae.named_parameters())
     first_step, started = 0, time.monotonic()
     checkpoint = latest_checkpoint(directory / CHECKPOINTS)
+    config, reason = _settled(config, {} if checkpoint is None else checkpoint.state)
+    choice = choose_precision(config.precision, device, "convolution", reason=reason)
+    config = replace(config, precision=choice.precision)
+    if say is not None:
+        say(f"codec: {choice}")
     if checkpoint is not None:
         _check_config(config, checkpoint.state, directory)
         restore_tensors(named, checkpoint.tensors("model"))
@@ -153,8 +161,7 @@ def training_losses(
 ) -> dict[str, torch.Tensor]:
     """The parts of the loss at one step: squared error, squared error of differences, mean squared latent."""
     device = pictures_BCHW.device
-    half = config.precision == "bfloat16"
-    with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         latents_BCHW = vae.encode(pictures_BCHW.contiguous(memory_format=torch.channels_last)).latents.float()
         # Noise is measured in deviations of the latents themselves: growing them does not drown it.
         std_C11 = latents_BCHW.detach().std((0, 2, 3), keepdim=True)
@@ -194,7 +201,7 @@ def _save_finished(codec: Codec, record: dict[str, object], directory: Path) -> 
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
 
 
-def _read_record(path: Path) -> dict[str, object]:
+def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -204,11 +211,21 @@ def _read_record(path: Path) -> dict[str, object]:
     return record
 
 
-def _check_config(config: SmallVAEConfig, record: dict[str, object], directory: Path) -> None:
+def _settled(config: SmallVAEConfig, record: dict[str, Any]) -> tuple[SmallVAEConfig, str]:
+    """The settings with the precision that a record has, where none is asked for; and why it is the one."""
+    found = record.get("config")
+    recorded = modern(found.get("precision")) if isinstance(found, dict) else None
+    if config.precision == "auto" and recorded in ("float32", "bf16"):
+        return replace(config, precision=recorded), "as its training began"
+    return config, "as asked"
+
+
+def _check_config(config: SmallVAEConfig, record: dict[str, Any], directory: Path) -> None:
     """Refuse to go on under other settings than the folder's."""
     wanted = json.loads(json.dumps(asdict(config)))
     found = record.get("config")
     found = found if isinstance(found, dict) else {}
+    found = found | {"precision": modern(found.get("precision"))}
     other = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
     if other:
         told = ", ".join(f"{key}={found.get(key)} (asked: {wanted.get(key)})" for key in other[:3])

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ from magi_video.evaluation.realset import (
     real_clips,
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
-from magi_video.loading import resolve_model
+from magi_video.loading import read_json, resolve_model
 from magi_video.pipeline import MagiPipeline
-from magi_video.precision import find_precision
+from magi_video.precision import check_precision
+from magi_video.probes import Choice, use_fast_float32
 from magi_video.processes import Processes, one_by_one
+from magi_video.ready import choose_for
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 
 RECORD = "evaluate.json"
@@ -58,7 +60,7 @@ class Sampling:
         actions: whether the recorded actions of the real clip are given.
         labels: whether its class is given.
         setting: speed setting, one of `magi_video.sampling.SETTINGS`.
-        precision: of all weights of the model, "float32" or "bf16".
+        precision: of all weights of the model: "auto", "float32" or "bf16".
         guidance_scale, guidance_schedule, guide: of classifier-free guidance; see `SamplingSettings`.
         captions: whether the caption of the real clip's video is given.
     """
@@ -72,7 +74,7 @@ class Sampling:
     actions: bool = False
     labels: bool = False
     setting: str = "exact"
-    precision: str = "float32"
+    precision: str = "auto"
     refresh: int | None = None
     guidance_scale: float = 1.0
     guidance_schedule: GuidanceSchedule = "linear"
@@ -115,6 +117,11 @@ class Generation:
         self.labels = self._labels() if sampling.labels else None
         self.captions = self._captions() if sampling.captions else None
         self._stream([0])  # refuses what the model cannot do, before anything is written
+
+    def settle(self, choice: Choice) -> None:
+        """Compute in a precision from now on."""
+        self.sampling = replace(self.sampling, precision=choice.precision)
+        self.pipe.to(choice.dtype)
 
     def run(self, processes: Processes, progress: Progress = silent) -> None:
         """Make the samples that are not there yet; this process its share of the groups."""
@@ -243,6 +250,7 @@ def evaluate(
     cache: bool = True,
     device: str = "auto",
     progress: Progress = silent,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Continue real clips with a model and score what comes of it; the same call continues a run that was stopped.
 
@@ -261,6 +269,7 @@ def evaluate(
         interval: between them; the protocol's own if None.
         sampling: how samples are made.
         detectors, fid, lpips, over_length, cache, device, progress: as for `magi_video.evaluation.score`.
+        say: called with the line that tells the precision.
 
     Returns:
         What `metrics.json` holds.
@@ -271,10 +280,13 @@ def evaluate(
     """
     protocol = find_protocol(protocol, given=context_frames, frames=frames, interval=interval)
     numbers, sampling, out = Numbers.of(protocol, num, num_real), sampling or Sampling(), Path(out)
+    check_precision(sampling.precision)
     processes = Processes(device)
+    if processes.device.type == "cpu":
+        use_fast_float32()
 
     def begin() -> tuple[Sets, Generation]:
-        pipe = MagiPipeline.from_pretrained(model, find_precision(sampling.precision)).to(processes.device)
+        pipe = MagiPipeline.from_pretrained(model).to(processes.device)
         size = (pipe.config.height, pipe.config.width)
         videos, warnings = open_videos(data, protocol)
         everything, picks = real_clips(videos, protocol, numbers.larger(protocol), size)
@@ -291,6 +303,9 @@ def evaluate(
         return Sets(real, generation.clips(len(contexts)), truth, warnings=tuple(warnings)), generation
 
     sets, generation = processes.main_first(begin)
+    choice = processes.once(lambda: choose_as_before(generation, out))
+    generation.settle(choice)
+    say(str(choice))
     detectors = detectors or load_detectors(processes, fid=fid, lpips=lpips and sets.truth is not None)
     settings = processes.once(lambda: describe(model, generation))
     processes.once(lambda: check_origin(out))
@@ -303,6 +318,18 @@ def evaluate(
         extra = {"model": str(model), "generation": settings}
         options: dict[str, Any] = {"over_length": over_length, "cache": cache, "progress": progress, "extra": extra}
         return score_sets(sets, protocol, processes, detectors=detectors, out=out, **options)
+
+
+def choose_as_before(generation: Generation, out: Path) -> Choice:
+    """The precision that is asked for; by "auto" that of the samples there are, else the quicker one."""
+    asked, reason = generation.sampling.precision, "as asked"
+    if asked == "auto" and has_samples(out) and (out / RECORD).exists():
+        asked, reason = str(read_json(out / RECORD).get("precision", asked)), "as the samples there are"
+    pipe, sampling = generation.pipe, generation.sampling
+    steps = pipe.sampling_settings(sampling.setting, sampling.mask_steps, sampling.denoise_steps)
+    each = (steps.num_mask_steps, steps.num_denoise_steps)
+    size = min(sampling.batch_size, len(generation.contexts))
+    return choose_for(pipe.transformer, asked, pipe.device, each, size, reason)
 
 
 def describe(model: str | Path, generation: Generation) -> dict[str, Any]:

@@ -20,6 +20,8 @@ SURVEYED = 32
 UCF101_FRAMES = 180
 """Of a video on average: 7.21 s at 25 frames/s (Soomro et al. 2012, table 2)."""
 DAY = 86_400
+WORTH = 1.25
+"""How many times as fast as float32 bfloat16 must be to be taken where the recipe leaves it open, as in training."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def make_plan(
     ahead, back = training_flops(sizes, batch, frames, predicted, repeats)
     work = Workload(
         batch // devices, frames, latent_frames, hidden, spread, repeats,
-        preset.train.precision == "bf16", hardware.fused_attention,
+        trains_low(preset, hardware), hardware.fused_attention,
     )  # fmt: skip
     online = untrained_codec(preset).temporal_factor > 1
     encoding = (batch * encoder.flops if encoder else None) if online else 0
@@ -260,6 +262,13 @@ def survey(preset: Preset, model: Architecture, encoder: Encoder | None, online:
     )
 
 
+def trains_low(preset: Preset, hardware: Hardware) -> bool:
+    """Whether the transformer's products are bfloat16: as the recipe says, or by "auto" where that is faster."""
+    if preset.train.precision == "auto":
+        return hardware.bf16_tflops >= WORTH * hardware.float32_tflops
+    return preset.train.precision == "bf16"
+
+
 def assumptions(
     preset: Preset, hardware: Hardware, mfu: float, devices: int, encoder: Encoder | None, online: bool
 ) -> list[str]:
@@ -267,7 +276,7 @@ def assumptions(
     told = [
         f"products run at {mfu:.0%} of the peak of their precision ({hardware.source}): an assumption, not measured",
         "the transformer's products are bfloat16, the head's float32"
-        if preset.train.precision == "bf16"
+        if trains_low(preset, hardware)
         else "all products are float32",
         "communication and reading data are hidden behind computing",
         f"memory is an upper bound, and {1 - hardware.usable:.0%} of the device's are kept free",

@@ -21,11 +21,12 @@ from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.loading import read_json
 from magi_video.pipeline import MagiPipeline
-from magi_video.precision import use_fast_float32
+from magi_video.probes import choose_precision, use_fast_float32
 from magi_video.reproduce.clips import Clips, real_sets
 from magi_video.reproduce.runs import Workplace
 
 BATCH = 32
+DETECTOR_RECORD = "precision.json"
 TIMED_FRAMES = 12
 PROTOCOL = PROTOCOLS["small"]
 Scores = dict[str, Any]
@@ -103,12 +104,28 @@ class Measures:
             moments.append(time.perf_counter())
         return round(float(np.median(np.diff(moments)[len(given[0]) + 1 :])), 5)
 
+    @cached_property
+    def low_detector(self) -> bool:
+        """Whether I3D's convolutions run in bfloat16: one choice for all features in the folder, recorded there."""
+        path, asked = self.folder / "features" / DETECTOR_RECORD, self.world.detector_precision
+        if asked == "auto" and path.is_file():
+            asked = str(read_json(path).get("precision", asked))  # type: ignore[assignment]
+        elif asked == "auto" and any(path.parent.glob("*.npy")):
+            asked = "bf16"  # of an earlier version, which took no other
+        choice = choose_precision(asked, "cpu", "detector", reason="as the features there are")
+        self.workplace.display.say(f"I3D: {choice}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"precision": choice.precision, "why": choice.why})
+        return choice.precision == "bf16"
+
     def features(self, name: str, clips: Callable[[], Clips]) -> np.ndarray:
-        """I3D logits [N, 400] of a clip set; at the CPU's scale with bfloat16 convolutions, 2.6 times as fast."""
+        """I3D logits [N, 400] of a clip set; in bfloat16 where this CPU is faster at it."""
+
+        low = self.low_detector  # chosen here, before several threads want it
 
         def detect(video: torch.Tensor) -> torch.Tensor:
             # Inside the detector's call: autocast holds for the thread that enters it, and clips are done in several.
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.world.fast_detector):
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
                 return self.detectors.video(video)
 
         def compute() -> np.ndarray:

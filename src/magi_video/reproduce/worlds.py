@@ -8,6 +8,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from magi_video.precision import Precision
 from magi_video.presets import (
     CodecConfig,
     DataConfig,
@@ -48,8 +49,8 @@ class World:
     """Clips that a test video gives to its real set."""
     frames: int = 16
     """Frames of an evaluated clip."""
-    fast_detector: bool = True
-    """Whether I3D's convolutions run in bfloat16; docs/reproduction.md says what that changes."""
+    detector_precision: Precision = "auto"
+    """Of I3D's convolutions; "auto": the quicker one on this machine. docs/reproduction.md says what that changes."""
     fid: bool = True
     """Whether the per-frame FID is taken too: the costliest of the scores."""
 
@@ -130,7 +131,7 @@ GPU_WORLDS = tuple(
         preset=gpu_preset(world.preset, steps=10_000),
         episodes=8 * world.episodes,
         num_clips=clips,
-        fast_detector=False,
+        detector_precision="float32",
     )
     for world, clips in zip(CPU_WORLDS, (2048, 2048, 2048), strict=True)
 )

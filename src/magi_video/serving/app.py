@@ -35,6 +35,7 @@ from magi_video.serving.uploads import Uploads
 from magi_video.serving.videos import BusyError, Video, VideoDesk
 from magi_video.serving.visitors import Places, address_of
 from magi_video.serving.worker import Worker
+from magi_video.threads import Pace
 
 STATIC = Path(__file__).parent / "static"
 UPLOAD_SECONDS = 120.0
@@ -55,6 +56,7 @@ class Service:
         limits: ServingLimits,
         folder: Path,
         text_problem: str | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.pipe, self.first_frames, self.limits, self.folder = pipe, first_frames, limits, folder
         self.text_problem = text_problem
@@ -62,7 +64,7 @@ class Service:
         self.worker = Worker()
         self.uploads = Uploads(limits)
         self.videos = VideoDesk(pipe, self.worker, limits, folder)
-        self.players = Players(pipe, self.worker, limits)
+        self.players = Players(pipe, self.worker, limits, pace)
         self.receiving = Places(UPLOADS_AT_ONCE, limits.share(UPLOADS_AT_ONCE), "others are uploading just now")
         self.readers = UploadReaders()
         self.game_places = Places(limits.max_games, limits.max_games, "too many real games are running")
@@ -116,6 +118,7 @@ def create_app(
     limits: ServingLimits | None = None,
     host: str = "127.0.0.1",
     allowed_names: Sequence[str] = (),
+    pace: Pace | None = None,
 ) -> Guard:
     """The application, an ASGI callable.
 
@@ -126,6 +129,7 @@ def create_app(
         limits: of what visitors may ask for.
         host: the address that will be listened on, see `Guard`.
         allowed_names: further names of this machine, see `Guard`.
+        pace: chooses the number of CPU threads anew when the players' pace falls; it stays if not given.
     """
     bounds = limits or ServingLimits()
     text_problem = find_text_problem(pipe)
@@ -133,7 +137,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="magi-serve-", ignore_cleanup_errors=True) as folder:
-            service = app.state.service = Service(pipe, list(first_frames), bounds, Path(folder), text_problem)
+            service = app.state.service = Service(pipe, list(first_frames), bounds, Path(folder), text_problem, pace)
             service.worker.start()
             sweeper = asyncio.create_task(service.sweep_forever())
             try:

@@ -25,6 +25,7 @@ from magi_video.serving.limits import ServingLimits
 from magi_video.serving.pictures import as_uint8, jpeg
 from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Task, Worker
+from magi_video.threads import Pace
 
 if TYPE_CHECKING:
     from magi_video.pipeline import MagiPipeline
@@ -65,7 +66,14 @@ class Player(Task):
         touched: when a key was last heard of.
     """
 
-    def __init__(self, pipe: MagiPipeline, controls: Controls, worker: Worker, address: str = "") -> None:
+    def __init__(
+        self,
+        pipe: MagiPipeline,
+        controls: Controls,
+        worker: Worker,
+        address: str = "",
+        pace: Pace | None = None,
+    ) -> None:
         self.token = secrets.token_urlsafe(16)
         self.address = address
         self.connection: object | None = None
@@ -73,6 +81,7 @@ class Player(Task):
         self.bell = Bell()
         self.ended = False
         self._pipe, self._controls, self._worker = pipe, controls, worker
+        self._pace = pace or Pace()
         self._lock = threading.Lock()
         self._outbox: deque[tuple[Message, ...]] = deque(maxlen=MAX_KEPT)
         self._held: frozenset[str] = frozenset()
@@ -192,6 +201,7 @@ class Player(Task):
             return True
         frame = as_uint8(frame_BHWC)
         taken = time.monotonic() - began
+        self._pace.frame(taken, period)
         told = {"type": "frame", "source": "model", "index": self._index, "keys": self._used_sequence}
         self.tell(told | {"ms": round(1000 * taken, 2)}, jpeg(frame))
         if self._game.companion is not None and self._index > 0:
@@ -268,9 +278,11 @@ class Players:
         pipe: the model.
         worker: its thread.
         limits: see there.
+        pace: chooses the number of threads anew when the players' pace falls; it stays if not given.
     """
 
-    def __init__(self, pipe: MagiPipeline, worker: Worker, limits: ServingLimits) -> None:
+    def __init__(self, pipe: MagiPipeline, worker: Worker, limits: ServingLimits, pace: Pace | None = None) -> None:
+        self.pace = pace or Pace()
         self.controls = Controls(pipe.config.action_names)
         self._pipe, self._worker, self._limits = pipe, worker, limits
         self._players: dict[str, Player] = {}
@@ -291,7 +303,7 @@ class Players:
         ours = sum(player.address == address for player in self._players.values())
         if ours >= self._limits.share(self._limits.max_players):
             raise BusyError(f"{ours} people are playing from your address already: please try again in a minute")
-        player = Player(self._pipe, self.controls, self._worker, address)
+        player = Player(self._pipe, self.controls, self._worker, address, self.pace)
         self._players[player.token] = player
         self._worker.add(player)
         return player, False

@@ -81,7 +81,7 @@ def encode(
     provenance = Provenance(str(out), DataIdentity.of(videos).without_actions(), _known(out))
 
     def lasting(record: dict[str, Any]) -> dict[str, Any]:
-        return {name: record.get(name) for name in ("recipe", "seed")}
+        return without_precision({name: record.get(name) for name in ("recipe", "seed")})
 
     record = {"recipe": latent_recipe(preset), "seed": seed}
     with claimed(
@@ -118,7 +118,8 @@ def open_cache(preset: Preset, directory: str | Path) -> LatentCache:
     """
     cache = LatentCache(directory)
     made = read_json(cache.directory / RECIPE_FILE).get("recipe")
-    changes = differences(made if isinstance(made, dict) else {}, latent_recipe(preset))
+    found = without_precision({"recipe": made})["recipe"] if isinstance(made, dict) else {}
+    changes = differences(found, latent_recipe(preset))
     size = {"height": cache.index.height, "width": cache.index.width}
     changes += differences(size, {"height": preset.data.height, "width": preset.data.width})
     if grid := cache.grid:
@@ -165,7 +166,16 @@ def latent_recipe(preset: Preset) -> dict[str, Any]:
         recipe["split"] = preset.data.split
     if preset.codec.codec == "small_vae":
         recipe["small_vae"] = asdict(preset.small_vae)
-    return json.loads(json.dumps(recipe))
+    return without_precision({"recipe": json.loads(json.dumps(recipe))})["recipe"]
+
+
+def without_precision(record: dict[str, Any]) -> dict[str, Any]:
+    """A cache's record but for the precision of the small VAE's training: the codec itself is what latents hang on."""
+    recipe = record.get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(small := recipe.get("small_vae"), dict):
+        return record
+    kept = {name: value for name, value in small.items() if name != "precision"}
+    return record | {"recipe": recipe | {"small_vae": kept}}
 
 
 def _captions(videos: VideoFolder, display: Display) -> list[str | None]:
@@ -190,7 +200,7 @@ def _prepare(
     """The cache's codec: the one given, or the recipe's own."""
     if codec is not None:
         return _adopt(Path(codec), out)
-    return prepare_codec(preset, videos, out, seed, display.advance)
+    return prepare_codec(preset, videos, out, seed, display.advance, display.say)
 
 
 def _clip_grid(preset: Preset, codec: Codec, intervals: Sequence[int] | None, stride: int | None) -> ClipGrid | None:

@@ -6,6 +6,8 @@ gradients of a LayerNorm's weight and bias in bfloat16 when it reads bfloat16 un
 the sums lose about a tenth of the gradient. Here they are summed in float32, as on GPUs.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.models.linear import Linear
+from magi_video.probes import KERNEL_GAIN, gain_of, one_thread
 
 
 class LinearProduct(torch.autograd.Function):
@@ -84,10 +87,33 @@ class TrainingLayerNorm(nn.LayerNorm):
         return LowPrecisionNorm.apply(input, self.weight, self.bias, self.eps)
 
 
-def use_training_kernels(model: nn.Module) -> None:
-    """Let the linear layers and norms of a model compute their gradients by these kernels, on CPUs, under autocast."""
+def use_training_kernels(model: nn.Module, linears: bool = True) -> None:
+    """Let the linear layers and norms of a model compute their gradients by these kernels, on CPUs, under autocast.
+
+    Args:
+        model: to be trained.
+        linears: the linear layers too, which is a matter of speed alone (`linear_product_pays`).
+    """
     for module in model.modules():
-        if type(module) is Linear:
+        if type(module) is Linear and linears:
             module.__class__ = TrainingLinear
         elif type(module) is nn.LayerNorm and module.elementwise_affine:
             module.__class__ = TrainingLayerNorm
+
+
+@cache
+def linear_product_pays() -> bool:
+    """Whether `LinearProduct` is faster on this CPU than PyTorch's own linear layer under autocast, both ways."""
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(512, 256, generator=generator), torch.randn(512, generator=generator)
+    x = torch.randn(512, 256, generator=generator).to(torch.bfloat16).requires_grad_()
+    for parameter in (weight, bias):
+        parameter.requires_grad_()
+
+    def step(product: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            y = product(x, weight, bias)
+        torch.autograd.grad(y, (x, weight, bias), torch.ones_like(y))
+
+    with one_thread(), torch.enable_grad():
+        return gain_of(lambda: step(F.linear), lambda: step(LinearProduct.apply)) >= KERNEL_GAIN

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -35,6 +36,7 @@ FRAME_BYTES = 2**29
 STATISTICS_CLIPS = 64
 STATISTICS_FROM = 10**9
 OnStep = Callable[[int, dict[str, float]], None]
+Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
 
@@ -104,7 +106,9 @@ def finished_codec(out: Path) -> Path | None:
     return folder if (folder / "config.json").is_file() and not (folder / CHECKPOINTS).is_dir() else None
 
 
-def prepare_codec(preset: Preset, videos: VideoFolder, out: Path, seed: int, on_step: OnStep | None) -> Codec:
+def prepare_codec(
+    preset: Preset, videos: VideoFolder, out: Path, seed: int, on_step: OnStep | None, say: Say | None = None
+) -> Codec:
     """The run's codec with statistics measured on its data: loaded from `out/codec`, or made (and trained) there.
 
     A codec that compresses time is measured on clips as the preset trains on them, at its intervals; others on frames.
@@ -114,7 +118,8 @@ def prepare_codec(preset: Preset, videos: VideoFolder, out: Path, seed: int, on_
         return load_codec(folder)
     if preset.codec.codec == "small_vae":
         batches = frame_batches(preset, videos, preset.small_vae.batch_size, seed)
-        return train_image_vae(preset.small_vae, batches, frames_to_measure(batches), folder, on_step=on_step)
+        settings = replace(preset.small_vae, precision=preset.codec_precision)
+        return train_image_vae(settings, batches, frames_to_measure(batches), folder, on_step=on_step, say=say)
     codec = pretrained_codec(preset.codec)
     codec.latent_size(preset.data.height, preset.data.width)
     codec.num_latent_frames(preset.data.num_frames)

@@ -19,6 +19,7 @@ from magi_video.processes import Processes
 from magi_video.text import ENCODER_FOLDER
 from magi_video.textfiles import read_json
 from magi_video.training.caching import cached_codec, cached_videos, open_cache
+from magi_video.training.choices import CHOSEN, settle_choices
 from magi_video.training.display import Display, Silent
 from magi_video.training.feasibility import check_recipe
 from magi_video.training.preparation import caches_latents, finished_codec, open_videos, prepare_codec, prepare_reader
@@ -85,7 +86,12 @@ def train(
     if cache is not None and not cache.table.contents:
         display.say(f"{latents}: made before the contents of videos were recorded; taken for latents of these videos")
     preset, kept = processes.once(lambda: keep_former(preset, out, display))
-    record = {"preset": asdict(preset), "seed": seed} | ({KEPT: kept} if kept else {})
+    asked = preset
+    preset, chosen = processes.once(
+        lambda: settle_choices(asked, out, processes.device, begun="checkpoints" in made_in(out))
+    )
+    display.say(str(chosen))
+    record = {"preset": asdict(preset), "seed": seed, CHOSEN: chosen.record()} | ({KEPT: kept} if kept else {})
     provenance = Provenance(f"the run in {out}", DataIdentity.of(videos), DataIdentity.read(out / LIST_FILE))
 
     def carried(saved: dict[str, Any] | None) -> dict[str, Any]:
@@ -102,14 +108,16 @@ def train(
         if cache is not None:
             codec, reader, encoded = processes.main_first(lambda: cached_codec(cache, out)), cache, True
         else:
-            codec, reader, encoded = prepare_latents(preset, videos, out, seed, processes, display, signals)
+            codec, reader, encoded = prepare_latents(asked, videos, out, seed, processes, display, signals)
         captions = None
         if preset.model.text:
             name, tokens = preset.model.text_encoder, preset.model.text_tokens
             captions = processes.main_first(lambda: prepare_captions(videos, name, tokens, out))
             display.say(captions.told)
         origin = processes.once(lambda: recorded_data(out))
-        follow(Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions, origin), display)
+        kernels = chosen.linear_kernels
+        trainer = Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions, origin, kernels)
+        follow(trainer, display)
     return out
 
 
@@ -171,6 +179,7 @@ def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, A
     if isinstance(recorded, dict):
         recorded = recorded | {group: recorded[group] | values for group, values in former(recorded).items()}
     preset = asdict(from_dict(Preset, recorded, "run.json: preset"))
+    del preset["small_vae"]["precision"]  # the codec's own record keeps to it
     if "checkpoints" in made:
         kept = {name: value for name, value in preset["train"].items() if name not in FREE}
         return preset | {"train": kept, "sample": None, "seed": record.get("seed")}
@@ -198,7 +207,7 @@ def prepare_latents(
             signals.check("encoding latents")
 
     display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
-    codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance))
+    codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance, display.say))
     display.stage("latents", len(videos.videos) if caches_latents(codec) else 0)
     return codec, *prepare_reader(preset, videos, codec, out, advance_latents)
 

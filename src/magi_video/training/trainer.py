@@ -39,12 +39,12 @@ from magi_video.forcing import Clip, MaskRatio, NoiseInjection, find_forcing
 from magi_video.models import ACTION, LABEL, TEXT
 from magi_video.models.compiling import compile_blocks
 from magi_video.pipeline import MagiPipeline
-from magi_video.precision import use_fast_float32
 from magi_video.presets import Preset
+from magi_video.probes import choose_precision, use_fast_float32
 from magi_video.processes import Processes
 from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.feasibility import micro_batch
-from magi_video.training.kernels import use_training_kernels
+from magi_video.training.kernels import linear_product_pays, use_training_kernels
 from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_average, build_optimizer, gradient_norm, scale_and_clip
@@ -73,6 +73,8 @@ class Trainer:
         signals: that ask to stop.
         captions: of the videos, where the preset wants text.
         origin: what else the model's record says of its data.
+        linear_kernels: whether linear layers compute their gradients by our own kernel, where the machine is a CPU; if
+            not said, where that is faster.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Trainer:
         signals: StopSignals | None = None,
         captions: CaptionTable | None = None,
         origin: dict[str, Any] | None = None,
+        linear_kernels: bool | None = None,
     ) -> None:
         self.origin = origin or {}
         self.preset, self.videos, self.out, self.seed = preset, videos, out, seed
@@ -101,6 +104,7 @@ class Trainer:
         if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise MagiError("accelerate is configured to shard the model; leave that out and give --sharding full")
         self.device = self.accelerator.device
+        self.low = choose_precision(self.config.precision, self.device, "training").precision == "bf16"
         if self.device.type == "cpu":
             use_fast_float32()
             keep_freed_memory()
@@ -123,7 +127,8 @@ class Trainer:
         if self.config.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         if self.device.type == "cpu":
-            use_training_kernels(model)
+            pays = self.low and linear_product_pays() if linear_kernels is None else linear_kernels
+            use_training_kernels(model, linears=pays)
         self.compiled = False
         self.core, self.objective = model, Objective(model, forcing)
         self.clips = ClipDataset(
@@ -151,7 +156,7 @@ class Trainer:
         )
         self.pipeline.text_folder = None if captions is None else captions.folder
         if self.config.sharding == "full" and self.processes.count > 1:
-            shard(self.objective, self.device, self.processes.count, self.config.precision == "bf16")
+            shard(self.objective, self.device, self.processes.count, self.low)
             self.model: nn.Module = self.objective
         else:
             self.model = self.accelerator.prepare(self.objective)
@@ -297,7 +302,7 @@ class Trainer:
 
     def _autocast(self) -> torch.autocast:
         """Of the transformer; the head leaves it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.low)
 
     def _generators(self, part: int) -> list[torch.Generator]:
         """One for each clip of this process's share of a part of the batch, seeded by the clip's place in the batch."""

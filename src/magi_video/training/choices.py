@@ -1,0 +1,63 @@
+"""What a run leaves to the machine, its precision and its kernels: chosen once, recorded, and kept."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from magi_video.precision import modern
+from magi_video.presets import Preset
+from magi_video.probes import Choice, choose_precision
+from magi_video.textfiles import read_json
+from magi_video.training.kernels import linear_product_pays
+
+CHOSEN = "chosen"
+"""In a run's record: what was chosen, and why."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a machine chose for a run.
+
+    Attributes:
+        precision: of the transformer's products.
+        why: it was chosen.
+        linear_kernels: whether linear layers take their gradients by `kernels.LinearProduct`.
+    """
+
+    precision: str
+    why: str
+    linear_kernels: bool
+
+    def __str__(self) -> str:
+        return f"precision: {self.precision} ({self.why})"
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def settle_choices(preset: Preset, out: Path, device: torch.device, begun: bool) -> tuple[Preset, Chosen]:
+    """The recipe with what "auto" means in this run, and why.
+
+    Args:
+        preset: as asked.
+        out: the run's folder.
+        device: that trains.
+        begun: whether there are checkpoints; a run goes on as it began, even on a machine that is slow at it.
+    """
+    saved = read_json(out / "run.json") if begun and (out / "run.json").exists() else {}
+    recipe, chosen = saved.get("preset"), saved.get(CHOSEN)
+    recorded = None
+    if isinstance(recipe, dict) and isinstance(train := recipe.get("train"), dict):
+        recorded = modern(train.get("precision"))
+    asked, reason = preset.train.precision, "as asked"
+    if asked == "auto" and recorded in ("float32", "bf16"):
+        asked, reason = recorded, "as the run began"
+    choice: Choice = choose_precision(asked, device, "training", reason=reason)
+    kernels = chosen.get("linear_kernels") if isinstance(chosen, dict) else None
+    if not isinstance(kernels, bool):
+        kernels = device.type == "cpu" and choice.precision == "bf16" and linear_product_pays()
+    settled = replace(preset, train=replace(preset.train, precision=choice.precision))
+    return settled, Chosen(choice.precision, choice.why, kernels)
