@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from magi_video.data.image import fit_frames
-from magi_video.loading import header_sizes, weight_files
+from magi_video.loading import header_shapes, weight_files
 from magi_video.models.conditions import ConditionSpec
 from magi_video.serving.beginnings import FirstFrame, VideoRequest, stream_arguments, video_arguments
 from magi_video.serving.bodies import parse_request
@@ -73,7 +73,7 @@ def make_headers(folder: Path) -> Reader:
     save_file({"a.weight": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.int64)}, folder / "a.safetensors")
 
     def read(folder: Path, name: str) -> None:
-        assert all(size >= 0 for size in header_sizes(folder / name))
+        assert all(min(shape, default=0) >= 0 for _, shape in header_shapes(folder / name))
 
     return Reader(("a.safetensors",), read)
 
