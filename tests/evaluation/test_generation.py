@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from magi_video.evaluation import PROTOCOLS, Sampling, evaluate, score
 from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.realset import real_clips
 from magi_video.pipeline import MagiPipeline
-from tests.data.examples import write_actions, write_numbered
+from tests.data.examples import replace_unseen, write_actions, write_numbered
 from tests.test_claims import other_process
 
 SaveModel = Callable[..., Path]
@@ -132,6 +133,21 @@ def test_other_settings_in_the_same_folder_are_refused(
     (tmp_path / "out" / "evaluate.json").unlink()
     with pytest.raises(MagiError, match=r"samples but no evaluate.json"):
         evaluated()
+
+
+def test_samples_keep_to_the_videos_that_they_continue(
+    evaluated: Evaluated, numbered_videos: Path, tmp_path: Path
+) -> None:
+    out, data = tmp_path / "again", Path(shutil.copytree(numbered_videos, tmp_path / "data"))
+    first = evaluated(data=data, out=out)
+    record = json.loads((out / "evaluate.json").read_text())
+    assert first["real_data"]["sha256"] == record.pop("data_content_sha256")
+    assert len(first["clips"]["fake"]["names"]) == len(first["clips"]["fake"]["sha256"]) == first["num_fake"]
+    (out / "evaluate.json").write_text(json.dumps(record))  # as one of before
+    assert evaluated(data=data, out=out) == first
+    replace_unseen(data / "video_0.mp4")
+    with pytest.raises(MagiError, match="other videos of the same names"):
+        evaluated(data=data, out=out)
 
 
 def test_one_evaluation_at_a_time(evaluated: Evaluated, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from magi_video.cli.score import tell
 from magi_video.data import write_video
 from magi_video.errors import MagiError
 from magi_video.evaluation import PROTOCOLS, score, video_features
@@ -135,6 +136,62 @@ def test_the_result_is_written_whole(scored: Scored, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == result
     assert "<html" in (tmp_path / "out" / "report.html").read_text()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "report.html"]
+
+
+def test_a_result_names_its_clips_libraries_and_rules(
+    scored: Scored, numbered_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes = random_clips(4)
+    for number, clip in enumerate(fakes):
+        write_video(tmp_path / "fake" / f"{number}.mp4", clip, 12.5)
+    result = scored(numbered_videos, tmp_path / "fake")
+    real, fake = result["clips"]["real"], result["clips"]["fake"]
+    assert len(real["names"]) == len(real["sha256"]) == result["num_real"] and "@" in real["names"][0]
+    assert fake["names"] == ["0", "1", "2", "3"]
+    assert (real["frame_rate"], fake["frame_rate"]) == ([25, 25], [12.5, 12.5])
+    assert (real["sizes"], fake["sizes"]) == ([[16, 48]], [[16, 16]])
+    assert any("real clips show 25 frames/s, generated ones 12.5" in text for text in result["warnings"])
+    told = [text for text in result["warnings"] if "resized" in text]
+    count = result["num_real"]
+    assert told == [
+        f"{count} of {count} real clips have 16 × 48 pixels: cropped and resized to the generated clips' 16 × 16"
+    ]
+    assert result["real_data"]["videos"] == 7 and len(result["real_data"]["sha256"]) == 64
+    assert {"pillow", "av", "scipy", "torch", "numpy", "torchmetrics"} <= set(result["versions"])
+    assert result["protocol"]["context_clips"] == "not known: nothing is paired" and "ssim_rule" not in result
+    paired = scored(fakes, fakes, paired=True)
+    assert paired["protocol"]["context_clips"].endswith("fake i continues real i")
+    assert paired["clips"]["fake"]["frame_rate"] is None and "reflected" in paired["ssim_rule"]["border"]
+    assert not any("frames/s" in text or "resized" in text for text in paired["warnings"])
+    assert result["given_frames_scored"] == 1
+    tell(result, tmp_path, as_json=False)
+    assert "FVD and FID count the 1 given frame of each clip" in capsys.readouterr().out
+
+
+def test_an_ssim_follows_the_rule_that_is_recorded() -> None:
+    real, fake = random_clips(1, size=32)[0], random_clips(1, seed=1, size=32)[0]
+    offsets = np.arange(11) - 5
+    weights = np.exp(-(offsets**2) / (2 * 1.5**2))
+    weights /= weights.sum()
+
+    def blurred(picture_HW: np.ndarray) -> np.ndarray:
+        for axis in (0, 1):
+            padded = np.pad(picture_HW, [(5, 5) if one == axis else (0, 0) for one in (0, 1)], mode="reflect")
+            windows = np.lib.stride_tricks.sliding_window_view(padded, 11, axis=axis)
+            picture_HW = windows @ weights
+        return picture_HW
+
+    values = []
+    for channel in range(3):
+        a, b = (clip[0, ..., channel].astype(float) for clip in (real, fake))
+        mean_a, mean_b = blurred(a), blurred(b)
+        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        upper = (2 * mean_a * mean_b + c1) * (2 * (blurred(a * b) - mean_a * mean_b) + c2)
+        lower = (mean_a**2 + mean_b**2 + c1) * (blurred(a * a) - mean_a**2 + blurred(b * b) - mean_b**2 + c2)
+        values.append(upper / lower)
+    expected, interior = np.mean(values), np.mean(np.stack(values)[:, 5:-5, 5:-5])
+    measured = paired_errors(real, fake, None)["ssim"][0]
+    assert measured == pytest.approx(expected, abs=1e-4) and abs(interior - expected) > 1e-3
 
 
 def test_fewer_than_the_protocol_asks_for(scored: Scored) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,19 @@ from magi_video.data.scan import Skipped, find_videos, inspect_videos
 from magi_video.errors import MagiError
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a clip was before it was prepared for a score.
+
+    Attributes:
+        frame_rate: frames/s that it shows; None where nobody says so, as of an array.
+        size: height and width in pixels.
+    """
+
+    frame_rate: float | None
+    size: tuple[int, int]
+
+
 class Clips:
     """A list of clips or videos.
 
@@ -22,6 +36,7 @@ class Clips:
         lengths: frames of each.
         read: `read(i, frames)` gives those frames of the i-th, uint8 `[T, H, W, 3]`.
         where: what the list is, for messages: a path, or "the generated clips".
+        origins: of each.
         left_out: files that could not be used.
     """
 
@@ -31,11 +46,12 @@ class Clips:
         lengths: Sequence[int],
         read: Callable[[int, Sequence[int]], np.ndarray],
         where: str,
+        origins: Sequence[Origin],
         *,
         left_out: int = 0,
     ) -> None:
         self.names, self.lengths, self.read = list(names), list(lengths), read
-        self.where, self.left_out = where, left_out
+        self.where, self.origins, self.left_out = where, list(origins), left_out
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,7 +77,8 @@ def as_clips(source: Clips | Sequence[np.ndarray] | np.ndarray | str | Path, wha
         raise MagiError(f"no {what}s were given; expected at least two")
     names = [f"{index:06d}" for index in range(len(arrays))]
     _check_one_size([f"{what} {index}" for index in range(len(arrays))], arrays)
-    return Clips(names, [len(one) for one in arrays], lambda i, frames: _pick(arrays[i], frames), f"{what}s")
+    lengths, origins = [len(one) for one in arrays], [_origin(one) for one in arrays]
+    return Clips(names, lengths, lambda i, frames: _pick(arrays[i], frames), f"{what}s", origins)
 
 
 def check_clip(array: Any, name: str) -> np.ndarray:
@@ -104,7 +121,8 @@ def _from_path(path: Path) -> Clips:
             )
         count, length = clips_NTHWC.shape[:2]
         names = [f"{index:06d}" for index in range(count)]
-        return Clips(names, [length] * count, lambda i, frames: _pick(clips_NTHWC[i], frames), str(path))
+        origins = [_origin(clips_NTHWC[0])] * count
+        return Clips(names, [length] * count, lambda i, frames: _pick(clips_NTHWC[i], frames), str(path), origins)
     if not path.is_dir():
         raise MagiError(f"{path}: no such folder; expected a folder of videos or .npy files, or one .npy file")
     arrays = sorted(one for one in path.rglob("*.npy") if not one.name.startswith("."))
@@ -120,14 +138,15 @@ def _from_path(path: Path) -> Clips:
 
 
 def _from_arrays(folder: Path, paths: list[Path]) -> Clips:
-    lengths, first = [], None
+    lengths, origins, first = [], [], None
     for path in paths:  # one by one: a map is an open file
         clip = check_clip(load_array(path), str(path))
         first = clip if first is None else first
         _check_one_size([str(paths[0]), str(path)], [first, clip])
         lengths.append(len(clip))
+        origins.append(_origin(clip))
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    return Clips(names, lengths, lambda i, frames: _pick(load_array(paths[i]), frames), str(folder))
+    return Clips(names, lengths, lambda i, frames: _pick(load_array(paths[i]), frames), str(folder), origins)
 
 
 def _from_videos(folder: Path, paths: list[Path], left_out: int) -> Clips:
@@ -141,8 +160,14 @@ def _from_videos(folder: Path, paths: list[Path], left_out: int) -> Clips:
         [info.num_frames for _, info in usable],
         lambda i, frames: read_frames(usable[i][0], frames, num_frames=usable[i][1].num_frames),
         str(folder),
+        [Origin(info.frame_rate or None, (info.height, info.width)) for _, info in usable],
         left_out=left_out + len(paths) - len(usable),
     )
+
+
+def _origin(clip_THWC: np.ndarray) -> Origin:
+    height, width = clip_THWC.shape[1:3]
+    return Origin(None, (height, width))
 
 
 def _pick(array: np.ndarray, frames: Sequence[int]) -> np.ndarray:

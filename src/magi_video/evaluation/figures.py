@@ -16,13 +16,20 @@ from magi_video.data.files import write_json
 from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.frechet import Moments, bootstrap_interval, frechet_distance
 from magi_video.evaluation.motion import Motion, compare_motion
+from magi_video.evaluation.paired import SSIM_RULE
 from magi_video.evaluation.protocols import Protocol
-from magi_video.evaluation.realset import Sets
+from magi_video.evaluation.realset import ClipSet, Sets
 
 RESAMPLES = 100
 """Of the bootstrap that the interval of the FVD comes from."""
 DIGITS = 6
 """Significant digits of every figure."""
+HASH_DIGITS = 32
+"""Hexadecimal digits that are kept of a clip's SHA-256."""
+LIBRARIES = ("magi-video", "torch", "numpy", "scipy", "torchmetrics", "pillow", "av")
+"""Whose versions stand in a result."""
+SAME_RATE = 0.01
+"""Frame rates that differ by no more than this share are the same, as 29.97 and 30 are."""
 
 
 @dataclass
@@ -72,27 +79,31 @@ def figures(
         errors = {name: np.stack([one.errors[name] for one in fake]) for name in fake[0].errors}
         result["paired"] = {name: values_NT.mean() for name, values_NT in errors.items()}
         result["per_frame"] |= {name: values_NT.mean(axis=0) for name, values_NT in errors.items()}
+        result["ssim_rule"] = SSIM_RULE
     result["motion"] = compare_motion([one.motion for one in real], [one.motion for one in fake])
     for name, side in (("motion", fake), ("motion_real", real)):
         result["per_frame"][name] = motion_by_frame(side, protocol)
     if len(lengths) > 1:
         result["fvd_over_length"] = {"frames": list(lengths), "fvd": [distance.value for distance in distances]}
-    told = warnings(len(real), len(fake), protocol, distances[-1].dimension)
+    told = warnings(len(real), len(fake), protocol, distances[-1].dimension) + told_of_rates(sets)
     return rounded(result) | {
         "num_real": len(real),
         "num_fake": len(fake),
         "real_clips": "chosen by the protocol" if sets.chosen else "finished, as they came",
         "left_out_real": sets.real.left_out,
         "left_out_fake": sets.fake.left_out,
+        "given_frames_scored": protocol.given if protocol.score_given else 0,
         "reduced": is_reduced(len(real), len(fake), protocol),
         "warnings": [*sets.warnings, *told, *detectors.missing],
-        "protocol": protocol.record(detectors.hashes.get("i3d")),
+        "protocol": protocol.record(detectors.hashes.get("i3d"), paired=sets.truth is not None),
         "real_hash": joint_hash(real),
         "fake_hash": joint_hash(fake),
+        "real_data": sets.data,
+        "clips": {"real": described(sets.real, real), "fake": described(sets.fake, fake)},
         "detectors": detectors.hashes,
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("magi-video", "torch", "numpy")},
+            **{name: version(name) for name in LIBRARIES},
         },
     }
 
@@ -142,6 +153,34 @@ def warnings(num_real: int, num_fake: int, protocol: Protocol, dimension: int) -
     if fewest < 2048:
         told.append(f"FVD is biased upwards by about 1/n: {num_real} real and {num_fake} generated clips are few")
     return told
+
+
+def described(clips: ClipSet, measured: Sequence[Measured]) -> dict[str, Any]:
+    """Which clips a side is made of: names, digests of their pixels, and the rates (frames/s, least and largest; None
+    where nobody says) and sizes (pixels) that they had."""
+    rates = rate_range(clips)
+    return {
+        "frame_rate": None if rates is None else [float(f"{rate:.{DIGITS}g}") for rate in rates],
+        "sizes": [list(size) for size in sorted({origin.size for origin in clips.origins})],
+        "names": clips.names,
+        "sha256": [one.hash[:HASH_DIGITS] for one in measured],
+    }
+
+
+def rate_range(clips: ClipSet) -> tuple[float, float] | None:
+    """Least and largest frame rate of the clips, frames/s; None where one is not known."""
+    rates = [origin.frame_rate for origin in clips.origins]
+    known = [rate for rate in rates if rate is not None]
+    return (min(known), max(known)) if known and len(known) == len(rates) else None
+
+
+def told_of_rates(sets: Sets) -> list[str]:
+    """That both sides do not show the same frames/s, where that is known."""
+    real, fake = rate_range(sets.real), rate_range(sets.fake)
+    if real is None or fake is None or max(real[1], fake[1]) <= (1 + SAME_RATE) * min(real[0], fake[0]):
+        return []
+    shown = [f"{low:.4g}" + (f" to {high:.4g}" if high > low else "") for low, high in (real, fake)]
+    return [f"real clips show {shown[0]} frames/s, generated ones {shown[1]}: what moves alike moves at another speed"]
 
 
 def joint_hash(side: Sequence[Measured]) -> str:

@@ -21,8 +21,9 @@ from magi_video.controls import check_seeds
 from magi_video.data import VideoFolder, clip_frames
 from magi_video.data.captions import read_captions
 from magi_video.data.files import files_sha256, write_array
+from magi_video.data.identity import DataIdentity
 from magi_video.errors import MagiError
-from magi_video.evaluation.clipset import load_array
+from magi_video.evaluation.clipset import Origin, load_array
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import (
     ClipSet,
@@ -33,6 +34,7 @@ from magi_video.evaluation.realset import (
     open_videos,
     prepare,
     real_clips,
+    told_of_sizes,
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
 from magi_video.loading import read_json, resolve_model
@@ -44,6 +46,8 @@ from magi_video.ready import choose_for
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 
 RECORD = "evaluate.json"
+CONTENT = "data_content_sha256"
+"""Name in the record: of the videos' contents."""
 MOST_GROUPS = 8
 """Groups of samples that are made side by side on a CPU: each holds its own cache of frames."""
 
@@ -165,7 +169,9 @@ class Generation:
                 clip[: self.protocol.given] = self.contexts[index][: self.protocol.given]
             return clip
 
-        return ClipSet([self.path(index).stem for index in range(count)], read, str(self.folder))
+        config = self.pipe.config
+        origin = Origin(config.frame_rate / self.protocol.interval, (config.height, config.width))
+        return ClipSet([self.path(index).stem for index in range(count)], read, str(self.folder), [origin] * count)
 
     def _stream(self, indices: Sequence[int]) -> Any:
         given, sampling = self.protocol.given, self.sampling
@@ -300,7 +306,9 @@ def evaluate(
                 f"{protocol.side}: its samples are resized by the protocol's rule"
             )
         truth = contexts if protocol.given else None
-        return Sets(real, generation.clips(len(contexts)), truth, warnings=tuple(warnings)), generation
+        warnings += told_of_sizes(real, size, protocol)
+        known = DataIdentity.of(videos).record()
+        return Sets(real, generation.clips(len(contexts)), truth, warnings=tuple(warnings), data=known), generation
 
     sets, generation = processes.main_first(begin)
     choice = processes.once(lambda: choose_as_before(generation, out))
@@ -309,7 +317,17 @@ def evaluate(
     detectors = detectors or load_detectors(processes, fid=fid, lpips=lpips and sets.truth is not None)
     settings = processes.once(lambda: describe(model, generation))
     processes.once(lambda: check_origin(out))
-    with claimed(out / RECORD, settings, "samples", processes):
+
+    def lasting(record: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in record.items() if name != CONTENT}
+
+    def carried(saved: dict[str, Any] | None) -> dict[str, Any]:
+        """The videos' contents, which records of before do not name."""
+        if saved is not None and saved.get(CONTENT, settings[CONTENT]) != settings[CONTENT]:
+            raise MagiError(f"{out} holds samples that continue other videos of the same names; use another --out")
+        return {CONTENT: settings[CONTENT]}
+
+    with claimed(out / RECORD, lasting(settings), "samples", processes, carried=carried, lasting=lasting):
         try:
             processes.together(lambda: generation.run(processes, progress))
         except MagiError:
@@ -360,6 +378,7 @@ def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
         "clips_seed": protocol.seed,
         "data": videos.root.name,
         "data_sha256": hash_videos(videos),
+        CONTENT: DataIdentity.of(videos).record()["sha256"],
         "height": config.height,
         "width": config.width,
         "device": pipe.device.type,
@@ -386,10 +405,8 @@ def has_samples(out: Path) -> bool:
 def hash_videos(videos: VideoFolder) -> str:
     """SHA-256 of the videos' names and lengths, on which the choice of clips hangs, and of how they are shown where
     that is not as they are stored."""
-    lines = [
-        " ".join(filter(None, (video.path.relative_to(videos.root).as_posix(), str(video.num_frames), video.shown)))
-        for video in videos.videos
-    ]
+    facts = ((name, str(one.num_frames), one.shown) for name, one in zip(videos.names, videos.videos, strict=True))
+    lines = [" ".join(filter(None, three)) for three in facts]
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 

@@ -13,6 +13,12 @@ from magi_video.evaluation.features import Network
 
 MAX_PSNR = 100.0
 """PSNR of equal frames, dB, which has no finite value."""
+SSIM_RULE = {
+    "window": "Gaussian, 11 x 11, sigma 1.5",
+    "border": "pixels are reflected at the edge and every position counts (torchmetrics); "
+    "scikit-image leaves the outer 5 positions out",
+}
+"""What an SSIM hangs on besides the frames."""
 
 
 def paired_errors(

@@ -106,15 +106,17 @@ class Protocol:
         """What a model is given: "none", "first frame" or "5 frames"."""
         return {0: "none", 1: "first frame"}.get(self.given, f"{self.given} frames")
 
-    def record(self, detector_sha256: str | None = None) -> dict[str, Any]:
-        """All fields as JSON values, for the result file."""
+    def record(self, detector_sha256: str | None = None, paired: bool = False) -> dict[str, Any]:
+        """All fields as JSON values, for the result file; `paired`: whether fake i continues real i."""
         fields = asdict(self)
         fields["notes"], fields["pixel_range"] = list(self.notes), list(self.pixel_range)
         fields["prepare"] = [_said(step) for step in self.prepare]
         fields["detector_resize"] = [_said(step) for step in self.detector_resize]
         return fields | {
             "context": self.context,
-            "context_clips": "the real set's own: fake i continues real i",
+            "context_clips": "the real set's own: fake i continues real i"
+            if paired
+            else "not known: nothing is paired",
             "short_clips": SHORT_CLIPS,
             "detector_sha256": detector_sha256,
         }

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from magi_video.data import UCF101, VideoFolder, clip_frames, fit_frames
+from magi_video.data.identity import DataIdentity
 from magi_video.data.kinetics import Kinetics600, Subset, has_annotations, split_folder
 from magi_video.data.ucf101 import LISTS, VIDEOS
 from magi_video.errors import MagiError
 from magi_video.evaluation.cache import cache_folder
-from magi_video.evaluation.clipset import Clips, as_clips
+from magi_video.evaluation.clipset import Clips, Origin, as_clips
 from magi_video.evaluation.protocols import Protocol
 from magi_video.evaluation.resizing import apply_chain, to_bytes
 
@@ -42,11 +45,19 @@ class ClipSet:
         names: one for each clip.
         read: gives clip i, uint8 `[T, H, W, 3]`.
         where: what the set is, for messages.
+        origins: what each clip was before it was prepared.
         left_out: videos and clips that were too short or could not be read.
     """
 
-    def __init__(self, names: Sequence[str], read: Callable[[int], np.ndarray], where: str, left_out: int = 0) -> None:
-        self.names, self.where, self.left_out = list(names), where, left_out
+    def __init__(
+        self,
+        names: Sequence[str],
+        read: Callable[[int], np.ndarray],
+        where: str,
+        origins: Sequence[Origin],
+        left_out: int = 0,
+    ) -> None:
+        self.names, self.where, self.origins, self.left_out = list(names), where, list(origins), left_out
         self._read = read
 
     def __len__(self) -> int:
@@ -57,7 +68,7 @@ class ClipSet:
 
     def first(self, count: int | None) -> ClipSet:
         """The first clips of the set; all for None."""
-        return ClipSet(self.names[:count], self._read, self.where, self.left_out)
+        return ClipSet(self.names[:count], self._read, self.where, self.origins[:count], self.left_out)
 
 
 def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list[str]]:
@@ -192,7 +203,9 @@ def real_clips(
         frames = clip_frames(pick.start, protocol.interval, protocol.frames)
         return prepare(videos.read(pick.video, frames).numpy(), protocol, size)
 
-    return ClipSet(names, read, str(videos.root), short + len(videos.skipped)), picks
+    taken = [videos.videos[pick.video] for pick in picks]
+    origins = [Origin(video.frame_rate / protocol.interval or None, (video.height, video.width)) for video in taken]
+    return ClipSet(names, read, str(videos.root), origins, short + len(videos.skipped)), picks
 
 
 def finished_clips(clips: Clips, protocol: Protocol, count: int | None, size: tuple[int, int] | None = None) -> ClipSet:
@@ -209,7 +222,8 @@ def finished_clips(clips: Clips, protocol: Protocol, count: int | None, size: tu
         return prepare(clips.read(taken[index], range(protocol.frames)), protocol, size)
 
     short = len(clips.lengths) - len(usable)
-    return ClipSet([clips.names[index] for index in taken], read, clips.where, clips.left_out + short)
+    names, origins = [clips.names[index] for index in taken], [clips.origins[index] for index in taken]
+    return ClipSet(names, read, clips.where, origins, clips.left_out + short)
 
 
 @dataclass(frozen=True)
@@ -252,6 +266,7 @@ class Sets:
         chosen: whether the protocol chose the real clips from videos; else they came finished, and its order, interval
             and temporal rule were not applied.
         warnings: what a reader of the figures must know about the clips.
+        data: what is recorded of the videos that the real clips were chosen from; see `DataIdentity.record`.
     """
 
     real: ClipSet
@@ -259,6 +274,7 @@ class Sets:
     truth: ClipSet | None = None
     chosen: bool = True
     warnings: tuple[str, ...] = ()
+    data: dict[str, Any] | None = None
 
 
 def open_sets(real: ClipSource, fake: ClipSource, protocol: Protocol, numbers: Numbers, paired: bool) -> Sets:
@@ -276,11 +292,12 @@ def open_sets(real: ClipSource, fake: ClipSource, protocol: Protocol, numbers: N
             "they are resized by its rule"
         )
     fake_set = finished_clips(fakes, protocol, numbers.fake, size)
-    chosen = False
+    chosen, data = False, None
     if not paired and isinstance(real, str | Path) and _holds_videos(Path(real)):
         chosen = True
         videos, found = open_videos(real, protocol)
         warnings += found
+        data = DataIdentity.of(videos).record()
         real_set, _ = real_clips(videos, protocol, numbers.real, size)
     else:
         real_set = finished_clips(as_clips(real, "real clip"), protocol, numbers.real, size)
@@ -288,7 +305,21 @@ def open_sets(real: ClipSource, fake: ClipSource, protocol: Protocol, numbers: N
         check_number(side, clips, wanted, protocol)
     if paired:
         _check_pairs(real_set, fake_set)
-    return Sets(real_set, fake_set, real_set if paired else None, chosen, tuple(warnings))
+    warnings += told_of_sizes(real_set, size, protocol)
+    return Sets(real_set, fake_set, real_set if paired else None, chosen, tuple(warnings), data)
+
+
+def told_of_sizes(real: ClipSet, size: tuple[int, int], protocol: Protocol) -> list[str]:
+    """Where the protocol names no size: that real clips of another size than the generated ones' are made to fit."""
+    others = Counter(origin.size for origin in real.origins if origin.size != size)
+    if protocol.side is not None or not others:
+        return []
+    (height, width), _ = others.most_common(1)[0]
+    kinds = f"{height} × {width} pixels" + (f" and {len(others) - 1} other sizes" if len(others) > 1 else "")
+    return [
+        f"{others.total()} of {len(real)} real clips have {kinds}: cropped and resized to the generated clips' "
+        f"{size[0]} × {size[1]}"
+    ]
 
 
 def check_number(side: str, clips: ClipSet, wanted: int | None, protocol: Protocol) -> None:

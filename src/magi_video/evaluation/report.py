@@ -58,7 +58,18 @@ CARDS = (
     (("paired", "lpips"), "LPIPS", "lower is better"),
     (("motion", "speed_ratio"), "Motion", "times the real clips'; 1 is best"),
 )
-SHOWN_ABOVE = ("fvd", "fvd_interval", "fid", "paired", "num_real", "num_fake", "reduced", "warnings", "per_frame")
+SHOWN_ABOVE = (
+    "fvd",
+    "fvd_interval",
+    "fid",
+    "paired",
+    "num_real",
+    "num_fake",
+    "reduced",
+    "warnings",
+    "per_frame",
+    "clips",
+)
 TABLES = ("protocol", "detectors", "model", "generation", "motion", "command", "fvd_over_length")
 
 
