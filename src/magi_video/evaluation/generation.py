@@ -325,6 +325,8 @@ def evaluate(
         """The videos' contents, which records of before do not name."""
         if saved is not None and saved.get(CONTENT, settings[CONTENT]) != settings[CONTENT]:
             raise MagiError(f"{out} holds samples that continue other videos of the same names; use another --out")
+        if saved is not None and CONTENT not in saved:
+            say(f"{out}: begun before the contents of videos were recorded; taken to continue these")
         return {CONTENT: settings[CONTENT]}
 
     with claimed(out / RECORD, lasting(settings), "samples", processes, carried=carried, lasting=lasting):
