@@ -17,7 +17,7 @@ from magi_video.textfiles import read_json
 INDEX_FILE = "model_index.json"
 DEFAULTS: dict[str, Any] = {
     "forcing": "complete", "height": 256, "width": 256, "frame_rate": 25.0, "action_names": [], "class_names": [],
-    "mask_steps": 64, "denoise_steps": 100, "training": {},
+    "mask_steps": 64, "denoise_steps": 100, "first_step": None, "training": {},
 }  # fmt: skip
 """Of `MagiPipeline`'s settings."""
 

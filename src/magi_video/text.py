@@ -20,7 +20,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from magi_video.data.captions import MAX_CHARACTERS
 from magi_video.data.files import files_sha256, link_or_copy
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES
@@ -33,7 +32,7 @@ from magi_video.loading import (
     stored_sizes,
     weight_files,
 )
-from magi_video.textfiles import read_json, read_text
+from magi_video.textfiles import MAX_CHARACTERS, read_json, read_text
 
 ENCODER_FOLDER = "text_encoder"
 FILES = ("*.json", "*.txt", "*.safetensors")

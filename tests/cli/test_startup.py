@@ -41,6 +41,23 @@ def test_help_info_and_plan_import_nothing_heavy(tmp_path: Path) -> None:
         assert not HEAVY & set(found), command
 
 
+def test_a_pipeline_adds_little_to_what_diffusers_imports() -> None:
+    ask = """
+import json, sys
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+import diffusers.models.autoencoders
+before = set(sys.modules)
+import magi_video.pipeline
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=120)
+    added = json.loads(done.stdout.splitlines()[-1])
+    assert not HEAVY & {name.partition(".")[0] for name in added}
+    assert not {"magi_video.codecs.video_vae", "magi_video.codecs.omnitokenizer", "magi_video.training"} & set(added)
+    others = [name for name in added if not name.startswith("magi_video")]
+    assert len(added) <= 90 and len(others) <= 30, others
+
+
 @pytest.mark.parametrize("name", shipped_models())
 def test_info_tells_what_the_loaded_model_is(name: str) -> None:
     from magi_video import MagiPipeline

@@ -1,21 +1,15 @@
 """Which codec classes there are, and loading one from its folder."""
 
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.config import CODEC_NAMES
-from magi_video.codecs.image_vae import ImageVAECodec
-from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
-from magi_video.codecs.pixels import PixelCodec
-from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
 from magi_video.loading import class_name, load_strictly, read_json
 
-CODECS: dict[str, Any] = dict(
-    zip(CODEC_NAMES, (PixelCodec, ImageVAECodec, VideoVAECodec, OmniTokenizerCodec), strict=True)
-)
-"""Every codec class that a saved folder may name."""
+CODECS: dict[str, type[Codec] | None] = dict.fromkeys(CODEC_NAMES)
+"""Every codec class that a saved folder may name; None: the class of that name in this package, imported when named."""
 
 
 def load_codec(folder: str | Path) -> Codec:
@@ -24,4 +18,5 @@ def load_codec(folder: str | Path) -> Codec:
     name = class_name(read_json(folder / "config.json"))
     if name not in CODECS:
         raise MagiError(f"{folder} holds {name}; expected a codec: {', '.join(CODECS)}")
-    return load_strictly(CODECS[name], str(folder))
+    codec: Codec = load_strictly(CODECS[name] or getattr(import_module("magi_video.codecs"), name), str(folder))
+    return codec

@@ -23,11 +23,9 @@ from pathlib import Path
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_TEXT_BYTES
-from magi_video.textfiles import parse_json, read_text
+from magi_video.textfiles import MAX_CHARACTERS, parse_json, read_text
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-MAX_CHARACTERS = 10_000
-"""Of a caption, and of any text that a model is told."""
 MOST_NAMED = 3
 _HALVES = re.compile("[\ud800-\udfff]")  # JSON can hold one half of a pair, which no encoder takes
 

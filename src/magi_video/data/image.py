@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageOps
 
 from magi_video.data.files import write_bytes
-from magi_video.data.video import enlarge
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_PICTURE_BYTES, MAX_PIXELS
 
@@ -181,6 +180,8 @@ def contact_sheet(
 def _sheet_block(
     video_THWC: np.ndarray, numbers: Sequence[int], columns: int, max_frames: int, label: str | None, min_side: int
 ) -> np.ndarray:
+    from magi_video.data.video import enlarge  # PyAV, which a pipeline can do without
+
     picked = spread_frames(len(video_THWC), max_frames)
     tiles = [_numbered(enlarge(video_THWC[i], min_side), str(numbers[i])) for i in picked]
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
