@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tyro
+import yaml
 
 from magi_video.cli import VERBS, main
 from magi_video.errors import MagiError
@@ -21,7 +22,7 @@ from magi_video.loading import SHIPPED
 from magi_video.presets import Preset, from_dict
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BEGINNERS = [ROOT / "README.md", ROOT / "docs/index.md", *sorted((ROOT / "docs/tutorials").glob("*.md"))]
 """Pages whose Python is run."""
 SMALLER = {"--frames": "3", "--num": "1", "--mask-steps": "1", "--denoise-steps": "2", "--out": "out"}
@@ -157,6 +158,37 @@ def test_quick_commands_run(block: Block, arguments: list[str], reader: Path) ->
         assert {"contact.png", "generate.json", "sample_000.mp4"} <= {one.name for one in Path("out").iterdir()}
 
 
+README = [words for block, words in SHELL if block.page.name == "README.md"]
+
+
+def test_the_readme_activates_before_it_runs() -> None:
+    """`magi` and `pip` are those of .venv, which `make` makes."""
+    first = next(index for index, words in enumerate(README) if words[0] != "make")
+    assert README[first] == ["source", ".venv/bin/activate"]
+    assert ["make", "demo"] in README[:first]
+
+
+@pytest.mark.parametrize("words", [words for words in README if "train" in words and "--accumulate" in words], ids=str)
+def test_what_the_readme_gives_to_gpus_fits(words: list[str]) -> None:
+    """On H100s, as `magi plan` counts; without the options that a plan has no use for, or takes from the disk."""
+    from magi_video.cli.plan import parse
+    from magi_video.planning import DATA_SHEETS, make_plan
+
+    arguments = (magi_arguments(words) or [])[1:]
+    flags = [word for pair in zip(arguments[1::2], arguments[2::2], strict=True)
+             for word in pair if pair[0] not in ("--data", "--latents", "--out")]  # fmt: skip
+    devices = words[words.index("--nproc-per-node") + 1] if "--nproc-per-node" in words else "1"
+    command = parse([arguments[0], "--devices", devices, *flags])
+    assert make_plan(arguments[0], command.preset(), command.devices, DATA_SHEETS["h100"]).given.fits
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation, project = (yaml.safe_load((ROOT / "CITATION.cff").read_text()), (ROOT / "pyproject.toml").read_text())
+    assert f'version = "{citation["version"]}"' in project and f'license = "{citation["license"]}"' in project
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert {"type", "title", "authors"} <= citation["references"][0].keys()
+
+
 SCORES = [(block, words) for block, words in MAGI if words[0] == "score" and all(map(str.islower, words[1:3]))]
 
 
@@ -225,4 +257,5 @@ def test_links_lead_somewhere(page: Path) -> None:
         if anchor and file.suffix == ".md":
             headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            slugs |= {name for heading in headings for name in re.findall(r"\{#([\w-]+)\}$", heading)}  # its own name
             assert anchor[1:] in slugs, f"{page.name}: {target}{anchor}"
