@@ -1,6 +1,5 @@
 """The one exception that means "the user can mend this": the command line prints its one line and exits with 1."""
 
-
 MOST_TOLD = 1500
 """Characters of a message: what it quotes of a file may be of any length."""
 
@@ -8,12 +7,12 @@ MOST_TOLD = 1500
 class MagiError(Exception):
     """A mistake in the input (a file, a setting, a checkpoint), told in one line: what was wrong, what was expected."""
 
+    exit_code = 1
+    """What the command line exits with."""
+
     def __str__(self) -> str:
         """The message, in one line whatever it quotes, and without its middle where that is long."""
         message = " ".join(super().__str__().splitlines())
         if len(message) <= MOST_TOLD:
             return message
         return f"{message[: MOST_TOLD // 2]} … {message[-MOST_TOLD // 2 :]}"
-
-    exit_code = 1
-    """What the command line exits with."""

@@ -369,3 +369,24 @@ def test_mistakes_are_told_in_one_line(
         monkeypatch.setitem(__import__("sys").modules, package, None)
         with pytest.raises(MagiError, match=f"need {package}: pip install"):
             open_source(kind, tmp_path)
+
+
+def test_damaged_hdf5_is_told_in_a_line_wherever_it_is_met(minari: Callable[..., Path]) -> None:
+    file = minari() / "data" / "main_data.hdf5"
+    whole, random = file.read_bytes(), np.random.default_rng(0)
+    told = 0
+    for number in range(60):
+        damaged = bytearray(whole)
+        for at in random.integers(0, len(whole), 40):
+            damaged[at] = int(random.integers(256))
+        root = file.parent.parent.parent / f"damaged{number}"
+        (root / "data").mkdir(parents=True)
+        (root / "data" / file.name).write_bytes(damaged)
+        try:
+            source = open_source("minari", root)
+            for episode in range(source.num_episodes):
+                list(source.frames(episode, len(source.actions(episode))))
+        except MagiError as error:
+            told += 1
+            assert "\n" not in str(error)
+    assert told > 10

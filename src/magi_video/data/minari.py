@@ -7,10 +7,11 @@ which HDF5 knows of several kinds, are refused.
 
 import io
 import json
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -32,6 +33,28 @@ PIECE_BYTES = 2**28
 NUMBER_BYTES = 8
 """Of a number of an action while it is read."""
 OBSERVATIONS, ACTIONS = "observations", "actions"
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, SystemError, MemoryError)
+"""What h5py raises, anywhere, over a file that is not as HDF5 should be."""
+T = TypeVar("T")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise MagiError(f"{path}: damaged HDF5 ({str(error)[:100]})") from None
+
+
+def _checked(method: Callable[..., T]) -> Callable[..., T]:
+    """A method of a source that tells of damage in a line."""
+
+    @wraps(method)
+    def checked(self: Any, *given: Any) -> T:
+        with _told(self.path):
+            return method(self, *given)
+
+    return checked
 
 
 class MinariSource(Source):
@@ -46,9 +69,14 @@ class MinariSource(Source):
             raise MagiError(f"{root}: no data/main_data.hdf5; expected a Minari data set in HDF5")
         try:
             self.file = h5py.File(self.path, "r")
-        except OSError as error:
+        except DAMAGE as error:
             raise MagiError(f"{self.path}: unreadable HDF5 ({str(error)[:100]})") from None
         self.frame_rate = check_rate(DEFAULT_RATE if frame_rate is None else frame_rate, root)
+        self._look(camera)
+
+    @_checked
+    def _look(self, camera: str | None) -> None:
+        """Which episodes, pictures and actions there are."""
         self.num_episodes = sum(str(name).startswith("episode_") for name in self.file)
         if not self.num_episodes:
             raise MagiError(f"{self.path}: no episode")
@@ -68,6 +96,7 @@ class MinariSource(Source):
                     return episode
         return 0
 
+    @_checked
     def actions(self, episode: int) -> np.ndarray:
         """See `Source.actions`; the last observation, which leads nowhere, has a row of zeros."""
         stored = self._dataset(episode, ACTIONS)
@@ -90,6 +119,10 @@ class MinariSource(Source):
 
     def frames(self, episode: int, count: int) -> Iterator[np.ndarray]:
         """See `Source.frames`."""
+        with _told(self.path):
+            yield from self._frames(episode, count)
+
+    def _frames(self, episode: int, count: int) -> Iterator[np.ndarray]:
         stored = self._dataset(episode, self.camera)
         if len(stored) < count:
             raise MagiError(f"{self.path}: episode {episode}: {len(stored)} observations for {count - 1} actions")
@@ -107,6 +140,7 @@ class MinariSource(Source):
             piece = piece[..., None] if piece.ndim == 3 else piece
             yield np.ascontiguousarray(np.broadcast_to(piece, (*piece.shape[:3], 3)))
 
+    @_checked
     def _cameras(self, episode: int) -> list[str]:
         """Observations that are pictures: arrays uint8 [T, H, W], [T, H, W, 1 or 3], or JPEG files."""
         group = self._group(episode)
@@ -143,6 +177,7 @@ class MinariSource(Source):
             raise MagiError(f"{self.path}: {name} is no group")
         return group
 
+    @_checked
     def _dataset(self, episode: int, name: str) -> Any:
         """An array of an episode, inside this very file."""
         place = self._group(episode)

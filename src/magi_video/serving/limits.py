@@ -30,8 +30,8 @@ class ServingLimits:
     max_connections: int = 128
     """Connections at the same time."""
     max_share: float = 0.75
-    """What one address may have of the connections, the uploads, and the places to wait, to play and beside a real
-    game: at most this part of each, and at least one; 1 where all visitors have one address."""
+    """What one address may have of the connections, the uploads, the videos and the players' places: at most this part
+    of each, and at least one; 1 where all visitors have one address."""
     slow_seconds: float = 10.0
     """That a connection may be silent before its request is there, or leave its answer untaken."""
     idle_seconds: float = 300.0
