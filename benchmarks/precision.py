@@ -66,7 +66,7 @@ def played_frames(precision: str) -> Callable[[], None]:
 
 def base_frame(subject: Subject, precision: str) -> Callable[[], None]:
     """A frame of the common size, 8 × 10 steps, after 16 frames."""
-    settings = sampling_settings("exact", None, None, subject)
+    settings = sampling_settings(subject, "exact", None, None)
     generator = Generator(subject, subject.load(PRECISIONS[precision]), settings, 1, CPU)  # type: ignore[index]
     return generator.middle_frame(16)
 

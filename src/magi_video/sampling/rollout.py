@@ -23,6 +23,7 @@ from magi_video.models.cache import pick
 from magi_video.models.conditions import unknown
 from magi_video.models.linear import pack_linears
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
+from magi_video.probes import packing_pays
 from magi_video.sampling.noise import SampleNoise
 from magi_video.sampling.schedule import unmasking_schedule
 from magi_video.sampling.settings import SamplingSettings
@@ -32,7 +33,7 @@ class Rollout:
     """The state of one batch of videos in the making.
 
     Args:
-        model: the transformer with its head, in eval mode; bfloat16 weights on a CPU are packed (`pack_linears`).
+        model: the transformer with its head, in eval mode; bfloat16 weights on a CPU are packed where that pays.
         cached_kind: the kind of frame as which finished frames enter the past (the paradigm's `cached_kind`).
         noise: one generator a sample; its number is the batch size B.
         settings: steps and sampler.
@@ -57,7 +58,8 @@ class Rollout:
     ) -> None:
         for interval in interval_B.tolist():
             model.check_interval(interval)
-        pack_linears(model)
+        if model.dtype == torch.bfloat16 and packing_pays():
+            pack_linears(model)
         self.model = model
         self.cached_kind = cached_kind
         self.noise = noise
