@@ -46,7 +46,7 @@ ROUND = 5
 """Kills before a run may end and is compared."""
 PATIENCE = 300
 """Seconds for a moment to come, and for a run to end."""
-VOLATILE = ("seconds", "per_second", "memory", "finished", "started")
+VOLATILE = ("seconds", "per_second", "memory", "finished", "started", "why", "files", "crc32")
 """Parts of the names of JSON values that no two runs share."""
 UNCOMPARED = ("logs", ".lock", "log.jsonl", "report.html")
 """Names of files and folders that hold times."""
@@ -301,8 +301,12 @@ def differences(whole: Path, other: Path) -> list[str]:
 
 
 def content(path: Path) -> Any:
-    """What must be equal: bytes, or the values of JSON but for times."""
-    return lasting(json.loads(path.read_text())) if path.suffix == ".json" else path.read_bytes()
+    """What must be equal: bytes; of JSON the values but for times; of tensors all bits, in whatever order they lie."""
+    if path.suffix == ".json":
+        return lasting(json.loads(path.read_text()))
+    if path.suffix == ".safetensors":
+        return {name: (one.dtype.str, one.shape, one.tobytes()) for name, one in load_file(path).items()}
+    return path.read_bytes()
 
 
 def lasting(value: Any) -> Any:

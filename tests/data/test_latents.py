@@ -1,5 +1,6 @@
 """The latent cache: what is written equals direct encoding, whoever writes it; what is damaged is told and mended."""
 
+import dataclasses
 import json
 import math
 import os
@@ -462,3 +463,12 @@ def test_a_damaged_note_says_nothing(folder: VideoFolder, tmp_path: Path) -> Non
     shard(directory, 0).with_suffix(".json").write_text("")
     again = build(folder, directory)
     assert again.shards == list(range(len(again.cache.index.shards))) and contents(directory) == before
+
+
+def test_notes_that_a_process_killed_at_its_end_has_left_are_removed(folder: VideoFolder, tmp_path: Path) -> None:
+    directory = tmp_path / "cache"
+    build(folder, directory)
+    before = contents(directory)
+    note = json.dumps(dataclasses.asdict(Index.read(directory).shards[0]))
+    shard(directory, 0).with_suffix(".json").write_text(note)  # the index is there, its notes not yet gone
+    assert build(folder, directory).shards == [] and contents(directory) == before

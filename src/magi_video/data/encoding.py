@@ -236,9 +236,15 @@ class _Work:
             path.unlink(missing_ok=True)  # of a process that was killed; of a shard that no longer holds
 
     def finish(self, encoded: Sequence[int]) -> None:
-        """Gathers the notes into the index."""
-        if not encoded and self._is_finished():
-            return
+        """Gathers the notes into the index, and removes them: also those that a process killed in between has left."""
+        if encoded or not self._is_finished():
+            self._write_index()
+        wanted = {shard_path(self.directory, shard).name for shard in range(len(self.keys))}
+        for path in (self.directory / SHARD_FOLDER).iterdir():
+            if path.name not in wanted and path.suffix in (".json", ".safetensors"):
+                path.unlink()
+
+    def _write_index(self) -> None:
         notes = [_note_path(self.directory, shard) for shard in range(len(self.keys))]
         shards = tuple(self.known[n] if not notes[n].is_file() else _read_note(notes[n]) for n in range(len(notes)))
         sums, squares = (np.array([getattr(shard, name) for shard in shards]) for name in ("sums", "squares"))
@@ -248,10 +254,6 @@ class _Work:
         write_bytes(self.directory / TABLE_FILE, self.table_bytes)
         index = replace(self.index, shards=shards, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
         write_json(self.directory / INDEX_FILE, asdict(index))
-        wanted = {shard_path(self.directory, shard).name for shard in range(len(self.keys))}
-        for path in (self.directory / SHARD_FOLDER).iterdir():
-            if path.name not in wanted and path.suffix in (".json", ".safetensors"):
-                path.unlink()
 
     def _is_finished(self) -> bool:
         try:
