@@ -42,6 +42,8 @@ from magi_video.pipeline import MagiPipeline
 from magi_video.presets import Preset
 from magi_video.probes import choose_precision, use_fast_float32
 from magi_video.processes import Processes
+from magi_video.ready import product_flops
+from magi_video.threads import choose_threads
 from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.feasibility import micro_batch
 from magi_video.training.kernels import linear_product_pays, use_training_kernels
@@ -129,6 +131,7 @@ class Trainer:
         if self.device.type == "cpu":
             pays = self.low and linear_product_pays() if linear_kernels is None else linear_kernels
             use_training_kernels(model, linears=pays)
+            choose_threads(product_flops(model, self.micro * model.config.num_frames))
         self.compiled = False
         self.core, self.objective = model, Objective(model, forcing)
         self.clips = ClipDataset(

@@ -1,0 +1,44 @@
+"""What a run leaves to the machine is settled once, and kept by the run wherever it goes on."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from magi_video.presets import Preset
+from magi_video.training.choices import CHOSEN, settle_choices
+
+CPU = torch.device("cpu")
+
+
+def with_precision(preset: Preset, precision: str) -> Preset:
+    return dataclasses.replace(preset, train=dataclasses.replace(preset.train, precision=precision))
+
+
+def record(run: Path, precision: str, **more: object) -> None:
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps({"preset": {"train": {"precision": precision}}, **more}))
+
+
+@pytest.mark.parametrize(("recorded", "kept"), [("bf16", "bf16"), ("no", "float32"), ("float32", "float32")])
+def test_a_run_goes_on_in_the_precision_that_it_began_with(
+    recipe: Callable[..., Preset], tmp_path: Path, recorded: str, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magi_video.probes.low_precision_gain", lambda *_: 0.1)
+    auto = with_precision(recipe(), "auto")
+    record(tmp_path / "run", recorded, **{CHOSEN: {"linear_kernels": kept == "bf16"}})
+    settled, chosen = settle_choices(auto, tmp_path / "run", CPU, begun=True)
+    assert settled.train.precision == chosen.precision == kept and chosen.linear_kernels == (kept == "bf16")
+    assert chosen.why.startswith("as the run began")
+    assert ("takes 10.0× as long" in str(chosen)) == (kept == "bf16"), "a machine that is slow at it says so"
+
+
+def test_where_nothing_is_trained_yet_the_machine_chooses_anew(recipe: Callable[..., Preset], tmp_path: Path) -> None:
+    record(tmp_path / "run", "bf16")
+    settled, chosen = settle_choices(with_precision(recipe(), "auto"), tmp_path / "run", CPU, begun=False)
+    assert settled.train.precision == "float32" and not chosen.linear_kernels
+    asked, _ = settle_choices(with_precision(recipe(), "bf16"), tmp_path / "run", CPU, begun=False)
+    assert asked.train.precision == "bf16"
