@@ -15,6 +15,13 @@ from magi_video.limits import LOADER_SECONDS
 from magi_video.processes import Processes
 from magi_video.training.stopping import ignore_stop_signals
 
+MOST_TOLD = 200
+"""Characters of a message of others."""
+FULL_SHARED_MEMORY = ("shared memory", "(shm)", "/torch_", "Bus error")
+"""In what PyTorch says where no more batches fit into the memory that processes share."""
+NO_MEMORY = ("signal: Killed", "Cannot allocate memory", "MemoryError", "Resource temporarily unavailable")
+"""In what is said where the system ended a process, or let none begin."""
+
 
 class _Endless:
     """A batch sampler without end."""
@@ -72,11 +79,26 @@ def loading_told(step: int) -> Iterator[None]:
         yield
     except MagiError as error:
         raise MagiError(str(error).splitlines()[-1].split(f"{MagiError.__name__}: ", 1)[-1]) from None
-    except RuntimeError as error:  # PyTorch raises it wherever the main process is when the other one dies
-        if "DataLoader" not in str(error):
+    except (RuntimeError, OSError, MemoryError) as error:
+        # PyTorch raises a RuntimeError wherever the main process is when another one dies.
+        if not isinstance(error, OSError) and "DataLoader" not in str(error):
             raise
-        told = " ".join(str(error).split())[:200]
-        raise MagiError(f"loading data failed at step {step} ({told}); the same command continues") from None
+        raise MagiError(f"loading data failed at step {step}: {loading_reason(error)}") from None
+
+
+def loading_reason(error: Exception) -> str:
+    """Why loading failed, and what helps, in a line: of a process's traceback its last line says it."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = lines[-1] if "Traceback" in text else " ".join(lines)
+    told = (told or type(error).__name__)[:MOST_TOLD]
+    if any(sign in text for sign in FULL_SHARED_MEMORY):
+        return (
+            f"{told}; the shared memory (/dev/shm) is full: give --workers 0, or more of it (docker run --shm-size=8g)"
+        )
+    if any(sign in text for sign in NO_MEMORY):
+        return f"{told}; perhaps for lack of memory: fewer --workers need less; the same command continues"
+    return f"{told}; the same command continues"
 
 
 @contextmanager

@@ -206,7 +206,8 @@ class Trainer:
             self._publish(self.saved)  # nothing left to do, but the folder shall say what it was asked for
         sampler = ClipSampler(len(self.clips), self.seed, start=self.step * self.config.batch_size)
         loader = clip_loader(self.clips, sampler, self.micro, self.processes, self.config.workers)
-        batches = iter(loader)
+        with loading_told(self.step):
+            batches = iter(loader)
         with workers_ended(batches):
             yield from self._steps(batches, preview)
         for tracker in self.accelerator.trackers:  # `end_training` would take the process group down as well
