@@ -11,7 +11,6 @@ of the past are the same program. Random draws, the order of tokens and the samp
 so is guidance: a second row of the batch, which is not told what the first is. `export.json` holds the numbers.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from magi_video.data.files import make_folder, write_json
+from magi_video.data.files import make_folder, part_beside, write_json
 from magi_video.errors import MagiError
 from magi_video.forcing import find_forcing
 from magi_video.models import MagiTransformer
@@ -285,7 +284,7 @@ def export_model(
     extent = Extent.of(pipe, frames)
     make_folder(out)
     programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)
-    part = out / f".part-export-{os.getpid()}"
+    part = part_beside(out / "export")
     try:
         part.mkdir(exist_ok=True)
         for name, program in programs.items():

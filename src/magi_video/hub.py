@@ -1,7 +1,6 @@
 """A model on the Hugging Face hub: the files that are sent, its card among them, and sending them."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from magi_video.card import model_card
-from magi_video.data.files import write_json
+from magi_video.data.files import scratch_folder, write_json
 from magi_video.data.scan import is_inside
 from magi_video.errors import MagiError
 from magi_video.loading import resolve_model
@@ -124,9 +123,9 @@ def push(
         MagiError: no such id, a model that cannot be loaded, or the hub refuses (nobody is logged in, say).
     """
     check_repo_id(repo_id)
-    with tempfile.TemporaryDirectory() as folder:
-        write_release(model, Path(folder), repo_id, metrics=metrics, license_id=license_id, datasets=datasets)
-        return send(Path(folder), repo_id, private, commit_message, token, create_pr)
+    with scratch_folder("push") as folder:
+        write_release(model, folder, repo_id, metrics=metrics, license_id=license_id, datasets=datasets)
+        return send(folder, repo_id, private, commit_message, token, create_pr)
 
 
 def send(

@@ -1,6 +1,5 @@
 """A pipeline as a folder: read strictly, written whole or not at all."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from magi_video.codecs import load_codec
-from magi_video.data.files import link_or_copy
+from magi_video.data.files import link_or_copy, part_beside
 from magi_video.description import INDEX_FILE, read_index
 from magi_video.errors import MagiError
 from magi_video.loading import check_settings, load_strictly
@@ -45,7 +44,7 @@ def read_pipeline(folder: Path, name: str, torch_dtype: torch.dtype) -> dict[str
 
 def write_pipeline(pipe: "MagiPipeline", folder: Path, torch_dtype: torch.dtype | None, weights: Path | None) -> None:
     """Write a pipeline: each file whole or not at all, `model_index.json` last; see `MagiPipeline.save_pretrained`."""
-    part = folder / f".part-model-{os.getpid()}"
+    part = part_beside(folder / "model")
     try:
         if weights is None:
             DiffusionPipeline.save_pretrained(pipe, part)

@@ -1,10 +1,15 @@
 import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from magi_video.data.files import growing_array, replacing, write_array
+from magi_video.data.files import HOST, growing_array, replacing, scratch_folder, write_array, write_json
 from magi_video.errors import MagiError
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3), dtype=np.uint8)
@@ -60,3 +65,37 @@ def test_pieces_must_make_up_the_array(tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         write_array(tmp_path / "file" / "a.npy", ARRAY)
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from magi_video.data import VideoWriter
+from magi_video.data.files import growing_array, part_beside, scratch_folder
+out = Path(sys.argv[1])
+with VideoWriter(out / "a.mp4", 10.0) as movie, growing_array(out / "a.npy", (9, 2), np.uint8) as append:
+    movie.write(np.zeros((16, 16, 3), np.uint8))
+    part_beside(out / "folder").mkdir()
+    (part_beside(out / "folder") / "half").write_text("")
+    with scratch_folder("test"):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_gone_with_the_next_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    code = subprocess.run(
+        [sys.executable, "-c", KILLED, str(out)], env=os.environ | {"TMPDIR": str(temporary)}, check=False
+    ).returncode
+    assert code == -signal.SIGKILL and len(list(out.iterdir())) >= 2 and len(list(temporary.iterdir())) == 1
+    living = [f".b.npy.{HOST}.{os.getppid()}.part", f".b.npy.{'0' * len(HOST)}.999999.part", "mine.part", ".hidden"]
+    for name in living:
+        (out / name).write_text("")
+    write_json(out / "c.json", {})
+    assert {path.name for path in out.iterdir()} == {"c.json", *living}, "of another machine, or at work: not ours"
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with scratch_folder("test") as scratch:
+        assert list(temporary.iterdir()) == [scratch] and scratch.stat().st_mode & 0o77 == 0
+    assert not list(temporary.iterdir())

@@ -242,8 +242,8 @@ def test_a_run_with_a_damaged_file_goes_on_or_says_which(
 @pytest.mark.parametrize(
     ("happens", "told"),
     [
-        ("die", r"loading data failed at step \d .*; the same command continues"),
-        ("hang", r"loading data failed at step \d .*timed out"),
+        ("die", r"loading data failed at step \d: .*; the same command continues"),
+        ("hang", r"loading data failed at step \d: .*timed out"),
         ("fail", "^a.mp4: unreadable$"),
     ],
 )

@@ -1,14 +1,20 @@
-"""Files written completely or not at all: under a temporary name first, then renamed."""
+"""Files written completely or not at all: under a temporary name first, then renamed.
+
+A process that is killed leaves such a name behind. The next one that writes into the same folder removes it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +23,70 @@ from numpy.typing import DTypeLike
 
 from magi_video.errors import MagiError
 
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+"""Stands in temporary names: a process of another machine, which may share the folder, is not dead for being unknown
+here."""
+PART = re.compile(rf"\..+\.{HOST}\.(\d+)\.part")
+_swept: set[Path] = set()
+_lock = threading.Lock()
+
+
+def part_beside(path: Path) -> Path:
+    """A temporary name for what will lie at `path`, file or folder: this process's own, in the same folder.
+
+    In each folder the first call removes what killed processes of this machine have left there.
+    """
+    with _lock:
+        folder = path.parent.absolute()
+        if folder not in _swept:
+            _swept.add(folder)
+            remove_orphans(folder)
+    return path.with_name(f".{path.name}.{HOST}.{os.getpid()}.part")
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove temporary files and folders of processes of this machine that are no more."""
+    try:
+        found = [(Path(entry.path), match) for entry in os.scandir(folder) if (match := PART.fullmatch(entry.name))]
+    except OSError:
+        return
+    for path, match in found:
+        if not _is_running(int(match[1])):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid():
+        return False  # it has not written here yet: a process of the same number has
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # another user's
+    return True
+
+
+@contextmanager
+def scratch_folder(what: str) -> Iterator[Path]:
+    """A folder among the system's temporary ones, removed afterwards; what killed processes left there is as well."""
+    folder = part_beside(Path(tempfile.gettempdir(), f"magi-{what}"))
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; renames it on success, removes it otherwise. An OSError
     becomes a MagiError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

@@ -25,6 +25,7 @@ import av
 import numpy as np
 
 from magi_video.data.decoding import Screen, decode_by_seeking, decode_through, opened, reason, seek_pays_off
+from magi_video.data.files import part_beside
 from magi_video.data.geometry import Geometry
 from magi_video.errors import MagiError
 from magi_video.limits import MAX_FRAMES, MAX_READ_BYTES
@@ -220,7 +221,7 @@ class VideoWriter:
         self._options = {"crf": str(crf), "preset": "medium", "bf": "0"}
         self._pixel_format = pixel_format
         self._keyframe_interval = keyframe_interval
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._part = part_beside(self.path)
         self._shape: tuple[int, ...] | None = None
         self._container: Any = None
         self._stream: Any = None

