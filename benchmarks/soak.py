@@ -118,7 +118,7 @@ STAGES = [
         {
             "in a step": fresh("log.jsonl"),
             "writing a checkpoint": fresh("checkpoints/.part-*"),
-            "publishing": fresh(".part-model-*"),
+            "publishing": fresh(".model.*.part"),
         },
     ),
     Stage(
