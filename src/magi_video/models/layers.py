@@ -32,7 +32,10 @@ class Wanted(NamedTuple):
 
 
 class TransformerLayer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); the subclass says what attends to what."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); the subclass says what attends to what.
+
+    Under bfloat16 autocast x and both sums are float32, and the products bfloat16 (as in MAR).
+    """
 
     def __init__(self, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()

@@ -169,6 +169,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         """What does not change while the tokens of these frames appear: see `FrameConstants`."""
         batch, frames = sequence.tokens_BSND.shape[:2]
         conditions = self.condition_tokens(sequence.conditions, batch, frames, sequence.tokens_BSND.device)
+        conditions = conditions.to(self.mask_token.dtype)
         added = self.spatial_position.to(conditions.dtype) + self.kind_position[sequence.kind_S].to(conditions.dtype)
         frame = self.interval_embed(sequence.interval_B - 1)[:, None, None]
         angles: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
@@ -181,10 +182,14 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         return FrameConstants(embedding, *angles)
 
     def embed(self, sequence: FrameSequence, embedding_BSLW: Tensor) -> Tensor:
-        """Input activations `[B, S, L, width]`: condition tokens, then the frame's tokens."""
-        tokens = self.token_in(sequence.tokens_BSND.to(self.token_in.weight.dtype))
-        tokens = torch.where(sequence.hidden_BSN[..., None], self.mask_token.to(tokens.dtype), tokens)
-        conditions, added = embedding_BSLW.to(tokens.dtype).split([self.condition_tokens.count, self.num_tokens], 2)
+        """Input activations `[B, S, L, width]`: condition tokens, then the frame's tokens.
+
+        In the precision of the weights, under autocast too: what the blocks add to is float32 then (as in MAR).
+        """
+        stream = self.mask_token.dtype
+        tokens = self.token_in(sequence.tokens_BSND.to(self.token_in.weight.dtype)).to(stream)
+        tokens = torch.where(sequence.hidden_BSN[..., None], self.mask_token, tokens)
+        conditions, added = embedding_BSLW.to(stream).split([self.condition_tokens.count, self.num_tokens], 2)
         return torch.cat([conditions, tokens + added], dim=2)
 
     def forward(self, sequence: FrameSequence, cache: FrameCache | None = None) -> Tensor:

@@ -171,8 +171,8 @@ def activation_bytes(model: Architecture, work: Workload) -> Activations:
 
 
 def norm_bytes(width: int, work: Workload) -> int:
-    """A norm's input: under a GPU's autocast a float32 copy of it."""
-    return width * (2 if work.low_precision and not work.fused_attention else FLOAT32)
+    """A norm's input: the residual stream, which is float32 under autocast too."""
+    return width * FLOAT32
 
 
 def layer_bytes(sizes: Sizes, heads: int, rows: int, queries: int, keys: int, work: Workload) -> int:

@@ -1,9 +1,8 @@
-"""Layers whose gradient PyTorch computes slowly or loosely on CPUs, computed better. Names and values of weights stay.
+"""Layers as training on CPUs needs them, under bfloat16 autocast. Names and values of weights stay.
 
 A linear layer's weight gradient is gᵀx, and oneDNN takes twice as long over a product whose first factor is transposed
-as over the same product of a transposed copy: here the narrower of the two factors is copied. PyTorch sums the
-gradients of a LayerNorm's weight and bias in bfloat16 when it reads bfloat16 under autocast: over a few thousand rows
-the sums lose about a tenth of the gradient. Here they are summed in float32, as on GPUs.
+as over the same product of a transposed copy: here the narrower of the two factors is copied. A norm reads float32
+activations and has bfloat16 weights where those are gathered from shards, which PyTorch's own refuses on CPUs.
 """
 
 from collections.abc import Callable
@@ -41,31 +40,6 @@ class LinearProduct(torch.autograd.Function):
         return (g_RO @ weight).view(x.shape), of_weight, g_RO.sum(0).float()
 
 
-class LowPrecisionNorm(torch.autograd.Function):
-    """LayerNorm of bfloat16 activations with float32 weights, the gradients of which are summed in float32."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        """`x` `[..., width]` → the same shape and type."""
-        y, mean, rstd = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
-        ctx.save_for_backward(x, mean, rstd, weight, bias)
-        ctx.eps = eps
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Of `x`, `weight` and `bias`."""
-        x, mean, rstd, weight, bias = ctx.saved_tensors
-        (gradient,) = gradients
-        of_x, _, _ = torch.ops.aten.native_layer_norm_backward(
-            gradient, x, weight.shape, mean, rstd, weight, bias, [True, False, False]
-        )
-        # `sum` keeps bfloat16 sums in float32 until the end; the norm's own kernel does not.
-        normed, _, _ = torch.native_layer_norm(x, weight.shape, None, None, ctx.eps)
-        of_weight = normed.mul_(gradient).flatten(0, -2).sum(0)
-        return of_x, of_weight.float(), gradient.flatten(0, -2).sum(0).float(), None
-
-
 class TrainingLinear(Linear):
     """`Linear` by `LinearProduct` under bfloat16 autocast; elsewhere as ever."""
 
@@ -78,17 +52,16 @@ class TrainingLinear(Linear):
 
 
 class TrainingLayerNorm(nn.LayerNorm):
-    """`nn.LayerNorm` by `LowPrecisionNorm` for bfloat16 activations; elsewhere as ever."""
+    """`nn.LayerNorm` in the precision of its input, whatever the precision of its weights."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """`[..., width]` → the same shape."""
-        if input.dtype != torch.bfloat16 or not torch.is_grad_enabled() or input.device.type != "cpu":
-            return super().forward(input)
-        return LowPrecisionNorm.apply(input, self.weight, self.bias, self.eps)
+        """`[..., width]` → the same shape and type."""
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
 def use_training_kernels(model: nn.Module, linears: bool = True) -> None:
-    """Let the linear layers and norms of a model compute their gradients by these kernels, on CPUs, under autocast.
+    """Let the linear layers and norms of a model be these.
 
     Args:
         model: to be trained.
