@@ -24,14 +24,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from magi_video.benchmark.machine import clock, count_parameters, peak_memory_bytes
-from magi_video.benchmark.subject import blank_conditions, build, make_subject
-from magi_video.benchmark.training import make_forcing
+from magi_video.benchmark.subject import blank_conditions, build
 from magi_video.forcing import Clip
 from magi_video.presets import load_preset
 from magi_video.processes import Processes
 from magi_video.training.kernels import use_training_kernels
 from magi_video.training.optimization import build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
+from magi_video.training.preparation import build_forcing
 
 MIB = 2**20
 
@@ -71,7 +71,7 @@ def main() -> None:
     if device.type == "cpu":
         use_training_kernels(transformer)
     parameters = count_parameters(transformer)
-    objective = Objective(transformer, make_forcing(make_subject(options.preset, preset)))
+    objective = Objective(transformer, build_forcing(preset))
     if options.sharding == "full":
         shard(objective, device, processes.count, preset.train.precision != "float32")
         wrapped: torch.nn.Module = objective

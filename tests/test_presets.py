@@ -51,8 +51,9 @@ def test_the_papers_recipes(name: str, videos: int, epochs: int, batch: int, rat
     assert (preset.train.batch_size, preset.train.learning_rate) == (batch, rate)
     assert abs(preset.train.steps * batch - epochs * videos) <= batch / 2
     own = {"steps": preset.train.steps, "batch_size": batch, "learning_rate": rate}
-    # The averages' decay is MAR's: constant.
-    assert preset.train == dataclasses.replace(Preset().train, **own, ema_warmup=False)
+    # MAR's: a constant decay of the averages, and dropout (its block gives `proj_dropout` to the MLP as well).
+    dropout = {"attention_dropout": 0.1, "projection_dropout": 0.1, "mlp_dropout": 0.1}
+    assert preset.train == dataclasses.replace(Preset().train, **own, **dropout, ema_warmup=False)
     assert (preset.model, preset.exposure, preset.sample) == (Preset().model, Preset().exposure, Preset().sample)
     assert (preset.data.height, preset.data.width, preset.data.min_interval, preset.data.max_interval) == (
         256,

@@ -126,6 +126,12 @@ class TrainConfig:
     """Of AdamW: none on biases, norms and the head (MAR)."""
     decay_embeddings: bool = True
     """Let the embeddings of places, kinds, intervals, conditions and the mask token decay as well (MAR)."""
+    attention_dropout: float = 0.0
+    """Probability that training drops an attention weight; 0.1 in MAR."""
+    projection_dropout: float = 0.0
+    """… a number of attention's output projection; 0.1 in MAR."""
+    mlp_dropout: float = 0.0
+    """… a number in the MLPs, after GELU and at their end; 0.1 in MAR, where timm's block takes it from the former."""
     clip_norm: float = 3.0
     """Largest norm of the gradient."""
     spike_factor: float = 20.0
@@ -182,8 +188,9 @@ LEAST: dict[str, dict[str, float]] = {
     "exposure": {"noise_levels": 0, "noise_sigma": 0, "diffusion_batch_mul": 1},
     "train": {
         "steps": 0, "batch_size": 1, "accumulate": 1, "learning_rate": 0, "warmup_steps": 0, "weight_decay": 0,
-        "clip_norm": 0, "spike_factor": 1, "stop_after_skips": 1, "ema_decay": 0, "workers": 0, "log_every": 1,
-        "sample_every": 0, "checkpoint_every": 1, "keep_checkpoints": 1,
+        "attention_dropout": 0, "projection_dropout": 0, "mlp_dropout": 0, "clip_norm": 0, "spike_factor": 1,
+        "stop_after_skips": 1, "ema_decay": 0, "workers": 0, "log_every": 1, "sample_every": 0, "checkpoint_every": 1,
+        "keep_checkpoints": 1,
     },
     "sample": {"mask_steps": 1, "denoise_steps": 1},
 }  # fmt: skip
@@ -226,6 +233,8 @@ class Preset:
         check(self.exposure.mask_ratio_std > 0, "mask_ratio_std must be positive")
         check(0 <= self.model.condition_drop <= 1, "condition_drop must lie in [0, 1]")
         check(1 <= self.model.text_tokens <= 512, "text_tokens must lie in 1…512")
+        for name in ("attention_dropout", "projection_dropout", "mlp_dropout"):
+            check(getattr(self.train, name) < 1, f"{name} must lie in [0, 1), got {getattr(self.train, name)}")
         check(self.train.ema_decay <= 1, f"ema_decay must lie in [0, 1], got {self.train.ema_decay}")
         if self.sample.first_step is not None:
             check_first_step(self.model.head, self.sample.first_step)
@@ -355,6 +364,12 @@ Kinetics-600 shrinks with YouTube: whoever has fewer videos makes as many steps,
 def epochs(number: int, dataset: str, batch_size: int) -> int:
     """The optimiser steps in which every training video of a data set gives `number` clips, to the nearest step."""
     return round(number * TRAINING_VIDEOS[dataset] / batch_size)
+
+
+MAR_TRAINING: dict[str, Any] = {
+    "ema_warmup": False, "attention_dropout": 0.1, "projection_dropout": 0.1, "mlp_dropout": 0.1,
+}  # fmt: skip
+"""Of the paper's recipes: "other hyperparameters follow the settings in MAR"."""
 
 
 def ucf101() -> Preset:

@@ -11,10 +11,12 @@ from magi_video.benchmark import Options, benchmark, machine, report
 from magi_video.benchmark.generation import Generator, count_frame, fit_line, sampling_settings
 from magi_video.benchmark.profiling import marked_parts, profile_call, purpose
 from magi_video.benchmark.subject import blank_conditions, open_subject
-from magi_video.benchmark.training import Stepper, make_forcing, mean_hidden, sequence_frames
+from magi_video.benchmark.training import Stepper, mean_hidden, sequence_frames
 from magi_video.errors import MagiError
 from magi_video.models import MagiTransformer
 from magi_video.models.linear import pack_linears
+from magi_video.presets import load_preset
+from magi_video.training.preparation import build_forcing
 
 CPU = torch.device("cpu")
 
@@ -62,7 +64,7 @@ def test_a_batch_is_halved_until_memory_and_time_allow(monkeypatch: pytest.Monke
 
 def test_training_follows_the_paradigm() -> None:
     assert sequence_frames(open_subject("tiny")) == 8 and sequence_frames(open_subject("tiny-mtf")) == 4
-    assert mean_hidden(make_forcing(open_subject("ucf101")), 256) == pytest.approx(0.87, abs=0.01)
+    assert mean_hidden(build_forcing(load_preset("ucf101")), 256) == pytest.approx(0.87, abs=0.01)
 
 
 def test_a_step_trains() -> None:

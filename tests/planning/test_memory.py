@@ -1,6 +1,6 @@
 """What is planned against what a model has and what autograd really keeps."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -22,12 +22,21 @@ def subject_of(name: str, **model: Any) -> Subject:
     return make_subject(name, replace(preset, model=replace(preset.model, **model)))
 
 
+def with_dropout(subject: Subject, rate: float) -> Subject:
+    train = replace(subject.preset.train, attention_dropout=rate, projection_dropout=rate, mlp_dropout=rate)
+    return replace(subject, preset=replace(subject.preset, train=train))
+
+
 def workload(subject: Subject, stepper: Stepper, clips: int, precision: str) -> Workload:
     frames, predicted = sequence_frames(subject), subject.outline.config.num_frames
     # What the stepper is going to hide: its first draw.
     draws = torch.Generator().set_state(stepper.draws.get_state())
     hidden = stepper.forcing.mask_ratio.draw(clips, predicted, subject.outline.num_tokens, draws, "cpu")
-    return Workload(clips, frames, predicted, float(hidden.float().mean()), 0, 4, precision == "bf16", False)
+    rates = asdict(stepper.forcing.dropout)
+    return Workload(
+        clips, frames, predicted, float(hidden.float().mean()), 0, 4, precision == "bf16", False,
+        **{f"{name}_dropout": rate for name, rate in rates.items()},
+    )  # fmt: skip
 
 
 def storages(values: Any) -> dict[int, int]:
@@ -51,16 +60,17 @@ def kept_bytes(stepper: Stepper) -> int:
     return sum(size for address, size in storages(kept).items() if address not in own)
 
 
-@pytest.mark.parametrize(("name", "model", "precision"), [
-    ("tiny", {}, "bf16"), ("tiny", {}, "float32"), ("tiny-mtf", {"depth": 3}, "bf16"), ("tiny", {"depth": 1}, "bf16"),
-    ("tiny", {"head": "flow"}, "bf16"), ("doom", {"depth": 2}, "bf16"),
+@pytest.mark.parametrize(("name", "model", "precision", "dropout"), [
+    ("tiny", {}, "bf16", 0), ("tiny", {}, "float32", 0), ("tiny-mtf", {"depth": 3}, "bf16", 0),
+    ("tiny", {"depth": 1}, "bf16", 0), ("tiny", {"head": "flow"}, "bf16", 0), ("doom", {"depth": 2}, "bf16", 0),
+    ("tiny", {}, "float32", 0.1), ("tiny-mtf", {"depth": 3}, "bf16", 0.1),
 ])  # fmt: skip
 def test_activations_are_what_autograd_keeps(
-    name: str, model: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch
+    name: str, model: dict[str, Any], precision: str, dropout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # PyTorch's own linear layers keep a little less; which are used hangs on the machine.
     monkeypatch.setattr("magi_video.benchmark.training.linear_product_pays", lambda: True)
-    subject = subject_of(name, **model)
+    subject = with_dropout(subject_of(name, **model), dropout)
     torch.manual_seed(0)
     stepper = Stepper(subject, build(subject.preset), 2, precision, CPU)
     work = workload(subject, stepper, 2, precision)

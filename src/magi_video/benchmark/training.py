@@ -12,12 +12,13 @@ from magi_video.benchmark.flops import Flops, Sizes, training_flops
 from magi_video.benchmark.machine import clock, peak_memory_bytes
 from magi_video.benchmark.profiling import OPTIMISER, PART
 from magi_video.benchmark.subject import Subject, blank_conditions
-from magi_video.forcing import Clip, Forcing, MaskRatio, NoiseInjection, find_forcing
+from magi_video.forcing import Clip, Forcing
 from magi_video.models import MagiTransformer
 from magi_video.sizing import SEQUENCE_FRAMES, hidden_share
 from magi_video.training.allocator import keep_freed_memory
 from magi_video.training.kernels import linear_product_pays, use_training_kernels
 from magi_video.training.optimization import build_optimizer
+from magi_video.training.preparation import build_forcing
 
 Progress = Callable[[str, int, int], None]
 
@@ -65,16 +66,6 @@ class Training:
     peak_memory_bytes: int
 
 
-def make_forcing(subject: Subject) -> Forcing:
-    """The subject's paradigm with its recipe's masking and noise."""
-    exposure = subject.preset.exposure
-    return find_forcing(subject.preset.forcing)(
-        MaskRatio(exposure.mask_ratio_min, exposure.mask_ratio_std),
-        NoiseInjection(exposure.noise_levels, exposure.noise_sigma),
-        exposure.diffusion_batch_mul,
-    )
-
-
 def sequence_frames(subject: Subject) -> int:
     """Frames that the transformer reads for a clip under the subject's paradigm."""
     return SEQUENCE_FRAMES[subject.preset.forcing] * subject.outline.config.num_frames
@@ -92,7 +83,7 @@ class Stepper:
     """
 
     def __init__(self, subject: Subject, model: MagiTransformer, batch: int, precision: str, device: torch.device):
-        self.forcing = make_forcing(subject)
+        self.forcing = build_forcing(subject.preset)
         self.model = model.train()
         self.config = subject.preset.train
         if device.type == "cpu":

@@ -15,6 +15,7 @@ from magi_video.forcing.masking import MaskRatio
 from magi_video.forcing.noise import NoiseInjection
 from magi_video.models import MagiTransformer
 from magi_video.models.draws import Generators, draw
+from magi_video.models.dropout import Dropout, DropoutRates
 from magi_video.models.sequence import FrameSequence
 
 
@@ -40,6 +41,7 @@ class Forcing(ABC):
         mask_ratio: how many tokens of a frame are hidden.
         noise: what is done to the frames that are observed.
         diffusion_batch_mul: independent diffusion draws for each hidden token.
+        dropout: of the transformer, while it is in training mode.
     """
 
     name: ClassVar[str]
@@ -47,11 +49,16 @@ class Forcing(ABC):
     """Kind of frame as which a finished frame enters the cache: the one that training let later frames see."""
 
     def __init__(
-        self, mask_ratio: MaskRatio | None = None, noise: NoiseInjection | None = None, diffusion_batch_mul: int = 4
+        self,
+        mask_ratio: MaskRatio | None = None,
+        noise: NoiseInjection | None = None,
+        diffusion_batch_mul: int = 4,
+        dropout: DropoutRates | None = None,
     ) -> None:
         self.mask_ratio = mask_ratio or MaskRatio()
         self.noise = noise or NoiseInjection()
         self.diffusion_batch_mul = diffusion_batch_mul
+        self.dropout = dropout or DropoutRates()
 
     @abstractmethod
     def build(self, clip: Clip, hidden_BTN: Tensor, generator: Generators) -> FrameSequence:
@@ -74,13 +81,16 @@ class Forcing(ABC):
         Args:
             model: the transformer; runs under the caller's autocast.
             clip: what to learn from.
-            generator: source of every draw (ratios, orders, noise, dropped conditions), on the clip's device.
+            generator: source of every draw (ratios, orders, noise, dropout, dropped conditions), on the clip's device.
         """
         batch, frames, tokens, size = clip.tokens_BTND.shape
         device = clip.tokens_BTND.device
         hidden_BTN = self.mask_ratio.draw(batch, frames, tokens, generator, device)
         clip = Clip(clip.tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
-        z_BTNW = model(self.build(clip, hidden_BTN, generator))
+        sequence = self.build(clip, hidden_BTN, generator)
+        if model.training and self.dropout.any:
+            sequence.dropout = Dropout.drawn(self.dropout, batch, len(model.blocks), generator, device)
+        z_BTNW = model(sequence)
         # Drawn for every token: what a token gets does not depend on how many others are hidden.
         each = (batch, self.diffusion_batch_mul, frames * tokens)
         uniform_BRK = draw(torch.rand, each, generator, device)

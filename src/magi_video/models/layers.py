@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from magi_video.models.attention import attention
 from magi_video.models.cache import LayerCache, pick
+from magi_video.models.dropout import HIDDEN, OUTPUT, PROJECTION, Dropout
 from magi_video.models.embeddings import rotate
 from magi_video.models.linear import Linear
 
@@ -51,10 +52,14 @@ class TransformerLayer(nn.Module):
         """`[B, S, L, 3, heads, head_dim]`."""
         return self.qkv(self.norm_attention(x_BSLW)).unflatten(-1, (3, self.heads, -1))
 
-    def finish(self, x_BSLW: Tensor, attended_BSLHd: Tensor) -> Tensor:
+    def finish(self, x_BSLW: Tensor, attended_BSLHd: Tensor, dropout: Dropout | None) -> Tensor:
         """Output projection, both residuals and the MLP."""
-        x_BSLW = x_BSLW + self.project(attended_BSLHd.flatten(-2))
-        return x_BSLW + self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x_BSLW))))
+        projected = self.project(attended_BSLHd.flatten(-2))
+        x_BSLW = x_BSLW + (projected if dropout is None else dropout.drop(projected, PROJECTION))
+        hidden = F.gelu(self.mlp_in(self.norm_mlp(x_BSLW)))
+        if dropout is None:
+            return x_BSLW + self.mlp_out(hidden)
+        return x_BSLW + dropout.drop(self.mlp_out(dropout.drop(hidden, HIDDEN)), OUTPUT)
 
 
 class SpatialLayer(TransformerLayer):
@@ -66,6 +71,7 @@ class SpatialLayer(TransformerLayer):
         wanted: Wanted | None = None,
         cache: LayerCache | None = None,
         at_Bn: Tensor | None = None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """`[B, S, L, W]` → the same shape, or what is wanted of it.
 
@@ -74,6 +80,7 @@ class SpatialLayer(TransformerLayer):
             wanted: whose output to compute; None for everything.
             cache: where it remembers, it keeps the last frame's keys and values and gives those of places not read.
             at_Bn: the places that `x_BSLW` holds, if not all of them (S = 1, over a cache that remembers).
+            dropout: of this layer, in training.
         """
         q, k, v = self.queries_keys_values(x_BSLW).unbind(dim=3)
         if cache is not None and cache.remembers:
@@ -82,8 +89,8 @@ class SpatialLayer(TransformerLayer):
                 k, v = held_k[:, None], held_v[:, None]
         if wanted is not None:
             x_BSLW, q, k, v = wanted.of(x_BSLW), wanted.of(q), k[:, wanted.frames], v[:, wanted.frames]
-        attended = attention(q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3))  # BSHLd
-        return self.finish(x_BSLW, attended.transpose(2, 3))
+        attended = attention(q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3), dropout=dropout)  # BSHLd
+        return self.finish(x_BSLW, attended.transpose(2, 3), dropout)
 
 
 class TemporalLayer(TransformerLayer):
@@ -97,6 +104,7 @@ class TemporalLayer(TransformerLayer):
         cache: LayerCache | None = None,
         wanted: Wanted | None = None,
         at_Bn: Tensor | None = None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """`[B, S, L, W]` → the same shape, or what is wanted of it.
 
@@ -107,6 +115,7 @@ class TemporalLayer(TransformerLayer):
             cache: keys and values of the frames before.
             wanted: whose output to compute; None for everything.
             at_Bn: the places that `x_BSLW` holds, if not all of them (over a cache).
+            dropout: of this layer, in training.
         """
         qkv = self.queries_keys_values(x_BSLW)
         # Split, not sliced: a slice's gradient is a whole tensor of zeros around it.
@@ -122,8 +131,8 @@ class TemporalLayer(TransformerLayer):
             mask_SS = None if mask_SS is None else mask_SS[wanted.frames]
             if wanted.places_Bn is not None:
                 q, k, v = (pick(part, wanted.places_Bn) for part in (q, k, v))
-        attended = attention(q, k.to(q.dtype), v.to(q.dtype), mask_SS)
-        return self.finish(x_BSLW, attended.permute(0, 3, 1, 2, 4))
+        attended = attention(q, k.to(q.dtype), v.to(q.dtype), mask_SS, dropout)
+        return self.finish(x_BSLW, attended.permute(0, 3, 1, 2, 4), dropout)
 
 
 class Block(nn.Module):
@@ -142,11 +151,14 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
         wanted: Wanted | None = None,
         at_Bn: Tensor | None = None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """`[B, S, L, W]` → the same shape, or what is wanted of it; arguments as in `TemporalLayer`."""
         if at_Bn is not None:
             return self.temporal(self.spatial(x_BSLW, None, cache, at_Bn), mask_SS, rotary, cache, wanted, at_Bn)
         if wanted is None or wanted.places_Bn is None or x_BSLW.shape[1] > 1:
-            return self.temporal(self.spatial(x_BSLW, None, cache), mask_SS, rotary, cache, wanted)
+            in_space, in_time = (None, None) if dropout is None else (dropout.at(0), dropout.at(1))
+            x_BSLW = self.spatial(x_BSLW, None, cache, dropout=in_space)
+            return self.temporal(x_BSLW, mask_SS, rotary, cache, wanted, dropout=in_time)
         # Temporal attention runs at each place apart: nobody reads what the spatial layer says of the others.
         return self.temporal(self.spatial(x_BSLW, wanted, cache), mask_SS, rotary, cache, at_Bn=wanted.places_Bn)

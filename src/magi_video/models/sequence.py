@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from magi_video.models.dropout import Dropout
+
 OBSERVATION, MASKED = 0, 1
 """Kinds of frame; each has its own learned position embedding."""
 
@@ -40,6 +42,7 @@ class FrameSequence:
         read_Bn: the tokens that this pass computes, those wanted at the end; None for all. The others are seen as the
             cache's memory holds them. One frame alone (S = 1).
         constants: `MagiTransformer.constants` of these frames, when they are read more than once.
+        dropout: what a training pass drops; None elsewhere.
     """
 
     tokens_BSND: Tensor
@@ -53,6 +56,7 @@ class FrameSequence:
     places_Bn: Tensor | None = None
     read_Bn: Tensor | None = None
     constants: FrameConstants | None = None
+    dropout: Dropout | None = None
 
     @staticmethod
     def join(parts: "list[FrameSequence]") -> "FrameSequence":

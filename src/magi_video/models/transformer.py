@@ -211,9 +211,11 @@ class MagiTransformer(ModelMixin, ConfigMixin):
             x_BSLW = pick(x_BSLW[:, 0], at_Bn)[:, None]
             wanted = None
         *layers, last = [None] * len(self.blocks) if cache is None else cache.layers
-        for block, layer in zip(self.blocks[:-1], layers, strict=True):
-            x_BSLW = self._run(block, x_BSLW, mask_SS, rotary, layer, None, at_Bn)
-        x_BSLW = self._run(self.blocks[-1], x_BSLW, mask_SS, rotary, last, wanted, at_Bn)
+        dropout = sequence.dropout
+        *drops, last_drop = [None if dropout is None else dropout.at(index) for index in range(len(self.blocks))]
+        for block, layer, drop in zip(self.blocks[:-1], layers, drops, strict=True):
+            x_BSLW = self._run(block, x_BSLW, mask_SS, rotary, layer, None, at_Bn, drop)
+        x_BSLW = self._run(self.blocks[-1], x_BSLW, mask_SS, rotary, last, wanted, at_Bn, last_drop)
         position = self.head_position.to(x_BSLW.dtype)
         if places_Bn is None:
             return self.norm_out(x_BSLW[:, :, first:]) + position

@@ -36,6 +36,7 @@ class Workload:
         low_precision: whether the transformer runs under bfloat16 autocast.
         fused_attention: whether attention keeps no probabilities.
         checkpointing: whether blocks are computed again in the backward.
+        attention_dropout, projection_dropout, mlp_dropout: rates; where there is one a mask is kept.
     """
 
     clips: int
@@ -47,6 +48,9 @@ class Workload:
     low_precision: bool = True
     fused_attention: bool = True
     checkpointing: bool = False
+    attention_dropout: float = 0.0
+    projection_dropout: float = 0.0
+    mlp_dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -160,32 +164,34 @@ def activation_bytes(model: Architecture, work: Workload) -> Activations:
     last_temporal = layer_bytes(sizes, heads, rows, predicted, work.frames, work)  # the others have no output
     tokens = work.clips * sizes.tokens
     embedded = tokens * work.frames * (sizes.token_dim * number + 1)
-    head = head_bytes(sizes, work) + predicted * (norm_bytes(sizes.width, work) + STATISTICS)
+    head = head_bytes(sizes, work) + predicted * (FLOAT32 * sizes.width + STATISTICS)
     if not work.checkpointing:
         return Activations(embedded, sizes.depth * spatial, (sizes.depth - 1) * temporal + last_temporal, head)
-    inputs = sizes.depth * rows * sizes.width * number
+    inputs = sizes.depth * rows * sizes.width * FLOAT32
     # The head's part is gone when the first block is computed again.
     if head >= spatial + temporal:
         return Activations(embedded + inputs, 0, 0, head)
     return Activations(embedded + inputs, spatial, temporal, 0)
 
 
-def norm_bytes(width: int, work: Workload) -> int:
-    """A norm's input: the residual stream, which is float32 under autocast too."""
-    return width * FLOAT32
-
-
 def layer_bytes(sizes: Sizes, heads: int, rows: int, queries: int, keys: int, work: Workload) -> int:
     """One Transformer layer on `rows` places, of which `queries` have an output, each attending to `keys`.
 
-    Kept are the inputs of both norms, of the four linear layers and of the GELU, and queries, keys and values; besides,
-    by plain attention its probabilities, by fused attention its output (once more) and a number a query and head.
+    Kept are the inputs of both norms (the residual stream, float32 under autocast too), of the four linear layers and
+    of the GELU, and queries, keys and values; besides, by plain attention its probabilities, by fused attention its
+    output (once more) and a number a query and head. Each mask of dropout is a byte a number; the fused kernels have
+    none of the attention's.
     """
     number = 2 if work.low_precision else FLOAT32
-    norm = norm_bytes(sizes.width, work) + STATISTICS
+    norm = FLOAT32 * sizes.width + STATISTICS
     attention = number * sizes.width + heads * FLOAT32 if work.fused_attention else number * heads * keys
     in_rows = norm + 3 * sizes.width * number  # the norm's output, keys, values
-    in_queries = norm + (3 * sizes.width + 2 * sizes.mlp) * number + attention  # queries, attended, the norm's output
+    masks = sizes.width * (work.projection_dropout > 0) + (sizes.mlp + sizes.width) * (work.mlp_dropout > 0)
+    if work.attention_dropout and not work.fused_attention:
+        masks += heads * keys
+    in_queries = (
+        masks + norm + (3 * sizes.width + 2 * sizes.mlp) * number + attention
+    )  # queries, attended, the norm's output
     return rows * in_rows + queries * in_queries
 
 

@@ -167,6 +167,8 @@ def make_plan(
     work = Workload(
         batch // devices, frames, latent_frames, hidden, spread, repeats,
         trains_low(preset, hardware), hardware.fused_attention,
+        attention_dropout=preset.train.attention_dropout, projection_dropout=preset.train.projection_dropout,
+        mlp_dropout=preset.train.mlp_dropout,
     )  # fmt: skip
     online = untrained_codec(preset).temporal_factor > 1
     encoding = (batch * encoder.flops if encoder else None) if online else 0

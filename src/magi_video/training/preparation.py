@@ -21,8 +21,10 @@ from magi_video.data.files import part_beside
 from magi_video.data.image import fit_frames, to_model_range
 from magi_video.data.kinetics import Kinetics600
 from magi_video.errors import MagiError
+from magi_video.forcing import Forcing, MaskRatio, NoiseInjection, find_forcing
 from magi_video.models import ACTION, MagiTransformer
 from magi_video.models.conditions import VectorCondition
+from magi_video.models.dropout import DropoutRates
 from magi_video.models.transformer import make_transformer
 from magi_video.presets import CodecConfig, Preset
 from magi_video.processes import Processes
@@ -212,6 +214,17 @@ def prepare_reader(
     processes = Processes()
     codec.to(processes.device)
     return encode_latents(videos, codec, out / "latents", *size, processes=processes, progress=progress).cache, True
+
+
+def build_forcing(preset: Preset) -> Forcing:
+    """The preset's paradigm with its masking, noise and dropout."""
+    exposure, train = preset.exposure, preset.train
+    return find_forcing(preset.forcing)(
+        MaskRatio(exposure.mask_ratio_min, exposure.mask_ratio_std),
+        NoiseInjection(exposure.noise_levels, exposure.noise_sigma),
+        exposure.diffusion_batch_mul,
+        DropoutRates(train.attention_dropout, train.projection_dropout, train.mlp_dropout),
+    )
 
 
 def build_model(

@@ -35,7 +35,7 @@ from magi_video.codecs import Codec
 from magi_video.data import ClipDataset, ClipSampler, VideoFolder
 from magi_video.data.clips import USUAL_RATE, FrameReader
 from magi_video.errors import MagiError
-from magi_video.forcing import Clip, MaskRatio, NoiseInjection, find_forcing
+from magi_video.forcing import Clip
 from magi_video.models import ACTION, LABEL, TEXT
 from magi_video.models.compiling import compile_blocks
 from magi_video.pipeline import MagiPipeline
@@ -51,7 +51,7 @@ from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_average, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
-from magi_video.training.preparation import build_model, derive_seed, silence_actions, untaken_actions
+from magi_video.training.preparation import build_forcing, build_model, derive_seed, silence_actions, untaken_actions
 from magi_video.training.preview import Preview
 from magi_video.training.stopping import StoppedError, StopSignals
 from magi_video.training.texts import CaptionTable
@@ -112,11 +112,7 @@ class Trainer:
             keep_freed_memory()
         self.micro = micro_batch(self.config, self.processes.count)
         self.codec, self.latents = codec.to(self.device), latents
-        forcing = find_forcing(preset.forcing)(
-            MaskRatio(preset.exposure.mask_ratio_min, preset.exposure.mask_ratio_std),
-            NoiseInjection(preset.exposure.noise_levels, preset.exposure.noise_sigma),
-            preset.exposure.diffusion_batch_mul,
-        )
+        forcing = build_forcing(preset)
         actions = videos.action_names if preset.model.actions else []
         self.untaken = untaken_actions(videos) if preset.model.actions else []
         with torch.random.fork_rng():
