@@ -376,7 +376,7 @@ def ucf101() -> Preset:
     """The paper's UCF-101 model: 256×256, the SD-1.4 VAE, 0.81 G parameters, 1400 epochs of the 9,537 videos."""
     return Preset(
         data=DataConfig(dataset="ucf101"),
-        train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4, ema_warmup=False),
+        train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4, **MAR_TRAINING),
     )
 
 
@@ -389,7 +389,7 @@ def ucf101_cosmos() -> Preset:
     return Preset(
         data=DataConfig(dataset="ucf101", num_frames=17),
         codec=CodecConfig(codec="video_vae", vae="nvidia/Cosmos-0.1-Tokenizer-CV4x8x8", vae_subfolder=""),
-        train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4, ema_warmup=False),
+        train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4, **MAR_TRAINING),
     )
 
 
@@ -399,7 +399,7 @@ def k600() -> Preset:
     return Preset(
         data=DataConfig(dataset="kinetics600", num_frames=17),
         codec=CodecConfig(codec="omnitokenizer", vae="omnitokenizer", vae_subfolder=""),
-        train=TrainConfig(steps=epochs(150, "kinetics600", 256), batch_size=256, learning_rate=2e-4, ema_warmup=False),
+        train=TrainConfig(steps=epochs(150, "kinetics600", 256), batch_size=256, learning_rate=2e-4, **MAR_TRAINING),
     )
 
 
