@@ -55,6 +55,7 @@ def test_the_papers_recipes(name: str, videos: int, epochs: int, batch: int, rat
     dropout = {"attention_dropout": 0.1, "projection_dropout": 0.1, "mlp_dropout": 0.1}
     assert preset.train == dataclasses.replace(Preset().train, **own, **dropout, ema_warmup=False)
     assert (preset.model, preset.exposure, preset.sample) == (Preset().model, Preset().exposure, Preset().sample)
+    assert preset.data.flip == 0.5 and load_preset(f"{name}-mtf").data.flip == 0.5
     assert (preset.data.height, preset.data.width, preset.data.min_interval, preset.data.max_interval) == (
         256,
         256,
@@ -63,6 +64,22 @@ def test_the_papers_recipes(name: str, videos: int, epochs: int, batch: int, rat
     )
     assert preset.data.num_frames == (16 if preset.codec.codec == "image_vae" else 17)
     assert preset.data.dataset == ("kinetics600" if name == "k600" else "ucf101")
+
+
+def test_dropout_and_flips_are_off_in_small_worlds_and_kept_away_from_what_names_a_side() -> None:
+    for name in ("tiny", "doom", "atari", "base"):
+        preset = load_preset(name)
+        assert preset.data.flip == 0
+        assert preset.train.attention_dropout == preset.train.projection_dropout == preset.train.mlp_dropout == 0
+    ucf101 = load_preset("ucf101")
+    for condition in ("actions", "text"):
+        with pytest.raises(MagiError, match="may name a side: give --flip 0"):
+            dataclasses.replace(ucf101, model=dataclasses.replace(ucf101.model, **{condition: True}))
+    dataclasses.replace(ucf101, model=dataclasses.replace(ucf101.model, labels=True))
+    with pytest.raises(MagiError, match=r"mlp_dropout must lie in \[0, 1\)"):
+        dataclasses.replace(ucf101, train=dataclasses.replace(ucf101.train, mlp_dropout=1.0))
+    with pytest.raises(MagiError, match=r"flip must lie in \[0, 1\]"):
+        dataclasses.replace(ucf101, data=dataclasses.replace(ucf101.data, flip=1.5))
 
 
 def test_a_file_needs_only_what_it_changes(tmp_path: Path) -> None:

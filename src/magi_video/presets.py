@@ -38,6 +38,9 @@ class DataConfig:
     """Least interval between a clip's frames."""
     max_interval: int = 25
     """Largest interval, 25 at most; equal to the least it switches dynamic intervals off."""
+    flip: float = 0.0
+    """Probability that a clip is mirrored left to right; 0.5 in MAR. Not with actions or text, which may name a side.
+    Cached latents are encoded both ways: twice the work and the disk."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,11 @@ class Preset:
     def __post_init__(self) -> None:
         check(1 <= self.data.min_interval <= self.data.max_interval <= 25, "intervals must satisfy 1 ≤ min ≤ max ≤ 25")
         check(self.data.num_frames >= 1, "num_frames must be at least 1")
+        check(0 <= self.data.flip <= 1, f"flip must lie in [0, 1], got {self.data.flip}")
+        check(
+            not self.data.flip or not (self.model.actions or self.model.text),
+            "flip mirrors clips left to right, and actions or captions may name a side: give --flip 0 with them",
+        )
         check(0 < self.exposure.mask_ratio_min <= 1, "mask_ratio_min must lie in (0, 1]")
         check(self.exposure.mask_ratio_std > 0, "mask_ratio_std must be positive")
         check(0 <= self.model.condition_drop <= 1, "condition_drop must lie in [0, 1]")
@@ -375,7 +383,7 @@ MAR_TRAINING: dict[str, Any] = {
 def ucf101() -> Preset:
     """The paper's UCF-101 model: 256×256, the SD-1.4 VAE, 0.81 G parameters, 1400 epochs of the 9,537 videos."""
     return Preset(
-        data=DataConfig(dataset="ucf101"),
+        data=DataConfig(dataset="ucf101", flip=0.5),
         train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4, **MAR_TRAINING),
     )
 
@@ -387,7 +395,7 @@ def ucf101_cosmos() -> Preset:
     `AutoencoderKLCosmos` once and name the folder with `vae`.
     """
     return Preset(
-        data=DataConfig(dataset="ucf101", num_frames=17),
+        data=DataConfig(dataset="ucf101", num_frames=17, flip=0.5),
         codec=CodecConfig(codec="video_vae", vae="nvidia/Cosmos-0.1-Tokenizer-CV4x8x8", vae_subfolder=""),
         train=TrainConfig(steps=epochs(1400, "ucf101", 128), batch_size=128, learning_rate=1e-4, **MAR_TRAINING),
     )
@@ -397,7 +405,7 @@ def k600() -> Preset:
     """The paper's Kinetics-600 model: 256×256, the OmniTokenizer VAE (17 frames become 5 of 8×32×32), 0.81 G
     parameters, 150 epochs of the 392,622 training videos."""
     return Preset(
-        data=DataConfig(dataset="kinetics600", num_frames=17),
+        data=DataConfig(dataset="kinetics600", num_frames=17, flip=0.5),
         codec=CodecConfig(codec="omnitokenizer", vae="omnitokenizer", vae_subfolder=""),
         train=TrainConfig(steps=epochs(150, "kinetics600", 256), batch_size=256, learning_rate=2e-4, **MAR_TRAINING),
     )

@@ -67,6 +67,20 @@ def test_what_it_tells(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and "5 videos, 110 frames, 1 caption" in out and "encoded 0 of them" in out
 
 
+def test_training_with_flips_needs_the_mirror_images_which_the_same_command_adds(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(root / "cache", tmp_path / "cache")
+    train_it = ["train", "tiny", "--latents", tmp_path / "cache", "--out", tmp_path / "run", "--steps", 2]
+    train_it += ["--flip", "0.5", "--tracker", "none"]
+    code, _, err = run(capsys, *train_it)
+    assert code == 1 and "no latents of mirrored videos" in err.splitlines()[-1] and "Traceback" not in err
+    command = ["encode", "tiny", "--data", root / "videos", "--out", tmp_path / "cache", *SHARDS, "--flip", "0.5"]
+    code, out, _ = run(capsys, *command)
+    assert code == 0 and "and as many mirrored" in out and "encoded 3 of them" in out and "6 shards" in out
+    assert run(capsys, *train_it)[0] == 0
+
+
 def test_damage_is_named_and_mended_by_the_same_command(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

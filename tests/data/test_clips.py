@@ -47,7 +47,7 @@ class NumberReader:
 
     grid = None
 
-    def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
+    def read(self, video: int, frames: Sequence[int], mirrored: bool = False) -> torch.Tensor:
         return torch.tensor(frames, dtype=torch.float32)[:, None]
 
 
@@ -133,6 +133,21 @@ def test_a_latent_frame_has_the_mean_of_the_actions_of_the_frames_it_holds(folde
     assert torch.allclose(four["action"][1:], one["action"][1:].reshape(2, 4, 2).mean(1))
     with pytest.raises(MagiError, match="expected 1 \\+ a multiple of 4"):
         dataset(folder, length=8, temporal_factor=4)
+
+
+def test_a_flipped_clip_is_the_same_clip_mirrored_and_nothing_else_is_drawn_anew(folder: VideoFolder) -> None:
+    reader = PixelReader(folder, 32, 48)
+    plain, flipped, coin = (ClipDataset(folder, reader, 5, flip=flip) for flip in (0.0, 1.0, 0.5))
+    mirrored = []
+    for seed in range(60):
+        request = ClipRequest(seed % len(plain), seed)
+        as_it_is, mirror, either = plain[request], flipped[request], coin[request]
+        assert torch.equal(mirror["frames"], as_it_is["frames"].flip(-1))
+        assert not torch.equal(mirror["frames"], as_it_is["frames"])
+        assert all(torch.equal(mirror[name], as_it_is[name]) for name in as_it_is if name != "frames")
+        mirrored.append(torch.equal(either["frames"], mirror["frames"]))
+        assert mirrored[-1] or torch.equal(either["frames"], as_it_is["frames"])
+    assert 15 <= sum(mirrored) <= 45
 
 
 def test_a_fixed_interval_leaves_out_what_is_too_short(folder: VideoFolder) -> None:

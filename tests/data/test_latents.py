@@ -80,6 +80,54 @@ def contents(directory: Path) -> dict[str, bytes]:
     }
 
 
+class LeaningCodec(HalvingCodec):
+    """Takes the left one of two pixels: the latents of a mirrored frame are not its latents mirrored."""
+
+    def encode(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
+        self.encoded += video_BTCHW.shape[1]
+        return video_BTCHW[..., ::2, ::2]
+
+
+def test_mirror_images_are_encoded_for_themselves(folder: VideoFolder, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    build(folder, tmp_path / "cache", LeaningCodec())
+    plain, pixels = contents(tmp_path / "cache"), PixelReader(folder, *SIZE)
+    with pytest.raises(MagiError, match=r"no latents of mirrored videos.*--flip 0\.5 adds them"):
+        _ = LatentCache(tmp_path / "cache").mirror
+    codec = LeaningCodec()
+    encoded = build(folder, tmp_path / "cache", codec, flips=True, progress=lambda *told: steps.append(told))
+    assert codec.encoded == 25 + 1 and encoded.shards == [] and encoded.mirror is not None, "those that there were stay"
+    assert steps[0] == (4, 8) and steps[-1] == (8, 8) and [done for done, _ in steps] == sorted(d for d, _ in steps)
+    assert plain.items() <= contents(tmp_path / "cache").items(), "the cache itself is as it was"
+    cache, differ = LatentCache(tmp_path / "cache"), False
+    for video, info in enumerate(folder.videos):
+        frames = range(info.num_frames)
+        direct = LeaningCodec().encode(pixels.read(video, frames, mirrored=True)[None])[0]
+        assert torch.allclose(cache.read(video, frames, mirrored=True), direct, atol=1e-3)
+        differ |= not torch.allclose(cache.read(video, frames).flip(-1), direct, atol=1e-2)
+    assert differ, "flipping the latents would be wrong"
+    clips = ClipDataset(folder, cache, 3, flip=1.0)
+    (loaded,) = DataLoader(clips, batch_sampler=[[ClipRequest(0, 5)]], num_workers=1)
+    assert torch.equal(loaded["frames"][0], clips[ClipRequest(0, 5)]["frames"])
+    # Neither kind passes for the other.
+    with pytest.raises(MagiError, match="mirrored True → False"):
+        build(folder, tmp_path / "cache" / "mirrored", LeaningCodec())
+    shutil.rmtree(tmp_path / "cache" / "mirrored")
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy")
+    shutil.move(tmp_path / "copy", tmp_path / "cache" / "mirrored")
+    with pytest.raises(MagiError, match="not the mirrored latents"):
+        _ = LatentCache(tmp_path / "cache").mirror
+
+
+def test_lost_mirror_images_are_encoded_again(folder: VideoFolder, tmp_path: Path) -> None:
+    build(folder, tmp_path / "cache", flips=True)
+    before = contents(tmp_path / "cache")
+    shard(tmp_path / "cache" / "mirrored", 1).unlink()
+    encoded = build(folder, tmp_path / "cache", flips=True)
+    assert encoded.shards == [] and encoded.mirror is not None and encoded.mirror.shards == [1]
+    assert contents(tmp_path / "cache") == before
+
+
 def shard(directory: Path, number: int) -> Path:
     return directory / "shards" / f"{number:05d}.safetensors"
 

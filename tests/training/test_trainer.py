@@ -44,6 +44,27 @@ def test_resuming_equals_not_having_stopped_to_the_bit(videos: Path, recipe: Rec
     assert not all(torch.equal(whole[key], first[key]) for key in whole), "the last steps did something"
 
 
+def test_dropout_and_flips_are_the_same_after_a_stop_and_in_parts_of_a_batch(
+    videos: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    def flipping(steps: int, out: str, **more: Any) -> dict[str, torch.Tensor]:
+        preset = recipe(steps=steps, checkpoint_every=2, attention_dropout=0.1, projection_dropout=0.1, mlp_dropout=0.1)
+        preset = dataclasses.replace(preset, data=dataclasses.replace(preset.data, flip=0.5))
+        preset = dataclasses.replace(preset, train=dataclasses.replace(preset.train, **more))
+        train(preset, videos, tmp_path / out, seed=3)
+        return final_state(tmp_path / out, steps)
+
+    whole = flipping(4, "whole")
+    flipping(2, "halves")
+    halves = flipping(4, "halves", gradient_checkpointing=True)
+    assert all(torch.equal(whole[key], halves[key]) for key in whole)
+    in_parts = flipping(4, "parts", accumulate=2)
+    weights = [key for key in whole if key.startswith("model/")]
+    assert all(torch.allclose(whole[key], in_parts[key], atol=1e-5) for key in weights)
+    without = flipping(4, "without", mlp_dropout=0.0)
+    assert not all(torch.allclose(whole[key], without[key], atol=1e-5) for key in weights)
+
+
 def test_accumulation_runs_and_uses_every_part(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
     train(recipe(accumulate=2, steps=2, checkpoint_every=2), videos, tmp_path / "run")
     assert (tmp_path / "run" / "model_index.json").is_file()

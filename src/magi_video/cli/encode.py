@@ -112,7 +112,8 @@ def main(argv: list[str]) -> None:
 def tell(command: Command, encoded: "Encoded", seconds: float) -> None:
     """Print what was done and what there is."""
     index = encoded.cache.index
-    size = sum(shard.bytes for shard in index.shards)
+    ways = [encoded] if encoded.mirror is None else [encoded, encoded.mirror]
+    size = sum(shard.bytes for way in ways for shard in way.cache.index.shards)
     captions = sum(caption is not None for caption in encoded.cache.table.captions)
     figures = {
         "videos": index.videos,
@@ -120,9 +121,11 @@ def tell(command: Command, encoded: "Encoded", seconds: float) -> None:
         "clips": index.rows if index.intervals else None,
         "captions": captions,
         "bytes": size,
-        "shards": len(index.shards),
-        "encoded_shards": len(encoded.shards),
+        "shards": len(index.shards) * len(ways),
+        "encoded_shards": sum(len(way.shards) for way in ways),
         "damaged_shards": encoded.damaged,
+        "damaged_mirrored_shards": [] if encoded.mirror is None else encoded.mirror.damaged,
+        "mirrored": encoded.mirror is not None,
         "seconds": seconds,
         "codec": index.codec,
         "mean": index.mean,
@@ -131,9 +134,12 @@ def tell(command: Command, encoded: "Encoded", seconds: float) -> None:
     if command.json:
         print(json.dumps(figures))
         return
-    for shard in encoded.damaged:
-        print(f"shard {shard:05d} was damaged and is encoded again", file=sys.stderr)
+    for way, kind in zip(ways, ("shard", "mirrored shard"), strict=False):
+        for shard in way.damaged:
+            print(f"{kind} {shard:05d} was damaged and is encoded again", file=sys.stderr)
     what = f"{index.rows:,} clips of {index.frames:,} frames" if index.intervals else f"{index.frames:,} frames"
     what += f", {captions:,} caption{'s' * (captions > 1)}" if captions else ""
-    print(f"{command.out}: {index.videos:,} videos, {what}, {size / 1e6:,.1f} MB in {len(index.shards)} shards")
-    print(f"encoded {len(encoded.shards)} of them in {seconds:.1f} s (try: magi train … --latents {command.out})")
+    what += ", and as many mirrored" if encoded.mirror else ""
+    shards, made = figures["shards"], figures["encoded_shards"]
+    print(f"{command.out}: {index.videos:,} videos, {what}, {size / 1e6:,.1f} MB in {shards} shards")
+    print(f"encoded {made} of them in {seconds:.1f} s (try: magi train … --latents {command.out})")

@@ -48,8 +48,8 @@ class FrameReader(Protocol):
 
     grid: ClipGrid | None
 
-    def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
-        """Frames [T, C, H, W], float32, of a video of the folder."""
+    def read(self, video: int, frames: Sequence[int], mirrored: bool = False) -> torch.Tensor:
+        """Frames [T, C, H, W], float32, of a video of the folder; or those of its mirror image, left for right."""
         ...
 
 
@@ -60,9 +60,10 @@ class PixelReader:
         self.folder, self.height, self.width = folder, height, width
         self.grid: ClipGrid | None = None
 
-    def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
-        """Frames of a video in the order asked for."""
-        return to_model_range(fit_frames(self.folder.read(video, frames).numpy(), self.height, self.width))
+    def read(self, video: int, frames: Sequence[int], mirrored: bool = False) -> torch.Tensor:
+        """Frames of a video in the order asked for; `mirrored` left for right."""
+        pixels = to_model_range(fit_frames(self.folder.read(video, frames).numpy(), self.height, self.width))
+        return pixels.flip(-1) if mirrored else pixels
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         max_interval: in frames of the video.
         action_names: the columns of `action`; the folder's own if not given.
         temporal_factor: frames c that a latent frame holds, c ≥ 1 and T = 1 + a multiple of it; the first stands alone.
+        flip: probability that a clip is mirrored, all of its frames; nothing is drawn for it at 0.
 
     Attributes:
         videos: the folder's numbers of the videos in use.
@@ -108,12 +110,13 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         *,
         action_names: Sequence[str] | None = None,
         temporal_factor: int = 1,
+        flip: float = 0.0,
     ) -> None:
         if clip_length < 1 or not 1 <= min_interval <= max_interval:
             raise MagiError(
                 f"clips of {clip_length} frames at intervals {min_interval} to {max_interval}; expected 1 ≤ min ≤ max"
             )
-        self.folder, self.reader, self.clip_length = folder, reader, clip_length
+        self.folder, self.reader, self.clip_length, self.flip = folder, reader, clip_length, flip
         if temporal_factor < 1 or (clip_length - 1) % temporal_factor:
             raise MagiError(
                 f"clips of {clip_length} frames for a codec that compresses time by {temporal_factor}; "
@@ -166,9 +169,10 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             starts = self.reader.grid.starts(info.num_frames, interval)
         start = starts[int(random.integers(len(starts)))]
         frames = clip_frames(start, interval, self.clip_length)
+        mirrored = self.flip > 0 and random.random() < self.flip
         action, known = self._actions_between(video, frames, interval)
         return {
-            "frames": self.reader.read(video, frames),
+            "frames": self.reader.read(video, frames, mirrored),
             "interval": torch.tensor(interval, dtype=torch.int64),
             "video": torch.tensor(video, dtype=torch.int64),
             "label": torch.tensor(-1 if info.label is None else info.label, dtype=torch.int64),

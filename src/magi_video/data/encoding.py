@@ -26,7 +26,7 @@ from magi_video.data.files import make_folder, write_bytes, write_json
 from magi_video.data.folder import VideoFolder
 from magi_video.data.grid import ClipGrid
 from magi_video.data.image import fit_frames, to_model_range
-from magi_video.data.latents import INDEX_FILE, TABLE_FILE, VERSION, Index, LatentCache
+from magi_video.data.latents import INDEX_FILE, MIRRORED_FOLDER, TABLE_FILE, VERSION, Index, LatentCache
 from magi_video.data.shards import SHARD_FOLDER, Layout, Shard, file_sha256, shard_path, writing_shard
 from magi_video.data.table import VideoTable
 from magi_video.data.video import read_in_order
@@ -60,11 +60,19 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a call of `encode_latents` did: the shards it encoded, and those of them that were there but damaged."""
+    """What a call of `encode_latents` did.
+
+    Attributes:
+        cache: as it is now.
+        shards: that were encoded.
+        damaged: those of them that were there, but damaged.
+        mirror: the same of the mirror images; None if they were not asked for.
+    """
 
     cache: LatentCache
     shards: list[int]
     damaged: list[int]
+    mirror: Encoded | None = None
 
 
 def encode_latents(
@@ -81,6 +89,7 @@ def encode_latents(
     processes: Processes | None = None,
     verify: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    flips: bool = False,
 ) -> Encoded:
     """Encodes what is not in the cache yet and opens it.
 
@@ -101,7 +110,8 @@ def encode_latents(
         processes: of this run; this one alone if not given.
         verify: read the finished shards and compare their SHA-256, instead of their sizes alone.
         progress: called in each process after each video with (videos done, videos in all), the other processes taken
-            to be as far as this one.
+            to be as far as this one; with `flips` a video counts twice.
+        flips: encode the mirror images of the videos as well, into a cache of their own in the folder `mirrored`.
 
     Raises:
         MagiError: the directory holds another cache or cannot be written, a video is unreadable or no longer as long
@@ -127,7 +137,25 @@ def encode_latents(
         stride=grid.stride if grid else 0,
         shard_bytes=shard_bytes,
     )
-    work = _Work(folder, codec, directory, index, captions)
+    total = len(folder.videos) * (1 + flips)
+
+    def one_way(directory: Path, index: Index, before: int) -> Encoded:
+        told = None if progress is None else lambda done, _: progress(before + done, total)
+        work = _Work(folder, codec, directory, index, captions)
+        return _bring_up(work, workers or _cores(), processes, verify, told)
+
+    encoded = one_way(directory, index, 0)
+    if not flips:
+        return encoded
+    mirror = one_way(directory / MIRRORED_FOLDER, replace(index, mirrored=True), len(folder.videos))
+    return replace(encoded, mirror=mirror)
+
+
+def _bring_up(
+    work: _Work, workers: int, processes: Processes, verify: bool, progress: Callable[[int, int], None] | None
+) -> Encoded:
+    """Encodes what of one cache is missing or damaged; arguments as of `encode_latents`."""
+    videos = len(work.folder.videos)
     work.known = processes.once(work.take_up)
     damaged: list[int] = []
     if verify:
@@ -138,12 +166,12 @@ def encode_latents(
     if missing:
         processes.once(lambda: work.begin(missing))
         share = [missing[i] for i in processes.mine(len(missing))]
-        told = _scaled(progress, len(folder.videos), work.videos_of(missing), processes.count)
-        processes.each(lambda: work.encode(share, workers or _cores(), told))
+        told = _scaled(progress, videos, work.videos_of(missing), processes.count)
+        processes.each(lambda: work.encode(share, workers, told))
     processes.once(lambda: work.finish(missing))
-    cache = processes.together(lambda: LatentCache(directory))
+    cache = processes.together(lambda: LatentCache(work.directory))
     if progress is not None:
-        progress(len(folder.videos), len(folder.videos))
+        progress(videos, videos)
     return Encoded(cache, missing, damaged)
 
 
@@ -177,6 +205,7 @@ class _Work:
     def _key(self, shard: int, with_contents: bool = True) -> str:
         """A digest of all that a shard's content depends on; without the videos' contents, as older caches have it."""
         made = [self.index.codec, self.index.height, self.index.width, self.index.row, str(self.index.grid)]
+        made += ["mirrored"] if self.index.mirrored else []
         size, frames = self.table.columns["bytes"], self.table.columns["frames"]
         shown = self.table.shown or [""] * len(self.table.names)  # a video shown as stored has the key it always had
         videos: list[Any] = [
@@ -274,7 +303,7 @@ class _Work:
         def job(video: int) -> Callable[[], Iterator[np.ndarray]]:
             path, frames = self.folder.videos[video].path, self.folder.videos[video].num_frames
             size = (self.index.height, self.index.width)
-            return lambda: _encode_video(path, frames, self.codec, size, self.index.grid, lock)
+            return lambda: _encode_video(path, frames, self.codec, size, self.index.grid, lock, self.index.mirrored)
 
         videos = [video for shard in shards for video in self.videos[shard]]
         encoded = run_ahead((job(video) for video in videos), workers)
@@ -293,7 +322,13 @@ class _Work:
 
 
 def _encode_video(
-    path: Path, num_frames: int, codec: Encoder, size: tuple[int, int], grid: ClipGrid | None, lock: Any
+    path: Path,
+    num_frames: int,
+    codec: Encoder,
+    size: tuple[int, int],
+    grid: ClipGrid | None,
+    lock: Any,
+    mirrored: bool,
 ) -> Iterator[np.ndarray]:
     """The rows of a video in order, float16 [n, *row], a few at a time. `lock` guards codecs that keep a state, and
     devices that do one thing at a time."""
@@ -309,6 +344,8 @@ def _encode_video(
 
     count = 0
     pieces = (fit_frames(frames, *size) for frames in read_in_order(path, FRAMES_AT_ONCE))
+    if mirrored:
+        pieces = (np.ascontiguousarray(frames_THWC[:, :, ::-1]) for frames_THWC in pieces)
     if grid is None:
         for frames_THWC in pieces:
             count += len(frames_THWC)
@@ -337,7 +374,7 @@ def _row_shape(codec: Encoder, height: int, width: int, grid: ClipGrid | None) -
 
 def _identity(index: Index) -> dict[str, Any]:
     """What stays the same as long as it is the same cache."""
-    names = ("codec", "height", "width", "row", "clip_length", "intervals", "stride", "shard_bytes")
+    names = ("codec", "height", "width", "row", "clip_length", "intervals", "stride", "shard_bytes", "mirrored")
     return {name: getattr(index, name) for name in names}
 
 

@@ -3,6 +3,8 @@
     index.json            what the cache holds and how it was made; each shard's size and SHA-256; statistics
     videos.safetensors    the data set: names, lengths, classes, actions, captions
     codec/, recipe.json   the codec and the recipe (`magi encode` writes them)
+    mirrored/             the same of the videos' mirror images, where training flips clips: codecs do not commute with
+                          mirroring, so latents cannot be flipped
     shards/00000.safetensors …    one float16 tensor "latents" [rows, …] each, the videos one after the other
 
 A codec that encodes each frame by itself has a row [C, h, w] a frame, and any clip can be read. One that compresses
@@ -16,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ from magi_video.loading import read_json
 from magi_video.presets import from_dict
 
 VERSION = 1
-INDEX_FILE, TABLE_FILE, CODEC_FOLDER = "index.json", "videos.safetensors", "codec"
+INDEX_FILE, TABLE_FILE, CODEC_FOLDER, MIRRORED_FOLDER = "index.json", "videos.safetensors", "codec", "mirrored"
 MOST_NUMBERS = 2**32  # of a row
 
 
@@ -57,6 +60,7 @@ class Index:
         rows: of all shards.
         mean: of the latents of each channel.
         std: of the latents of each channel.
+        mirrored: whether the frames were mirrored left to right before encoding.
     """
 
     version: int = 0
@@ -75,6 +79,7 @@ class Index:
     rows: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    mirrored: bool = False
 
     @classmethod
     def read(cls, directory: Path) -> Index:
@@ -164,12 +169,35 @@ class LatentCache:
         """Of the videos that the latents were made of."""
         return DataIdentity.of(self.videos()).without_actions()
 
-    def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
+    @cached_property
+    def mirror(self) -> LatentCache:
+        """The cache of the mirror images.
+
+        Raises:
+            MagiError: it is missing, unfinished or damaged, or of other videos.
+        """
+        folder = self.directory / MIRRORED_FOLDER
+        if not (folder / INDEX_FILE).is_file():
+            raise MagiError(
+                f"{self.directory}: no latents of mirrored videos, which training with flips needs; "
+                "magi encode with --flip 0.5 adds them, and --flip 0 does without"
+            )
+        mirror = LatentCache(folder)
+        facts = [
+            (index.codec, index.row, index.table_sha256, str(index.grid), index.shard_bytes)
+            for index in (self.index, mirror.index)
+        ]
+        if not mirror.index.mirrored or facts[0] != facts[1]:
+            raise MagiError(f"{folder}: not the mirrored latents of {self.directory}; {AGAIN}")
+        return mirror
+
+    def read(self, video: int, frames: Sequence[int], mirrored: bool = False) -> torch.Tensor:
         """Latents of frames of a video, float32.
 
         Args:
             video: number of the video.
             frames: any frames in any order; of a cache with a grid, the frames of one of its clips.
+            mirrored: of the video's mirror image.
 
         Returns:
             [len(frames), C, h, w], or [T, C, h, w] of the clip.
@@ -177,6 +205,8 @@ class LatentCache:
         Raises:
             MagiError: frames or a clip that the cache does not hold, or a damaged shard.
         """
+        if mirrored:
+            return self.mirror.read(video, frames)
         shard, first, count = self._layout.place[video]
         if self.grid is not None:
             rows: int | slice | list[int] = first + self._clip(video, frames)

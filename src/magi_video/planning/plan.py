@@ -250,6 +250,7 @@ def survey(preset: Preset, model: Architecture, encoder: Encoder | None, online:
         frames = round(sum(video.num_frames for video in folder.videos) / len(folder.videos))
         source = f"{data}: about {videos:,} videos of {frames} frames, going by {looked} of them"
     row = model.latent_channels * model.latent_height * model.latent_width * 2  # float16
+    ways = 2 if preset.data.flip and not online else 1  # the mirror images have latents of their own
     if preset.codec.codec == "pixels":
         return Latents(True, 0, videos, 0, "pixels are not encoded")
     rows = model.num_frames if online else frames
@@ -257,9 +258,9 @@ def survey(preset: Preset, model: Architecture, encoder: Encoder | None, online:
     times = videos if online else videos * frames if videos and frames else None
     return Latents(
         online,
-        None if videos is None or rows is None else videos * rows * row,
+        None if videos is None or rows is None else videos * rows * row * ways,
         videos,
-        None if flops is None or times is None else flops * times,
+        None if flops is None or times is None else flops * times * ways,
         source,
     )
 

@@ -93,7 +93,8 @@ def encode(
         display.stage("codec", preset.small_vae.steps if _is_to_be_trained(preset, codec, out) else 0)
         prepared = processes.main_first(lambda: _prepare(preset, codec, videos, out, seed, display))
         grid = _clip_grid(preset, prepared, intervals, stride)
-        display.stage("latents", len(videos.videos))
+        flips = preset.data.flip > 0
+        display.stage("latents", len(videos.videos) * (1 + flips))
         return encode_latents(
             videos,
             prepared.to(processes.device),
@@ -107,6 +108,7 @@ def encode(
             processes=processes,
             verify=verify,
             progress=lambda done, total: display.advance(done),
+            flips=flips,
         )
 
 
@@ -127,6 +129,8 @@ def open_cache(preset: Preset, directory: str | Path) -> LatentCache:
         changes += differences(clips, {name: getattr(preset.data, name) for name in clips})
     if changes:
         raise MagiError(f"{directory} holds latents for another recipe ({'; '.join(changes)})")
+    if preset.data.flip:
+        _ = cache.mirror  # refused now if it is not there
     return cache
 
 

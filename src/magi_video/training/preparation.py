@@ -213,7 +213,10 @@ def prepare_reader(
         return PixelReader(videos, *size), False
     processes = Processes()
     codec.to(processes.device)
-    return encode_latents(videos, codec, out / "latents", *size, processes=processes, progress=progress).cache, True
+    encoded = encode_latents(
+        videos, codec, out / "latents", *size, processes=processes, progress=progress, flips=preset.data.flip > 0
+    )
+    return encoded.cache, True
 
 
 def build_forcing(preset: Preset) -> Forcing:

@@ -208,7 +208,7 @@ def prepare_latents(
 
     display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
     codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance, display.say))
-    display.stage("latents", len(videos.videos) if caches_latents(codec) else 0)
+    display.stage("latents", len(videos.videos) * (1 + (preset.data.flip > 0)) if caches_latents(codec) else 0)
     return codec, *prepare_reader(preset, videos, codec, out, advance_latents)
 
 

@@ -138,6 +138,7 @@ class Trainer:
             max_interval=preset.data.max_interval,
             action_names=actions,
             temporal_factor=codec.temporal_factor,
+            flip=preset.data.flip,
         )
         self.pipeline = MagiPipeline(
             model,
