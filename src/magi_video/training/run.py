@@ -160,9 +160,12 @@ def keep_former(preset: Preset, out: Path, display: Display) -> tuple[Preset, di
     if not isinstance(recorded, dict) or not isinstance(saved, dict):
         return preset, {}  # `lasting` refuses it
     missing = former(recorded)
+    missing |= {"train": {name: value for name, value in missing.get("train", {}).items() if name not in FREE}}
+    missing["sample"] = {}  # may change, as all that is in FREE
     saved = {group: values for group, values in saved.items() if isinstance(values, dict)}
     groups = [group for group in sorted({*saved, *missing}) if isinstance(now.get(group), dict)]
     kept = {group: missing.get(group, {}) | saved.get(group, {}) for group in groups}
+    kept = {group: values for group, values in kept.items() if values}
     asked = {group: {name: now[group].get(name) for name in values} for group, values in kept.items()}
     if changes := differences(asked, kept):
         display.say(f"the run began before these were settings, and goes on as it began: {'; '.join(changes)}")
