@@ -129,6 +129,7 @@ def test_a_models_folder_and_a_single_part(capsys: pytest.CaptureFixture[str], t
     (["nothing"], "no model or preset 'nothing'"),
     (["nothing.json"], "no model or preset 'nothing.json'"),
     (["tiny", "--frames", "0"], "frames must be at least 1, got 0"),
+    (["tiny", "--first-step", "1000"], "first denoise step must lie in 0…999, got 1000"),
     (["tiny", "--train-batch", "-1"], "train_batch must be at least 1"),
     (["tiny", "--mask-steps", "0"], "num_mask_steps must be at least 1"),
     (["tiny", "--parts", "uncached", "--uncached-frames", "0"], "uncached_frames must be at least 1"),
