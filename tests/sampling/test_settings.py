@@ -29,11 +29,11 @@ def test_a_models_own_first_step_is_that_of_its_default_sampler() -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_settings_sampler_is_for_the_heads_that_have_it(name: str) -> None:
-    own = SETTINGS[name].sampler or "ancestral"
-    assert SamplingSettings.of(name, EPSILON, 8, 20).sampler == own
-    assert SamplingSettings.of(name, EPSILON, 8, 20, sampler="ddim").sampler == "ddim"
-    assert SamplingSettings.of(name, FLOW, 8, 20).sampler == "euler"
+def test_every_setting_takes_the_heads_default_sampler_or_the_one_asked_for(name: str) -> None:
+    made = [SamplingSettings.of(name, head, 8, 20) for head in (EPSILON, FLOW)]
+    assert [(one.sampler, one.first_step) for one in made] == [("ancestral", 990), ("euler", None)]
+    other = SamplingSettings.of(name, EPSILON, 8, 20, sampler="dpmsolver++")
+    assert (other.sampler, other.first_step) == ("dpmsolver++", 970)
 
 
 @pytest.mark.parametrize(("head", "asked", "message"), [

@@ -28,23 +28,24 @@ class SpeedSetting:
     Attributes:
         mask_share: of the model's own mask steps; at least one is taken.
         denoise_steps: of the diffusion head, at most; None for the model's own number.
-        sampler: of the heads that have it; None, and for the other heads, the default.
         refresh: see `SamplingSettings`.
     """
 
     mask_share: float = 1.0
     denoise_steps: int | None = None
-    sampler: str | None = None
     refresh: int = 1
 
 
 SETTINGS = {
     "exact": SpeedSetting(),
-    "balanced": SpeedSetting(1 / 4, 10, refresh=4),
-    "fast": SpeedSetting(1 / 4, 8, refresh=4),
-    "realtime": SpeedSetting(1 / 8, 8, refresh=4),
+    "balanced": SpeedSetting(1 / 4, 10, 4),
+    "fast": SpeedSetting(1 / 4, 8, 4),
+    "realtime": SpeedSetting(1 / 8, 8, 4),
 }
-"""Fastest last. "exact" is the model as it was trained to be sampled; the others are approximations of it."""
+"""Fastest last. "exact" is the model as it was trained to be sampled; the others are approximations of it.
+
+All take the head's default sampler: of the epsilon head's, the ancestral chain keeps pictures whole in one or two mask
+steps; the deterministic ones change more from frame to frame, and much of that is flicker (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,6 @@ class SamplingSettings:
         named_mask_steps = max(1, round(mask_steps * speed.mask_share))
         named_denoise_steps = min(denoise_steps, speed.denoise_steps or denoise_steps)
         num_denoise_steps = named_denoise_steps if num_denoise_steps is None else num_denoise_steps
-        if sampler is None and speed.sampler in head.samplers:
-            sampler = speed.sampler
         sampler = head.find_sampler(sampler)
         if first_step is None and own_first_step is not None and sampler == head.find_sampler(None):
             first_step = max(own_first_step, num_denoise_steps - 1)
