@@ -74,6 +74,27 @@ class ClipRequest:
     seed: int
 
 
+def check_lengths(folder: VideoFolder, clip_length: int, min_interval: int) -> None:
+    """Before anything is made of the videos.
+
+    Raises:
+        MagiError: there is none, or none is long enough for a clip.
+    """
+    if not any(max_interval(video.num_frames, clip_length) >= min_interval for video in folder.videos):
+        raise no_clip(folder, clip_length, min_interval)
+
+
+def no_clip(folder: VideoFolder, clip_length: int, min_interval: int) -> MagiError:
+    """The error that no video gives a clip."""
+    if not folder.videos:
+        return MagiError(f"{folder.root}: no readable video ({folder.summary()})")
+    needed, longest = (clip_length - 1) * min_interval + 1, max(video.num_frames for video in folder.videos)
+    return MagiError(
+        f"{folder.root}: no video of at least {needed} frames ({folder.summary()}, longest {longest}); expected one or "
+        "more"
+    )
+
+
 class ClipDataset(Dataset[dict[str, torch.Tensor]]):
     """Clips of the videos of a folder; one item a video, asked for by a `ClipRequest`.
 
@@ -129,11 +150,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         self.videos = [i for i, video in enumerate(folder.videos) if self._intervals(video.num_frames)]
         self.left_out = len(folder.videos) - len(self.videos)
         if not self.videos:
-            needed = (clip_length - 1) * min_interval + 1
-            raise MagiError(
-                f"{folder.root}: no video of at least {needed} frames ({folder.summary()}); expected one or more"
-            )
-
+            raise no_clip(folder, clip_length, min_interval)
         rates = [rate for i in self.videos if (rate := folder.videos[i].frame_rate) > 0]
         self.frame_rates = [rate for rate, _ in Counter(rates).most_common()]
 

@@ -9,7 +9,7 @@ from typing import Any
 from magi_video.checkpoints import latest_checkpoint
 from magi_video.claims import claimed, differences
 from magi_video.codecs import Codec
-from magi_video.data.clips import FrameReader
+from magi_video.data.clips import FrameReader, check_lengths
 from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.data.latents import CODEC_FOLDER
@@ -83,6 +83,7 @@ def train(
     if data is None:
         preset = replace(preset, train=replace(preset.train, sample_every=0))  # the sheets show videos
     display.say(f"{data or latents}: {videos.summary()}")
+    check_lengths(videos, preset.data.num_frames, preset.data.min_interval)  # a codec's training comes before the clips
     if cache is not None and not cache.table.contents:
         display.say(f"{latents}: made before the contents of videos were recorded; taken for latents of these videos")
     preset, kept = processes.once(lambda: keep_former(preset, out, display))

@@ -1,0 +1,198 @@
+"""Sixty and more things that cannot be, typed into every verb: one line says what was wrong, and it ends at once."""
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from magi_video.cli import VERBS, main
+from magi_video.data import write_image, write_video
+from tests.training.conftest import moving_square
+
+MISTAKES = """
+record magi/BouncingBalls-v0 --out out --episodes 0
+record magi/BouncingBalls-v0 --out out --max-frames -1
+record magi/BouncingBalls-v0 --out out --height 0
+record magi/BouncingBalls-v0 --out out --width 1000000000
+record magi/BouncingBalls-v0 --out out --frame-skip 0
+record magi/BouncingBalls-v0 --out out --seed -1
+record magi/BouncingBalls-v0 --out text.txt
+record magi/BouncingBalls-v0 --out text.txt/deeper
+record "no such game" --out out
+record ALE/Nothing-v5 --out out
+record ../../etc/passwd --out out
+import lerobot empty --out out
+import lerobot text.txt --out out
+import minari nowhere --out out
+import minari videos --out out
+train tiny --data nowhere --out out
+train tiny --data empty --out out
+train tiny --data text.txt --out out
+train tiny --data broken --out out
+train tiny --data videos --out text.txt
+train tiny --data videos --out text.txt/deeper
+train tiny --out out
+train tiny --latents empty --out out
+train tiny --latents videos --out out
+train nonsense --data videos --out out
+train empty --data videos --out out
+train text.txt --data videos --out out
+train list.json --data videos --out out
+train twice.json --data videos --out out
+train deep.json --data videos --out out
+train tiny --data videos --out out --batch-size 0
+train tiny --data videos --out out --batch-size 1000000000000
+train tiny --data videos --out out --learning-rate nan
+train tiny --data videos --out out --learning-rate -1
+train tiny --data videos --out out --patch-size 5
+train tiny --data videos --out out --patch-size 0
+train tiny --data videos --out out --heads 7
+train tiny --data videos --out out --depth -2
+train tiny --data videos --out out --hidden 1000000000
+train tiny --data videos --out out --workers 1000000
+train tiny --data videos --out out --min-interval 5 --max-interval 2
+train tiny --data videos --out out --max-interval 26
+train tiny --data videos --out out --num-frames 0
+train tiny --data videos --out out --num-frames 10000
+train small --data videos --out out --min-interval 5 --max-interval 5
+train tiny --data videos --out out --mask-ratio-min 0
+train tiny --data videos --out out --ema-decay 2
+train tiny --data videos --out out --seed -3
+train tiny --data videos --out out --labels
+train tiny --data videos --out out --actions
+train tiny --data videos --out out --text --text-encoder empty
+train tiny --data videos --out out --dataset ucf101
+train tiny --data videos --out out --codec image_vae --vae nowhere/at-all/ever
+train tiny --data videos --out out --codec omnitokenizer --vae empty
+train tiny --data videos --out out --codec small_vae --height 17
+train tiny --data videos --out out --batch-size 4 --accumulate 3
+encode doom --data empty --out out
+encode tiny --data nowhere --out out
+encode tiny --data videos --out out --shard-size 0
+encode tiny --data videos --out out --intervals 1 2
+generate nowhere --out out
+generate empty --out out
+generate text.txt --out out
+generate run --out text.txt
+generate run --out out --frames 0
+generate run --out out --frames -5
+generate run --out out --num 0
+generate run --out out --num 1000000000
+generate run --out out --interval 0
+generate run --out out --interval 26
+generate run --out out --setting warp
+generate run --out out --sampler euler
+generate run --out out --mask-steps 0
+generate run --out out --denoise-steps 0
+generate run --out out --denoise-steps 1000000000
+generate run --out out --temperature -1
+generate run --out out --temperature nan
+generate run --out out --guidance-scale nan
+generate run --out out --guidance-scale 3
+generate run --out out --refresh 0
+generate run --out out --seed -1
+generate run --out out --seed 999999999999999999999999
+generate run --out out --device gpu9
+generate run --out out --first-frame nowhere.png
+generate run --out out --first-frame text.txt
+generate run --out out --first-frame empty
+generate run --out out --context broken/0.mp4
+generate run --out out --context first.png
+generate run --out out --context videos/0.mp4 --context-frames 1000
+generate run --out out --context videos/0.mp4 --context-frames 0
+generate run --out out --context-frames 3
+generate run --out out --first-frame first.png --context videos/0.mp4
+generate run --out out --actions FLY
+generate run --out out --label cat
+generate run --out out --text "a cat"
+evaluate run --data empty --out out
+evaluate run --data videos --out out --protocol nonsense
+evaluate run --data videos --out out --num 1
+evaluate run --data videos --out out --frames 3
+evaluate run --data videos --out out --context-frames 99
+evaluate run --data videos --out out --batch-size 0 --num 2
+evaluate nowhere --data videos --out out
+score nowhere videos --out out
+score videos empty --out out
+score floats floats --out out
+score videos videos --out out --num 1
+score arrays arrays --out out --protocol nonsense
+bench nonsense
+bench tiny --setting warp
+bench tiny --frames 0
+serve nowhere
+serve run --port 99999
+serve run --port -1
+plan tiny --devices 0
+plan tiny --devices 1 --data empty
+plan tiny --devices 1 --device-memory -1
+info nowhere
+info empty
+info text.txt
+info videos
+export nowhere --out out
+export run --out text.txt
+export run --out out --frames 0
+push nowhere me/model --dry-run --out out
+push run "not a name" --dry-run --out out
+weights fetch nonsense
+weights convert-omnitokenizer text.txt --out out
+reproduce nonsense --out out
+reproduce ctf-vs-mtf --out text.txt --worlds balls
+reproduce ctf-vs-mtf --out out --worlds ucf101
+demo --frames 0
+demo --num -1
+"""
+COMMANDS = [line for line in MISTAKES.splitlines() if line]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the commands name, a run of `tiny` among it."""
+    root = tmp_path_factory.mktemp("bad")
+    for folder in ("empty", "broken", "videos", "arrays", "floats"):
+        (root / folder).mkdir()
+    for number in range(3):
+        write_video(root / "videos" / f"{number}.mp4", moving_square(20, number, 1), 10.0, crf=4)
+    (root / "broken" / "0.mp4").write_bytes(b"not a video")
+    (root / "text.txt").write_text("not a folder, a model, a picture or a recipe\n")
+    (root / "list.json").write_text("[1, 2]")
+    (root / "twice.json").write_text('{"forcing": "masked", "forcing": "complete"}')
+    (root / "deep.json").write_text("[" * 100_000)
+    write_image(root / "first.png", moving_square(1, 0, 1, size=16)[0])
+    for number in range(2):
+        np.save(root / "floats" / f"{number}.npy", np.zeros((16, 8, 8, 3), np.float32))
+        np.save(root / "arrays" / f"{number}.npy", np.zeros((16, 8, 8, 3), np.uint8))
+    options = ["--steps", "1", "--checkpoint-every", "1", "--sample-every", "0", "--hidden", "32", "--tracker", "none"]
+    assert main(["train", "tiny", "--data", str(root / "videos"), "--out", str(root / "run"), *options]) == 0
+    return root
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_one_line_says_what_was_wrong(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shutil.rmtree(place / "out", ignore_errors=True)
+    before = set(os.listdir(place))
+    verb, *words = shlex.split(command)
+    try:
+        code = main([verb, *words])
+    except SystemExit as ended:  # the parser's own, in a frame
+        code = ended.code if isinstance(ended.code, int) else 1
+    error = capsys.readouterr().err.strip()
+    assert code in (1, 2) and error, f"accepted, code {code}: {error}"
+    assert "Traceback" not in error and len(error) < 2000
+    if code == 1:
+        last = error.splitlines()[-1]
+        assert last.startswith(f"magi {verb}: ") and len(last) < 500, error
+    assert set(os.listdir(place)) - before <= {"out"}, "nothing is written elsewhere"
+
+
+def test_every_verb_is_tried() -> None:
+    assert {command.split()[0] for command in COMMANDS} == set(VERBS)
+    assert len(COMMANDS) >= 60
