@@ -13,7 +13,7 @@ from magi_video.planning.encoder import find_encoder
 from magi_video.presets import Preset, TrainConfig
 from magi_video.processes import Processes
 from magi_video.sizing import UntrainedCodec, find_architecture, untrained_codec
-from magi_video.training.preparation import omnitokenizer_folder
+from magi_video.training.preparation import pretrained_codec
 
 COPIES_ON_CPU = 5
 """Of each weight: itself, its gradient, two moments and its average."""
@@ -80,10 +80,10 @@ def find_sizes(preset: Preset, codec_folder: Path | None = None) -> LatentSizes:
         kind: type[VAECodec] = ImageVAECodec if settings.codec == "image_vae" else VideoVAECodec
         channels, spatial, temporal = kind.sizes_of(settings.vae, settings.vae_subfolder or None)
         sizes = UntrainedCodec(channels, spatial, temporal)
+    elif settings.codec == "omnitokenizer":
+        sizes = pretrained_codec(settings)  # a folder of this machine, never fetched
     else:
-        if settings.codec == "omnitokenizer":
-            omnitokenizer_folder(settings)
-        find_encoder(preset)  # refuses what these do not take
+        find_encoder(preset)  # says in its words what the small VAE does not take
         sizes = untrained_codec(preset)
     sizes.latent_size(data.height, data.width)
     sizes.num_latent_frames(data.num_frames)

@@ -161,23 +161,17 @@ def pretrained_codec(settings: CodecConfig) -> Codec:
     if settings.codec == "video_vae":
         return VideoVAECodec.from_vae(settings.vae, subfolder)
     if settings.codec == "omnitokenizer":
-        folder = omnitokenizer_folder(settings)
+        folder = Path(settings.vae, settings.vae_subfolder)
+        if not folder.is_dir():
+            raise MagiError(
+                f"no folder {folder}; expected OmniTokenizer's weights as converted by "
+                "magi weights convert-omnitokenizer CHECKPOINT --out FOLDER, named with --vae"
+            )
         codec = load_codec(folder)
         if not isinstance(codec, OmniTokenizerCodec):
             raise MagiError(f"{folder} holds {type(codec).__name__}; expected OmniTokenizerCodec")
         return codec
     return PixelCodec()
-
-
-def omnitokenizer_folder(settings: CodecConfig) -> Path:
-    """Where the converted weights lie; `MagiError` where there is no such folder."""
-    folder = Path(settings.vae, settings.vae_subfolder)
-    if not folder.is_dir():
-        raise MagiError(
-            f"no folder {folder}; expected OmniTokenizer's weights as converted by "
-            "magi weights convert-omnitokenizer CHECKPOINT --out FOLDER, named with --vae"
-        )
-    return folder
 
 
 def frame_batches(preset: Preset, videos: VideoFolder, batch_size: int, seed: int) -> FrameBatches:
