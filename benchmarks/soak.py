@@ -50,6 +50,8 @@ VOLATILE = ("seconds", "per_second", "memory", "finished", "started", "why", "fi
 """Parts of the names of JSON values that no two runs share."""
 UNCOMPARED = ("logs", ".lock", "log.jsonl", "report.html")
 """Names of files and folders that hold times."""
+CLAIMED = (".lock", ".sample*")
+"""What is there once a process has claimed its folder."""
 Moment = Callable[[Path, float], bool]
 
 
@@ -244,7 +246,7 @@ class Soak:
         shutil.rmtree(out, ignore_errors=True)
         first = self.start(stage, out.name)
         began = time.time() - 1
-        while not fresh("*", ".*", "**/*")(out, began) and first.poll() is None:
+        while not fresh(*CLAIMED)(out, began) and first.poll() is None:
             time.sleep(0.001)
         second = Run(self.root, stage.arguments(out.name), self.root / "second.stderr")
         codes = second.wait(), first.wait()

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from magi_video.claims import claimed, differences
+from magi_video.claims import claimed, differences, only_writer
+from magi_video.data.files import HOST
 from magi_video.errors import MagiError
 from magi_video.processes import Processes
 
+DEAD = 2**30
+"""No process has such a number."""
 RECIPE = {"recipe": {"codec": "pixels", "sizes": (1, 2)}, "seed": 0}
 
 
@@ -102,12 +105,26 @@ def test_half_written_files_of_the_dead_go_but_not_those_of_a_folder_with_its_ow
     (tmp_path / "samples").mkdir()
     with claim(tmp_path / "inner"):
         pass
-    kept = [tmp_path / "inner" / ".a.npy.7.part", tmp_path / ".part", tmp_path / "b.7.part", tmp_path / ".c.part"]
-    gone = [tmp_path / ".a.npy.7.part", tmp_path / "samples" / ".000.npy.12345.part"]
+    dead, alive = f".a.npy.{HOST}.{DEAD}.part", f".a.npy.{HOST}.{os.getppid()}.part"
+    kept = [tmp_path / "inner" / dead, tmp_path / alive, tmp_path / dead[1:], tmp_path / ".c.part"]
+    gone = [tmp_path / dead, tmp_path / "samples" / dead]
     for path in kept + gone:
         path.touch()
     with claim(tmp_path):
         assert [path.exists() for path in kept + gone] == [True] * 4 + [False] * 2
+
+
+def test_a_folder_of_results_has_one_writer_and_no_lock_file(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with other_process(lambda: only_writer(out)) as told:
+        assert told == "entered" and list(out.iterdir()) == []
+        with pytest.raises(MagiError, match="another run is at work there"), only_writer(out):
+            pass
+    with only_writer(out):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(MagiError, match="file: results cannot be written there"), only_writer(tmp_path / "file"):
+        pass
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:

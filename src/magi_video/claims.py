@@ -5,13 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magi_video.data.files import write_json
+from magi_video.data.files import make_folder, remove_orphans, write_json
 from magi_video.errors import MagiError
 from magi_video.textfiles import read_json
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 LOCK_FILE = ".lock"
 """Empty; it stays, for a file that is removed can be locked by two."""
-PART = re.compile(r"\..+\.\d+\.part")
-"""Names of half-written files: `.NAME.PID.part`."""
 MOST_TOLD = 40
 """Characters of a value in a message."""
 
@@ -74,22 +71,38 @@ def alone(folder: Path) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         else:
-            remove_parts(folder)
+            remove_left_over(folder)
         yield
     finally:
         os.close(lock)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove the half-written files (`files.replacing`) of processes that were killed; only for the folder's holder.
-
-    Folders inside that have a lock of their own are left alone.
-    """
-    for place, inside, names in os.walk(folder):
+def remove_left_over(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder, and in those inside that have no lock."""
+    for place, inside, _ in os.walk(folder):
         inside[:] = [name for name in inside if not os.path.lexists(os.path.join(place, name, LOCK_FILE))]
-        for name in filter(PART.fullmatch, names):
-            with suppress(OSError):
-                os.unlink(os.path.join(place, name))
+        remove_orphans(Path(place))
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """As `alone`, for a folder of results that shall hold nothing else: the lock is on the folder itself, no file.
+
+    Raises:
+        MagiError: another process writes there, or the folder cannot be made.
+    """
+    make_folder(folder)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MagiError(f"{folder}: another run is at work there; wait for its end, or use another --out") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(lock)
 
 
 def settle(

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from magi_video import ready
 from magi_video.cli import generate as command
 from magi_video.cli.generate import Generate, generate
 from magi_video.data import contact_sheet, read_frames, write_image, write_video
 from magi_video.data.files import write_array
 from magi_video.errors import MagiError
-from magi_video.pipeline import MagiPipeline
+from magi_video.probes import Choice
 from magi_video.sampling import SamplingSettings
 
 HEIGHT, WIDTH = 40, 48
@@ -49,7 +50,8 @@ class StubPipeline:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> StubPipeline:
     pipeline = StubPipeline()
-    monkeypatch.setattr(MagiPipeline, "from_pretrained", lambda name, torch_dtype: pipeline)
+    made = SimpleNamespace(pipe=pipeline, choice=Choice("float32", "as asked"), threads=1)
+    monkeypatch.setattr(ready, "make_ready", lambda *_, **__: made)
     return pipeline
 
 
@@ -110,5 +112,5 @@ def test_after_an_error_nothing_is_left(stub: StubPipeline, tmp_path: Path, erro
 
 def test_a_folder_that_cannot_be_made(stub: StubPipeline, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MagiError, match=r"sample_000\.mp4: cannot be written"):
+    with pytest.raises(MagiError, match=r"file/out: results cannot be written there"):
         generate(Generate("stub", tmp_path / "file" / "out"))

@@ -11,6 +11,7 @@ import pytest
 
 from magi_video.claims import alone
 from magi_video.data import VideoFolder, read_frames
+from magi_video.data.files import HOST
 from magi_video.data.games import open_game
 from magi_video.data.record import record
 from magi_video.errors import MagiError
@@ -154,19 +155,20 @@ def test_names_that_are_no_game(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_process_records_into_a_folder_and_takes_away_what_a_killed_one_left(tmp_path: Path) -> None:
     out = tmp_path / "r"
     out.mkdir()
-    (out / ".episode_00000.mp4.999.part").write_bytes(b"half")
+    half = out / f".episode_00000.mp4.{HOST}.{2**30}.part"  # no process has such a number
+    half.write_bytes(b"half")
     if (child := os.fork()) == 0:  # locks are per process
         with alone(out):
             signal.pause()
     try:
-        while (out / ".episode_00000.mp4.999.part").exists():
+        while half.exists():
             time.sleep(0.01)
         with pytest.raises(MagiError, match="another run is at work there"):
             record("MagiCounter-v0", out, episodes=1, height=32, width=32)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    (out / ".episode_00000.mp4.998.part").write_bytes(b"half")
+    half.write_bytes(b"half")
     record("MagiCounter-v0", out, episodes=1, height=32, width=32)
     assert sorted(contents(out)) == [".lock", "episode_00000.actions.jsonl", "episode_00000.mp4", "recording.json"]
 

@@ -113,18 +113,22 @@ def main(argv: list[str]) -> None:
 
 def generate(settings: Generate) -> dict[str, Any]:
     """Generate, and show how it goes; see `make_videos`."""
-    with TaskDisplay("loading the model") as display:
-        return make_videos(settings, display)
+    with TaskDisplay("loading the model") as display, ExitStack() as held:
+        return make_videos(settings, display, held)
 
 
-def make_videos(settings: Generate, display: TaskDisplay) -> dict[str, Any]:
+def make_videos(settings: Generate, display: TaskDisplay, held: ExitStack) -> dict[str, Any]:
     """Generate as the settings say, write the files, return what `generate.json` holds.
+
+    Once all is checked the folder of the results is claimed, for as long as `held` lasts: another command that writes
+    there would leave videos of both.
 
     Of many processes each makes its share of the videos; they are those of one process, but for the rounding of sums
     over batches of another size.
     """
     import torch
 
+    from magi_video.claims import only_writer
     from magi_video.controls import check_seeds
     from magi_video.data import contact_sheet, write_image
     from magi_video.data.files import write_json
@@ -174,6 +178,8 @@ def make_videos(settings: Generate, display: TaskDisplay) -> dict[str, Any]:
         if settings.compile:
             compile_aloud(pipe, asked | {"num_videos": len(mine)})
         paths = [settings.out / names[index] for index in mine]
+        if processes.main:
+            held.enter_context(only_writer(settings.out))
         with growing_files(settings, paths, rate, (pipe.config.height, pipe.config.width)) as (add_frame, kept):
             display.stage("generating frames", settings.frames)
             began = time.perf_counter()
