@@ -87,9 +87,12 @@ def test_it_learns_and_is_saved(tmp_path):
     record = json.loads((tmp_path / RECORD).read_text())
     assert record["psnr_db"] == pytest.approx(psnr) and record["parameters"] > 0
     assert load_codec(tmp_path).fingerprint() == codec.fingerprint()
-    # The same call again trains nothing.
+    # The same call again trains nothing, and removes what a process killed after the record was written has left.
+    (tmp_path / CHECKPOINTS / "step_00000200").mkdir(parents=True)
+    (tmp_path / "unfinished").mkdir()
     again = train(stop_after(1))
     assert again.fingerprint() == codec.fingerprint()
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors", RECORD}
 
 
 def test_other_settings_in_the_folder(tmp_path):

@@ -34,7 +34,7 @@ from magi_video.loading import load_strictly
 from magi_video.precision import modern
 from magi_video.probes import choose_precision
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, UNFINISHED = "checkpoints", "unfinished"
 RECORD = "training.json"
 
 
@@ -81,7 +81,9 @@ def train_image_vae(
     if (directory / RECORD).is_file():
         record = _read_record(directory / RECORD)
         _check_config(_settled(config, record)[0], record, directory)
-        return load_strictly(ImageVAECodec, str(directory)).to(device)
+        codec = load_strictly(ImageVAECodec, str(directory)).to(device)
+        _remove_unfinished(directory)  # what a process killed at its very end has left
+        return codec
 
     # Convolutions in channels-last layout are about 1.6 times as fast on a CPU.
     vae: Any = build_small_vae(config)  # Any: mypy misreads the decorated `to` of diffusers
@@ -191,14 +193,19 @@ def _check_batch(pictures_BCHW: torch.Tensor, vae: AutoencoderTiny) -> torch.Ten
 
 def _save_finished(codec: Codec, record: dict[str, object], directory: Path) -> None:
     """Save the codec; the record comes last, so that its presence says that all is there."""
-    unfinished = directory / "unfinished"
+    unfinished = directory / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     codec.save_pretrained(unfinished)
     (unfinished / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for path in sorted(unfinished.iterdir(), key=lambda path: path.name == RECORD):
         os.replace(path, directory / path.name)
-    unfinished.rmdir()
-    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+    _remove_unfinished(directory)
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """Remove what only an unfinished training needs."""
+    for name in (UNFINISHED, CHECKPOINTS):
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
