@@ -174,6 +174,17 @@ class Run:
             time.sleep(0.005)
         return code
 
+    def stop(self) -> None:
+        """Let it stand where it is."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> int:
+        """Let it go on to its end; the exit code."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGCONT)
+        return self.wait()
+
     def kill(self) -> bool:
         """Whether it was still alive."""
         alive = self.poll() is None
@@ -247,9 +258,10 @@ class Soak:
         first = self.start(stage, out.name)
         began = time.time() - 1
         while not fresh(*CLAIMED)(out, began) and first.poll() is None:
-            time.sleep(0.001)
+            time.sleep(0.0005)
+        first.stop()  # else it may be done before the second looks
         second = Run(self.root, stage.arguments(out.name), self.root / "second.stderr")
-        codes = second.wait(), first.wait()
+        codes = second.wait(), first.go_on()
         lines = [line for line in second.errors.read_text().splitlines() if line.strip()]
         faults = differences(self.root / stage.name, out) + left_over(out)
         if codes[1]:
