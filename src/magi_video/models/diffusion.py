@@ -40,7 +40,7 @@ class Sampler:
             schedule the last few steps have next to no signal (√ᾱ = 5·10⁻⁵ at 999), so x̂₀ there is the network's error
             times 20,000, and a long stride carries that error on. The ancestral chain's noise makes up for what is left
             of it at 990 (√ᾱ = 0.014); a deterministic sampler has nothing to make up for it and begins where the signal
-            is larger (0.04 at 970, 0.07 at 950), although what it begins from is still pure noise.
+            is larger (0.05 at 970, 0.08 at 950), although what it begins from is still pure noise.
     """
 
     order: int | None
