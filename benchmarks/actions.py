@@ -24,11 +24,11 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from magi_video import MagiPipeline
-from magi_video.data.explorer import Explorer
-from magi_video.data.files import write_json
-from magi_video.data.games import Game, open_game
-from magi_video.data.image import contact_sheet, fit_frames, to_model_range, to_uint8, write_image
-from magi_video.probes import use_fast_float32
+from magi_video.fast.probes import use_fast_float32
+from magi_video.files.atomic import write_json
+from magi_video.recordings.environments import Game, open_game
+from magi_video.recordings.policy import Explorer
+from magi_video.video.image import contact_sheet, fit_frames, to_model_range, to_uint8, write_image
 
 Motion = dict[str, np.ndarray]  # a name with its unit → one value for each clip, [B]
 

@@ -16,11 +16,11 @@ import time
 
 import torch
 
-from magi_video.forcing import Clip, Forcing, find_forcing
-from magi_video.models import MagiTransformer
-from magi_video.pipeline import MagiPipeline
-from magi_video.training.allocator import keep_freed_memory
-from magi_video.training.kernels import use_training_kernels
+from magi_video.fast.allocator import keep_freed_memory
+from magi_video.fast.kernels import use_training_kernels
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import Clip, Forcing, find_forcing
+from magi_video.pipeline.pipeline import MagiPipeline
 
 
 def step(

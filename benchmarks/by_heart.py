@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from magi_video.data import VideoFolder, to_model_range, write_video
-from magi_video.forcing import find_forcing
-from magi_video.models import EpsilonHead
+from magi_video.data.folder import VideoFolder
+from magi_video.experiments.gap import last_frame_loss
+from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
-from magi_video.pipeline import MagiPipeline
+from magi_video.paradigms import find_forcing
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.presets import Preset, load_preset
-from magi_video.reproduce.gap import last_frame_loss
-from magi_video.training import train
+from magi_video.training.run import train
+from magi_video.video.image import to_model_range
+from magi_video.video.video import write_video
 
 TIMES = (600, 800, 900, 950)
 

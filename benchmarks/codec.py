@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
-from magi_video.codecs import ImageVAECodec, load_codec
-from magi_video.loading import SHIPPED
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.registry import load_codec
+from magi_video.files.weights import SHIPPED
 
 
 def kl_codec(width: int) -> ImageVAECodec:

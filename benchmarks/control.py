@@ -24,11 +24,11 @@ from torch import nn
 
 import shapes
 from magi_video import MagiPipeline
-from magi_video.data.files import write_json
-from magi_video.data.image import contact_sheet, to_model_range, write_image
+from magi_video.fast.probes import use_fast_float32
+from magi_video.files.atomic import write_json
 from magi_video.presets import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, SampleConfig, TrainConfig
-from magi_video.probes import use_fast_float32
-from magi_video.training import train
+from magi_video.training.run import train
+from magi_video.video.image import contact_sheet, to_model_range, write_image
 
 KINDS = {"label": "warmth", "movement": "direction", "text": "shape"}
 """What the class folders are, and what the probe judges."""

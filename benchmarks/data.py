@@ -23,8 +23,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from magi_video.data import ClipDataset, ClipSampler, LatentCache, PixelReader, VideoFolder
-from magi_video.loading import SHIPPED
+from magi_video.data.clips import ClipDataset, ClipSampler, PixelReader
+from magi_video.data.folder import VideoFolder
+from magi_video.files.weights import SHIPPED
+from magi_video.latents.cache import LatentCache
 
 
 def clips_per_second(clips: ClipDataset, batch: int, workers: int, seed: int, seconds: float) -> float:

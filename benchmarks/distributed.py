@@ -23,12 +23,12 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from magi_video.benchmark.machine import clock, count_parameters, peak_memory_bytes
-from magi_video.benchmark.subject import blank_conditions, build
-from magi_video.forcing import Clip
+from magi_video.bench.machine import clock, count_parameters, peak_memory_bytes
+from magi_video.bench.subject import blank_conditions, build
+from magi_video.distributed import Processes
+from magi_video.fast.kernels import use_training_kernels
+from magi_video.paradigms import Clip
 from magi_video.presets import load_preset
-from magi_video.processes import Processes
-from magi_video.training.kernels import use_training_kernels
 from magi_video.training.optimization import build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import build_forcing

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from magi_video import MagiPipeline
-from magi_video.probes import PRECISIONS, use_fast_float32
+from magi_video.fast.probes import PRECISIONS, use_fast_float32
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
 FRAMES = 24

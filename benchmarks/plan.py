@@ -26,13 +26,14 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from magi_video.benchmark.counting import count_executed
-from magi_video.benchmark.machine import peak_memory_bytes
-from magi_video.benchmark.subject import build, make_subject
-from magi_video.benchmark.training import Stepper
-from magi_video.planning import Hardware, make_plan
+from magi_video.bench.counting import count_executed
+from magi_video.bench.hardware import Hardware
+from magi_video.bench.machine import peak_memory_bytes
+from magi_video.bench.plan import make_plan
+from magi_video.bench.subject import build, make_subject
+from magi_video.bench.training import Stepper
+from magi_video.fast.probes import use_fast_float32
 from magi_video.presets import Preset, load_preset
-from magi_video.probes import use_fast_float32
 from training import peak_gflops
 
 CPU = torch.device("cpu")

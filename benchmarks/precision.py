@@ -17,17 +17,17 @@ from typing import Any
 
 import torch
 
-from magi_video.benchmark.generation import Generator, sampling_settings
-from magi_video.benchmark.machine import cpu_model
-from magi_video.benchmark.subject import Subject, open_subject
-from magi_video.benchmark.training import Stepper
+from magi_video.bench.generation import Generator, sampling_settings
+from magi_video.bench.machine import cpu_model
+from magi_video.bench.subject import Subject, open_subject
+from magi_video.bench.training import Stepper
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.training import build_small_vae, training_losses
-from magi_video.pipeline import MagiPipeline
+from magi_video.fast.kernels import linear_product_pays
+from magi_video.fast.probes import PRECISIONS, choose_precision, use_fast_float32
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.ready import choose_for
 from magi_video.presets import load_preset
-from magi_video.probes import PRECISIONS, choose_precision, use_fast_float32
-from magi_video.ready import choose_for
-from magi_video.training.kernels import linear_product_pays
 
 CPU = torch.device("cpu")
 PICTURES = 4

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from magi_video import MagiPipeline
-from magi_video.data.files import write_json
-from magi_video.data.image import contact_sheet, write_image
 from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.frechet import Moments, frechet_distance
 from magi_video.evaluation.generation import Sampling, evaluate
+from magi_video.files.atomic import write_json
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.video.image import contact_sheet, write_image
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from magi_video.data import write_video
+from magi_video.video.video import write_video
 
 SIDE, FRAMES, RATE = 16, 6, 6.0
 RADIUS = 2.8  # pixels

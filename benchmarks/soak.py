@@ -361,7 +361,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import magi_video.evaluation
-    import magi_video.pipeline
+    import magi_video.pipeline.pipeline
     import magi_video.training.run  # noqa: F401  (so that a fork need not import it again)
 
     root = arguments.root or Path(tempfile.mkdtemp())

@@ -6,7 +6,7 @@
 
     attention   the attention's gradient written out, against the one that PyTorch derives
     table       diffusion times embedded once for each of the 1000 steps, against once for each draw
-    kernels     gradients of linear layers and norms (`training/kernels.py`)
+    kernels     gradients of linear layers and norms (`fast/kernels.py`)
     optimiser   fused AdamW
     average     the averaged weights updated together, against one after another
 
@@ -29,18 +29,18 @@ import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from magi_video.benchmark.flops import Sizes, training_flops
-from magi_video.benchmark.machine import peak_memory_bytes
-from magi_video.benchmark.profiling import profile_call
-from magi_video.benchmark.subject import Subject, build, open_subject
-from magi_video.benchmark.training import Stepper, mean_hidden, sequence_frames
+from magi_video.bench.flops import Sizes, training_flops
+from magi_video.bench.machine import peak_memory_bytes
+from magi_video.bench.profiling import profile_call
+from magi_video.bench.subject import Subject, build, open_subject
+from magi_video.bench.training import Stepper, mean_hidden, sequence_frames
+from magi_video.fast import allocator
+from magi_video.fast.compiling import compile_blocks
+from magi_video.fast.kernels import TrainingLayerNorm, TrainingLinear
+from magi_video.fast.probes import use_fast_float32
 from magi_video.models import layers
-from magi_video.models.compiling import compile_blocks
-from magi_video.models.diffusion import EpsilonHead
+from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.linear import Linear
-from magi_video.probes import use_fast_float32
-from magi_video.training import allocator
-from magi_video.training.kernels import TrainingLayerNorm, TrainingLinear
 
 PARTS = ("attention", "table", "kernels", "optimiser", "average")
 CPU = torch.device("cpu")

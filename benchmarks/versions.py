@@ -33,7 +33,8 @@ def measure(size: str, precision: str, frames: int) -> dict[str, Any]:
     """Seconds of each of `frames` frames after one that is not counted, with whatever version is on the path."""
     import torch
 
-    from magi_video.models import OBSERVATION, MagiTransformer
+    from magi_video.models.sequence import OBSERVATION
+    from magi_video.models.transformer import MagiTransformer
     from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
     torch.manual_seed(0)

@@ -18,8 +18,11 @@ from typing import Any
 
 import torch
 
-from magi_video.codecs import OmniTokenizerCodec, TemporalCodec, VideoVAECodec
-from magi_video.data import ClipDataset, ClipRequest, PixelReader, VideoFolder
+from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
+from magi_video.codecs.temporal import TemporalCodec
+from magi_video.codecs.video_vae import VideoVAECodec
+from magi_video.data.clips import ClipDataset, ClipRequest, PixelReader
+from magi_video.data.folder import VideoFolder
 
 CASES = ("cosmos-4x8x8", "wan-2.1", "cogvideox", "ltx-video", "omnitokenizer")
 

@@ -24,25 +24,25 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
     "pipeline": (
         "Pipeline",
         [
-            "magi_video.pipeline.MagiPipeline",
-            "magi_video.pipeline.MagiPipelineOutput",
-            "magi_video.conventions.StepCallback",
+            "magi_video.pipeline.pipeline.MagiPipeline",
+            "magi_video.pipeline.pipeline.MagiPipelineOutput",
+            "magi_video.pipeline.diffusers_api.StepCallback",
             "magi_video.errors.MagiError",
         ],
     ),
     "presets": ("Presets", ["magi_video.presets.load_preset", "magi_video.presets.*", "magi_video.codecs.config.*"]),
-    "forcing": ("Teacher forcing", ["magi_video.forcing"]),
+    "forcing": ("Teacher forcing", ["magi_video.paradigms"]),
     "models": ("Models", ["magi_video.models"]),
     "sampling": ("Sampling", ["magi_video.sampling"]),
     "codecs": ("Codecs", ["magi_video.codecs"]),
-    "data": ("Data", ["magi_video.data", "magi_video.text.TextEncoder"]),
+    "data": ("Data", ["magi_video.data", "magi_video.codecs.text_encoder.TextEncoder"]),
     "training": ("Training", ["magi_video.training"]),
     "evaluation": (
         "Evaluation",
         ["magi_video.evaluation", "magi_video.evaluation.metrics.*", "magi_video.evaluation.detectors"],
     ),
-    "benchmark": ("Benchmark", ["magi_video.benchmark"]),
-    "planning": ("Planning", ["magi_video.planning"]),
+    "benchmark": ("Benchmark", ["magi_video.bench"]),
+    "planning": ("Planning", ["magi_video.bench"]),
 }
 """Pages of the reference: title, and objects. `package` stands for what its `__all__` names, `module.*` for its public
 classes."""

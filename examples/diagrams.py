@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from magi_video.forcing.complete import complete_mask
-from magi_video.models import causal_mask
+from magi_video.models.sequence import causal_mask
+from magi_video.paradigms.complete import complete_mask
 from magi_video.sampling import unmasking_schedule
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"

@@ -5,10 +5,10 @@ python examples/first_frames.py doom
 
 import argparse
 
-from magi_video.data import fit_frames, write_image
-from magi_video.data.explorer import Explorer
-from magi_video.data.games import open_game
-from magi_video.loading import SHIPPED, read_json
+from magi_video.files.weights import SHIPPED, read_json
+from magi_video.recordings.environments import open_game
+from magi_video.recordings.policy import Explorer
+from magi_video.video.image import fit_frames, write_image
 
 PLACES = {  # model: steps of the game for a frame; name of a picture: game, seed of the episode, number of the frame
     "doom": (

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from magi_video import MagiPipeline
-from magi_video.card import model_card
-from magi_video.data import fit_frames, read_frames, write_image
-from magi_video.hub import CARD
-from magi_video.loading import SHIPPED
+from magi_video.files.weights import SHIPPED
+from magi_video.hub.card import model_card
+from magi_video.hub.push import CARD
+from magi_video.video.image import fit_frames, write_image
+from magi_video.video.video import read_frames
 
 
 def main() -> None:

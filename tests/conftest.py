@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from magi_video.forcing import Clip
-from magi_video.models import MagiTransformer
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import Clip
 
 FRAMES, TOKENS = 5, 16
 
@@ -26,7 +26,7 @@ def seeded() -> None:
 def same_machine() -> Iterator[None]:
     """What is left to the machine is float32 here, so that no result hangs on how fast it is just now."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("magi_video.probes.low_precision_gain", lambda *_: 1.0)
+        patch.setattr("magi_video.fast.probes.low_precision_gain", lambda *_: 1.0)
         yield
 
 

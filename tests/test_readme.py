@@ -18,7 +18,7 @@ import yaml
 from magi_video.cli import VERBS, main
 from magi_video.errors import MagiError
 from magi_video.evaluation.weights import available
-from magi_video.loading import SHIPPED
+from magi_video.files.weights import SHIPPED
 from magi_video.presets import Preset, from_dict
 
 ROOT = Path(__file__).parents[1]
@@ -171,8 +171,9 @@ def test_the_readme_activates_before_it_runs() -> None:
 @pytest.mark.parametrize("words", [words for words in README if "train" in words and "--accumulate" in words], ids=str)
 def test_what_the_readme_gives_to_gpus_fits(words: list[str]) -> None:
     """On H100s, as `magi plan` counts; without the options that a plan has no use for, or takes from the disk."""
+    from magi_video.bench.hardware import DATA_SHEETS
+    from magi_video.bench.plan import make_plan
     from magi_video.cli.plan import parse
-    from magi_video.planning import DATA_SHEETS, make_plan
 
     arguments = (magi_arguments(words) or [])[1:]
     flags = [word for pair in zip(arguments[1::2], arguments[2::2], strict=True)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from magi_video.cli import main
-from magi_video.data import read_image
-from magi_video.loading import SHIPPED
-from magi_video.pipeline import MagiPipeline
+from magi_video.files.weights import SHIPPED
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.video.image import read_image
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,13 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from magi_video.codecs import ImageVAECodec, PixelCodec
+    from magi_video.codecs.image_vae import ImageVAECodec
+    from magi_video.codecs.pixels import PixelCodec
     from magi_video.errors import MagiError
-    from magi_video.models import MagiTransformer
-    from magi_video.pipeline import MagiPipeline
+    from magi_video.models.transformer import MagiTransformer
+    from magi_video.pipeline.pipeline import MagiPipeline
     from magi_video.presets import load_preset
-    from magi_video.training import train
+    from magi_video.training.run import train
 
 __all__ = [
     "ImageVAECodec",

@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.errors import MagiError
+from magi_video.fast.precision import Precision, modern
+from magi_video.files.json import read_json
 from magi_video.models.architecture import check_first_step
-from magi_video.precision import Precision, modern
-from magi_video.textfiles import read_json
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from magi_video.cli import VERBS, main
-from magi_video.data import write_image, write_video
+from magi_video.video.image import write_image
+from magi_video.video.video import write_video
 from tests.training.conftest import moving_square
 
 MISTAKES = """

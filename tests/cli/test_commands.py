@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from magi_video.cli import VERBS, main
-from magi_video.data import inspect_video, read_frames, read_image, write_image, write_video
+from magi_video.video.image import read_image, write_image
+from magi_video.video.video import inspect_video, read_frames, write_video
 from tests.training.conftest import moving_square
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from magi_video.claims import claimed
 from magi_video.cli import main
-from magi_video.codecs import PixelCodec
+from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.registry import CODECS
-from magi_video.data import write_video
+from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.files.lock import claimed
 from magi_video.presets import Preset, load_preset
-from magi_video.processes import Processes
-from magi_video.training import train
-from magi_video.training.caching import encode
+from magi_video.training.encode import encode
+from magi_video.training.run import train
+from magi_video.video.video import write_video
 from tests.codecs.codec_examples import Causal4x
-from tests.test_claims import other_process
+from tests.files.test_lock import other_process
 from tests.training.conftest import moving_square
 
 

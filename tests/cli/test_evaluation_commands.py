@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from magi_video.cli import main
-from magi_video.data import read_frames, write_video
 from magi_video.evaluation.features import Detectors
+from magi_video.video.video import read_frames, write_video
 from tests.cli.test_commands import run
 from tests.evaluation.networks import small_detectors
 from tests.training.conftest import moving_square

@@ -8,14 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from magi_video import ready
 from magi_video.cli import generate as command
 from magi_video.cli.generate import Generate, generate
-from magi_video.data import contact_sheet, read_frames, write_image, write_video
-from magi_video.data.files import write_array
 from magi_video.errors import MagiError
-from magi_video.probes import Choice
+from magi_video.fast.probes import Choice
+from magi_video.files.atomic import write_array
+from magi_video.pipeline import ready
 from magi_video.sampling import SamplingSettings
+from magi_video.video.image import contact_sheet, write_image
+from magi_video.video.video import read_frames, write_video
 
 HEIGHT, WIDTH = 40, 48
 

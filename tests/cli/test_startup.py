@@ -9,7 +9,7 @@ import pytest
 
 from magi_video.cli import VERBS
 from magi_video.cli.info import describe
-from magi_video.loading import shipped_models
+from magi_video.files.weights import shipped_models
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "scipy", "matplotlib", "av"}
 ASK = """
@@ -47,7 +47,7 @@ import json, sys
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 import diffusers.models.autoencoders
 before = set(sys.modules)
-import magi_video.pipeline
+import magi_video.pipeline.pipeline
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=120)

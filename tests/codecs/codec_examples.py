@@ -12,7 +12,11 @@ from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVid
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-from magi_video.codecs import Codec, ImageVAECodec, OmniTokenizerCodec, PixelCodec, VideoVAECodec
+from magi_video.codecs.base import Codec
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
+from magi_video.codecs.pixels import PixelCodec
+from magi_video.codecs.video_vae import VideoVAECodec
 
 KL_CONFIG = {
     "block_out_channels": (8, 8, 8),

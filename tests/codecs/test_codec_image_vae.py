@@ -13,9 +13,11 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from safetensors.torch import load_file, save_file
 from tests.arithmetic import assert_near, emulate
 
-from magi_video.codecs import ImageVAECodec, image_vae, load_codec
+from magi_video.codecs import image_vae
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.registry import load_codec
 from magi_video.errors import MagiError
-from magi_video.loading import SHIPPED
+from magi_video.files.weights import SHIPPED
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

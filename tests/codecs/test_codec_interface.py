@@ -9,8 +9,10 @@ import torch
 from codec_examples import Causal4x, make_codec, make_video
 from tests.arithmetic import assert_near, emulate
 
-from magi_video.codecs import CODECS, Codec, PixelCodec, load_codec
+from magi_video.codecs.base import Codec
+from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.quality import reconstruction_psnr
+from magi_video.codecs.registry import CODECS, load_codec
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.errors import MagiError
 

@@ -18,8 +18,9 @@ from codec_examples import OMNITOKENIZER_CONFIG, make_omnitokenizer, make_video
 from tests.arithmetic import assert_near, emulate
 
 from magi_video.cli import main
-from magi_video.codecs import OmniTokenizerCodec, load_codec
+from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
 from magi_video.codecs.omnitokenizer_checkpoint import convert_omnitokenizer
+from magi_video.codecs.registry import load_codec
 from magi_video.errors import MagiError
 
 WIDTH, HEADS, HEAD_DIM, WINDOW, PATCH, FRAMES, CHANNELS = (

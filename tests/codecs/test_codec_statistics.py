@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from magi_video.codecs import PixelCodec
+from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.statistics import ChannelStatistics, measure_statistics
 from magi_video.errors import MagiError
 

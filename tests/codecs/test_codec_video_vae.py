@@ -9,7 +9,8 @@ from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCos
 from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVideo
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from magi_video.codecs import VideoVAECodec, load_codec
+from magi_video.codecs.registry import load_codec
+from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
 
 STREAMING = ["cosmos", "cosmos-8x", "wan", "wan-2.2", "cogvideox"]

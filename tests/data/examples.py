@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from magi_video.data import read_frames, write_video
+from magi_video.video.video import read_frames, write_video
 
 BLOCKS = 12  # bits
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from magi_video.data import VideoFolder, write_video
 from magi_video.data.captions import read_captions
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
+from magi_video.video.video import write_video
 
 
 @pytest.fixture

@@ -10,19 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from magi_video.data import (
-    ClipDataset,
-    ClipRequest,
-    ClipSampler,
-    PixelReader,
-    VideoFolder,
-    clip_frames,
-    max_interval,
-    to_uint8,
-)
+from magi_video.data.clips import ClipDataset, ClipRequest, ClipSampler, PixelReader, clip_frames, max_interval
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-
-from .examples import frame_numbers, write_actions, write_numbered
+from magi_video.video.image import to_uint8
+from tests.data.examples import frame_numbers, write_actions, write_numbered
 
 LENGTHS = {"a/0.mp4": 4, "a/1.mp4": 5, "b/2.mp4": 12, "b/3.mp4": 80}
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from magi_video.data import VideoFolder, scan
+from magi_video.data import scan
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-
-from .examples import frame_numbers, write_actions, write_numbered
+from tests.data.examples import frame_numbers, write_actions, write_numbered
 
 
 def test_videos_are_found_sorted_and_labelled(tmp_path: Path) -> None:

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from magi_video.data import VideoFolder
+from magi_video.data.folder import VideoFolder
 from magi_video.data.kinetics import Kinetics600, find_annotations, has_annotations, read_annotations
 from magi_video.errors import MagiError
 from magi_video.evaluation.protocols import find_protocol
 from magi_video.evaluation.realset import open_videos as open_protocol_videos
 from magi_video.presets import load_preset
 from magi_video.training.preparation import open_videos
-
-from .examples import write_numbered
+from tests.data.examples import write_numbered
 
 HEADER = "label,youtube_id,time_start,time_end,split"
 CLIPS = {  # youtube id → label, start

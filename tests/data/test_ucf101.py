@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from magi_video.data import UCF101, read_frames
+from magi_video.data.ucf101 import UCF101
 from magi_video.errors import MagiError
-
-from .examples import write_numbered
+from magi_video.video.video import read_frames
+from tests.data.examples import write_numbered
 
 
 @pytest.fixture

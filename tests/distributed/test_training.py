@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from magi_video.checkpoints import latest_checkpoint
 from magi_video.cli import main
-from magi_video.pipeline import MagiPipeline
+from magi_video.files.checkpoints import latest_checkpoint
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.presets import Preset, load_preset
-from magi_video.training import train
+from magi_video.training.run import train
 
 STEPS = 4
 TOLERANCE = 1e-5

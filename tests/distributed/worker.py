@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from magi_video.cli import main
+from magi_video.distributed import Processes
 from magi_video.presets import Preset, from_dict
-from magi_video.processes import Processes
-from magi_video.training import train
 from magi_video.training.display import Silent
+from magi_video.training.run import train
 from magi_video.training.stopping import StoppedError, StopSignals
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.codecs import PixelCodec
+from magi_video.codecs.pixels import PixelCodec
 from magi_video.evaluation.features import Detectors
-from magi_video.models import MagiTransformer
-from magi_video.pipeline import MagiPipeline
+from magi_video.models.transformer import MagiTransformer
+from magi_video.pipeline.pipeline import MagiPipeline
 from tests.data.examples import write_numbered
 from tests.evaluation.networks import small_detectors
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from magi_video.evaluation import Sampling, evaluate
+from magi_video.evaluation.generation import Sampling, evaluate
 from tests.evaluation.networks import small_detectors
 
 if __name__ == "__main__":

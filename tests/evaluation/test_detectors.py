@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from magi_video.data import read_frames
 from magi_video.errors import MagiError
 from magi_video.evaluation.detectors import I3D, LPIPS, Inception
 from magi_video.evaluation.detectors.folding import fold_normalisation
@@ -18,6 +17,7 @@ from magi_video.evaluation.detectors.i3d import MaxPool, same_padding
 from magi_video.evaluation.features import detector_input
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.evaluation.weights import available
+from magi_video.video.video import read_frames
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 PLAYING_VIOLIN, RIDING_HORSE = 250, 273  # places in the list of Kinetics-400's classes

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.claims import alone
-from magi_video.data import VideoFolder
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-from magi_video.evaluation import PROTOCOLS, Sampling, evaluate, score
 from magi_video.evaluation.features import Detectors
+from magi_video.evaluation.generation import Sampling, evaluate
+from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.evaluation.realset import real_clips
-from magi_video.pipeline import MagiPipeline
+from magi_video.evaluation.scoring import score
+from magi_video.files.lock import alone
+from magi_video.pipeline.pipeline import MagiPipeline
 from tests.data.examples import replace_unseen, write_actions, write_numbered
-from tests.test_claims import other_process
+from tests.files.test_lock import other_process
 
 SaveModel = Callable[..., Path]
 Evaluated = Callable[..., dict[str, Any]]

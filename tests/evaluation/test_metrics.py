@@ -12,6 +12,7 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.evaluation.frechet import Moments, frechet_distance
+from magi_video.evaluation.measures import clip_motion, compare_motion
 from magi_video.evaluation.metrics import (
     ClipMetric,
     FrechetImageDistance,
@@ -19,7 +20,6 @@ from magi_video.evaluation.metrics import (
     MotionStatistic,
     PairedError,
 )
-from magi_video.evaluation.motion import clip_motion, compare_motion
 from magi_video.evaluation.protocols import find_protocol
 
 FRAMES, SIDE = 10, 16

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.evaluation.motion import clip_motion, compare_motion
+from magi_video.evaluation.measures import clip_motion, compare_motion
 
 
 def moving_square(seed: int, frames: int = 8) -> np.ndarray:

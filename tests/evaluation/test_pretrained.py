@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from magi_video.evaluation import score
+from magi_video.evaluation.scoring import score
 from magi_video.evaluation.weights import WEIGHTS, available
 from tests.evaluation.conftest import random_clips
 

@@ -9,7 +9,7 @@ import pytest
 
 from magi_video.cli.evaluate import Evaluate
 from magi_video.cli.score import Score
-from magi_video.data import VideoFolder
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.evaluation.protocols import PROTOCOLS, find_protocol
 from magi_video.evaluation.realset import Numbers, choose, open_videos, real_clips

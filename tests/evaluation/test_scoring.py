@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from magi_video.cli.score import tell
-from magi_video.data import write_video
 from magi_video.errors import MagiError
-from magi_video.evaluation import PROTOCOLS, score, video_features
 from magi_video.evaluation.clipset import as_clips
 from magi_video.evaluation.features import Detectors, FeatureStore, prefix_lengths
 from magi_video.evaluation.figures import warnings
 from magi_video.evaluation.frechet import Moments, frechet_distance
 from magi_video.evaluation.paired import paired_errors
+from magi_video.evaluation.protocols import PROTOCOLS
+from magi_video.evaluation.scoring import score, video_features
+from magi_video.video.video import write_video
 from tests.evaluation.conftest import random_clips
 from tests.evaluation.networks import small_video_network
 

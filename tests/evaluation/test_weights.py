@@ -22,8 +22,8 @@ from magi_video.cli import main
 from magi_video.errors import MagiError
 from magi_video.evaluation import packages
 from magi_video.evaluation.packages import find_link, indexes, pip_settings
-from magi_video.evaluation.unpickling import read_arrays, read_torchscript
 from magi_video.evaluation.weights import WEIGHTS, Weights, available, fetch_weights, load_weights, weights_path
+from magi_video.files.unpickling import read_arrays, read_torchscript
 
 ARRAYS = {"params": {"Conv_0/a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "bias": np.ones(3, "f4")}}
 SDIST, WHEEL = "some_net-0.1.tar.gz", "some_net-0.1-py3-none-any.whl"

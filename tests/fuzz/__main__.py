@@ -31,8 +31,8 @@ def examine(name: str, seed: int, inputs: int, place: str) -> None:
     """
     import torch
 
-    from .corpus import damage, mend
-    from .readers import make_corpus
+    from tests.fuzz.corpus import damage, mend
+    from tests.fuzz.readers import make_corpus
 
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -117,7 +117,7 @@ def main() -> None:
         name, seed, inputs, place = arguments.examine
         examine(name, int(seed), int(inputs), place)
         return
-    from .readers import DEAR, MAKERS, SHARES
+    from tests.fuzz.readers import DEAR, MAKERS, SHARES
 
     kinds = {"cheap": [name for name in MAKERS if name not in DEAR], "dear": list(DEAR)}
     names = [name for one in arguments.readers or list(MAKERS) for name in kinds.get(one, [one])]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .mutations import mutate_bytes, mutate_json
+from tests.fuzz.mutations import mutate_bytes, mutate_json
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from magi_video.data import VideoFolder, write_video
+from magi_video.codecs.text_encoder import TextEncoder
 from magi_video.data.captions import is_caption, read_captions
-from magi_video.data.importing import Source, open_source
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-from magi_video.text import TextEncoder
-
-from .corpus import Reader
-from .pictures import FRAMES, pictures
+from magi_video.recordings.importing import Source, open_source
+from magi_video.video.video import write_video
+from tests.fuzz.corpus import Reader
+from tests.fuzz.pictures import FRAMES, pictures
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "ball"]
 

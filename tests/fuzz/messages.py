@@ -8,17 +8,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from magi_video.data.image import fit_frames
-from magi_video.loading import header_shapes, weight_files
+from magi_video.files.weights import header_shapes, weight_files
 from magi_video.models.conditions import ConditionSpec
-from magi_video.serving.beginnings import FirstFrame, VideoRequest, stream_arguments, video_arguments
 from magi_video.serving.bodies import parse_request
 from magi_video.serving.limits import ServingLimits
-from magi_video.serving.sockets import PlayRequest
+from magi_video.serving.requests import FirstFrame, VideoRequest, stream_arguments, video_arguments
 from magi_video.serving.uploads import Uploads
-
-from .corpus import Reader
-from .pictures import pictures
+from magi_video.serving.websockets import PlayRequest
+from magi_video.video.image import fit_frames
+from tests.fuzz.corpus import Reader
+from tests.fuzz.pictures import pictures
 
 
 def world() -> Any:

@@ -11,22 +11,26 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from magi_video import MagiPipeline
-from magi_video.checkpoints import latest_checkpoint, save_checkpoint
-from magi_video.codecs import ImageVAECodec, PixelCodec, load_codec
-from magi_video.data import UCF101, VideoFolder, inspect_video, read_frames, read_image
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.pixels import PixelCodec
+from magi_video.codecs.registry import load_codec
 from magi_video.data.actions import read_actions
+from magi_video.data.folder import VideoFolder
 from magi_video.data.kinetics import Kinetics600
+from magi_video.data.ucf101 import UCF101
 from magi_video.evaluation.clipset import as_clips
-from magi_video.loading import load_strictly
-from magi_video.models import MagiTransformer
+from magi_video.files.checkpoints import latest_checkpoint, save_checkpoint
+from magi_video.files.json import read_json
+from magi_video.files.weights import load_strictly
+from magi_video.models.transformer import MagiTransformer
 from magi_video.presets import load_preset, tiny
-from magi_video.textfiles import read_json
-
-from ..data.examples import set_matrix
-from .corpus import Reader
-from .folders import make_captions, make_encoders, make_lerobot, make_minari
-from .messages import make_headers, make_names, make_orders, make_starts
-from .pictures import FRAMES, encode, pictures
+from magi_video.video.image import read_image
+from magi_video.video.video import inspect_video, read_frames
+from tests.data.examples import set_matrix
+from tests.fuzz.corpus import Reader
+from tests.fuzz.folders import make_captions, make_encoders, make_lerobot, make_minari
+from tests.fuzz.messages import make_headers, make_names, make_orders, make_starts
+from tests.fuzz.pictures import FRAMES, encode, pictures
 
 
 def make_corpus(root: Path, names: Iterable[str]) -> dict[str, Reader]:

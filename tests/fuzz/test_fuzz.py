@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magi_video.errors import MagiError
-
-from .corpus import Reader, damage, mend
-from .readers import MAKERS, make_corpus
+from tests.fuzz.corpus import Reader, damage, mend
+from tests.fuzz.readers import MAKERS, make_corpus
 
 EXAMPLES = {
     "image": 150,

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.models import Architecture
+from magi_video.models.architecture import Architecture
 from magi_video.models.transformer import make_transformer
 from magi_video.presets import PRESETS, load_preset
-from magi_video.sizing import find_architecture
+from magi_video.training.sizing import find_architecture
 
 EVERYTHING = {
     "head": "flow",

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.forcing import Clip, CompleteTeacherForcing
-from magi_video.models import MagiTransformer
 from magi_video.models.conditions import ConditionTokens
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import Clip, CompleteTeacherForcing
 
 SPEC = {"text": {"size": 12, "kind": "sequence", "tokens": 5, "drop": 0.5}}
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.forcing import FORCINGS, Clip, Forcing
-from magi_video.models import MagiTransformer
 from magi_video.models.attention import PlainAttention, attention, dropped_attention
 from magi_video.models.dropout import ATTENTION, PROJECTION, Dropout, DropoutRates, kept
 from magi_video.models.sequence import causal_mask
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import FORCINGS, Clip, Forcing
 
 Make = Callable[..., MagiTransformer]
 RATES = DropoutRates(attention=0.1, projection=0.2, mlp=0.3)

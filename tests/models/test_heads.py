@@ -9,14 +9,15 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models import EpsilonHead, FlowHead
-from magi_video.models.diffusion import (
+from magi_video.models.epsilon import (
+    EpsilonHead,
     GaussianChain,
     cosine_alphas_cumprod,
     discretized_nll,
     normal_kl,
     respaced_timesteps,
 )
+from magi_video.models.flow import FlowHead
 from magi_video.sampling import SampleNoise
 from tests.arithmetic import assert_near, emulate
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.forcing import Clip, CompleteTeacherForcing
-from magi_video.forcing.complete import complete_mask
-from magi_video.models import FrameSequence, MagiTransformer, causal_mask
 from magi_video.models.attention import attention
 from magi_video.models.embeddings import rotary_angles, rotate, sinusoidal_1d
+from magi_video.models.sequence import FrameSequence, causal_mask
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import Clip, CompleteTeacherForcing
+from magi_video.paradigms.complete import complete_mask
 
 
 def sequence(batch: int = 2, frames: int = 5, hidden: bool = False) -> FrameSequence:

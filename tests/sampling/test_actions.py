@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.sampling.actions import parse_actions
+from magi_video.pipeline.actions import parse_actions
 
 NAMES = ["LEFT", "RIGHT", "FIRE"]
 

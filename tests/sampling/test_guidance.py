@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models import MASKED, OBSERVATION, EpsilonHead, FlowHead, MagiTransformer
-from magi_video.models.diffusion import GaussianChain, respaced_timesteps
+from magi_video.models.epsilon import EpsilonHead, GaussianChain, respaced_timesteps
+from magi_video.models.flow import FlowHead
+from magi_video.models.sequence import MASKED, OBSERVATION
+from magi_video.models.transformer import MagiTransformer
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
 LABEL = {"noise_level": {"size": 6}, "label": {"size": 3}, "action": {"size": 2, "kind": "vector"}}

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.models import MASKED, OBSERVATION, MagiTransformer
+from magi_video.models.sequence import MASKED, OBSERVATION
+from magi_video.models.transformer import MagiTransformer
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
 SETTINGS = SamplingSettings(num_mask_steps=3, num_denoise_steps=4)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.models import EpsilonHead, FlowHead
+from magi_video.models.epsilon import EpsilonHead
+from magi_video.models.flow import FlowHead
 from magi_video.sampling import SETTINGS, SamplingSettings, unmasking_schedule
 
 EPSILON, FLOW = EpsilonHead(2, 4, 8, 1), FlowHead(2, 4, 8, 1)

@@ -17,14 +17,14 @@ from PIL import Image
 from starlette.testclient import TestClient, WebSocketTestSession
 from torch import nn
 
-from magi_video.codecs import PixelCodec
-from magi_video.models import MagiTransformer
-from magi_video.pipeline import MagiPipeline
+from magi_video.codecs.pixels import PixelCodec
+from magi_video.models.transformer import MagiTransformer
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.serving import reading
 from magi_video.serving.app import Service, create_app
-from magi_video.serving.beginnings import FirstFrame
 from magi_video.serving.connections import configure
 from magi_video.serving.limits import ServingLimits
+from magi_video.serving.requests import FirstFrame
 
 SIDE = 16
 ACTIONS = ["LEFT", "RIGHT", "FIRE"]

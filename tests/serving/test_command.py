@@ -17,9 +17,9 @@ import pytest
 
 from magi_video.cli import main
 from magi_video.cli.serve import address, listen, public
-from magi_video.data import write_image
 from magi_video.errors import MagiError
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.video.image import write_image
 from tests.serving.site import picture
 
 

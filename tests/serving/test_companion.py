@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
-from magi_video.data.games import open_game
-from magi_video.serving.companion import Companion, known_games, world_name
+from magi_video.recordings.environments import open_game
+from magi_video.serving.real_game import Companion, known_games, world_name
 
 GAME = "magi/BouncingBalls-v0"
 

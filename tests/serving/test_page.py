@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiPipeline
 from tests.serving.site import Server, picture, png
 
 LONG = 30_000  # milliseconds, on a busy machine

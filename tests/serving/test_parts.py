@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.pipeline import MagiPipeline
-from magi_video.serving.controls import Controls
-from magi_video.serving.guard import Guard
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.serving.errors import WITHHELD, told
+from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
-from magi_video.serving.telling import WITHHELD, told
+from magi_video.serving.security import Guard
 from magi_video.serving.worker import Task, Worker
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from starlette.testclient import WebSocketTestSession
 
-from magi_video.loading import SHIPPED
-from magi_video.pipeline import MagiPipeline
-from magi_video.serving.beginnings import find_first_frames
-from magi_video.serving.controls import Controls
+from magi_video.files.weights import SHIPPED
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.serving.keys import Controls
 from magi_video.serving.play import Player
+from magi_video.serving.requests import find_first_frames
 from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Worker
 from tests.serving.site import SIDE, Site, decoded, picture

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
-from magi_video.data import read_frames, write_video
 from magi_video.errors import MagiError
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.serving.app import STATIC
-from magi_video.serving.telling import WITHHELD
+from magi_video.serving.errors import WITHHELD
+from magi_video.video.video import read_frames, write_video
 from tests.serving.site import BASE, SIDE, Site, decoded, picture, png
 
 

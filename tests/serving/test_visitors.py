@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.uploads import MAX_UPLOADS, Uploads
 from magi_video.serving.videos import BusyError

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.pipeline import MagiPipeline
-from magi_video.serving.beginnings import MAX_TEXT
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.serving.requests import MAX_TEXT
 from tests.serving.site import Site, picture
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.data import write_video
 from magi_video.presets import Preset, load_preset
+from magi_video.video.video import write_video
 
 
 def moving_square(frames: int, start: int, speed: int, size: int = 16) -> np.ndarray:
@@ -66,5 +66,5 @@ class LengthEncoder:
 @pytest.fixture
 def length_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training and generating encode texts by `LengthEncoder`."""
-    monkeypatch.setattr("magi_video.training.texts.fetch_encoder", lambda name, out: LengthEncoder(out))
-    monkeypatch.setattr("magi_video.pipeline.TextEncoder", LengthEncoder)
+    monkeypatch.setattr("magi_video.training.captions.fetch_encoder", lambda name, out: LengthEncoder(out))
+    monkeypatch.setattr("magi_video.pipeline.pipeline.TextEncoder", LengthEncoder)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.presets import Preset
-from magi_video.serving.controls import Controls
-from magi_video.training import train
+from magi_video.serving.keys import Controls
 from magi_video.training.display import Silent
+from magi_video.training.run import train
 
 
 class Notes(Silent):

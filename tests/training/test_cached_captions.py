@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from magi_video.data import LatentCache, write_video
 from magi_video.errors import MagiError
+from magi_video.latents.cache import LatentCache
 from magi_video.presets import Preset
-from magi_video.training import train
-from magi_video.training.caching import encode
 from magi_video.training.display import Silent
+from magi_video.training.encode import encode
+from magi_video.training.run import train
+from magi_video.video.video import write_video
 from tests.training.conftest import moving_square
 
 CAPTIONS = {"a/1": "a square that moves", "a/2": None, "b": "zwei Bälle 球 👍🏽"}

@@ -27,7 +27,7 @@ def record(run: Path, precision: str, **more: object) -> None:
 def test_a_run_goes_on_in_the_precision_that_it_began_with(
     recipe: Callable[..., Preset], tmp_path: Path, recorded: str, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("magi_video.probes.low_precision_gain", lambda *_: 0.1)
+    monkeypatch.setattr("magi_video.fast.probes.low_precision_gain", lambda *_: 0.1)
     auto = with_precision(recipe(), "auto")
     record(tmp_path / "run", recorded, **{CHOSEN: {"linear_kernels": kept == "bf16"}})
     settled, chosen = settle_choices(auto, tmp_path / "run", CPU, begun=True)

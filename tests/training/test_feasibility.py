@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from diffusers import AutoencoderKL
 
-from magi_video.codecs import ImageVAECodec, VideoVAECodec
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
 from magi_video.presets import Preset, from_dict
-from magi_video.training import train
-from magi_video.training.caching import encode
+from magi_video.training.encode import encode
+from magi_video.training.run import train
 from tests.codecs.codec_examples import IMAGE_VAES, KL_CONFIG, VIDEO_VAES, make_codec
 
 TINY: dict[str, Any] = {
@@ -101,8 +102,8 @@ def test_a_config_tells_what_the_codec_says(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_presets_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    from magi_video.distributed import Processes
     from magi_video.presets import PRESETS
-    from magi_video.processes import Processes
     from magi_video.training import feasibility
 
     monkeypatch.setattr(feasibility, "machine_memory", lambda: 2**39)

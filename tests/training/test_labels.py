@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from magi_video.forcing import Clip, find_forcing
-from magi_video.models import ACTION, LABEL, NOISE_LEVEL, MagiTransformer
+from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL
 from magi_video.models.sequence import MASKED, FrameSequence
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import Clip, find_forcing
 from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
 
 

@@ -19,13 +19,14 @@ from safetensors.numpy import load_file
 from torch.utils.data import get_worker_info
 
 from magi_video import MagiPipeline
-from magi_video.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
-from magi_video.claims import claimed
 from magi_video.data.clips import PixelReader
+from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.files.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
+from magi_video.files.lock import claimed
 from magi_video.presets import Preset
-from magi_video.processes import Processes
-from magi_video.training import loaders, train
+from magi_video.training import loaders
+from magi_video.training.run import train
 
 Recipe = Callable[..., Preset]
 

@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 
-from magi_video.checkpoints import optimizer_tensors, restore_optimizer
-from magi_video.models import MagiTransformer
+from magi_video.files.checkpoints import optimizer_tensors, restore_optimizer
+from magi_video.models.transformer import MagiTransformer
 from magi_video.presets import TrainConfig
 from magi_video.training.optimization import (
     BETAS,

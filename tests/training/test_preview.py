@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.data import write_video
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.presets import Preset
-from magi_video.training import preview, train
+from magi_video.training import preview
+from magi_video.training.run import train
+from magi_video.video.video import write_video
 from tests.training.conftest import LengthEncoder, moving_square
 
 Recipe = Callable[..., Preset]
@@ -67,7 +68,7 @@ def test_sheets_take_the_captions_vectors_from_the_training(
     made: list[torch.Tensor] = []
     encode_text = MagiPipeline.encode_text
     monkeypatch.setattr(MagiPipeline, "encode_text", lambda *given: (made.append(encode_text(*given)), made[-1])[1])
-    monkeypatch.setattr("magi_video.pipeline.TextEncoder", None)  # which nobody asks for
+    monkeypatch.setattr("magi_video.pipeline.pipeline.TextEncoder", None)  # which nobody asks for
     captions = ["a blue ball", "a red ball, still"]
     for number, caption in enumerate(captions):
         write_video(tmp_path / "data" / f"{number}.mp4", moving_square(12, number, 1), 10.0)

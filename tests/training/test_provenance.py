@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from magi_video.data import write_video
 from magi_video.errors import MagiError
 from magi_video.presets import Preset
-from magi_video.training import train
-from magi_video.training.caching import encode
 from magi_video.training.display import Silent
+from magi_video.training.encode import encode
+from magi_video.training.run import train
+from magi_video.video.video import write_video
 from tests.data.examples import replace_unseen
-
-from .conftest import moving_square
+from tests.training.conftest import moving_square
 
 
 class Lines(Silent):

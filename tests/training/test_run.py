@@ -9,13 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from magi_video.claims import differences
-from magi_video.data import write_video
 from magi_video.errors import MagiError
+from magi_video.files.lock import differences
 from magi_video.presets import Preset, former, load_preset
-from magi_video.training import train
 from magi_video.training.display import Silent
-from magi_video.training.run import lasting
+from magi_video.training.run import lasting, train
+from magi_video.video.video import write_video
 from tests.training.conftest import moving_square
 
 

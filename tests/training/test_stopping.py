@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from magi_video.checkpoints import latest_checkpoint
 from magi_video.codecs.config import SmallVAEConfig
+from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.presets import CodecConfig
-from magi_video.training import stopping, train
-from magi_video.training.caching import encode
+from magi_video.training import stopping
 from magi_video.training.display import Silent
+from magi_video.training.encode import encode
+from magi_video.training.run import train
 from magi_video.training.stopping import StoppedError, StopSignals
 from tests.training.test_trainer import Recipe
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from magi_video.cli import main
-from magi_video.codecs import load_codec
-from magi_video.data import VideoFolder
+from magi_video.codecs.registry import load_codec
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.presets import CodecConfig, Preset
-from magi_video.training import preparation, train
+from magi_video.training import preparation
 from magi_video.training.preparation import clips_to_measure, prepare_codec, pretrained_codec
+from magi_video.training.run import train
 from tests.codecs.codec_examples import make_omnitokenizer, make_vae
 
 STEPS: dict[str, Any] = {"num_mask_steps": 2, "num_denoise_steps": 3}

@@ -13,7 +13,7 @@ from accelerate.utils import LoggerType
 
 from magi_video.errors import MagiError
 from magi_video.presets import Preset
-from magi_video.training import train
+from magi_video.training.run import train
 
 Recipe = Callable[..., Preset]
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from magi_video import checkpoints
-from magi_video.data import VideoFolder, write_video
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-from magi_video.pipeline import MagiPipeline
+from magi_video.experiments.gap import last_frame_loss
+from magi_video.files import checkpoints
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.presets import Preset
-from magi_video.reproduce.gap import last_frame_loss
-from magi_video.training import train
+from magi_video.training.run import train
+from magi_video.video.video import write_video
 from tests.training.conftest import moving_square
 
 Recipe = Callable[..., Preset]

@@ -7,8 +7,8 @@ import warnings
 
 from magi_video.cli.output import write_any_text
 from magi_video.errors import MagiError
-from magi_video.limits import FOLLOW_LINKS
-from magi_video.threads import wait_passively
+from magi_video.fast.threads import wait_passively
+from magi_video.files.limits import FOLLOW_LINKS
 
 VERBS = {
     "demo": "generate a video of 120 frames with the shipped model",

@@ -11,12 +11,12 @@ from magi_video.cli.generate import pick_device
 from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.errors import MagiError
-from magi_video.precision import Precision
+from magi_video.fast.precision import Precision
 
 if TYPE_CHECKING:
-    from magi_video.benchmark import Report
-    from magi_video.benchmark.generation import Generation
-    from magi_video.benchmark.training import Training
+    from magi_video.bench.generation import Generation
+    from magi_video.bench.report import Report
+    from magi_video.bench.training import Training
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Bench:
 def main(argv: list[str]) -> None:
     """Parse, measure, write, tell."""
     settings = parse(Bench, "magi bench", argv)
-    from magi_video.benchmark import Options, benchmark
-    from magi_video.benchmark.plot import write_plot
-    from magi_video.data.files import write_json
+    from magi_video.bench.plot import write_plot
+    from magi_video.bench.report import Options, benchmark
+    from magi_video.files.atomic import write_json
 
     fields = {name: getattr(settings, name) for name in Options.__dataclass_fields__ if name != "device"}
     options = Options(**fields, device=pick_device(settings.device))

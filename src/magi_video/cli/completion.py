@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from magi_video.errors import MagiError
-from magi_video.loading import shipped_models
+from magi_video.files.weights import shipped_models
 from magi_video.presets import PRESETS
 
 SHELLS = ("bash", "zsh", "fish")

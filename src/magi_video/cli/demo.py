@@ -11,8 +11,8 @@ from tyro.conf import Positional, arg
 from magi_video.cli.generate import Generate, generate, summary
 from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
-from magi_video.loading import SHIPPED
-from magi_video.precision import Precision
+from magi_video.fast.precision import Precision
+from magi_video.files.weights import SHIPPED
 
 
 class Show(NamedTuple):
@@ -55,7 +55,7 @@ class Demo:
 
 def main(argv: list[str]) -> None:
     """Parse, generate, tell."""
-    from magi_video.data.files import replacing
+    from magi_video.files.atomic import replacing
 
     demo = parse(Demo, "magi demo", argv)
     show = SHOWS[demo.world]

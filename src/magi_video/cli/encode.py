@@ -19,7 +19,7 @@ from magi_video.presets import PRESETS, CodecConfig, DataConfig, Preset, SmallVA
 from magi_video.training.stopping import StopSignals
 
 if TYPE_CHECKING:
-    from magi_video.data.encoding import Encoded
+    from magi_video.latents.encoding import Encoded
 
 HELP = f"""Encode a data set once, for any number of trainings: magi train PRESET --latents CACHE --out RUN.
 
@@ -73,7 +73,7 @@ def parse(argv: list[str]) -> tuple[Command, Path | None]:
 
 def run_preset(run: Path) -> Preset:
     """The recipe of a run's folder."""
-    from magi_video.loading import read_json
+    from magi_video.files.weights import read_json
 
     saved = read_json(run / "run.json").get("preset")
     preset: Preset = from_dict(Preset, saved, str(run / "run.json"))
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
     preset = Preset(data=command.clips, codec=command.codec, small_vae=command.small_vae)
     began = time.perf_counter()
     with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
-        from magi_video.training.caching import encode
+        from magi_video.training.encode import encode
 
         encoded = encode(
             preset,

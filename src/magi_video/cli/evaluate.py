@@ -10,7 +10,7 @@ from magi_video.cli.generate import pick_device
 from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.cli.score import tell
-from magi_video.precision import Precision
+from magi_video.fast.precision import Precision
 
 
 @dataclass(frozen=True)

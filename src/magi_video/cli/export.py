@@ -28,8 +28,8 @@ class Export:
 def main(argv: list[str]) -> None:
     """Parse, export, tell."""
     settings = parse(Export, "magi export", argv)
-    from magi_video.export import export_model
-    from magi_video.pipeline import MagiPipeline
+    from magi_video.hub.export import export_model
+    from magi_video.pipeline.pipeline import MagiPipeline
 
     pipe = MagiPipeline.from_pretrained(settings.model)
     for file in export_model(pipe, settings.out, settings.form, settings.frames):

@@ -16,10 +16,10 @@ from tyro.conf import Positional, arg
 from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.errors import MagiError
-from magi_video.precision import Precision
+from magi_video.fast.precision import Precision
 
 if TYPE_CHECKING:
-    from magi_video.pipeline import MagiPipeline
+    from magi_video.pipeline.pipeline import MagiPipeline
 
 VIEW_SIDE = 256
 """Small videos are enlarged, by a whole number, until their short side has this many pixels."""
@@ -128,13 +128,13 @@ def make_videos(settings: Generate, display: TaskDisplay, held: ExitStack) -> di
     """
     import torch
 
-    from magi_video.claims import only_writer
-    from magi_video.controls import check_seeds
-    from magi_video.data import contact_sheet, write_image
-    from magi_video.data.files import write_json
-    from magi_video.processes import Processes
-    from magi_video.ready import make_ready
-    from magi_video.threads import check_threads
+    from magi_video.distributed import Processes
+    from magi_video.fast.threads import check_threads
+    from magi_video.files.atomic import write_json
+    from magi_video.files.lock import only_writer
+    from magi_video.pipeline.inputs import check_seeds
+    from magi_video.pipeline.ready import make_ready
+    from magi_video.video.image import contact_sheet, write_image
 
     if not 1 <= settings.num <= MAX_VIDEOS:
         raise MagiError(f"num must lie in 1…{MAX_VIDEOS}, got {settings.num}")
@@ -228,7 +228,7 @@ def compile_aloud(pipe: "MagiPipeline", asked: dict[str, Any]) -> None:
 
 def sheet_frames(frames: int) -> list[int]:
     """Numbers of the frames on the contact sheet."""
-    from magi_video.data.image import spread_frames
+    from magi_video.video.image import spread_frames
 
     return spread_frames(frames, SHEET_FRAMES)
 
@@ -243,8 +243,8 @@ def growing_files(
     So memory does not depend on the number of frames: all others are not kept. Each file is there when it is complete;
     after an error or an interruption nothing is left of them.
     """
-    from magi_video.data import VideoWriter
-    from magi_video.data.files import growing_array
+    from magi_video.files.atomic import growing_array
+    from magi_video.video.video import VideoWriter
 
     numbers, kept = sheet_frames(settings.frames), list[np.ndarray]()
     shape = (settings.frames, *size, 3)
@@ -268,8 +268,9 @@ def growing_files(
 
 def read_inputs(settings: Generate, pipe: "MagiPipeline") -> dict[str, Any]:
     """The given frames and actions, read and checked."""
-    from magi_video.data import inspect_video, read_frames, read_image
     from magi_video.data.clips import clip_frames
+    from magi_video.video.image import read_image
+    from magi_video.video.video import inspect_video, read_frames
 
     if settings.first_frame and settings.context:
         raise MagiError("give --first-frame or --context, not both")
@@ -309,8 +310,8 @@ def find_label(label: str, classes: list[str]) -> int:
 def read_actions_option(settings: Generate, names: list[str]) -> np.ndarray:
     """`--actions` as the action that leads to each frame, `[frames, A]`; of a recording, its first so many."""
     from magi_video.data.actions import read_actions
-    from magi_video.sampling.actions import parse_actions
-    from magi_video.textfiles import read_text
+    from magi_video.files.json import read_text
+    from magi_video.pipeline.actions import parse_actions
 
     assert settings.actions is not None
     if not names:

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     """Parse, convert, tell."""
     settings = parse(Import, "magi import", argv)
     with TaskDisplay("reading the data set") as display:
-        from magi_video.data.importing import import_dataset, open_source
+        from magi_video.recordings.importing import import_dataset, open_source
 
         source = open_source(settings.kind, settings.folder, settings.camera, settings.frame_rate)
         summary = import_dataset(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import parse
-from magi_video.description import describe_model
+from magi_video.pipeline.description import describe_model
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from magi_video.cli.recipe import RecipeOptions, parse_recipe
 from magi_video.presets import PRESETS
 
 if TYPE_CHECKING:
-    from magi_video.planning import Plan, Way
+    from magi_video.bench.plan import Plan, Way
 
 HELP = f"""Tell what a training run will need: operations, memory, disk, days. Nothing is trained, and nothing fetched.
 
@@ -68,7 +68,8 @@ def main(argv: list[str]) -> None:
     """Parse, plan, tell."""
     command = parse(argv)
     preset = command.preset()
-    from magi_video.planning import find_hardware, make_plan
+    from magi_video.bench.hardware import find_hardware
+    from magi_video.bench.plan import make_plan
 
     name = command.hardware or (None if command.peak_tflops else "h100")
     hardware = find_hardware(name, command.peak_tflops, command.peak_float32, command.device_memory)

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     """Parse, write the files, send them."""
     settings = parse(Push, "magi push", argv)
     from magi_video.errors import MagiError
-    from magi_video.hub import check_repo_id, push, write_release
+    from magi_video.hub.push import check_repo_id, push, write_release
 
     if settings.dry_run != (settings.out is not None):
         raise MagiError("--dry-run and --out go together: the folder for what would be sent")

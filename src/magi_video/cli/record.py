@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     """Parse, record, tell."""
     settings = parse(Record, "magi record", argv)
     with TaskDisplay("starting the game") as display:
-        from magi_video.data.record import record
+        from magi_video.recordings.record import record
 
         display.stage("recording episodes", settings.episodes)
         summary = record(

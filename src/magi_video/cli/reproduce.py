@@ -42,12 +42,12 @@ def main(argv: list[str]) -> None:
     """Parse, run, tell where the figures are."""
     settings = parse(Reproduce, "magi reproduce", argv)
     if settings.recipe == "report":
-        from magi_video.reproduce.publish import publish
+        from magi_video.experiments.publish import publish
 
         print(f"report: {publish(settings.out)}")
         return
     with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
-        from magi_video.reproduce.run import reproduce
+        from magi_video.experiments.run import reproduce
 
         results = reproduce(
             settings.recipe,

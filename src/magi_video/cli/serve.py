@@ -12,11 +12,11 @@ from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
-from magi_video.precision import Precision
+from magi_video.fast.precision import Precision
 from magi_video.serving.limits import ServingLimits
 
 if TYPE_CHECKING:
-    from magi_video.serving.guard import Guard
+    from magi_video.serving.security import Guard
 
 BACKLOG = 128
 
@@ -72,12 +72,12 @@ def main(argv: list[str]) -> None:
 def load(settings: Serve) -> "Guard":
     """The model and the application around it."""
     from magi_video.cli.generate import pick_device
-    from magi_video.loading import resolve_model
-    from magi_video.processes import Processes
-    from magi_video.ready import make_ready
+    from magi_video.distributed import Processes
+    from magi_video.fast.threads import Pace, check_threads
+    from magi_video.files.weights import resolve_model
+    from magi_video.pipeline.ready import make_ready
     from magi_video.serving.app import create_app
-    from magi_video.serving.beginnings import find_first_frames
-    from magi_video.threads import Pace, check_threads
+    from magi_video.serving.requests import find_first_frames
 
     check_threads(settings.threads)
     processes = Processes(pick_device(settings.device))
@@ -122,6 +122,6 @@ def address(listening: socket.socket) -> str:
 
 def public(host: str) -> bool:
     """Whether others than this machine's own users can come in."""
-    from magi_video.serving.guard import is_loopback
+    from magi_video.serving.security import is_loopback
 
     return not is_loopback(host)

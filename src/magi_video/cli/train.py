@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     preset = command.preset()
     try:
         with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
-            from magi_video.training import train
+            from magi_video.training.run import train
 
             train(
                 preset, command.data, command.out, command.seed, display, command.latents, signals,

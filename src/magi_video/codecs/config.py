@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from magi_video.precision import Precision
+from magi_video.fast.precision import Precision
 
 CODEC_NAMES = ("PixelCodec", "ImageVAECodec", "VideoVAECodec", "OmniTokenizerCodec")
 """Classes that a saved codec may name."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
 from magi_video.errors import MagiError
-from magi_video.loading import load_strictly
+from magi_video.files.weights import load_strictly
 
 MAX_PICKLE_BYTES = 100_000_000
 DTYPES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from magi_video.codecs.base import Codec
 from magi_video.codecs.config import CODEC_NAMES
 from magi_video.errors import MagiError
-from magi_video.loading import class_name, load_strictly, read_json
+from magi_video.files.weights import class_name, load_strictly, read_json
 
 CODECS: dict[str, type[Codec] | None] = dict.fromkeys(CODEC_NAMES)
 """Every codec class that a saved folder may name; None: the class of that name in this package, imported when named."""

@@ -17,22 +17,22 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-from magi_video.checkpoints import (
-    latest_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    restore_tensors,
-    save_checkpoint,
-)
 from magi_video.codecs.base import Codec
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.quality import reconstruction_psnr
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.errors import MagiError
-from magi_video.loading import load_strictly
-from magi_video.precision import modern
-from magi_video.probes import choose_precision
+from magi_video.fast.precision import modern
+from magi_video.fast.probes import choose_precision
+from magi_video.files.checkpoints import (
+    latest_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    restore_tensors,
+    save_checkpoint,
+)
+from magi_video.files.weights import load_strictly
 
 CHECKPOINTS, UNFINISHED = "checkpoints", "unfinished"
 RECORD = "training.json"

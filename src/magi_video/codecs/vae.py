@@ -9,7 +9,7 @@ from diffusers.configuration_utils import FrozenDict, register_to_config
 
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
-from magi_video.loading import class_name, load_strictly, read_config
+from magi_video.files.weights import class_name, load_strictly, read_config
 
 MOST_FACTOR = 4096
 """Channels of a latent, and pixels of a side or frames that become one: no VAE comes near."""

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from magi_video.errors import MagiError
-from magi_video.limits import MAX_TEXT_BYTES
-from magi_video.textfiles import parse_json, read_json, read_text
+from magi_video.files.json import parse_json, read_json, read_text
+from magi_video.files.limits import MAX_TEXT_BYTES
 
 RECORDING_FILE = "recording.json"
 MAX_NAMES = 256  # different actions

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-from magi_video.limits import MAX_TEXT_BYTES
-from magi_video.textfiles import MAX_CHARACTERS, parse_json, read_text
+from magi_video.files.json import MAX_CHARACTERS, parse_json, read_text
+from magi_video.files.limits import MAX_TEXT_BYTES
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 MOST_NAMED = 3

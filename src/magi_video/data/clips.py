@@ -17,9 +17,9 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from magi_video.data.folder import VideoFolder
-from magi_video.data.grid import ClipGrid
-from magi_video.data.image import fit_frames, to_model_range
 from magi_video.errors import MagiError
+from magi_video.latents.grid import ClipGrid
+from magi_video.video.image import fit_frames, to_model_range
 
 USUAL_RATE = 25.0
 """Frames/s, where no video tells its own."""

@@ -12,9 +12,9 @@ import torch
 
 from magi_video.data.actions import ActionTrack, actions_path, read_actions, recorded_game
 from magi_video.data.scan import Inspected, Skipped, find_videos, inspect_videos, is_inside, tell_ignored
-from magi_video.data.video import read_frames
 from magi_video.errors import MagiError
-from magi_video.limits import follows_links
+from magi_video.files.limits import follows_links
+from magi_video.video.video import read_frames
 
 
 @dataclass(frozen=True)

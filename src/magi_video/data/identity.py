@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from magi_video.errors import MagiError
-from magi_video.textfiles import parse_json, read_text
+from magi_video.files.json import parse_json, read_text
 
 if TYPE_CHECKING:
     from magi_video.data.folder import VideoFolder

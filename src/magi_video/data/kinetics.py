@@ -20,8 +20,8 @@ from typing import BinaryIO, Literal
 
 from magi_video.data.folder import Video, VideoFolder
 from magi_video.data.scan import COMPANIONS, Inspected, Skipped
-from magi_video.data.video import VIDEO_SUFFIXES
 from magi_video.errors import MagiError
+from magi_video.video.video import VIDEO_SUFFIXES
 
 Subset = Literal["train", "val", "test", "all"]
 SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}

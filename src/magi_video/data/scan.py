@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from magi_video.data.files import write_json
 from magi_video.data.identity import DIGITS, content_digest, sample_digest
-from magi_video.data.inspection import Inspector
-from magi_video.data.video import VIDEO_SUFFIXES, VideoInfo
 from magi_video.errors import MagiError
-from magi_video.limits import MAX_FRAMES, MAX_PIXELS, follows_links
-from magi_video.textfiles import parse_json, read_text
+from magi_video.files.atomic import write_json
+from magi_video.files.json import parse_json, read_text
+from magi_video.files.limits import MAX_FRAMES, MAX_PIXELS, follows_links
+from magi_video.video.inspection import Inspector
+from magi_video.video.video import VIDEO_SUFFIXES, VideoInfo
 
 INDEX_VERSION = 2
 INDEX_VERSION = 3

@@ -9,7 +9,7 @@ from typing import Literal
 from magi_video.data.folder import VideoFolder
 from magi_video.data.scan import Skipped, is_file
 from magi_video.errors import MagiError
-from magi_video.textfiles import read_text
+from magi_video.files.json import read_text
 
 Subset = Literal["train", "test", "all"]
 VIDEOS, LISTS = "UCF-101", "ucfTrainTestlist"

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from magi_video.data import read_frames
 from magi_video.data.scan import Skipped, find_videos, inspect_videos
 from magi_video.errors import MagiError
+from magi_video.video.video import read_frames
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from magi_video.data.files import replacing
+from magi_video.distributed import one_by_one
 from magi_video.errors import MagiError
 from magi_video.evaluation.protocols import MIN_FRAMES, Protocol
 from magi_video.evaluation.resizing import apply_chain
-from magi_video.processes import one_by_one
+from magi_video.files.atomic import replacing
 
 Network = Callable[..., Tensor]
 FEATURES = 1

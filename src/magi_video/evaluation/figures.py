@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from magi_video.data.files import write_json
 from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.frechet import Moments, bootstrap_interval, frechet_distance
-from magi_video.evaluation.motion import Motion, compare_motion
+from magi_video.evaluation.measures import Motion, compare_motion
 from magi_video.evaluation.paired import SSIM_RULE
 from magi_video.evaluation.protocols import Protocol
 from magi_video.evaluation.realset import ClipSet, Sets
+from magi_video.files.atomic import write_json
 
 RESAMPLES = 100
 """Of the bootstrap that the interval of the FVD comes from."""

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from magi_video.claims import claimed
-from magi_video.controls import check_seeds
-from magi_video.data import VideoFolder, clip_frames
 from magi_video.data.captions import read_captions
-from magi_video.data.files import files_sha256, write_array
+from magi_video.data.clips import clip_frames
+from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
+from magi_video.distributed import Processes, one_by_one
 from magi_video.errors import MagiError
 from magi_video.evaluation.clipset import Origin, load_array
 from magi_video.evaluation.protocols import Protocol, find_protocol
@@ -37,12 +36,14 @@ from magi_video.evaluation.realset import (
     told_of_sizes,
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
-from magi_video.loading import read_json, resolve_model
-from magi_video.pipeline import MagiPipeline
-from magi_video.precision import check_precision
-from magi_video.probes import Choice, use_fast_float32
-from magi_video.processes import Processes, one_by_one
-from magi_video.ready import choose_for
+from magi_video.fast.precision import check_precision
+from magi_video.fast.probes import Choice, use_fast_float32
+from magi_video.files.atomic import files_sha256, write_array
+from magi_video.files.lock import claimed
+from magi_video.files.weights import read_json, resolve_model
+from magi_video.pipeline.inputs import check_seeds
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.ready import choose_for
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 
 RECORD = "evaluate.json"

@@ -19,7 +19,7 @@ from torchmetrics import Metric
 from magi_video.errors import MagiError
 from magi_video.evaluation.features import Network, full_precision, one_video
 from magi_video.evaluation.frechet import Moments, Root, frechet_distance
-from magi_video.evaluation.motion import Motion, clip_motion, compare_motion
+from magi_video.evaluation.measures import Motion, clip_motion, compare_motion
 from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import Protocol, find_protocol
 

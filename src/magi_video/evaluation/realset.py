@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from magi_video.data import UCF101, VideoFolder, clip_frames, fit_frames
+from magi_video.data.clips import clip_frames
+from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.data.kinetics import Kinetics600, Subset, has_annotations, split_folder
-from magi_video.data.ucf101 import LISTS, VIDEOS
+from magi_video.data.ucf101 import LISTS, UCF101, VIDEOS
 from magi_video.errors import MagiError
 from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.clipset import Clips, Origin, as_clips
 from magi_video.evaluation.protocols import Protocol
 from magi_video.evaluation.resizing import apply_chain, to_bytes
+from magi_video.video.image import fit_frames
 
 ClipSource = Clips | Sequence[np.ndarray] | np.ndarray | str | Path
 

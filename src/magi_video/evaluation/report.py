@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from magi_video.data import fit_frames
-from magi_video.data.files import write_bytes
-from magi_video.data.video import enlarge
+from magi_video.files.atomic import write_bytes
+from magi_video.video.image import fit_frames
+from magi_video.video.video import enlarge
 
 FRAMES_SHOWN = 16
 FRAMES_PLAYED = 128

@@ -14,7 +14,7 @@ from typing import Protocol as Interface
 import numpy as np
 import torch
 
-from magi_video.data.files import make_folder
+from magi_video.distributed import Processes, one_by_one
 from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.clipset import hash_clip
 from magi_video.evaluation.features import (
@@ -26,11 +26,11 @@ from magi_video.evaluation.features import (
     video_features,
 )
 from magi_video.evaluation.figures import Measured, figures, write_result
-from magi_video.evaluation.motion import clip_motion
+from magi_video.evaluation.measures import clip_motion
 from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, open_sets
-from magi_video.processes import Processes, one_by_one
+from magi_video.files.atomic import make_folder
 
 __all__ = ["Detectors", "Progress", "Protocol", "score", "score_sets", "video_features"]
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.models.architecture import ConditionSpec, condition_specs
-from magi_video.models.draws import Generators, draw
 from magi_video.models.linear import Linear
+from magi_video.models.random import Generators, draw
 
 
 def unknown(spec: ConditionSpec, batch: int, frames: int, device: torch.device | str = "cpu") -> Tensor:

@@ -2,7 +2,7 @@
 
 PyTorch's own takes its masks from the device's one generator, so a clip's would depend on the clips before it, and on
 how a batch is spread over processes. Here every clip has a seed for each place where something is dropped. Nothing is
-dropped unless seeds are handed in, which a paradigm's loss alone does (`forcing/base.py`): generation and evaluation
+dropped unless seeds are handed in, which a paradigm's loss alone does (`paradigms/base.py`): generation and evaluation
 cannot drop anything.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models.draws import Generators, draw
+from magi_video.models.random import Generators, draw
 
 ATTENTION, PROJECTION, HIDDEN, OUTPUT = PLACES = range(4)
 """Where a layer drops: attention weights, the output of attention, and in the MLP after GELU and at its end."""

@@ -1,7 +1,7 @@
 """The diffusion head: a small MLP that denoises one token at a time, given the transformer's output z for that token.
 
 Every head has the same network (MAR's `SimpleMLPAdaLN`) and the same two methods: `loss` for training and `sample` for
-any number of denoising steps. `models/diffusion.py` and `models/flow.py` are the two objectives.
+any number of denoising steps. `models/epsilon.py` and `models/flow.py` are the two objectives.
 """
 
 from abc import ABC, abstractmethod

@@ -16,8 +16,8 @@ from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL, Architecture
 from magi_video.models.cache import FrameCache, pick
 from magi_video.models.conditions import ConditionTokens
-from magi_video.models.diffusion import EpsilonHead
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
+from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
 from magi_video.models.head import DiffusionHead
 from magi_video.models.layers import Block, Wanted

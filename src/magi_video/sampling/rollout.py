@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models import NOISE_LEVEL, MagiTransformer
+from magi_video.fast.probes import packing_pays
+from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.cache import pick
 from magi_video.models.conditions import unknown
 from magi_video.models.linear import pack_linears
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
-from magi_video.probes import packing_pays
+from magi_video.models.transformer import MagiTransformer
 from magi_video.sampling.noise import SampleNoise
 from magi_video.sampling.schedule import unmasking_schedule
 from magi_video.sampling.settings import SamplingSettings

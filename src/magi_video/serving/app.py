@@ -18,24 +18,24 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from magi_video.errors import MagiError
-from magi_video.models import TEXT
-from magi_video.pipeline import MagiPipeline
+from magi_video.fast.threads import Pace
+from magi_video.models.architecture import TEXT
+from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.sampling import SETTINGS
-from magi_video.serving.beginnings import MAX_TEXT, FirstFrame, VideoRequest, find_text_problem, video_arguments
 from magi_video.serving.bodies import TooLargeError, read_request, receive
-from magi_video.serving.companion import known_games, named_games, world_name
-from magi_video.serving.guard import Guard
+from magi_video.serving.errors import WITHHELD, told
 from magi_video.serving.limits import ServingLimits
-from magi_video.serving.pictures import jpeg
+from magi_video.serving.media import jpeg
 from magi_video.serving.play import Players
 from magi_video.serving.reading import UploadReaders
-from magi_video.serving.sockets import follow_video, play
-from magi_video.serving.telling import WITHHELD, told
+from magi_video.serving.real_game import known_games, named_games, world_name
+from magi_video.serving.requests import MAX_TEXT, FirstFrame, VideoRequest, find_text_problem, video_arguments
+from magi_video.serving.security import Guard
 from magi_video.serving.uploads import Uploads
 from magi_video.serving.videos import BusyError, Video, VideoDesk
 from magi_video.serving.visitors import Places, address_of
+from magi_video.serving.websockets import follow_video, play
 from magi_video.serving.worker import Worker
-from magi_video.threads import Pace
 
 STATIC = Path(__file__).parent / "static"
 UPLOAD_SECONDS = 120.0

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from magi_video.serving.bell import Bell
-from magi_video.serving.companion import Companion
-from magi_video.serving.controls import Controls
+from magi_video.fast.threads import Pace
+from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
-from magi_video.serving.pictures import as_uint8, jpeg
+from magi_video.serving.media import as_uint8, jpeg
+from magi_video.serving.notify import Bell
+from magi_video.serving.real_game import Companion
 from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Task, Worker
-from magi_video.threads import Pace
 
 if TYPE_CHECKING:
-    from magi_video.pipeline import MagiPipeline
+    from magi_video.pipeline.pipeline import MagiPipeline
 
 MAX_UNSENT = 4
 """Messages that may wait for a slow connection before the world waits for it."""

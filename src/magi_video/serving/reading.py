@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from magi_video.apart import Apart, DiedError, answer_questions
-from magi_video.data.image import fit_frames, read_image
-from magi_video.data.video import read_in_order
 from magi_video.errors import MagiError
-from magi_video.limits import UPLOAD_MEMORY
+from magi_video.files.apart import Apart, DiedError, answer_questions
+from magi_video.files.limits import UPLOAD_MEMORY
+from magi_video.video.image import fit_frames, read_image
+from magi_video.video.video import read_in_order
 
 READING_SECONDS = 20
 PROCESSES = 2

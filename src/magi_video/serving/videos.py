@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from magi_video.errors import MagiError
-from magi_video.serving.bell import Bell
 from magi_video.serving.limits import ServingLimits
-from magi_video.serving.pictures import FILES, as_uint8, jpeg
+from magi_video.serving.media import FILES, as_uint8, jpeg
+from magi_video.serving.notify import Bell
 from magi_video.serving.worker import Task, Worker
 
 if TYPE_CHECKING:
-    from magi_video.pipeline import MagiPipeline
+    from magi_video.pipeline.pipeline import MagiPipeline
 
 OVER = ("done", "cancelled", "failed")
 OF_ONE_VISITOR = 3

@@ -13,7 +13,7 @@ import time
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.serving.telling import WITHHELD, told
+from magi_video.serving.errors import WITHHELD, told
 
 logger = logging.getLogger(__name__)
 LONGEST_WAIT = 0.5

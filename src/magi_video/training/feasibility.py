@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from magi_video.codecs import ImageVAECodec, VideoVAECodec, load_codec
+from magi_video.codecs.cost import find_encoder
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.registry import load_codec
 from magi_video.codecs.sizes import LatentSizes
 from magi_video.codecs.vae import VAECodec
+from magi_video.codecs.video_vae import VideoVAECodec
+from magi_video.distributed import Processes
 from magi_video.errors import MagiError
-from magi_video.limits import machine_memory
-from magi_video.planning.encoder import find_encoder
+from magi_video.files.limits import machine_memory
 from magi_video.presets import Preset, TrainConfig
-from magi_video.processes import Processes
-from magi_video.sizing import UntrainedCodec, find_architecture, untrained_codec
 from magi_video.training.preparation import pretrained_codec
+from magi_video.training.sizing import UntrainedCodec, find_architecture, untrained_codec
 
 COPIES_ON_CPU = 5
 """Of each weight: itself, its gradient, two moments and its average."""

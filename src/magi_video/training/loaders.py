@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from magi_video.data import ClipDataset, ClipRequest, ClipSampler
+from magi_video.data.clips import ClipDataset, ClipRequest, ClipSampler
+from magi_video.distributed import Processes
 from magi_video.errors import MagiError
-from magi_video.limits import LOADER_SECONDS
-from magi_video.processes import Processes
+from magi_video.files.limits import LOADER_SECONDS
 from magi_video.training.stopping import ignore_stop_signals
 
 MOST_TOLD = 200

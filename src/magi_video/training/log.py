@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from magi_video.data.files import replacing
+from magi_video.files.atomic import replacing
 
 
 def append_log(path: Path, figures: dict[str, float]) -> None:

@@ -9,7 +9,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from magi_video.checkpoints import whole
+from magi_video.files.checkpoints import whole
 from magi_video.presets import TrainConfig
 
 BETAS = (0.9, 0.95)

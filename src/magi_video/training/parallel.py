@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-from magi_video.forcing import Clip, Forcing
-from magi_video.models import MagiTransformer
-from magi_video.models.draws import Generators
+from magi_video.models.random import Generators
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import Clip, Forcing
 
 
 class Objective(nn.Module):

@@ -11,24 +11,30 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from magi_video.codecs import Codec, ImageVAECodec, OmniTokenizerCodec, PixelCodec, VideoVAECodec, load_codec
+from magi_video.codecs.base import Codec
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
+from magi_video.codecs.pixels import PixelCodec
+from magi_video.codecs.registry import load_codec
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.codecs.training import CHECKPOINTS, train_image_vae
-from magi_video.data import UCF101, PixelReader, VideoFolder
-from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader
-from magi_video.data.encoding import encode_latents
-from magi_video.data.files import part_beside
-from magi_video.data.image import fit_frames, to_model_range
+from magi_video.codecs.video_vae import VideoVAECodec
+from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader, PixelReader
+from magi_video.data.folder import VideoFolder
 from magi_video.data.kinetics import Kinetics600
+from magi_video.data.ucf101 import UCF101
+from magi_video.distributed import Processes
 from magi_video.errors import MagiError
-from magi_video.forcing import Forcing, MaskRatio, NoiseInjection, find_forcing
-from magi_video.models import ACTION, MagiTransformer
+from magi_video.files.atomic import part_beside
+from magi_video.latents.encoding import encode_latents
+from magi_video.models.architecture import ACTION
 from magi_video.models.conditions import VectorCondition
 from magi_video.models.dropout import DropoutRates
-from magi_video.models.transformer import make_transformer
+from magi_video.models.transformer import MagiTransformer, make_transformer
+from magi_video.paradigms import Forcing, MaskRatio, NoiseInjection, find_forcing
 from magi_video.presets import CodecConfig, Preset
-from magi_video.processes import Processes
-from magi_video.sizing import WORD_SIZE, find_architecture
+from magi_video.training.sizing import WORD_SIZE, find_architecture
+from magi_video.video.image import fit_frames, to_model_range
 
 STATISTICS_BATCHES = 64
 MOST_VIDEOS = 2_000

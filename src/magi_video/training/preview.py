@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from magi_video.data import VideoFolder
-from magi_video.data.image import contact_sheet, fit_frames, write_image
-from magi_video.pipeline import MagiPipeline
-from magi_video.training.texts import CaptionTable
+from magi_video.data.folder import VideoFolder
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.training.captions import CaptionTable
+from magi_video.video.image import contact_sheet, fit_frames, write_image
 
 MASK_STEPS, DENOISE_STEPS = 8, 20  # cheap: a preview is for the eye
 TITLE = 100

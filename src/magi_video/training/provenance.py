@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from magi_video.data.files import write_bytes
 from magi_video.data.identity import DataIdentity
 from magi_video.errors import MagiError
+from magi_video.files.atomic import write_bytes
 
 LIST_FILE = "data.json"
 """Of a run: every video's name, length and digests. In `run.json` stand only how many they are, and one SHA-256."""

@@ -6,26 +6,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from magi_video.checkpoints import latest_checkpoint
-from magi_video.claims import claimed, differences
-from magi_video.codecs import Codec
+from magi_video.codecs.base import Codec
+from magi_video.codecs.text_encoder import ENCODER_FOLDER
 from magi_video.data.clips import FrameReader, check_lengths
 from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
-from magi_video.data.latents import CODEC_FOLDER
+from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.files.checkpoints import latest_checkpoint
+from magi_video.files.json import read_json
+from magi_video.files.lock import claimed, differences
+from magi_video.latents.cache import CODEC_FOLDER
 from magi_video.presets import Preset, former, from_dict
-from magi_video.processes import Processes
-from magi_video.text import ENCODER_FOLDER
-from magi_video.textfiles import read_json
-from magi_video.training.caching import cached_codec, cached_videos, open_cache
+from magi_video.training.captions import prepare_captions
 from magi_video.training.choices import CHOSEN, settle_choices
 from magi_video.training.display import Display, Silent
+from magi_video.training.encode import cached_codec, cached_videos, open_cache
 from magi_video.training.feasibility import check_recipe
 from magi_video.training.preparation import caches_latents, finished_codec, open_videos, prepare_codec, prepare_reader
 from magi_video.training.provenance import DATA, EARLIER, LIST_FILE, Provenance
 from magi_video.training.stopping import StopSignals
-from magi_video.training.texts import prepare_captions
 from magi_video.training.tracking import find_tracker
 from magi_video.training.trainer import Trainer
 

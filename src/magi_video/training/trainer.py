@@ -21,7 +21,17 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType, Pro
 from diffusers.optimization import get_constant_schedule_with_warmup
 from torch import nn
 
-from magi_video.checkpoints import (
+from magi_video.codecs.base import Codec
+from magi_video.data.clips import USUAL_RATE, ClipDataset, ClipSampler, FrameReader
+from magi_video.data.folder import VideoFolder
+from magi_video.distributed import Processes
+from magi_video.errors import MagiError
+from magi_video.fast.allocator import keep_freed_memory
+from magi_video.fast.compiling import compile_blocks
+from magi_video.fast.kernels import linear_product_pays, use_training_kernels
+from magi_video.fast.probes import choose_precision, use_fast_float32
+from magi_video.fast.threads import choose_threads
+from magi_video.files.checkpoints import (
     Checkpoint,
     checkpoint_folder,
     checkpoint_steps,
@@ -31,22 +41,13 @@ from magi_video.checkpoints import (
     restore_tensors,
     save_checkpoint,
 )
-from magi_video.codecs import Codec
-from magi_video.data import ClipDataset, ClipSampler, VideoFolder
-from magi_video.data.clips import USUAL_RATE, FrameReader
-from magi_video.errors import MagiError
-from magi_video.forcing import Clip
-from magi_video.models import ACTION, LABEL, TEXT
-from magi_video.models.compiling import compile_blocks
-from magi_video.pipeline import MagiPipeline
+from magi_video.models.architecture import ACTION, LABEL, TEXT
+from magi_video.paradigms import Clip
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.ready import product_flops
 from magi_video.presets import Preset
-from magi_video.probes import choose_precision, use_fast_float32
-from magi_video.processes import Processes
-from magi_video.ready import product_flops
-from magi_video.threads import choose_threads
-from magi_video.training.allocator import keep_freed_memory
+from magi_video.training.captions import CaptionTable
 from magi_video.training.feasibility import micro_batch
-from magi_video.training.kernels import linear_product_pays, use_training_kernels
 from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_average, build_optimizer, gradient_norm, scale_and_clip
@@ -54,7 +55,6 @@ from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import build_forcing, build_model, derive_seed, silence_actions, untaken_actions
 from magi_video.training.preview import Preview
 from magi_video.training.stopping import StoppedError, StopSignals
-from magi_video.training.texts import CaptionTable
 from magi_video.training.tracking import find_tracker, start_tracker
 
 EVERY = 10**6

@@ -1,0 +1,1 @@
+"""Speed and cost: `magi bench` measures a model, `magi plan` computes what a training run needs."""

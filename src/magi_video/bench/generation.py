@@ -1,0 +1,298 @@
+"""Generation, frame by frame: seconds, operations, share of the peak, with and without the cache."""
+
+import io
+import math
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from magi_video.bench.counting import count_executed, peak_share
+from magi_video.bench.flops import Flops, Sizes, frame_flops
+from magi_video.bench.machine import clock, peak_memory_bytes
+from magi_video.bench.subject import Subject, blank_conditions
+from magi_video.codecs.base import Codec
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import find_forcing
+from magi_video.sampling import Rollout, SampleNoise, SamplingSettings, unmasking_schedule
+
+JPEG_QUALITY = 85
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A least-squares straight line through (frames, seconds that they took in all).
+
+    Attributes:
+        seconds_per_frame: its slope.
+        r2: share of the variance that it explains; 1 is a straight line.
+    """
+
+    seconds_per_frame: float
+    r2: float
+
+
+@dataclass
+class Generation:
+    """Figures of generation. A frame is a latent frame of every video of the batch.
+
+    Attributes:
+        setting: speed setting by name; its steps may have been given others.
+        mask_steps, denoise_steps, sampler, first_step: how frames were made.
+        precision: of the weights.
+        threads: of the CPU.
+        batch, frames: videos made together, and frames timed.
+        warm_up: what ran before and does not count.
+        seconds_per_frame: of the model, by frame index; the first has one given frame before it.
+        median_seconds: of them.
+        frames_per_second: of all videos together, over all timed frames, without decoding.
+        first_over_last: median of the first quarter of the frames over that of the last.
+        line: through the frames' running sum.
+        decode_seconds, encode_seconds: a frame through the codec's decoder, and as JPEG; None without a codec.
+        end_to_end_frames_per_second: model, decoder and JPEG one after another; None without a codec.
+        flops: of the algorithm, for the frame in the middle, by part.
+        flops_total: their sum.
+        flops_executed: counted while the same frame was made; None if some product could not be counted.
+        peak_share: the smaller of the two, over the median seconds, over the measured peak of the precision.
+        peak_memory_bytes: when the last frame was done.
+    """
+
+    setting: str
+    mask_steps: int
+    denoise_steps: int
+    sampler: str | None
+    first_step: int | None
+    precision: str
+    threads: int
+    batch: int
+    frames: int
+    warm_up: str
+    seconds_per_frame: list[float]
+    median_seconds: float
+    frames_per_second: float
+    first_over_last: float
+    line: Line
+    decode_seconds: float | None
+    encode_seconds: float | None
+    end_to_end_frames_per_second: float | None
+    flops: Flops
+    flops_total: int
+    flops_executed: int | None
+    peak_share: float
+    peak_memory_bytes: int
+
+
+def sampling_settings(
+    subject: Subject,
+    setting: str,
+    mask_steps: int | None = None,
+    denoise_steps: int | None = None,
+    sampler: str | None = None,
+    first_step: int | None = None,
+) -> SamplingSettings:
+    """What a speed setting means for the subject, each of its parts replaced by the argument that is not None."""
+    own, head = subject.preset.sample, subject.outline.diffusion_head
+    return SamplingSettings.of(
+        setting, head, own.mask_steps, own.denoise_steps, own.first_step, num_mask_steps=mask_steps,
+        num_denoise_steps=denoise_steps, sampler=sampler, first_step=first_step,
+    )  # fmt: skip
+
+
+@dataclass
+class Generator:
+    """Rollouts of random latents.
+
+    Attributes:
+        subject: what is measured.
+        model: its transformer, ready to generate.
+        settings: steps and sampler.
+        batch: videos made together.
+        device: where.
+    """
+
+    subject: Subject
+    model: MagiTransformer
+    settings: SamplingSettings
+    batch: int
+    device: torch.device
+
+    @property
+    def conditions(self) -> dict[str, Tensor]:
+        """What every frame is told: no button held, the first class."""
+        return {name: value[:, 0] for name, value in blank_conditions(self.model, self.batch, 1, self.device).items()}
+
+    def begin(self, total_frames: int, given: int = 1, use_cache: bool = True) -> Rollout:
+        """A rollout with `given` random frames behind it; models with relative positions go on without end."""
+        unbounded = self.model.config.temporal_position == "rope"
+        rollout = Rollout(
+            self.model,
+            find_forcing(self.subject.preset.forcing).cached_kind,
+            SampleNoise.from_seeds(list(range(self.batch)), self.device),
+            self.settings,
+            torch.ones(self.batch, dtype=torch.long, device=self.device),
+            None if unbounded else total_frames,
+            use_cache=use_cache,
+        )
+        for _ in range(given):
+            shape = (self.batch, self.model.num_tokens, self.model.token_dim)
+            rollout.observe(torch.randn(shape, device=self.device), self.conditions)
+        return rollout
+
+    def time_frames(
+        self, frames: int, use_cache: bool = True, progress: Callable[[int], None] | None = None
+    ) -> tuple[list[float], list[Tensor]]:
+        """Seconds of each of so many frames after a given one, and their latents `[B, C, H, W]`."""
+        rollout = self.begin(1 + frames, use_cache=use_cache)
+        seconds, latents = [], []
+        for index in range(frames):
+            began = clock(self.device)
+            tokens_BND = rollout.predict(self.conditions)
+            seconds.append(clock(self.device) - began)
+            latents.append(self.model.unpatchify(tokens_BND[:, None])[:, 0])
+            if progress:
+                progress(index + 1)
+        return seconds, latents
+
+    def middle_frame(self, frames: int) -> Callable[[], Tensor]:
+        """What makes the frame in the middle of so many; its past is given frames."""
+        rollout = self.begin(1 + frames, given=1 + frames // 2)
+        return lambda: rollout.predict(self.conditions)
+
+
+def measure_generation(
+    generator: Generator, setting: str, precision: str, frames: int, peak_gflops: float, progress: Progress
+) -> Generation:
+    """Time `frames` frames, decode them where there is a codec, and count the operations of the one in the middle.
+
+    Args:
+        generator: the rollouts.
+        setting: name of the speed setting, for the record.
+        precision: name of the weights' precision.
+        frames: to time.
+        peak_gflops: of the machine in that precision, measured.
+        progress: called with (stage, done, total).
+    """
+    generator.time_frames(1)
+    seconds, latents = generator.time_frames(frames, progress=lambda done: progress("generating", done, frames))
+    memory = peak_memory_bytes(generator.device)
+    codec = generator.subject.codec
+    decode, encode = time_decoding(codec.to(generator.device), latents) if codec else (None, None)
+    settings, model = generator.settings, generator.model
+    median, quarter = statistics.median(seconds), math.ceil(frames / 4)
+    flops = frame_flops(
+        Sizes.of(model.architecture),
+        generator.batch,
+        unmasking_schedule(model.num_tokens, settings.num_mask_steps),
+        settings.num_denoise_steps,
+        past=1 + frames // 2,
+        window=model.config.num_frames if model.config.temporal_position == "rope" else None,
+    )
+    executed = count_frame(generator, frames)
+    return Generation(
+        setting=setting,
+        mask_steps=settings.num_mask_steps,
+        denoise_steps=settings.num_denoise_steps,
+        sampler=settings.sampler,
+        first_step=settings.first_step,
+        precision=precision,
+        threads=torch.get_num_threads(),
+        batch=generator.batch,
+        frames=frames,
+        warm_up="one frame of another rollout, not counted",
+        seconds_per_frame=seconds,
+        median_seconds=median,
+        frames_per_second=generator.batch * frames / sum(seconds),
+        first_over_last=statistics.median(seconds[:quarter]) / statistics.median(seconds[-quarter:]),
+        line=fit_line(seconds),
+        decode_seconds=decode,
+        encode_seconds=encode,
+        end_to_end_frames_per_second=(
+            None if decode is None or encode is None else generator.batch / (median + decode + encode)
+        ),
+        flops=flops,
+        flops_total=flops.total,
+        flops_executed=executed,
+        peak_share=peak_share(flops.total, executed, median, peak_gflops),
+        peak_memory_bytes=memory,
+    )
+
+
+def count_frame(generator: Generator, frames: int) -> int | None:
+    """Operations that the frame in the middle takes; see `count_executed`."""
+    counted = count_executed(generator.middle_frame(frames), generator.device.type)
+    if counted is None and generator.model.dtype != torch.float32:
+        # Weights packed for the CPU's bf16 units go through an operator without a formula; float32 ones do not.
+        model = generator.subject.load(torch.float32).to(generator.device)
+        counted = count_executed(replace(generator, model=model).middle_frame(frames), generator.device.type)
+    return counted
+
+
+def time_decoding(codec: Codec, latents: list[Tensor]) -> tuple[float, float]:
+    """Seconds of a latent frame `[B, C, H, W]`: through the decoder, and as JPEG pictures of the whole batch.
+
+    The median over the pieces that the decoder gives, the first of which does not count where there are others; a piece
+    of several latent frames counts for each of them.
+    """
+    device, decoding, encoding = latents[0].device, [], []
+    taken = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal taken
+        for latent_BCHW in latents:
+            taken += 1
+            yield latent_BCHW
+
+    decoded = codec.decode_stream(counted())
+    while True:
+        before, began = taken, clock(device)
+        chunk_BTCHW = next(decoded, None)
+        if chunk_BTCHW is None:
+            break
+        frames = max(1, taken - before)
+        decoding.append((clock(device) - began) / frames)
+        began = clock(device)
+        pixels = ((chunk_BTCHW.movedim(2, -1).flatten(0, 1) + 1) * 127.5).round().byte().cpu().numpy()
+        for picture in pixels:
+            Image.fromarray(picture).save(io.BytesIO(), "JPEG", quality=JPEG_QUALITY)
+        encoding.append((clock(device) - began) / frames)
+    return statistics.median(decoding[1:] or decoding), statistics.median(encoding[1:] or encoding)
+
+
+@dataclass
+class Recomputation:
+    """The same frames with the whole past computed anew in every pass (paper, Fig. 5a).
+
+    Attributes:
+        frames: so many, from the first on.
+        seconds_per_frame: without the cache.
+        line_cached, line_uncached: through the running sums of these frames.
+    """
+
+    frames: int
+    seconds_per_frame: list[float]
+    line_cached: Line
+    line_uncached: Line
+
+
+def measure_recomputation(
+    generator: Generator, frames: int, cached_seconds: list[float], progress: Progress
+) -> Recomputation:
+    """Time `frames` frames without the cache, beside the seconds that they took with it."""
+    generator.time_frames(1, use_cache=False)
+    seconds, _ = generator.time_frames(frames, False, lambda done: progress("without the cache", done, frames))
+    return Recomputation(frames, seconds, fit_line(cached_seconds[:frames]), fit_line(seconds))
+
+
+def fit_line(seconds: list[float]) -> Line:
+    """The straight line through the running sum of the seconds of each frame, against the number of frames."""
+    if len(seconds) < 2:
+        return Line(sum(seconds), 1.0)
+    frames, sums = np.arange(1, 1 + len(seconds)), np.cumsum(seconds)
+    slope, start = np.polyfit(frames, sums, 1)
+    residual = ((sums - slope * frames - start) ** 2).sum()
+    return Line(float(slope), 1 - float(residual / ((sums - sums.mean()) ** 2).sum()))

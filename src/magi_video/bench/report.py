@@ -1,0 +1,249 @@
+"""Every figure of one benchmark, as one record that JSON holds."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from magi_video.bench.flops import Sizes, training_flops
+from magi_video.bench.generation import (
+    Generation,
+    Generator,
+    Recomputation,
+    measure_generation,
+    measure_recomputation,
+    sampling_settings,
+)
+from magi_video.bench.machine import (
+    Machine,
+    available_memory_bytes,
+    describe_machine,
+    generation_bytes,
+    matmul_peaks,
+    require_memory,
+    training_bytes,
+)
+from magi_video.bench.profiling import Profile, profile_call
+from magi_video.bench.subject import Subject, open_subject
+from magi_video.bench.training import Stepper, Training, measure_training, sequence_frames
+from magi_video.errors import MagiError
+from magi_video.fast.precision import Precision, check_precision
+from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
+from magi_video.fast.threads import choose_threads
+from magi_video.pipeline.ready import choose_for, product_flops
+from magi_video.sampling.settings import SamplingSettings
+
+Part = Literal["generate", "train", "uncached", "profile"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Attributes:
+        parts: "generate", "train", "uncached" (generation without the cache beside it), "profile" (of the others).
+        setting: speed setting by name.
+        mask_steps, denoise_steps, sampler, first_step: of generation; None for those of the setting.
+        frames: to generate and time, after one given frame.
+        batch: videos made together.
+        train_batch: clips of a training step; None for the preset's, or for as large a part as `pick_batch` allows.
+        train_steps: to time.
+        uncached_frames: to generate without the cache, `frames` at most.
+        precision: of the weights in generation, of autocast in training; "auto" as the other commands choose it.
+        threads: of the CPU; None for as many as the other commands take.
+        device: "cpu" or "cuda".
+    """
+
+    parts: tuple[Part, ...] = ("generate", "train")
+    setting: str = "exact"
+    mask_steps: int | None = None
+    denoise_steps: int | None = None
+    sampler: str | None = None
+    first_step: int | None = None
+    frames: int = 32
+    batch: int = 1
+    train_batch: int | None = None
+    train_steps: int = 4
+    uncached_frames: int = 16
+    precision: Precision = "auto"
+    threads: int | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "batch", "train_batch", "train_steps", "uncached_frames", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise MagiError(f"{name} must be at least 1, got {value}")
+        if not self.parts:
+            raise MagiError("name at least one part: generate, train, uncached, profile")
+
+
+@dataclass
+class Report:
+    """All figures; None where a part was not asked for.
+
+    Attributes:
+        subject, kind: what was measured: a "model", or a "preset" with random weights.
+        seconds_per_frame: of generation, by frame index.
+        frames_per_second: of generation without decoding, all videos of the batch together.
+        train_clips_per_second, train_peak_share: of training.
+        peak_memory_bytes: of all that was timed.
+        matmul_peak_gflops: measured in this run, 2048³, by precision.
+        machine, options: where and how.
+        parameters: by part of the network.
+        model: the transformer's configuration.
+        generation, training, uncached: the parts.
+        profile: of a frame ("generation") and of a step ("training").
+    """
+
+    subject: str
+    kind: str
+    seconds_per_frame: list[float] | None
+    frames_per_second: float | None
+    train_clips_per_second: float | None
+    train_peak_share: float | None
+    peak_memory_bytes: int
+    matmul_peak_gflops: dict[str, float]
+    machine: Machine
+    options: Options
+    parameters: dict[str, int]
+    model: dict[str, Any]
+    generation: Generation | None
+    training: Training | None
+    uncached: Recomputation | None
+    profile: dict[str, Profile]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def benchmark(name: str, options: Options, progress: Callable[[str, int, int], None] = lambda *_: None) -> Report:
+    """Measure a model or a preset.
+
+    Args:
+        name: a model (folder, hub id, shipped name) or a preset (name, file).
+        options: what and how.
+        progress: called with (stage, done, total).
+
+    Raises:
+        MagiError: there is no such model or preset, an option does not fit it, or memory will not do.
+    """
+    check_precision(options.precision)
+    subject, device, frames = open_subject(name), torch.device(options.device), options.frames
+    parts = parts_to_run(options.parts)
+    settings = sampling_settings(
+        subject, options.setting, options.mask_steps, options.denoise_steps, options.sampler, options.first_step
+    )
+    choices = choose_precisions(subject, options, settings, device)
+    check_memory(subject, options, parts, device, choices)
+
+    fast_float32 = device.type == "cpu" and use_fast_float32()  # as training and generation do
+    threads = torch.get_num_threads() if options.threads is None else options.threads
+    torch.set_num_threads(threads)
+    machine, peaks = describe_machine(device, fast_float32), matmul_peaks(device)
+    generation, training, uncached, profiles = None, None, None, {}
+    if "generate" in parts:
+        choice = choices["generate"]
+        choose_threads(product_flops(subject.outline, options.batch), options.threads)
+        model = subject.load(choice.dtype).to(device)
+        generator = Generator(subject, model, settings, options.batch, device)
+        peak = peaks[choice.precision]
+        generation = measure_generation(generator, options.setting, choice.precision, frames, peak, progress)
+        if "uncached" in parts:
+            count = min(frames, options.uncached_frames)
+            uncached = measure_recomputation(generator, count, generation.seconds_per_frame, progress)
+        if "profile" in parts:
+            profiles["generation"] = profile_call(model, generator.middle_frame(frames), device)
+        del model, generator
+    torch.set_num_threads(threads)
+    if "train" in parts:
+        choice = choices["train"]
+        peak = peaks[choice.precision]
+        batch = options.train_batch or pick_batch(subject, choice.dtype, device, peak)
+        choose_threads(training_product_flops(subject, batch), options.threads)
+        stepper = Stepper(subject, subject.load(torch.float32).to(device), batch, choice.precision, device)
+        training = measure_training(subject, stepper, options.train_steps, choice.precision, peak, progress)
+        if "profile" in parts:
+            profiles["training"] = profile_call(stepper.model, stepper.step, device)
+        torch.set_num_threads(threads)
+    return Report(
+        subject=subject.name,
+        kind=subject.kind,
+        seconds_per_frame=generation.seconds_per_frame if generation else None,
+        frames_per_second=generation.frames_per_second if generation else None,
+        train_clips_per_second=training.clips_per_second if training else None,
+        train_peak_share=training.peak_share if training else None,
+        peak_memory_bytes=max(part.peak_memory_bytes for part in (generation, training) if part),
+        matmul_peak_gflops=peaks,
+        machine=machine,
+        options=options,
+        parameters=subject.outline.architecture.parameters_by_part(),
+        model={name: value for name, value in subject.outline.config.items() if not name.startswith("_")},
+        generation=generation,
+        training=training,
+        uncached=uncached,
+        profile=profiles,
+    )
+
+
+def parts_to_run(asked: tuple[Part, ...]) -> set[Part]:
+    """The parts asked for and those they need: a comparison needs both sides, a profile something to look at."""
+    parts = set(asked)
+    if "uncached" in parts:
+        parts.add("generate")
+    return parts | {"generate", "train"} if parts == {"profile"} else parts
+
+
+def choose_precisions(
+    subject: Subject, options: Options, settings: SamplingSettings, device: torch.device
+) -> dict[str, Choice]:
+    """The precision of generation and of training, as the commands themselves would choose it."""
+    steps = (settings.num_mask_steps, settings.num_denoise_steps)
+    return {
+        "generate": choose_for(subject.outline, options.precision, device, steps, options.batch),
+        "train": choose_precision(options.precision, device, "training"),
+    }
+
+
+def training_product_flops(subject: Subject, batch: int) -> int:
+    """Floating-point operations of the largest product in a training pass of so many clips."""
+    return sequence_frames(subject) * product_flops(subject.outline, batch)
+
+
+def check_memory(
+    subject: Subject, options: Options, parts: set[Part], device: torch.device, choices: dict[str, Choice]
+) -> None:
+    """Refuse what cannot fit, before anything is built: the least that each part needs against what is available."""
+    if "generate" in parts:
+        dtype = choices["generate"].dtype
+        is_random = subject.kind == "preset"
+        needed = generation_bytes(subject.outline, options.batch, 1 + options.frames, dtype, is_random)
+        require_memory(needed, device, f"generating {options.batch} video(s)", "take fewer or shorter videos (--batch)")
+    if "train" in parts:
+        batch = options.train_batch or 1
+        needed = training_bytes(subject.outline, batch, sequence_frames(subject), choices["train"].dtype)
+        advice = "take fewer clips (--train-batch) or leave training out (--parts generate)"
+        require_memory(needed, device, f"a training step of {batch} clip(s)", advice)
+
+
+def pick_batch(subject: Subject, dtype: torch.dtype, device: torch.device, peak_gflops: float) -> int:
+    """Clips of a step: the recipe's, halved until half of the memory and 10 s at the machine's peak would do.
+
+    What a trainer calls accumulation: the figures per clip are those of the recipe's batch or a little worse.
+    """
+    outline, frames, recipe = subject.outline, sequence_frames(subject), subject.preset
+    clip_tokens = outline.config.num_frames * outline.num_tokens
+    repeats, available = recipe.exposure.diffusion_batch_mul, available_memory_bytes(device)
+
+    def is_too_much(batch: int) -> bool:
+        forward, backward = training_flops(Sizes.of(outline.architecture), batch, frames, batch * clip_tokens, repeats)
+        needed = training_bytes(outline, batch, frames, dtype)
+        return (forward.total + backward.total) / 1e9 > 10 * peak_gflops or 2 * needed > (available or math.inf)
+
+    batch = recipe.train.batch_size // recipe.train.accumulate
+    while batch > 1 and is_too_much(batch):
+        batch //= 2
+    return batch

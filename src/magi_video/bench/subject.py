@@ -1,0 +1,110 @@
+"""What is measured: a trained model, or a preset with random weights. Neither needs data: latents are random."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from magi_video.codecs.base import Codec
+from magi_video.errors import MagiError
+from magi_video.files.weights import HUB_ID, read_json, resolve_model, shipped_models
+from magi_video.models.architecture import ACTION, LABEL, TEXT
+from magi_video.models.conditions import unknown
+from magi_video.models.transformer import MagiTransformer, make_transformer
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.presets import PRESETS, Preset, SampleConfig, from_dict, load_preset
+from magi_video.training.sizing import find_architecture
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure.
+
+    Attributes:
+        name: as the user gave it.
+        kind: "model", or "preset" for random weights.
+        preset: its recipe: paradigm, batch, optimiser, default steps.
+        outline: the transformer without its numbers (on the meta device): sizes and counts.
+        load: the transformer in a precision, on the CPU, in evaluation mode; a new one at every call.
+        codec: between latents and pixels; None for a preset.
+    """
+
+    name: str
+    kind: Literal["model", "preset"]
+    preset: Preset
+    outline: MagiTransformer
+    load: Callable[[torch.dtype], MagiTransformer]
+    codec: Codec | None = None
+
+
+def open_subject(name: str) -> Subject:
+    """A model by folder, shipped name or hub id, or a preset by name or file; a shipped model comes before its preset.
+
+    Raises:
+        MagiError: it is none of them, or cannot be read.
+    """
+    if Path(name).is_dir() or name in shipped_models():
+        return open_model(name)
+    if name in PRESETS or Path(name).is_file():
+        return open_preset(name)
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
+        return open_model(name)
+    raise MagiError(
+        f"no model or preset {name!r}: models are a folder, a hub id, or {', '.join(shipped_models())}; "
+        f"presets are {', '.join(PRESETS)}, or a JSON file"
+    )
+
+
+def open_model(name: str) -> Subject:
+    """A trained model; its recipe is the one it was trained with, as far as it is known."""
+    pipe = MagiPipeline.from_pretrained(name)
+    steps = SampleConfig(pipe.config.mask_steps, pipe.config.denoise_steps, pipe.config.first_step)
+    try:
+        recipe = from_dict(Preset, pipe.config.training.get("preset", {}) | {"forcing": pipe.config.forcing}, name)
+    except MagiError:  # trained by another version; the paradigm and the steps are all that is needed
+        recipe = Preset(forcing=pipe.config.forcing)
+    with torch.device("meta"):
+        outline: Any = MagiTransformer.from_config(read_json(resolve_model(name) / "transformer" / "config.json"))
+
+    def load(dtype: torch.dtype) -> MagiTransformer:
+        return MagiPipeline.from_pretrained(name, torch_dtype=dtype).transformer
+
+    return Subject(name, "model", replace(recipe, sample=steps), outline, load, pipe.codec)
+
+
+def open_preset(name: str) -> Subject:
+    """A preset with random weights."""
+    return make_subject(name, load_preset(name))
+
+
+def make_subject(name: str, preset: Preset) -> Subject:
+    """A recipe with random weights."""
+    with torch.device("meta"):
+        outline = build(preset)
+
+    def load(dtype: torch.dtype) -> MagiTransformer:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            # The plain `to`: the one of diffusers warns of modules to keep in float32, of which there are none.
+            return torch.nn.Module.to(build(preset).eval(), dtype)
+
+    return Subject(name, "preset", preset, outline, load)
+
+
+def build(preset: Preset) -> MagiTransformer:
+    """The preset's transformer, as `magi train` would build it for its codec and for data with actions and classes."""
+    return make_transformer(find_architecture(preset))
+
+
+def blank_conditions(model: MagiTransformer, batch: int, frames: int, device: torch.device) -> dict[str, Tensor]:
+    """Values for the conditions that a user would give: no action taken, class 0; `[B, frames]` or with a size more."""
+    values = {}
+    for name in (ACTION, LABEL, TEXT):
+        if name in model.condition_tokens.specs:
+            spec = model.condition_tokens.specs[name]
+            dtype = torch.long if spec.kind == "index" else torch.float32
+            values[name] = torch.zeros_like(unknown(spec, batch, frames, device), dtype=dtype)
+    return values

@@ -1,0 +1,227 @@
+"""What is measured of a model in a world: its continuations of the context set against the reference set and the truth.
+
+Everything is kept under OUT/WORLD/ by the name of the clip set, `samples/` (uint8 arrays), `features/` and `scores/`,
+so an interrupted recipe goes on where it stopped.
+"""
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from magi_video.evaluation.features import Detectors, full_precision, video_features
+from magi_video.evaluation.frechet import Moments, bootstrap_interval, frechet_distance
+from magi_video.evaluation.measures import clip_motion, compare_motion
+from magi_video.evaluation.paired import paired_errors
+from magi_video.evaluation.protocols import PROTOCOLS
+from magi_video.experiments.clips import Clips, real_sets
+from magi_video.experiments.runs import Workplace
+from magi_video.fast.probes import choose_precision, use_fast_float32
+from magi_video.files.atomic import write_array, write_json
+from magi_video.files.weights import read_json
+from magi_video.pipeline.pipeline import MagiPipeline
+
+BATCH = 32
+DETECTOR_RECORD = "precision.json"
+TIMED_FRAMES = 12
+PROTOCOL = PROTOCOLS["small"]
+Scores = dict[str, Any]
+
+
+class Measures:
+    """The scores of one world.
+
+    Args:
+        workplace: the world's folder.
+        fid_frames: at how many frames of a clip, evenly spread over the generated ones, the per-frame FID is taken.
+        detectors: networks to use instead of the pretrained ones.
+    """
+
+    def __init__(self, workplace: Workplace, fid_frames: int = 2, detectors: Detectors | None = None) -> None:
+        self.workplace, self.world, self.folder = workplace, workplace.world, workplace.folder
+        self._detectors = detectors
+        given, frames = self.world.given, self.world.frames
+        self.fid_frames = [int(t) for t in np.linspace(given, frames - 1, fid_frames).round()]
+
+    @cached_property
+    def sets(self) -> tuple[Clips, Clips]:
+        """Reference set and context set."""
+        return real_sets(self.workplace)
+
+    @property
+    def reference(self) -> Clips:
+        """What all scores are taken against."""
+        return self.sets[0]
+
+    @property
+    def context(self) -> Clips:
+        """The clips that models continue."""
+        return self.sets[1]
+
+    def samples(
+        self, name: str, model: Path, context: Clips | None = None, num_frames: int | None = None, **settings: Any
+    ) -> Clips:
+        """A model's continuations of the context set, or of other clips; settings as `MagiPipeline.__call__` takes."""
+        clips = self.context if context is None else context
+        length = num_frames or self.world.frames
+        return self._kept("samples", name, lambda: self._generate(name, model, clips, length, settings))
+
+    def _generate(self, name: str, model: Path, clips: Clips, length: int, settings: dict[str, Any]) -> Clips:
+        use_fast_float32()
+        pipe = MagiPipeline.from_pretrained(model)
+        pipe.set_progress_bar_config(disable=True)
+        given = clips[:, : self.world.given]
+        done: list[Clips] = []
+        display = self.workplace.watched
+        display.stage(f"{self.world.name}: generating clips of {name}", len(given))
+        for first in range(0, len(given), BATCH):
+            batch = given[first : first + BATCH]
+            seeds = range(first, first + len(batch))
+            frames = pipe(
+                video=batch,
+                num_frames=length,
+                interval=self.world.interval,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                **settings,
+            ).frames
+            done.append((frames * 255).round().astype(np.uint8))
+            display.advance(first + len(batch))
+        made = np.concatenate(done)
+        made[:, : self.world.given] = given  # as they are, not as the codec shows them
+        return made
+
+    def seconds_per_frame(self, model: Path, settings: dict[str, Any]) -> float:
+        """Median seconds of a generated frame of a single video, with decoding; of `TIMED_FRAMES`."""
+        pipe = MagiPipeline.from_pretrained(model)
+        given = self.context[:1, : self.world.given]
+        moments = [time.perf_counter()]
+        frames = len(given[0]) + TIMED_FRAMES
+        for _ in pipe.stream(video=given, num_frames=frames, interval=self.world.interval, **settings):
+            moments.append(time.perf_counter())
+        return round(float(np.median(np.diff(moments)[len(given[0]) + 1 :])), 5)
+
+    @cached_property
+    def low_detector(self) -> bool:
+        """Whether I3D's convolutions run in bfloat16: one choice for all features in the folder, recorded there."""
+        path, asked = self.folder / "features" / DETECTOR_RECORD, self.world.detector_precision
+        if asked == "auto" and path.is_file():
+            asked = str(read_json(path).get("precision", asked))  # type: ignore[assignment]
+        elif asked == "auto" and any(path.parent.glob("*.npy")):
+            asked = "bf16"  # of an earlier version, which took no other
+        choice = choose_precision(asked, "cpu", "detector", reason="as the features there are")
+        self.workplace.display.say(f"I3D: {choice}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"precision": choice.precision, "why": choice.why})
+        return choice.precision == "bf16"
+
+    def features(self, name: str, clips: Callable[[], Clips]) -> np.ndarray:
+        """I3D logits [N, 400] of a clip set; in bfloat16 where this CPU is faster at it."""
+
+        low = self.low_detector  # chosen here, before several threads want it
+
+        def detect(video: torch.Tensor) -> torch.Tensor:
+            # Inside the detector's call: autocast holds for the thread that enters it, and clips are done in several.
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                return self.detectors.video(video)
+
+        def compute() -> np.ndarray:
+            given, display = clips(), self.workplace.watched
+            display.stage(f"{self.world.name}: features of {name}", len(given))
+            return video_features(given, PROTOCOL, detect, progress=lambda done, total: display.advance(done))
+
+        return self._kept("features", name, compute)
+
+    def frame_features(self, name: str, clips: Callable[[], Clips]) -> np.ndarray:
+        """Inception features [N, F, 2048] of the frames at `fid_frames`."""
+
+        def compute() -> np.ndarray:
+            network = self.detectors.image
+            assert network is not None
+            with full_precision():
+                picked = clips()[:, self.fid_frames]
+                return np.stack([network(torch.from_numpy(clip)).float().cpu().numpy() for clip in picked])
+
+        return self._kept("frame-features", name, compute)
+
+    def score(self, name: str, clips: Callable[[], Clips], *, paired: bool = False, fid: bool = False) -> Scores:
+        """FVD with its interval, motion, and on demand the per-frame FID and the errors against the truth."""
+        path = self.folder / "scores" / f"{name}.json"
+        kept = read_json(path) if path.is_file() else {}
+        wanted = {"fvd"} | ({"psnr"} if paired else set()) | ({"fid"} if fid else set())
+        if wanted <= set(kept):
+            return kept
+        self.workplace.display.say(f"{self.world.name}: scoring {name}")
+        if "fvd" not in kept:
+            kept |= self._fvd(name, clips) | {"motion": self._motion(clips())}
+        if paired and "psnr" not in kept:
+            kept |= self._errors(clips())
+        if fid and "fid" not in kept and self.detectors.image is not None:
+            kept |= self._fid(name, clips)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, kept)
+        return kept
+
+    def _fvd(self, name: str, clips: Callable[[], Clips]) -> Scores:
+        real = self.features("reference", lambda: self.reference)
+        fake = self.features(name, clips)
+        rule: Any = {"ddof": PROTOCOL.ddof, "root": PROTOCOL.root}
+        result = frechet_distance(Moments.from_features(real), Moments.from_features(fake), **rule)
+        interval = bootstrap_interval(real, fake, seed=0, **rule)
+        return {"fvd": round(result.value, 2), "fvd_interval": [round(end, 2) for end in interval]}
+
+    def _motion(self, clips: Clips) -> dict[str, float]:
+        real, fake = ([clip_motion(clip) for clip in one] for one in (self.reference, clips))
+        return {key: round(value, 4) for key, value in compare_motion(real, fake).items()}
+
+    def _fid(self, name: str, clips: Callable[[], Clips]) -> Scores:
+        real = self.frame_features("reference", lambda: self.reference)
+        fake = self.frame_features(name, clips)
+        values = [
+            frechet_distance(Moments.from_features(real[:, f]), Moments.from_features(fake[:, f]), ddof=1).value
+            for f in range(len(self.fid_frames))
+        ]
+        return {
+            "fid": round(float(np.mean(values)), 2),
+            "fid_frames": self.fid_frames,
+            "fid_per_frame": [round(value, 2) for value in values],
+        }
+
+    def _errors(self, clips: Clips) -> Scores:
+        """PSNR (dB), SSIM and LPIPS against the true continuation, per generated frame, mean over clips."""
+        given = self.world.given
+        with full_precision():
+            errors = [
+                paired_errors(real[given:], fake[given:], self.detectors.perceptual)
+                for real, fake in zip(self.context, clips, strict=True)
+            ]
+        scores: Scores = {}
+        for name in errors[0]:
+            values_NT = np.stack([error[name] for error in errors])
+            scores[name] = round(float(values_NT.mean()), 4)
+            scores[f"{name}_per_frame"] = [round(float(value), 4) for value in values_NT.mean(axis=0)]
+        return scores
+
+    @cached_property
+    def detectors(self) -> Detectors:
+        """The networks; LPIPS and FID are left out where their weights cannot be had."""
+        return self._detectors or Detectors.load(torch.device("cpu"), image=self.world.fid)
+
+    def kept_figures(self, name: str, compute: Callable[[], Scores]) -> Scores:
+        """Figures that are computed once."""
+        path = self.folder / "scores" / f"{name}.json"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, compute())
+        return read_json(path)
+
+    def _kept(self, kind: str, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        path = self.folder / kind / f"{name}.npy"
+        if path.is_file():
+            return np.load(path, allow_pickle=False)
+        array = compute()  # which may train a model first
+        write_array(path, array)
+        return array

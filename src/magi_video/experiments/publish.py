@@ -1,0 +1,138 @@
+"""From the figures of the recipes to `reproduction.json`, tables in Markdown and plots: `magi reproduce report`."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from magi_video.errors import MagiError
+from magi_video.experiments import plots, tables
+from magi_video.experiments.recipes import RECIPES, mean_and_deviation
+from magi_video.experiments.worlds import CPU_WORLDS
+from magi_video.files.atomic import write_json
+from magi_video.files.weights import read_json
+
+Figures = dict[str, Any]
+PRIMARY = CPU_WORLDS[0].name
+
+
+def publish(out: str | Path) -> Path:
+    """Write OUT/report: `reproduction.json`, `tables.md` and plots, from every result that OUT holds.
+
+    Raises:
+        MagiError: OUT holds no results.
+    """
+    out = Path(out)
+    found = {
+        recipe: {path.stem.removeprefix(f"{recipe}-"): read_json(path) for path in sorted(paths)}
+        for recipe in RECIPES
+        if (paths := list((out / "results").glob(f"{recipe}-*.json")))
+    }
+    if not found:
+        raise MagiError(f"{out}: no results; expected results/RECIPE-WORLD.json, as magi reproduce writes them")
+    report = out / "report"
+    report.mkdir(exist_ok=True)
+    summary = summarise(found)
+    write_json(report / "reproduction.json", summary)
+    (report / "tables.md").write_text(tables.write(summary), encoding="utf-8")
+    plots.write(summary, report)
+    return report
+
+
+def summarise(found: dict[str, dict[str, Figures]]) -> Figures:
+    """The figures by claim; where a claim was measured in several worlds, the primary one is named at the top."""
+    summary: Figures = {}
+    told = found.get("sensitivity", {})
+    if told:
+        summary["sensitivity"] = {world: sensitivity_of(figures) for world, figures in told.items()}
+    if compared := found.get("ctf-vs-mtf"):
+        worlds = {world: comparison_of(world, figures, told.get(world, {})) for world, figures in compared.items()}
+        summary["ctf_vs_mtf"] = worlds.get(PRIMARY, next(iter(worlds.values()))) | {"worlds": worlds}
+    if ablated := found.get("ablation"):
+        worlds = {world: ablation_of(world, figures, told.get(world, {})) for world, figures in ablated.items()}
+        summary["ablation"] = worlds.get(PRIMARY, next(iter(worlds.values())))
+    if timed := found.get("kv-cache"):
+        summary["kv_cache"] = timed.get(PRIMARY, next(iter(timed.values())))
+    if rolled := found.get("rollout"):
+        summary["rollout"] = rolled.get(PRIMARY, next(iter(rolled.values()))) | {"worlds": rolled}
+    if stepped := found.get("sampling-steps"):
+        summary["sampling_steps"] = stepped.get(PRIMARY, next(iter(stepped.values())))
+    return summary
+
+
+def sensitivity_of(figures: Figures) -> Figures:
+    """FVD of every damage, and its excess over the floor."""
+    damages = {name: value for name, value in figures.items() if isinstance(value, dict) and "fvd" in value}
+    floor = damages["floor"]["fvd"]
+    return {
+        "fvd": {name: value["fvd"] for name, value in damages.items()},
+        "over_floor": {name: round(value["fvd"] - floor, 2) for name, value in damages.items()},
+        "motion": {name: value["motion"] for name, value in damages.items()},
+    }
+
+
+def comparison_of(world: str, figures: Figures, told: Figures) -> Figures:
+    """CTF against MTF in one world; `fvd_mtf` and `reduction` are at equal training time."""
+    runs, references = figures["runs"], {name: told[name]["fvd"] for name in told if "fvd" in (told[name] or {})}
+    fvd = {name: [run["fvd"] for run in entries] for name, entries in runs.items()}
+    mean = {name: mean_and_deviation(values) for name, values in fvd.items()}
+    ctf, equal_time, equal_steps = (mean[name][0] for name in ("ctf", "mtf_equal_time", "mtf_equal_steps"))
+    result: Figures = {
+        "world": world,
+        "fvd_ctf": round(ctf, 2),
+        "fvd_mtf": round(equal_time, 2),
+        "fvd_mtf_equal_steps": round(equal_steps, 2),
+        "floor": references.get("floor"),
+        "shuffled": references.get("shuffled"),
+        "frozen": references.get("frozen"),
+        "copy_last": references.get("copy_last"),
+        "codec": references.get("codec"),
+        "seeds": figures["seeds"],
+        "reduction": round(1 - ctf / equal_time, 4),
+        "reduction_equal_steps": round(1 - ctf / equal_steps, 4),
+        "fvd_per_seed": fvd,
+        "fvd_deviation": {name: round(deviation, 2) for name, (_, deviation) in mean.items()},
+        "steps": figures["steps"],
+        "step_time": figures["step_time"],
+        "given": figures["given"],
+        "other": {name: other_scores(entries) for name, entries in runs.items()},
+    }
+    if floor := result["floor"]:
+        result["reduction_over_floor"] = round(1 - (ctf - floor) / (equal_time - floor), 4)
+    return result
+
+
+def other_scores(runs: Sequence[Figures]) -> Figures:
+    """Means over seeds of everything that is not FVD: figures as they are, curves point by point."""
+    names = [n for n in ("psnr", "lpips", "fid", "psnr_per_frame", "lpips_per_frame", "fid_per_frame") if n in runs[0]]
+    means: Figures = {name: mean_of([run[name] for run in runs]) for name in names}
+    means["motion"] = {key: mean_of([run["motion"][key] for run in runs]) for key in runs[0]["motion"]}
+    if "last_frame_loss" in runs[0]:
+        keys = runs[0]["last_frame_loss"]
+        means["last_frame_loss"] = {key: mean_of([run["last_frame_loss"][key] for run in runs]) for key in keys}
+    if "fid_frames" in runs[0]:
+        means["fid_frames"] = runs[0]["fid_frames"]
+    return means
+
+
+def mean_of(values: Sequence[Any]) -> Any:
+    """The mean of numbers, or of lists of them point by point."""
+    if isinstance(values[0], list):
+        return [mean_of(point) for point in zip(*values, strict=True)]
+    return round(sum(values) / len(values), 4)
+
+
+def ablation_of(world: str, figures: Figures, told: Figures) -> Figures:
+    """FVD and the other scores of every variant."""
+    mean: Callable[[str], tuple[float, float]] = lambda name: mean_and_deviation(  # noqa: E731
+        [run["fvd"] for run in figures["runs"][name]]
+    )
+    return {
+        "world": world,
+        "seeds": figures["seeds"],
+        "steps": figures["steps"],
+        "floor": told.get("floor", {}).get("fvd"),
+        "fvd": {name: round(mean(name)[0], 2) for name in figures["runs"]},
+        "fvd_deviation": {name: round(mean(name)[1], 2) for name in figures["runs"]},
+        "fvd_per_seed": {name: [run["fvd"] for run in runs] for name, runs in figures["runs"].items()},
+        "other": {name: other_scores(runs) for name, runs in figures["runs"].items()},
+    }

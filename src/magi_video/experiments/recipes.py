@@ -1,0 +1,139 @@
+"""The paper's experiments: each takes a world's folder and gives its figures; nothing is measured twice."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from magi_video.codecs.registry import load_codec
+from magi_video.experiments import clips as made
+from magi_video.experiments.clips import Clips
+from magi_video.experiments.gap import last_frame_loss
+from magi_video.experiments.measure import Measures, Scores
+from magi_video.experiments.rollout import long_rollout
+from magi_video.experiments.timing import time_against_frames
+from magi_video.video.image import to_model_range, to_uint8
+
+ABLATIONS = ("ctf-no-interval", "ctf-no-noise", "ctf-no-both")
+ROLLED_OUT = ("ctf", "ctf-no-both")
+GAP_CLIPS = 64
+MASK_STEPS = (1, 4, 8, 16)
+DENOISE_STEPS = (5, 10, 20)
+
+
+def sensitivity(m: Measures, seeds: Sequence[int]) -> Scores:
+    """What the score says of clips whose faults are known: can it tell at all, and what is its floor?"""
+    given = m.world.given
+    damages: dict[str, Callable[[Clips], Clips]] = {
+        "floor": lambda clips: clips,
+        "codec": lambda clips: through_codec(m, clips),
+        "shuffled": made.shuffled,
+        "copy_last": made.copied(given),
+        "frozen": made.frozen,
+        "noise": made.noise,
+    }
+    return {name: m.score(name, partial(damaged, m, damage)) for name, damage in damages.items()}
+
+
+def damaged(m: Measures, damage: Callable[[Clips], Clips]) -> Clips:
+    """The context set with a fault."""
+    return damage(m.context)
+
+
+def through_codec(m: Measures, clips_NTHWC: Clips) -> Clips:
+    """Encoded and decoded: what is lost before any model has done anything."""
+    m.workplace.prepare()
+    codec = load_codec(m.folder / "prepared" / "codec")
+    with torch.no_grad():
+        return np.stack([to_uint8(codec.decode(codec.encode(to_model_range(clip)[None]))[0]) for clip in clips_NTHWC])
+
+
+def ctf_vs_mtf(m: Measures, seeds: Sequence[int]) -> Scores:
+    """CTF against MTF, at equal steps and at equal training time (paper: table 2 and Fig. 4c-d, 5b)."""
+    steps = m.world.preset.train.steps
+    longer = m.workplace.equal_time_steps(steps)
+    entries = {
+        "ctf": [score_model(m, "ctf", seed, steps) for seed in seeds],
+        "mtf_equal_steps": [score_model(m, "mtf", seed, steps) for seed in seeds],
+        "mtf_equal_time": [score_model(m, "mtf", seed, longer) for seed in seeds],
+    }
+    return {
+        "seeds": list(seeds),
+        "steps": {"ctf": steps, "mtf_equal_steps": steps, "mtf_equal_time": longer},
+        "step_time": m.workplace.step_time(),
+        "given": m.world.given,
+        "runs": entries,
+    }
+
+
+def ablation(m: Measures, seeds: Sequence[int]) -> Scores:
+    """CTF without dynamic intervals, without noise injection, without both (paper: Fig. 5c)."""
+    steps = m.world.preset.train.steps
+    variants = ("ctf", *ABLATIONS)
+    return {
+        "seeds": list(seeds),
+        "steps": steps,
+        "runs": {name: [score_model(m, name, seed, steps) for seed in seeds] for name in variants},
+    }
+
+
+def score_model(m: Measures, variant: str, seed: int, steps: int) -> Scores:
+    """One model's continuations of the context set."""
+    name = f"{variant}-seed{seed}-step{steps}"
+    model = m.workplace.model(variant, seed, steps)
+    scored = m.score(name, lambda: m.samples(name, model), paired=True, fid=m.world.fid)
+    gap = m.kept_figures(f"{name}-gap", lambda: last_frame_loss(model, m.context[:GAP_CLIPS], m.world.interval))
+    return scored | {"last_frame_loss": gap}
+
+
+def kv_cache(m: Measures, seeds: Sequence[int]) -> Scores:
+    """Generation time against frames, with and without the cache (paper: Fig. 5a)."""
+    model = m.workplace.model("ctf", seeds[0], m.world.preset.train.steps)
+    return m.kept_figures("kv-cache", lambda: time_against_frames(model, m.world))
+
+
+def rollout(m: Measures, seeds: Sequence[int]) -> Scores:
+    """More than 100 frames from models trained on 16 (paper: Fig. 6), with and without guards against exposure bias."""
+    steps = m.world.preset.train.steps
+    models = {name: m.workplace.model(name, seeds[0], steps) for name in ROLLED_OUT}
+    return m.kept_figures("rollout", lambda: long_rollout(m, models))
+
+
+def sampling_steps(m: Measures, seeds: Sequence[int]) -> Scores:
+    """Mask steps × denoise steps: quality against seconds a frame."""
+    steps, default = m.world.preset.train.steps, m.world.preset.sample
+    pairs = [(mask, default.denoise_steps) for mask in MASK_STEPS]
+    pairs += [(default.mask_steps, denoise) for denoise in DENOISE_STEPS if denoise != default.denoise_steps]
+    return {"grid": [score_steps(m, seeds[0], steps, *pair) for pair in pairs]}
+
+
+def score_steps(m: Measures, seed: int, steps: int, mask_steps: int, denoise_steps: int) -> Scores:
+    """Quality and speed of one setting."""
+    model = m.workplace.model("ctf", seed, steps)
+    settings: dict[str, Any] = {"num_mask_steps": mask_steps, "num_denoise_steps": denoise_steps}
+    name = f"ctf-seed{seed}-mask{mask_steps}-denoise{denoise_steps}"
+    timed = m.kept_figures(f"{name}-seconds", lambda: {"seconds_per_frame": m.seconds_per_frame(model, settings)})
+    if (mask_steps, denoise_steps) == (m.world.preset.sample.mask_steps, m.world.preset.sample.denoise_steps):
+        scored = score_model(m, "ctf", seed, steps)
+    else:
+        scored = m.score(name, lambda: m.samples(name, model, **settings), paired=True)
+    return {"mask_steps": mask_steps, "denoise_steps": denoise_steps, **scored, **timed}
+
+
+RECIPES: dict[str, Callable[[Measures, Sequence[int]], Scores]] = {
+    "sensitivity": sensitivity,
+    "ctf-vs-mtf": ctf_vs_mtf,
+    "ablation": ablation,
+    "kv-cache": kv_cache,
+    "rollout": rollout,
+    "sampling-steps": sampling_steps,
+}
+"""In the order in which they are worth running."""
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Over seeds; the deviation of a single one is 0."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

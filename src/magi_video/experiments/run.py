@@ -1,0 +1,101 @@
+"""Runs recipes on worlds and writes what they found: what `magi reproduce` does."""
+
+import platform
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from magi_video.errors import MagiError
+from magi_video.experiments.measure import Measures
+from magi_video.experiments.recipes import RECIPES
+from magi_video.experiments.runs import Workplace
+from magi_video.experiments.worlds import SCALES, Scale, World
+from magi_video.files.atomic import write_json
+from magi_video.files.lock import alone, settle
+from magi_video.training.display import Display, Silent
+from magi_video.training.stopping import StopSignals
+
+APPLIES = {
+    "ablation": ("balls",),
+    "kv-cache": ("balls",),
+    "sampling-steps": ("balls",),
+    "rollout": ("balls", "gameplay"),
+}
+"""Recipes that are run on some worlds only; the others are run on all."""
+
+
+def find_worlds(scale: Scale, names: Sequence[str]) -> list[World]:
+    """Worlds of a scale by name, in their own order."""
+    known = {world.name: world for world in SCALES[scale]}
+    if unknown := [name for name in names if name not in known]:
+        raise MagiError(f"unknown world {unknown[0]!r}; expected one of {', '.join(known)}")
+    return [world for name, world in known.items() if name in names]
+
+
+def reproduce(
+    recipe: str,
+    out: str | Path,
+    *,
+    scale: Scale = "cpu",
+    worlds: Sequence[str] = ("balls", "gameplay", "ucf101"),
+    seeds: Sequence[int] = (0, 1, 2),
+    data: str | Path | None = None,
+    display: Display | None = None,
+    signals: StopSignals | None = None,
+) -> Path:
+    """Run one recipe; the same call again goes on where it stopped.
+
+    Args:
+        recipe: one of `RECIPES`, or "all".
+        out: folder for everything; figures in OUT/results/RECIPE-WORLD.json.
+        scale: "cpu" or "gpu".
+        worlds: where it is run, as far as it applies to them.
+        seeds: of the training runs.
+        data: UCF-101 in its official layout, for the world of that name.
+        display: shows progress.
+        signals: that ask to stop; none if not given.
+
+    Returns:
+        the folder of the results.
+
+    Raises:
+        StoppedError: one of the `signals` came; what was done is saved.
+        MagiError: unknown names, missing data, no seeds, `out` holds another scale, or another call is at work on one
+            of the worlds there.
+    """
+    if recipe not in (*RECIPES, "all"):
+        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join(RECIPES)}, all")
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
+    out, display, signals = Path(out), display or Silent(), signals or StopSignals()
+    chosen = find_worlds(scale, worlds)
+    settle(out / "reproduce.json", {"scale": scale}, "results")
+    with ExitStack() as held:
+        for world in chosen:  # not the whole folder: a call for each world is how several devices are used
+            held.enter_context(alone(out / world.name))
+        for name in RECIPES if recipe == "all" else (recipe,):
+            for world in chosen:
+                if recipe == "all" and world.name not in APPLIES.get(name, (world.name,)):
+                    continue
+                workplace = Workplace(world, out / world.name, None if data is None else Path(data), display, signals)
+                figures = RECIPES[name](Measures(workplace), seeds)
+                write_json(out / "results" / f"{name}-{world.name}.json", figures | {"world": world.name} | machine())
+    return out / "results"
+
+
+def machine() -> dict[str, object]:
+    """Where the figures were measured."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
+    return {"machine": {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}}
+
+
+def processor_name() -> str:
+    """The CPU's own name where Linux tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()

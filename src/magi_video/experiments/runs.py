@@ -1,0 +1,181 @@
+"""Data, codec and training runs of a world, in one folder; everything that is there already is kept.
+
+OUT/WORLD/train, OUT/WORLD/test     recordings (UCF-101: given)
+OUT/WORLD/prepared/                 the codec, trained once, and the latents, encoded once, for all runs
+OUT/WORLD/step_time.json            what a step of CTF and of MTF costs, measured in alternation
+OUT/WORLD/runs/NAME-seedS/          a training run; its models after given numbers of steps are in models/
+"""
+
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from magi_video.data.folder import VideoFolder
+from magi_video.errors import MagiError
+from magi_video.experiments.worlds import World
+from magi_video.files.atomic import link_or_copy, write_json
+from magi_video.files.weights import read_json
+from magi_video.presets import Preset
+from magi_video.recordings.record import record
+from magi_video.training.display import Display
+from magi_video.training.preparation import open_videos, prepare_codec, prepare_reader
+from magi_video.training.run import train
+from magi_video.training.stopping import StoppingDisplay, StopSignals
+from magi_video.training.trainer import Trainer
+
+TEST_SEED = 1000
+TIMED_STEPS = 12
+MODEL_PARTS = ("model_index.json", "transformer", "codec")
+
+
+def without_intervals(preset: Preset) -> Preset:
+    """Every clip at interval 1: what a model without dynamic intervals sees."""
+    return replace(preset, data=replace(preset.data, max_interval=preset.data.min_interval))
+
+
+def without_noise(preset: Preset) -> Preset:
+    """Observations as they are."""
+    return replace(preset, exposure=replace(preset.exposure, noise_levels=0))
+
+
+VARIANTS: dict[str, Callable[[Preset], Preset]] = {
+    "ctf": lambda preset: preset,
+    "mtf": lambda preset: replace(preset, forcing="masked"),
+    "ctf-no-interval": without_intervals,
+    "ctf-no-noise": without_noise,
+    "ctf-no-both": lambda preset: without_noise(without_intervals(preset)),
+}
+"""What the recipes compare, each as a change of the world's own recipe."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """One world's folder."""
+
+    world: World
+    folder: Path
+    data: Path | None
+    """Where the data of a world that is not recorded lies."""
+    display: Display
+    signals: StopSignals = field(default_factory=StopSignals)
+
+    @property
+    def watched(self) -> StoppingDisplay:
+        """The display, for what is not training: it leaves a stage when a signal comes."""
+        return StoppingDisplay(self.display, self.signals)
+
+    @property
+    def train_data(self) -> Path:
+        """Videos to train on."""
+        return self.folder / "train" if self.world.game else self._given_data()
+
+    def _given_data(self) -> Path:
+        if self.data is None:
+            raise MagiError(f"world {self.world.name!r} needs its data: --data FOLDER")
+        return self.data
+
+    def record(self) -> None:
+        """Record what is not there yet."""
+        world = self.world
+        if world.game is None:
+            self._given_data()
+            return
+        for name, seed, frames in (("train", 0, world.train_frames), ("test", TEST_SEED, world.test_frames)):
+            display = self.watched
+            if not (self.folder / name).is_dir():
+                display.stage(f"{world.name}: recording episodes for {name}", world.episodes)
+            record(
+                world.game,
+                self.folder / name,
+                episodes=world.episodes,
+                seed=seed,
+                max_frames=frames,
+                height=world.preset.data.height,
+                width=world.preset.data.width,
+                progress=lambda done, total, frames: display.advance(done),  # noqa: B023 (called here and now)
+            )
+
+    def prepare(self) -> None:
+        """Train the codec and encode the latents that all runs share."""
+        prepared = self.folder / "prepared"
+        if (prepared / "done.json").is_file():
+            return
+        self.record()
+        preset = self.world.preset
+        prepared.mkdir(parents=True, exist_ok=True)
+        videos = self._videos(prepared)
+        display = self.watched
+        display.stage("codec", preset.small_vae.steps)
+        codec = prepare_codec(preset, videos, prepared, 0, display.advance)
+        display.stage("latents", len(videos.videos))
+        prepare_reader(preset, videos, codec, prepared, lambda done, total: display.advance(done))
+        write_json(prepared / "done.json", {"videos": len(videos.videos), "codec": codec.fingerprint()})
+
+    def _videos(self, folder: Path) -> VideoFolder:
+        return open_videos(self.world.preset, self.train_data, folder / "videos.json")
+
+    def claim(self, run: Path) -> None:
+        """Give a new run the shared codec and latents."""
+        prepared = self.folder / "prepared"
+        for part in ("codec", "latents"):
+            if (prepared / part).exists() and not (run / part).exists():
+                shutil.copytree(prepared / part, run / part, copy_function=link_or_copy)
+
+    def equal_time_steps(self, steps: int) -> int:
+        """Steps of MTF that take the time of `steps` steps of CTF."""
+        return round(steps * self.step_time()["complete"] / self.step_time()["masked"])
+
+    def step_time(self) -> dict[str, float]:
+        """Median seconds of a training step of each paradigm; the steps alternate, so that both see the same noise."""
+        path = self.folder / "step_time.json"
+        if not path.is_file():
+            self.prepare()
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".step-time-") as scratch:
+                write_json(path, self._measure_step_time(Path(scratch)))
+        return {name: float(value) for name, value in read_json(path).items()}
+
+    def _measure_step_time(self, scratch: Path) -> dict[str, float]:
+        loops = {}
+        paradigms: tuple[Literal["complete", "masked"], ...] = ("complete", "masked")
+        for forcing in paradigms:
+            run = scratch / forcing
+            self.claim(run)
+            preset = replace(self.world.preset, forcing=forcing)
+            preset = replace(preset, train=replace(preset.train, steps=TIMED_STEPS + 3))  # the last one is not taken
+            videos = self._videos(run)
+            codec = prepare_codec(preset, videos, run, 0, None)
+            reader, latents = prepare_reader(preset, videos, codec, run, None)
+            loops[forcing] = Trainer(preset, videos, codec, reader, latents, run).run()
+        seconds: dict[str, list[float]] = {name: [] for name in loops}
+        for _ in range(TIMED_STEPS + 2):
+            for name, loop in loops.items():
+                seconds[name].append(self.world.preset.train.batch_size / next(loop)["clips_per_second"])
+        return {name: statistics.median(values[2:]) for name, values in seconds.items()}
+
+    def model(self, variant: str, seed: int, steps: int) -> Path:
+        """The model of a variant after so many steps; trained if it is not there."""
+        run = self.folder / "runs" / f"{variant}-seed{seed}"
+        target = run / "models" / f"{steps:06d}"
+        if (target / "model_index.json").is_file():
+            return target
+        self.prepare()
+        self.claim(run)
+        preset = VARIANTS[variant](self.world.preset)
+        preset = replace(preset, train=replace(preset.train, steps=steps))
+        self.display.say(f"{self.world.name}: training {variant}, seed {seed}, to step {steps}")
+        train(preset, self.train_data, run, seed, self.display, signals=self.signals)
+        part = run / "models" / f".part-{os.getpid()}"
+        part.mkdir(parents=True)
+        for name in MODEL_PARTS:
+            source = run / name
+            if source.is_dir():
+                shutil.copytree(source, part / name, copy_function=link_or_copy)
+            else:
+                shutil.copy2(source, part / name)
+        part.rename(target)
+        return target

@@ -1,0 +1,139 @@
+"""The worlds that the paper's claims are measured on, at two scales. Chosen before any model was compared:
+
+- `balls`: two bouncing balls, five frames given, no actions. Where they go only the past tells; the clearest test.
+- `gameplay`: Doom's deathmatch, five frames given, no actions: a turning or walking player goes on turning or walking.
+- `ucf101`: natural video, the first frame given, interval 3: the paper's own comparison.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from magi_video.fast.precision import Precision
+from magi_video.presets import (
+    CodecConfig,
+    DataConfig,
+    ExposureConfig,
+    ModelConfig,
+    Preset,
+    SampleConfig,
+    SmallVAEConfig,
+    TrainConfig,
+)
+
+Scale = Literal["cpu", "gpu"]
+WorldName = Literal["balls", "gameplay", "ucf101"]
+
+
+@dataclass(frozen=True)
+class World:
+    """Data, recipe and evaluation of one world at one scale."""
+
+    name: WorldName
+    preset: Preset
+    """Recipe of the CTF model; every other run of the world is this with a field changed."""
+    given: int
+    """Frames given before generation."""
+    interval: int
+    """Frames of the video from one frame of an evaluated clip to the next."""
+    num_clips: int
+    """Clips in each of the two disjoint real sets; as many are generated."""
+    game: str | None = None
+    """What is recorded; None: the data is given."""
+    episodes: int = 0
+    """Episodes recorded for training, and as many again for the two real sets."""
+    train_frames: int = 0
+    """Longest episode of the training set."""
+    test_frames: int = 0
+    """Longest episode of the test set; long rollouts are compared with it."""
+    clips_per_video: int = 1
+    """Clips that a test video gives to its real set."""
+    frames: int = 16
+    """Frames of an evaluated clip."""
+    detector_precision: Precision = "auto"
+    """Of I3D's convolutions; "auto": the quicker one on this machine. docs/reproduction.md says what that changes."""
+    fid: bool = True
+    """Whether the per-frame FID is taken too: the costliest of the scores."""
+
+
+def cpu_preset(
+    steps: int, *, interval: int, dataset: Literal["folder", "ucf101"] = "folder", vae: SmallVAEConfig
+) -> Preset:
+    """Minutes on one CPU core: 2 M parameters, 16 tokens a frame, 64×64 pixels."""
+    return Preset(
+        data=DataConfig(dataset=dataset, height=64, width=64, max_interval=interval),
+        codec=CodecConfig(codec="small_vae"),
+        small_vae=vae,
+        model=ModelConfig(
+            hidden=128, depth=4, heads=4, mlp=512, head_width=192, head_depth=2, temporal_position="rope"
+        ),
+        exposure=ExposureConfig(diffusion_batch_mul=2),
+        train=TrainConfig(
+            steps=steps, batch_size=8, learning_rate=1e-3, warmup_steps=100, ema_decay=0.998, workers=0,
+            sample_every=0, checkpoint_every=200, keep_checkpoints=1,
+        ),
+        sample=SampleConfig(mask_steps=8, denoise_steps=20),
+    )  # fmt: skip
+
+
+def gpu_preset(preset: Preset, steps: int) -> Preset:
+    """The same recipe for a model eighty times as large (0.18 G parameters), meant for one accelerator."""
+    return replace(
+        preset,
+        small_vae=replace(preset.small_vae, width=64, steps=20_000),
+        model=replace(preset.model, hidden=768, depth=12, heads=12, mlp=3072, head_width=768, head_depth=3),
+        exposure=replace(preset.exposure, diffusion_batch_mul=4),
+        train=replace(
+            preset.train, steps=steps, batch_size=64, learning_rate=2e-4, warmup_steps=1000, ema_decay=0.9995,
+            workers=8, checkpoint_every=2000,
+        ),
+        sample=SampleConfig(mask_steps=12, denoise_steps=50),
+    )  # fmt: skip
+
+
+CPU_WORLDS = (
+    World(
+        "balls",
+        cpu_preset(1000, interval=2, vae=SmallVAEConfig(width=32, steps=1000)),
+        given=5,
+        interval=1,
+        num_clips=128,
+        fid=False,
+        game="magi/BouncingBalls-v0",
+        episodes=512,
+        train_frames=64,
+        test_frames=128,
+    ),
+    World(
+        "gameplay",
+        cpu_preset(500, interval=4, vae=SmallVAEConfig(steps=2000, batch_size=8)),
+        given=5,
+        interval=2,
+        num_clips=128,
+        fid=False,
+        game="vizdoom/deathmatch",
+        episodes=32,
+        train_frames=1050,
+        test_frames=1050,
+        clips_per_video=8,
+    ),
+    World(
+        "ucf101",
+        cpu_preset(500, interval=6, dataset="ucf101", vae=SmallVAEConfig(steps=2000, batch_size=8)),
+        given=1,
+        interval=3,
+        num_clips=128,
+    ),
+)
+
+GPU_WORLDS = tuple(
+    replace(
+        world,
+        preset=gpu_preset(world.preset, steps=10_000),
+        episodes=8 * world.episodes,
+        num_clips=clips,
+        detector_precision="float32",
+    )
+    for world, clips in zip(CPU_WORLDS, (2048, 2048, 2048), strict=True)
+)
+
+SCALES: dict[Scale, tuple[World, ...]] = {"cpu": CPU_WORLDS, "gpu": GPU_WORLDS}

@@ -1,0 +1,1 @@
+"""What changes seconds and no result: kernels, compiling, precision, threads, memory."""

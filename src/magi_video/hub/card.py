@@ -1,0 +1,248 @@
+"""The model card of a model: README.md with the hub's metadata, written from what the model itself records."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from magi_video.models.architecture import ACTION, LABEL, TEXT
+from magi_video.pipeline.pipeline import MagiPipeline
+
+LIBRARY = "magi-video"
+DATASETS = {"ucf101": "UCF-101", "kinetics600": "Kinetics-600"}
+"""Names of the data sets that a preset can ask for."""
+SOURCES = {
+    "vizdoom/": "Recorded in [ViZDoom](https://vizdoom.farama.org) with the [Freedoom](https://freedoom.github.io) "
+    "assets (BSD).",
+    "ALE/": "Recorded in the [Arcade Learning Environment](https://ale.farama.org); its games are their makers'.",
+}
+"""What the games that a model was trained on ask to be said, by how their names begin."""
+
+
+def model_card(
+    pipe: MagiPipeline,
+    name: str,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    license_id: str | None = None,
+    datasets: Sequence[str] = (),
+) -> ModelCard:
+    """The card of a model.
+
+    Args:
+        pipe: the model; its `config.training` says how it was made.
+        name: what it is loaded by: a hub id, or a shipped model's name.
+        metrics: contents of `metrics.json` files of `magi evaluate`.
+        license_id: of the weights, as the hub spells it ("apache-2.0"); None if its makers have not said.
+        datasets: hub ids of the data sets it was trained on.
+    """
+    data = ModelCardData(
+        library_name=LIBRARY,
+        pipeline_tag="text-to-video" if TEXT in pipe.transformer.condition_tokens.specs else "image-to-video",
+        license=license_id,
+        tags=tags(pipe),
+        datasets=list(datasets) or None,
+        model_name=name.rpartition("/")[2] if metrics else None,
+        eval_results=eval_results(metrics) or None,
+    )
+    parts = [
+        f"# {_plain(name.rpartition('/')[2])}",
+        summary(pipe),
+        "## How to use",
+        usage(pipe, name),
+        "## Model",
+        table(("", ""), model_facts(pipe)),
+        "## Training",
+        training(pipe),
+        "## Scores",
+        scores(metrics),
+        "## Limits",
+        limits(pipe),
+        "## Licence",
+        licence(pipe, license_id),
+    ]
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+
+
+def tags(pipe: MagiPipeline) -> list[str]:
+    """What the hub finds the model by."""
+    found = ["video-generation", "autoregressive", "masked-modeling", "diffusion", "magi"]
+    found += ["complete-teacher-forcing"] if pipe.config.forcing == "complete" else []
+    found += ["world-model"] if ACTION in pipe.transformer.condition_tokens.specs else []
+    return found
+
+
+def eval_results(metrics: Sequence[Mapping[str, Any]]) -> list[EvalResult]:
+    """FVD and FID of each result, in the form of the hub's model index."""
+    found = []
+    for result in metrics:
+        protocol = _plain(_protocol(result).get("name", "unknown protocol"))
+        for figure in ("fvd", "fid"):
+            if isinstance(result.get(figure), int | float):
+                found.append(
+                    EvalResult(
+                        task_type="image-to-video",
+                        dataset_type="video",
+                        dataset_name=f"{protocol}, {result.get('num_fake')} clips",
+                        metric_type=figure,
+                        metric_name=figure.upper(),
+                        metric_value=float(result[figure]),
+                    )
+                )
+    return found
+
+
+def summary(pipe: MagiPipeline) -> str:
+    """A paragraph on what the model is."""
+    forcing = {"complete": "complete teacher forcing (MAGI)", "masked": "masked teacher forcing"}
+    told = ", under actions" if ACTION in pipe.transformer.condition_tokens.specs else ""
+    told += ", of a class" if LABEL in pipe.transformer.condition_tokens.specs else ""
+    told += ", from words" if TEXT in pipe.transformer.condition_tokens.specs else ""
+    return (
+        f"Generates video of {pipe.config.height}×{pipe.config.width} pixels frame by frame{told}: each frame by "
+        "masked diffusion, the frames before it complete and cached. Trained with "
+        f"{forcing.get(pipe.config.forcing, _plain(pipe.config.forcing))}; "
+        "see [arXiv 2501.12389](https://arxiv.org/abs/2501.12389)."
+    )
+
+
+def usage(pipe: MagiPipeline, name: str) -> str:
+    """A snippet that runs as it is."""
+    lines = ["import numpy as np", "import torch", "from magi_video import MagiPipeline", ""]
+    lines += [f'pipe = MagiPipeline.from_pretrained("{_plain(name)}")']
+    size = f"({pipe.config.height}, {pipe.config.width}, 3)"
+    lines.append(f"first_frame = np.zeros({size}, np.uint8)  # or a PIL image of any size")
+    told = ""
+    if names := list(pipe.config.action_names):
+        lines.append(f'actions = [pipe.action("{_plain(names[0])}")] * 32  # the one that leads to each frame, or None')
+        told = " actions=actions,"
+    told += ' text="a sentence",' if TEXT in pipe.transformer.condition_tokens.specs else ""
+    lines += [
+        "video = pipe(",
+        f"    image=first_frame, num_frames=32,{told} generator=torch.Generator().manual_seed(0)",
+        ").frames[0]  # [frames, height, width, 3] in [0, 1]",
+    ]
+    commands = [
+        f"magi generate {_plain(name)} --first-frame first.png --frames 100 --out samples",
+        f"magi serve {_plain(name)}  # watch it, play it",
+    ]
+    return "\n".join(["```python", *lines, "```", "", "```bash", *commands, "```"])
+
+
+def model_facts(pipe: MagiPipeline) -> list[tuple[str, str]]:
+    """Rows on the network and the codec."""
+    network, codec, config = pipe.transformer, pipe.codec, pipe.config
+    head = _count(network.diffusion_head)
+    position = network.config.temporal_position
+    length = "without end" if position == "rope" else "fixed at the start, positions interpolated beyond training's"
+    rows = [
+        ("Parameters", f"{_millions(_count(network) - head)} transformer, {_millions(head)} diffusion head"),
+        ("Codec", f"`{type(codec).__name__}`, {_millions(_count(codec))} parameters"),
+        ("Latent frame", f"{network.config.latent_channels}×{network.config.latent_height}×"
+                         f"{network.config.latent_width}, {network.num_tokens} tokens"),
+        ("Time", f"{codec.temporal_factor} frames a latent frame; {_number(config.frame_rate)} frames/s at interval 1"),
+        ("Intervals", f"1 to {network.config.max_interval}"),
+        ("Length", f"trained on {codec.num_pixel_frames(network.config.num_frames)} frames; rollouts {length}"),
+        ("Steps a frame", f"{config.mask_steps} mask steps, {config.denoise_steps} denoising steps"),
+    ]  # fmt: skip
+    if config.action_names:
+        rows.append(("Actions", ", ".join(f"`{_plain(name)}`" for name in config.action_names)))
+    if config.class_names:
+        rows.append(("Classes", f"{len(config.class_names)}"))
+    return rows
+
+
+def training(pipe: MagiPipeline) -> str:
+    """Data and recipe, as far as they are recorded."""
+    record = pipe.config.training or {}
+    preset, data = _mapping(record, "preset"), _mapping(record, "data")
+    recipe, clips = _mapping(preset, "train"), _mapping(preset, "data")
+    if not preset:
+        return "Not recorded."
+    dataset = DATASETS.get(str(clips.get("dataset")), "videos of its makers")
+    games = [_plain(one) for one in data.get("games") or []]
+    source = f"Gameplay of {', '.join(games)}" if games else dataset
+    amounts = [f"{data[unit]:,} {unit}" for unit in ("videos", "frames") if isinstance(data.get(unit), int)]
+    rows = [("Data", f"{source}{': ' if amounts else ''}{', '.join(amounts)}")]
+    wanted = {
+        "Steps": ("steps", recipe), "Clips a step": ("batch_size", recipe), "Learning rate": ("learning_rate", recipe),
+        "Weight decay": ("weight_decay", recipe), "Average of weights": ("ema_decay", recipe),
+        "Precision": ("precision", recipe), "Frames of a clip": ("num_frames", clips),
+        "Largest interval": ("max_interval", clips),
+    }  # fmt: skip
+    rows += [(title, _plain(group[key])) for title, (key, group) in wanted.items() if key in group]
+    rows += [("Steps made", _plain(record["steps"]))] if "steps" in record else []
+    rows += [("Seed", _plain(record["seed"]))] if "seed" in record else []
+    return table(("", ""), rows) + "\n\nThe whole recipe is in `model_index.json`, under `training`."
+
+
+def scores(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """A table of figures; each needs its protocol to mean anything."""
+    if not metrics:
+        return "None recorded. Measure your own: `magi evaluate MODEL --data DIR --protocol NAME --out evaluation`."
+    rows = []
+    for result in metrics:
+        protocol = _protocol(result)
+        clips = f"{_number(result.get('num_real'))} real, {_number(result.get('num_fake'))} generated"
+        size = f"{_number(protocol.get('frames'))} × {_number(protocol.get('interval'))}"
+        figures = [_number(result.get(figure)) for figure in ("fvd", "fid")]
+        paired = [_number(_mapping(result, "paired").get(name)) for name in ("psnr", "ssim", "lpips")]
+        rows.append((_plain(protocol.get("name", "?")), clips, size, *figures, *paired))
+    head = ("protocol", "clips", "frames × interval", "FVD", "FID", "PSNR", "SSIM", "LPIPS")
+    told = sorted({_plain(text) for result in metrics for text in result.get("warnings") or []})
+    return "\n\n".join([table(head, rows), *(f"- {text}" for text in told)])
+
+
+def limits(pipe: MagiPipeline) -> str:
+    """What not to expect, from what the model is."""
+    told = [
+        "It has seen nothing but its training data: a first frame of another kind is continued as if it were of that.",
+        f"Frames are {pipe.config.height}×{pipe.config.width} pixels; other pictures are cropped and resized.",
+        "What leaves the picture is remembered for at most "
+        f"{pipe.codec.num_pixel_frames(pipe.transformer.config.num_frames)} frames; errors add up in long rollouts."
+        if pipe.transformer.config.temporal_position == "rope"
+        else "Rollouts longer than the training clips are generated at interpolated positions, and get worse.",
+        f"Intervals beyond {pipe.transformer.config.max_interval} are refused.",
+    ]
+    return "\n".join(f"- {line}" for line in told)
+
+
+def licence(pipe: MagiPipeline, license_id: str | None) -> str:
+    """Of the weights, and where the data came from if that asks to be named."""
+    told = f"The weights: {_plain(license_id)}." if license_id else "Its makers have not stated one."
+    games = _mapping(pipe.config.training or {}, "data").get("games") or []
+    sources = [text for start, text in SOURCES.items() if any(str(one).startswith(start) for one in games)]
+    return " ".join([told, *sources])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(value: Any) -> str:
+    """A recorded value as text that cannot be taken for Markdown, HTML or a second line."""
+    return re.sub(r"[`<>|\[\]\\\"\x00-\x1f\x7f-\x9f]", " ", str(value))[:200]
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else "–"
+
+
+def _mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = record.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _protocol(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _mapping(result, "protocol")
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.3g} M"

@@ -1,0 +1,305 @@
+"""A model as pure functions without Python: `torch.export` programs (.pt2), or ONNX graphs, and what drives them.
+
+    frame    tokens, hidden, kind, position, interval, conditions, past → z, and the frame's keys and values
+    denoise  noisy tokens, time, z → the head's output
+    encode   one frame's pixels → tokens
+    decode   tokens → pixels, of one latent frame; of a codec that compresses time, of a whole video
+
+A rollout over them is a page of code, in any language: examples/exported_rollout.py. The past is a pair of tensors that
+the driver keeps; `frame` never changes it, so the pass over a masked frame and the one that makes a finished frame part
+of the past are the same program. Random draws, the order of tokens and the sampler's arithmetic are the driver's, and
+so is guidance: a second row of the batch, which is not told what the first is. `export.json` holds the numbers.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from magi_video.errors import MagiError
+from magi_video.files.atomic import make_folder, part_beside, write_json
+from magi_video.models.conditions import unknown
+from magi_video.models.epsilon import ancestral_tables, respaced_timesteps
+from magi_video.models.sequence import MASKED, FrameSequence
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import find_forcing
+from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.sampling.schedule import unmasking_schedule
+
+FACTS = "export.json"
+MAX_FRAMES = 10_000  # a past that long fits in no memory
+Programs = dict[str, ExportedProgram]
+
+
+class GivenLayer:
+    """One block's past as tensors that are read, in place of a `LayerCache` that is written."""
+
+    remembers = False
+
+    def __init__(self, keys_BLHFd: Tensor, values_BLHFd: Tensor) -> None:
+        self.past = keys_BLHFd, values_BLHFd
+        self.new: list[Tensor] = []
+
+    def write(self, k_BLHSd: Tensor, v_BLHSd: Tensor, at_Bn: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The past with the frame behind it."""
+        self.new = [k_BLHSd[:, :, :, 0], v_BLHSd[:, :, :, 0]]
+        keys, values = self.past
+        return torch.cat([keys, k_BLHSd], dim=3), torch.cat([values, v_BLHSd], dim=3)
+
+
+class GivenPast:
+    """All blocks' past, in place of a `FrameCache`."""
+
+    def __init__(self, keys_XBLHFd: Tensor, values_XBLHFd: Tensor, visible_F: Tensor) -> None:
+        self.layers = [GivenLayer(*pair) for pair in zip(keys_XBLHFd.unbind(0), values_XBLHFd.unbind(0), strict=True)]
+        self.visible_F = visible_F
+
+    def begin(self, frames: int) -> Tensor:
+        """Which slots the frame sees, `[1, F + 1]`: those that are filled, and itself."""
+        return torch.cat([self.visible_F, self.visible_F.new_ones(frames)])[None]
+
+
+class FrameStep(nn.Module):
+    """The transformer's pass over one frame."""
+
+    def __init__(self, model: MagiTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        tokens_BND: Tensor,
+        hidden_BN: Tensor,
+        kind_1: Tensor,
+        position_1: Tensor,
+        interval_B: Tensor,
+        conditions: dict[str, Tensor],
+        keys_XBLHFd: Tensor,
+        values_XBLHFd: Tensor,
+        visible_F: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """z of all tokens, and the frame's keys and values.
+
+        Args:
+            tokens_BND: float32; what lies under `hidden_BN` is not read.
+            hidden_BN: boolean, True where a token is still masked.
+            kind_1: `MASKED` while any is, else the paradigm's `cached_kind`; int64.
+            position_1: temporal position of the frame, float32.
+            interval_B: interval between frames, int64.
+            conditions: by name, `[B, 1]` int64 (−1: unknown) or `[B, 1, size]` float32 (NaN: unknown).
+            keys_XBLHFd: of the X blocks, at F slots; the order of slots has no meaning.
+            values_XBLHFd: likewise.
+            visible_F: boolean, the slots that hold a frame of the past.
+
+        Returns:
+            z `[B, N, width]`, keys and values `[X, B, L, H, d]`.
+        """
+        frame = FrameSequence(
+            tokens_BSND=tokens_BND[:, None],
+            hidden_BSN=hidden_BN[:, None],
+            kind_S=kind_1,
+            position_S=position_1,
+            interval_B=interval_B,
+            conditions=conditions,
+        )
+        past: Any = GivenPast(keys_XBLHFd, values_XBLHFd, visible_F)
+        z_BSNW = self.model(frame, past)
+        keys, values = (torch.stack([layer.new[part] for layer in past.layers]) for part in (0, 1))
+        return z_BSNW[:, 0], keys, values
+
+
+class DenoiseStep(nn.Module):
+    """One evaluation of the diffusion head."""
+
+    def __init__(self, model: MagiTransformer) -> None:
+        super().__init__()
+        self.net = model.diffusion_head.net
+
+    def forward(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor) -> Tensor:
+        """Noisy tokens float32, time (a number, 0…1000, float32) and z → the head's output `[B, n, D or 2 D]`."""
+        dtype = self.net.condition_embed.weight.dtype
+        return self.net(x_BnD.to(dtype), time, self.net.condition_embed(z_BnW.to(dtype))).float()
+
+
+class Encode(nn.Module):
+    """Pixels `[1, 3, height, width]` in [0, 1] → tokens `[1, N, D]`."""
+
+    def __init__(self, pipe: MagiPipeline) -> None:
+        super().__init__()
+        self.codec, self.patchify = pipe.codec, pipe.transformer.patchify
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """See the class."""
+        raw = self.codec.encode_raw(pixels_BCHW[:, None] * 2 - 1).float()
+        return self.patchify((raw - self.codec._latents_mean) / self.codec._latents_std)[:, 0]
+
+
+class Decode(nn.Module):
+    """Tokens of latent frames `[1, L, N, D]` → pixels of what they hold, `[1, T, 3, height, width]` in [0, 1]."""
+
+    def __init__(self, pipe: MagiPipeline) -> None:
+        super().__init__()
+        self.codec, self.unpatchify = pipe.codec, pipe.transformer.unpatchify
+
+    def forward(self, tokens_BLND: Tensor) -> Tensor:
+        """See the class."""
+        latents = self.codec.denormalize(self.unpatchify(tokens_BLND))
+        return ((self.codec.decode_raw(latents).float() + 1) / 2).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What the programs are made for, in latent frames.
+
+    Attributes:
+        slots: frames that the past may hold.
+        decoded: frames that `decode` takes at once. What a decoder remembers of a video that compresses time differs
+            from codec to codec, in shape and from piece to piece; a whole video needs no memory.
+    """
+
+    slots: int
+    decoded: int
+
+    @classmethod
+    def of(cls, pipe: MagiPipeline, frames: int | None = None) -> Self:
+        """Of videos of up to `frames` frames, those of a training clip if None; "rope" has no limit but the codec's.
+
+        Raises:
+            MagiError: `frames` is out of 2…`MAX_FRAMES`.
+        """
+        if frames is not None and not 2 <= frames <= MAX_FRAMES:
+            raise MagiError(f"frames must lie in 2…{MAX_FRAMES}, got {frames}")
+        trained = pipe.transformer.config.num_frames
+        latents = trained if frames is None else pipe.codec.covering_latent_frames(frames)
+        slides = pipe.transformer.config.temporal_position == "rope"
+        return cls((trained if slides else latents) - 1, 1 if pipe.codec.temporal_factor == 1 else latents)
+
+
+@torch.no_grad()
+def export_frame_step(model: MagiTransformer, slots: int) -> Programs:
+    """`frame` and `denoise` of a model, for any batch size and number of tokens to denoise.
+
+    Args:
+        model: in evaluation mode.
+        slots: F, frames that the past may hold.
+    """
+    if slots < 1:
+        raise MagiError(f"the past needs at least 1 slot, got {slots}")
+    cache = model.make_cache(2, None if model.config.temporal_position == "rope" else model.config.num_frames)
+    shape = (len(cache.layers), *cache.layers[0].keys.shape)
+    past = torch.zeros(*shape[:-2], slots, shape[-1], dtype=cache.layers[0].keys.dtype)
+    conditions = {name: unknown(spec, 2, 1) for name, spec in model.condition_tokens.specs.items()}
+    batch, tokens = Dim("batch", min=1, max=1024), Dim("tokens", min=1, max=model.num_tokens)
+    frame = (
+        torch.zeros(2, model.num_tokens, model.token_dim),
+        torch.ones(2, model.num_tokens, dtype=torch.bool),
+        torch.tensor([MASKED]),
+        torch.zeros(1),
+        torch.ones(2, dtype=torch.long),
+        conditions,
+        past,
+        past.clone(),
+        torch.zeros(slots, dtype=torch.bool),
+    )
+    of_batch, of_past = {0: batch}, {1: batch}
+    shapes = (of_batch, of_batch, None, None, of_batch, dict.fromkeys(conditions, of_batch), of_past, of_past, None)
+    some = min(2, model.num_tokens)
+    noisy = (torch.zeros(2, some, model.token_dim), torch.tensor(0.0), torch.zeros(2, some, model.config.width))
+    of_tokens = {0: batch, 1: tokens}
+    return {
+        "frame": torch.export.export(FrameStep(model).eval(), frame, dynamic_shapes=shapes),
+        "denoise": torch.export.export(DenoiseStep(model).eval(), noisy, dynamic_shapes=(of_tokens, None, of_tokens)),
+    }
+
+
+@torch.no_grad()
+def export_codec(pipe: MagiPipeline, decoded: int) -> Programs:
+    """`encode`, of one frame, and `decode`, of so many latent frames."""
+    pixels = torch.zeros(1, 3, pipe.config.height, pipe.config.width)
+    tokens = torch.zeros(1, decoded, pipe.transformer.num_tokens, pipe.transformer.token_dim)
+    return {
+        "encode": torch.export.export(Encode(pipe).eval(), (pixels,)),
+        "decode": torch.export.export(Decode(pipe).eval(), (tokens,)),
+    }
+
+
+def facts(pipe: MagiPipeline, extent: Extent) -> dict[str, Any]:
+    """What a driver needs to know: sizes, kinds, and the numbers of the schedule and the sampler."""
+    model = pipe.transformer
+    cache = model.make_cache(1, None if model.config.temporal_position == "rope" else model.config.num_frames)
+    blocks, (_, places, heads, _, size) = len(cache.layers), cache.layers[0].keys.shape
+    own = pipe.sampling_settings()
+    if own.first_step is None:
+        times, rows = torch.linspace(1000, 0, own.num_denoise_steps + 1)[:-1].tolist(), []
+    else:
+        chain = own.num_denoise_steps, own.first_step
+        times, rows = respaced_timesteps(*chain)[::-1], [list(row) for row in ancestral_tables(*chain)]
+    return {
+        "height": pipe.config.height,
+        "width": pipe.config.width,
+        "num_tokens": model.num_tokens,
+        "token_dim": model.token_dim,
+        "past": [blocks, places, heads, extent.slots, size],
+        "temporal_factor": pipe.codec.temporal_factor,
+        "decoded_at_once": extent.decoded,
+        "trained_frames": model.config.num_frames,
+        "temporal_position": model.config.temporal_position,
+        "kinds": {"masked": MASKED, "finished": find_forcing(pipe.config.forcing).cached_kind},
+        "conditions": {name: vars(spec) for name, spec in model.condition_tokens.specs.items()},
+        "action_names": list(pipe.config.action_names),
+        "class_names": list(pipe.config.class_names),
+        "unmasking": unmasking_schedule(model.num_tokens, pipe.config.mask_steps),
+        "head": model.config.head,
+        "times": times,
+        "ancestral": rows,
+    }
+
+
+def export_model(
+    pipe: MagiPipeline, out: Path, form: Literal["pt2", "onnx"] = "pt2", frames: int | None = None
+) -> list[Path]:
+    """Write a model's programs and `export.json` into a folder.
+
+    Args:
+        pipe: on the CPU.
+        out: the folder; made if needed.
+        form: "pt2", or "onnx" (needs onnx and onnxscript).
+        frames: see `Extent.of`.
+
+    Returns:
+        The files.
+
+    Raises:
+        MagiError: ONNX is asked for and not installed, `frames` is out of its range, or `out` cannot be written.
+    """
+    if form == "onnx":
+        try:
+            import onnxscript  # noqa: F401  (torch.onnx needs it)
+        except ImportError:
+            raise MagiError('ONNX is not installed: pip install "magi-video[export]"') from None
+    extent = Extent.of(pipe, frames)
+    make_folder(out)
+    programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)
+    part = part_beside(out / "export")
+    try:
+        part.mkdir(exist_ok=True)
+        for name, program in programs.items():
+            if form == "pt2":
+                torch.export.save(program, part / f"{name}.pt2")
+            else:
+                converted = torch.onnx.export(program, dynamo=True, verbose=False)
+                assert converted is not None
+                converted.save(part / f"{name}.onnx")  # weights beyond 2 GB go into a file beside it
+        write_json(part / FACTS, facts(pipe, extent))
+        names = sorted(file.name for file in part.iterdir())
+        for name in names:
+            (part / name).replace(out / name)
+    except OSError as error:
+        raise MagiError(f"{out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return [out / name for name in names]

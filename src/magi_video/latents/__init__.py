@@ -1,0 +1,1 @@
+"""Latent caches: a data set encoded once, in shards, read at random."""

@@ -1,0 +1,50 @@
+"""Complete teacher forcing, the paper's contribution: every masked frame learns from the *complete* frames before it.
+
+sequence   o_1 … o_T  m_1 … m_T      complete (noise-injected) observations, then masked frames
+o_t sees   o_1 … o_t
+m_t sees   o_1 … o_{t−1} and itself  never o_t, never another masked frame
+loss       on the hidden tokens of m_1 … m_T
+cache      finished frames, as observations at noise level 0: just what m_t saw in training
+"""
+
+import torch
+from torch import Tensor
+
+from magi_video.models.architecture import NOISE_LEVEL
+from magi_video.models.random import Generators
+from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence, causal_mask
+from magi_video.paradigms.base import Clip, Forcing
+
+
+def complete_mask(frames: int, device: torch.device | str = "cpu") -> Tensor:
+    """The temporal mask of o_1…o_T m_1…m_T, `[2T, 2T]`, True where the row may see the column (paper, Fig. 3)."""
+    past_or_self = causal_mask(frames, device=device)
+    itself = torch.eye(frames, dtype=torch.bool, device=device)
+    nothing = torch.zeros_like(itself)
+    observations = torch.cat([past_or_self, nothing], dim=1)
+    masked = torch.cat([past_or_self & ~itself, itself], dim=1)
+    return torch.cat([observations, masked])
+
+
+class CompleteTeacherForcing(Forcing):
+    """CTF (paper, section 3, eq. 4)."""
+
+    name = "complete"
+    cached_kind = OBSERVATION
+
+    def build(self, clip: Clip, hidden_BTN: Tensor, generator: Generators) -> FrameSequence:
+        """See `Forcing.build`: 2T frames, the second half predicted."""
+        frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
+        noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
+        conditions = {name: torch.cat([value, value], dim=1) for name, value in clip.conditions.items()}
+        conditions[NOISE_LEVEL] = torch.cat([level_BT, torch.zeros_like(level_BT)], dim=1)
+        return FrameSequence(
+            tokens_BSND=torch.cat([noisy_BTND, clip.tokens_BTND], dim=1),
+            hidden_BSN=torch.cat([torch.zeros_like(hidden_BTN), hidden_BTN], dim=1),
+            kind_S=torch.tensor([OBSERVATION, MASKED], device=device).repeat_interleave(frames),
+            position_S=torch.arange(frames, device=device).repeat(2),
+            interval_B=clip.interval_B,
+            conditions=conditions,
+            mask_SS=complete_mask(frames, device),
+            predicted=slice(frames, None),
+        )

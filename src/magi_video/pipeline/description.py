@@ -1,0 +1,102 @@
+"""What a model's folder holds, from its JSON files and the headers of its weights: no network is built, and PyTorch not
+imported. The weights themselves are not looked at; loading the model does that.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magi_video.codecs.config import CODEC_NAMES
+from magi_video.errors import MagiError
+from magi_video.files.json import read_json
+from magi_video.files.weights import WEIGHTS, check_settings, class_name, resolve_model, stored_shapes, weight_files
+from magi_video.models.architecture import Architecture
+from magi_video.training.sizing import SEQUENCE_FRAMES
+
+INDEX_FILE = "model_index.json"
+DEFAULTS: dict[str, Any] = {
+    "forcing": "complete", "height": 256, "width": 256, "frame_rate": 25.0, "action_names": [], "class_names": [],
+    "mask_steps": 64, "denoise_steps": 100, "first_step": None, "training": {},
+}  # fmt: skip
+"""Of `MagiPipeline`'s settings."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Of a model.
+
+    Attributes:
+        settings: of the pipeline, those that were left out at their defaults.
+        architecture: of the transformer.
+        codec: name of the codec's class.
+        codec_parameters: numbers in its weights.
+    """
+
+    settings: dict[str, Any]
+    architecture: Architecture
+    codec: str
+    codec_parameters: int
+
+
+def read_index(folder: Path, name: str) -> dict[str, Any]:
+    """The settings in a pipeline's `model_index.json`.
+
+    Args:
+        folder: of the pipeline.
+        name: of its class, which the file must name too.
+
+    Raises:
+        MagiError: there is no such file, or it is one of another class.
+    """
+    if not (folder / INDEX_FILE).exists():
+        raise MagiError(f"{folder}: not the folder of a model: it has no {INDEX_FILE}")
+    index = read_json(folder / INDEX_FILE)
+    if class_name(index) != name:
+        raise MagiError(f"{folder}: not a {name} but {class_name(index)!r}")
+    return {name: value for name, value in index.items() if not name.startswith("_")}
+
+
+def describe_model(name: str | Path) -> Description:
+    """Describe a model given by its folder, its hub id or the name of a shipped one.
+
+    Raises:
+        MagiError: there is no such model, a file of it is missing, or its weights are not those that it describes.
+    """
+    folder = resolve_model(name)
+    settings = {name: value for name, value in read_index(folder, "MagiPipeline").items() if value is not None}
+    settings = DEFAULTS | settings
+    architecture = read_architecture(folder / "transformer")
+    check_settings(settings, architecture, None, str(folder / INDEX_FILE))
+    if settings["forcing"] not in tuple(SEQUENCE_FRAMES):
+        raise MagiError(f"{folder}: unknown forcing {str(settings['forcing'])[:60]!r}")
+    codec = class_name(read_json(folder / "codec" / "config.json"))
+    if codec not in CODEC_NAMES:
+        raise MagiError(f"{folder / 'codec'} holds {codec}; expected a codec: {', '.join(CODEC_NAMES)}")
+    stored = stored_shapes(weight_files(folder / "codec", WEIGHTS))
+    return Description(settings, architecture, codec, sum(math.prod(shape) for _, shape in stored))
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """The architecture in a transformer's folder, whose weights have the shapes that it asks for.
+
+    Raises:
+        MagiError: they have not, or the folder holds no transformer.
+    """
+    config = read_json(folder / "config.json")
+    if class_name(config) != "MagiTransformer":
+        raise MagiError(f"{folder} holds {class_name(config)}; expected MagiTransformer")
+    architecture = Architecture.from_config(config, str(folder))
+    files = weight_files(folder, WEIGHTS)
+    if not files:
+        raise MagiError(f"{folder}: no {WEIGHTS}.safetensors there")
+    stored = dict(stored_shapes(files))
+    described = 0
+    for name, shape in architecture.shapes():  # ends at the first that is missing, however many are described
+        if stored.get(name) != shape:
+            found = f"{name} is {list(stored[name])}, not {list(shape)}" if name in stored else f"no {name}"
+            raise MagiError(f"{folder} does not hold the weights its config describes: {found}")
+        described += 1
+    if described < len(stored):
+        raise MagiError(f"{folder} holds {len(stored) - described} tensors that its config does not describe")
+    return architecture

@@ -1,0 +1,73 @@
+"""Pictures as a user of the pipeline hands them over and gets them back."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from magi_video.errors import MagiError
+from magi_video.video.image import as_rgb, fit_frames, to_model_range
+
+Picture = Image.Image | np.ndarray
+
+
+def given_frames(
+    image: Picture | list[Picture] | None, video: np.ndarray | None, height: int, width: int
+) -> Tensor | None:
+    """The frames to begin from as float32 `[B, K, 3, height, width]` in [−1, 1]; None where none are given.
+
+    Args:
+        image: first frame, or a list of B of them: PIL or uint8 `[H, W, 3]`, any size.
+        video: uint8 `[K, H, W, 3]` or `[B, K, H, W, 3]` instead, any size.
+        height, width: of the model's frames in pixels.
+
+    Raises:
+        MagiError: both are given, or one is not what it should be.
+    """
+    if image is not None and video is not None:
+        raise MagiError("give an image or a video to begin from, not both")
+    if image is not None:
+        clips = [_pixels(one)[None] for one in (image if isinstance(image, list) else [image])]
+    elif video is not None:
+        clips = list(video[None] if video.ndim == 4 else video)
+    else:
+        return None
+    if not clips:
+        raise MagiError("an empty list of first frames was given")
+    for clip in clips:
+        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or 0 in clip.shape:
+            raise MagiError(f"given frames must be uint8 [frames, height, width, 3], got {clip.dtype} {clip.shape}")
+    return torch.stack([to_model_range(fit_frames(clip, height, width)) for clip in clips])
+
+
+def _pixels(image: Picture) -> np.ndarray:
+    """A picture as an array; one of Pillow's as uint8 `[H, W, 3]`."""
+    if isinstance(image, Image.Image):
+        return as_rgb(image)
+    if not hasattr(image, "shape"):
+        raise MagiError(f"a first frame must be a PIL image or an array, as of read_image; got {type(image).__name__}")
+    return image
+
+
+def unit_range(frames: Tensor) -> Tensor:
+    """Pixels of a codec, [−1, 1], as those of an output, [0, 1]."""
+    return ((frames.float() + 1) / 2).clamp(0, 1)
+
+
+def convert_output(frames: Tensor, output_type: str) -> Any:
+    """Pixels `[..., 3, H, W]` in [0, 1] as they are ("pt"), channels last ("np"), or (nested lists of) PIL images."""
+    if output_type == "pt":
+        return frames
+    array = frames.movedim(-3, -1).cpu().numpy()
+    if output_type == "np":
+        return array
+    if output_type == "pil":
+        return to_pil((array * 255).round().astype(np.uint8))
+    raise MagiError(f"unknown output_type {output_type!r}: choose from np, pt, pil")
+
+
+def to_pil(array: np.ndarray) -> Any:
+    """uint8 `[..., H, W, 3]` as PIL images in lists nested like the leading dimensions."""
+    return Image.fromarray(array) if array.ndim == 3 else [to_pil(one) for one in array]

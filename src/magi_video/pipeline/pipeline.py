@@ -1,0 +1,456 @@
+"""What a user calls: from a first frame, a few frames or nothing to a video, all at once or frame by frame."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from magi_video.codecs.base import Codec
+from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
+from magi_video.errors import MagiError
+from magi_video.fast.compiling import compile_blocks
+from magi_video.files.weights import resolve_model
+from magi_video.models.architecture import ACTION, LABEL, TEXT
+from magi_video.models.random import Generators
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import find_forcing
+from magi_video.pipeline.description import INDEX_FILE
+from magi_video.pipeline.diffusers_api import ConventionalPipeline, StepCallback, StepFunction
+from magi_video.pipeline.inputs import (
+    Actions,
+    FrameActions,
+    Texts,
+    check_controls,
+    check_guidance,
+    check_whole,
+    label_value,
+    spread_generator,
+    spread_texts,
+)
+from magi_video.pipeline.pictures import Picture, convert_output, given_frames, unit_range
+from magi_video.pipeline.saving import read_pipeline, write_pipeline
+from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.sampling.settings import GUIDED, GuidanceSchedule
+
+
+@dataclass
+class MagiPipelineOutput(BaseOutput):
+    """The result.
+
+    Attributes:
+        frames: `[batch, frames, height, width, 3]` floats in [0, 1] ("np"), `[batch, frames, 3, height, width]` ("pt"),
+            or a list of lists of PIL images ("pil").
+    """
+
+    frames: Any
+
+
+class MagiPipeline(ConventionalPipeline):
+    """A trained model with its codec.
+
+    Args:
+        transformer: the network with its head.
+        codec: between pixels and normalised latents.
+        forcing: paradigm that the transformer was trained with; says as what finished frames enter the past.
+        height, width: size of a frame in pixels.
+        frame_rate: of the training videos at interval 1, frames/s.
+        action_names: columns of an action, when the model takes actions.
+        class_names: labels, when the model takes a class.
+        mask_steps, denoise_steps: defaults of generation.
+        first_step: of the head's default sampler, if not that sampler's own; see `__call__`.
+        training: how the model was made, for `magi info`.
+
+    Attributes:
+        text_folder: of the text encoder, when the model takes text.
+        text_encoder: from that folder when it is first needed, unless another is set.
+    """
+
+    model_cpu_offload_seq = "transformer->codec"  # each makes room for the other; given frames are encoded first
+    transformer: MagiTransformer
+    codec: Codec
+
+    def __init__(
+        self,
+        transformer: MagiTransformer,
+        codec: Codec,
+        forcing: str = "complete",
+        height: int = 256,
+        width: int = 256,
+        frame_rate: float = 25.0,
+        action_names: list[str] | None = None,
+        class_names: list[str] | None = None,
+        mask_steps: int = 64,
+        denoise_steps: int = 100,
+        training: dict[str, Any] | None = None,
+        first_step: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.text_folder: Path | None = None
+        self.text_encoder: Encoder | None = None
+        find_forcing(forcing)
+        self.register_modules(transformer=transformer, codec=codec)
+        self.register_to_config(
+            forcing=forcing,
+            height=height,
+            width=width,
+            frame_rate=frame_rate,
+            action_names=action_names or [],
+            class_names=class_names or [],
+            mask_steps=mask_steps,
+            denoise_steps=denoise_steps,
+            training=training or {},
+            first_step=first_step,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype = torch.float32
+    ) -> "MagiPipeline":
+        """Load a model.
+
+        Args:
+            pretrained_model_name_or_path: folder, hub id, or the name of a shipped model ("doom", "atari").
+            torch_dtype: of all weights; tokens, noise and pixels stay float32. On CPUs bfloat16 pays for large frames
+                (docs/performance.md).
+
+        Raises:
+            MagiError: there is no such model, or a file of it is missing, truncated or of another shape.
+        """
+        folder = resolve_model(pretrained_model_name_or_path)
+        settings = read_pipeline(folder, cls.__name__, torch_dtype)
+        try:
+            pipe = cls(**settings)
+        except TypeError as error:  # a setting that there is not
+            raise MagiError(f"{folder / INDEX_FILE}: {error}") from None
+        pipe.text_folder = folder / ENCODER_FOLDER if TEXT in pipe.transformer.condition_tokens.specs else None
+        return pipe
+
+    def save_pretrained(
+        self, save_directory: str | Path, torch_dtype: torch.dtype | None = None, *, weights: Path | None = None
+    ) -> None:
+        """Write the model into a folder: each file whole or not at all, `model_index.json` last.
+
+        Args:
+            save_directory: the folder; made if needed.
+            torch_dtype: of the weights on disk (float16 halves them); None for what they are.
+            weights: a safetensors file of the transformer, which is linked, copied or (to another type) written anew in
+                place of the weights in memory; it is itself left as it is.
+
+        Raises:
+            MagiError: it cannot be written (disk full, folder read-only); what was there is kept.
+        """
+        write_pipeline(self, Path(save_directory), torch_dtype, weights)
+
+    def action(self, *names: str) -> np.ndarray:
+        """The vector of the actions of these names held together, `[A]`; none of them is standing still."""
+        vector = np.zeros(len(self.config.action_names), np.float32)
+        for name in names:
+            if name not in self.config.action_names:
+                raise MagiError(
+                    f"unknown action {name!r}: this model has {', '.join(self.config.action_names) or 'none'}"
+                )
+            vector[self.config.action_names.index(name)] = 1
+        return vector
+
+    def compile(self, **stream: Any) -> str | None:
+        """Let PyTorch compile the transformer's blocks, and generate two frames by them: the warm-up, tens of seconds.
+
+        Args:
+            stream: arguments of `stream` as it will be called, since every shape is compiled for itself; a generator is
+                left as it is.
+
+        Returns:
+            None, or in a line why generation goes on uncompiled (no C++ compiler, say).
+        """
+        given = 0 if stream.get("video") is None else np.shape(stream["video"])[-4]
+        stream |= {"num_frames": given + 2 * self.codec.temporal_factor, "generator": None}
+        return compile_blocks(self.transformer, lambda: list(self.stream(**stream)))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Picture | list[Picture] | None = None,
+        video: np.ndarray | None = None,
+        num_frames: int = 16,
+        interval: int = 1,
+        setting: str = "exact",
+        num_mask_steps: int | None = None,
+        num_denoise_steps: int | None = None,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+        refresh: int | None = None,
+        actions: Actions = None,
+        label: int | list[int] | None = None,
+        num_videos: int = 1,
+        generator: Generators = None,
+        output_type: str = "np",
+        use_cache: bool = True,
+        text: Texts = None,
+        negative_text: Texts = None,
+        guidance_scale: float = 1.0,
+        guidance_schedule: GuidanceSchedule = "linear",
+        guide: Sequence[str] = GUIDED,
+        return_dict: bool = True,
+        callback_on_step_end: StepFunction | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        first_step: int | None = None,
+    ) -> MagiPipelineOutput:
+        """Generate whole videos.
+
+        Args:
+            image: first frame, or a list of B of them: PIL or uint8 `[H, W, 3]`; another size is centre-cropped to the
+                model's aspect and resized.
+            video: given frames instead, uint8 `[K, H, W, 3]` or `[B, K, H, W, 3]`. Neither: unconditional. A codec that
+                compresses time by c takes K = 1, 1 + c, 1 + 2c, …
+            num_frames: frames of the result, the given ones included. With a codec that compresses time the last latent
+                frame may hold more than are asked for; the rest of it is dropped.
+            interval: frames of the training videos' time from one frame to the next, 1…25.
+            setting: speed setting: "exact", "balanced", "fast" or "realtime" (docs/performance.md); the next three
+                arguments, `refresh` and `first_step` override it.
+            num_mask_steps: steps in which a frame's tokens appear.
+            num_denoise_steps: steps of the diffusion head.
+            sampler: one of the head's ("ancestral", "ddim", "dpmsolver++"; "euler", "midpoint").
+            temperature: of the head's noise.
+            refresh: mask steps from one that reads the whole frame to the next (`SamplingSettings`).
+            actions: for each frame the action that leads to it, `[A]` or `[B, A]` or None (unknown); the first is
+                not used. May be a generator: an entry is taken when its frame is begun. A latent frame that holds
+                several frames is told the mean of their known actions.
+            label: class of the videos.
+            num_videos: videos for each given beginning.
+            generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
+            output_type: "np", "pt" or "pil".
+            use_cache: False recomputes the past in every pass, the slow reference.
+            text: what the videos show, in words; one for all, or one for each video or beginning.
+            negative_text: what guidance leads away from; "nothing is known of the text" if not given.
+            guidance_scale: of classifier-free guidance, 0…100. 1 is none; any other doubles the work.
+            guidance_schedule: "linear", from 1 to the scale as a frame's tokens appear, or "constant".
+            guide: the conditions that guidance acts on, of "label", "text" and "action".
+            return_dict: False gives a plain tuple, `(frames,)`.
+            callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
+                made; may change it, or end the video (`StepCallback`).
+            callback_on_step_end_tensor_inputs: what it is shown, of "latents".
+            first_step: training step of the diffusion chain, 0…999, at which the sampler begins; None for its own (990
+                for "ancestral", 950 for "ddim", 970 for "dpmsolver++"). 999 gives MAR's steps. A flow head has none.
+
+        Raises:
+            MagiError: what is asked for makes no sense, or this model knows nothing of it.
+        """
+        self._interrupt = False
+        duration = interval * self.codec.temporal_factor
+        on_step = None
+        if callback_on_step_end is not None:
+            on_step = StepCallback(self, callback_on_step_end, callback_on_step_end_tensor_inputs, duration)
+        frames = self.stream(
+            image=image, video=video, num_frames=num_frames, interval=interval, setting=setting,
+            num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, sampler=sampler,
+            temperature=temperature, refresh=refresh, actions=actions, label=label, num_videos=num_videos,
+            generator=generator, output_type="pt", use_cache=use_cache, text=text, negative_text=negative_text,
+            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide, first_step=first_step,
+            on_step=on_step,
+        )  # fmt: skip
+        made: list[Tensor] = []
+        with self.progress_bar(total=num_frames) as bar:
+            for frame_BCHW in frames:
+                made.append(frame_BCHW)
+                bar.update()
+        self.maybe_free_model_hooks()
+        output = MagiPipelineOutput(frames=convert_output(torch.stack(made, dim=1), output_type))
+        return output if return_dict else output.to_tuple()
+
+    def stream(
+        self,
+        image: Picture | list[Picture] | None = None,
+        video: np.ndarray | None = None,
+        num_frames: int | None = None,
+        interval: int = 1,
+        setting: str = "exact",
+        num_mask_steps: int | None = None,
+        num_denoise_steps: int | None = None,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+        refresh: int | None = None,
+        actions: Actions = None,
+        label: int | list[int] | None = None,
+        num_videos: int = 1,
+        generator: Generators = None,
+        output_type: str = "np",
+        use_cache: bool = True,
+        text: Texts = None,
+        negative_text: Texts = None,
+        guidance_scale: float = 1.0,
+        guidance_schedule: GuidanceSchedule = "linear",
+        guide: Sequence[str] = GUIDED,
+        on_step: StepCallback | None = None,
+        first_step: int | None = None,
+    ) -> Iterator[Any]:
+        """Generate frame by frame.
+
+        The arguments are those of `__call__`, which tells of them, but for these. Settings are checked at once, not
+        when the first frame is asked for. A codec that compresses time completes several frames at once, which follow
+        each other without waiting.
+
+        Args:
+            num_frames: None goes on without end where the model has relative temporal positions ("rope"), else for the
+                frames of a training clip.
+            on_step: sees each new latent frame, and may change it or end the video.
+
+        Returns:
+            One frame of every video after the other: `[B, H, W, 3]` ("np"), `[B, 3, H, W]` ("pt") or B images ("pil").
+
+        Raises:
+            MagiError: as `__call__`; or an end is needed (`num_frames`), for offloading or by the codec.
+        """
+        check_whole(num_frames=num_frames, num_videos=num_videos, interval=interval)
+        check_whole(num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, refresh=refresh)
+        check_whole(first_step=first_step)
+        given_BTCHW = self._given_frames(image, video, num_videos)
+        given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
+        batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]
+        if num_frames is None and self.transformer.config.temporal_position != "rope":
+            num_frames = self.codec.num_pixel_frames(self.transformer.config.num_frames)
+        if num_frames is None and not self.codec.streams:
+            raise MagiError("this model's codec decodes a video as a whole: say how many frames (num_frames)")
+        if num_frames is not None and num_frames < max(given, 1):
+            raise MagiError(f"num_frames must be at least the {max(given, 1)} frames given, got {num_frames}")
+        if num_frames is None and self.offloads:
+            raise MagiError(
+                "with model offloading a video is decoded when it is whole: say how many frames (num_frames)"
+            )
+        convert_output(torch.zeros(1, 1, 3, 1, 1), output_type)
+        settings = self.sampling_settings(
+            setting, num_mask_steps, num_denoise_steps, sampler, temperature, refresh,
+            guidance_scale, guidance_schedule, guide, first_step,
+        )  # fmt: skip
+        conditions = self._conditions(actions, label, text, batch)
+        if settings.guided:
+            asked = {ACTION: actions, LABEL: label, TEXT: text}
+            check_guidance(self.transformer.condition_tokens.specs, guide, asked)
+        elif negative_text is not None:
+            raise MagiError("a negative text needs guidance: give a guidance_scale above 1 too")
+        against = {} if negative_text is None else {TEXT: self.encode_text(spread_texts(negative_text, batch))}
+        self.visit(self.transformer)
+        rollout = Rollout(
+            self.transformer,
+            find_forcing(self.config.forcing).cached_kind,
+            SampleNoise(spread_generator(generator, batch), self._execution_device),
+            settings,
+            torch.full((batch,), interval, device=self._execution_device),
+            None if num_frames is None else self.codec.covering_latent_frames(num_frames),
+            use_cache=use_cache,
+            against=against,
+        )
+        self._num_timesteps = rollout.total_frames
+        latents = self._latent_frames(rollout, given_BTCHW, conditions, on_step)
+        if self.offloads:
+            latents = self._whole(latents)
+        frames = (frame_BCHW for chunk in self.codec.decode_stream(latents) for frame_BCHW in chunk.unbind(dim=1))
+        return (
+            convert_output(unit_range(frame_BCHW), output_type) for frame_BCHW in itertools.islice(frames, num_frames)
+        )
+
+    def sampling_settings(
+        self,
+        setting: str = "exact",
+        num_mask_steps: int | None = None,
+        num_denoise_steps: int | None = None,
+        sampler: str | None = None,
+        temperature: float = 1.0,
+        refresh: int | None = None,
+        guidance_scale: float = 1.0,
+        guidance_schedule: GuidanceSchedule = "linear",
+        guide: Sequence[str] = GUIDED,
+        first_step: int | None = None,
+    ) -> SamplingSettings:
+        """What a speed setting means for this model, each of its parts replaced by the argument that is not None."""
+        config, head = self.config, self.transformer.diffusion_head
+        return SamplingSettings.of(
+            setting, head, config.mask_steps, config.denoise_steps, config.first_step,
+            num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, sampler=sampler,
+            temperature=temperature, refresh=refresh,
+            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide, first_step=first_step,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _latent_frames(
+        self,
+        rollout: Rollout,
+        given_BTCHW: Tensor | None,
+        conditions: Iterator[dict[str, Tensor]],
+        on_step: StepCallback | None,
+    ) -> Iterator[Tensor]:
+        """Latent frames `[B, C, H, W]`: the given ones as the model sees them, then the predicted ones."""
+        if given_BTCHW is not None:
+            self.visit(self.codec)
+            latents_BTCHW = self.codec.encode(given_BTCHW)
+            self.visit(self.transformer)
+            for latents_BCHW, tokens_BND in zip(
+                latents_BTCHW.unbind(1), self.transformer.patchify(latents_BTCHW).unbind(1), strict=True
+            ):
+                rollout.observe(tokens_BND, next(conditions))
+                yield latents_BCHW
+        while rollout.total_frames is None or rollout.begun < rollout.total_frames:
+            tokens_BND = rollout.predict(next(conditions))
+            latents_BCHW = self.transformer.unpatchify(tokens_BND[:, None])[:, 0]
+            if on_step is not None:
+                latents_BCHW = on_step(rollout.begun - 1, latents_BCHW)
+                tokens_BND.copy_(self.transformer.patchify(latents_BCHW[:, None])[:, 0])  # the past is made of these
+            yield latents_BCHW
+            if on_step is not None and on_step.stops:
+                return
+
+    def _whole(self, latents: Iterator[Tensor]) -> Iterator[Tensor]:
+        """All latent frames before the first is decoded: offloaded networks then take turns once a video."""
+        held = list(latents)
+        self.visit(self.codec)
+        yield from held
+
+    def _given_frames(
+        self, image: Picture | list[Picture] | None, video: np.ndarray | None, num_videos: int
+    ) -> Tensor | None:
+        """Given frames `[B, K, 3, height, width]` in [−1, 1], each beginning `num_videos` times, or None."""
+        if num_videos < 1:
+            raise MagiError(f"num_videos must be at least 1, got {num_videos}")
+        frames_BTCHW = given_frames(image, video, self.config.height, self.config.width)
+        if frames_BTCHW is None:
+            return None
+        given, factor = frames_BTCHW.shape[1], self.codec.temporal_factor
+        if (given - 1) % factor:
+            raise MagiError(
+                f"{given} given frames do not make whole latent frames: this model's codec compresses time by {factor} "
+                f"and takes {', '.join(str(1 + factor * count) for count in range(3))}, …"
+            )
+        return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self._execution_device)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Texts as the model is told them, `[number of texts, L, size]`; see `TextEncoder.encode`."""
+        check_controls(self.transformer.condition_tokens.specs, {TEXT: texts})
+        if self.text_encoder is None:
+            if self.text_folder is None:
+                raise MagiError("this model lacks the text encoder it was trained with: set pipe.text_folder")
+            self.text_encoder = TextEncoder(self.text_folder)
+        spec = self.transformer.condition_tokens.specs[TEXT]
+        vectors = self.text_encoder.encode(texts, spec.tokens)
+        if vectors.shape[-1] != spec.size:
+            raise MagiError(
+                f"{self.text_folder}: an encoder of {vectors.shape[-1]} numbers a word; expected {spec.size}"
+            )
+        return vectors
+
+    def _conditions(
+        self, actions: Actions, label: int | list[int] | None, text: Texts, batch: int
+    ) -> Iterator[dict[str, Tensor]]:
+        """What each latent frame is told, in order, without end."""
+        specs = self.transformer.condition_tokens.specs
+        check_controls(specs, {ACTION: actions, LABEL: label, TEXT: text})
+        constant: dict[str, Tensor] = {}
+        if label is not None:
+            constant[LABEL] = label_value(label, specs[LABEL], batch)
+        if text is not None:
+            constant[TEXT] = self.encode_text(spread_texts(text, batch))
+        return FrameActions(self.config.action_names, batch, self.codec.temporal_factor).each_frame(actions, constant)

@@ -1,0 +1,100 @@
+"""A model made ready to generate on this machine: its precision and the number of CPU threads, chosen and said."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from magi_video.distributed import Processes
+from magi_video.fast.precision import check_precision
+from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
+from magi_video.fast.threads import choose_threads
+from magi_video.models.transformer import MagiTransformer
+from magi_video.pipeline.pipeline import MagiPipeline
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A pipeline that can begin.
+
+    Attributes:
+        pipe: on its device, in its precision.
+        choice: the precision, and why.
+        threads: of the CPU that it will use.
+        cores: threads that PyTorch would take by itself.
+    """
+
+    pipe: MagiPipeline
+    choice: Choice
+    threads: int
+    cores: int
+
+    def __str__(self) -> str:
+        on_cpu = self.pipe.device.type == "cpu"
+        return str(self.choice) + (f"; {self.threads} CPU thread{'s' * (self.threads > 1)}" if on_cpu else "")
+
+
+def make_ready(
+    model: str | Path,
+    precision: str,
+    processes: Processes,
+    threads: int | None = None,
+    videos: int = 1,
+    **steps: Any,
+) -> Ready:
+    """Load a model for generating.
+
+    Args:
+        model: folder, hub id, or the name of a shipped model.
+        precision: of all weights: "auto", "float32" or "bf16".
+        processes: that generate, on their devices; all have the main one's precision.
+        threads: of the CPU; if not given, those that the model's products are worth (`threads.py`).
+        videos: made together in a process.
+        steps: of a frame: setting, num_mask_steps and num_denoise_steps as `MagiPipeline.sampling_settings` takes them.
+
+    Raises:
+        MagiError: there is no such model or precision.
+    """
+    check_precision(precision)
+    pipe, device, cores = MagiPipeline.from_pretrained(model), processes.device, torch.get_num_threads()
+    asked = pipe.sampling_settings(**steps)
+    each = (asked.num_mask_steps, asked.num_denoise_steps)
+    choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, each, videos))
+    if choice.precision != "float32":
+        pipe.to(choice.dtype)
+    if device.type == "cpu":
+        use_fast_float32()
+        choose_threads(product_flops(pipe.transformer, videos), threads)
+    return Ready(pipe.to(device), choice, torch.get_num_threads(), cores)
+
+
+def choose_for(
+    model: MagiTransformer,
+    precision: str,
+    device: torch.device,
+    steps: tuple[int, int],
+    videos: int = 1,
+    reason: str = "as asked",
+) -> Choice:
+    """The precision in which a model generates, and why.
+
+    Args:
+        model: its sizes count.
+        precision: asked for.
+        device: that generates.
+        steps: mask steps and denoise steps of a frame: many small calls of the head gain less than whole passes.
+        videos: made together.
+        reason: of a precision that is not "auto".
+    """
+    config, (mask_steps, denoise_steps) = model.config, steps
+    rows, layers = videos * model.num_tokens, 2 * config.depth * (mask_steps + 1)
+    calls = round(mask_steps * denoise_steps * config.head_depth / layers)
+    shape = (rows, config.width, config.mlp_width, math.ceil(rows / mask_steps), config.head_width, max(1, calls))
+    return choose_precision(precision, device, "generation", shape, reason)
+
+
+def product_flops(model: MagiTransformer, videos: int = 1) -> int:
+    """Floating-point operations of the largest product in a pass over one frame of every video."""
+    return 2 * videos * model.num_places * model.config.width * model.config.mlp_width

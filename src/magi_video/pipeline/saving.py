@@ -1,0 +1,83 @@
+"""A pipeline as a folder: read strictly, written whole or not at all."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from magi_video.codecs.registry import load_codec
+from magi_video.codecs.text_encoder import ENCODER_FOLDER, copy_encoder
+from magi_video.errors import MagiError
+from magi_video.files.atomic import link_or_copy, part_beside
+from magi_video.files.weights import check_settings, load_strictly
+from magi_video.models.transformer import MagiTransformer
+from magi_video.pipeline.description import INDEX_FILE, read_index
+
+if TYPE_CHECKING:
+    from magi_video.pipeline.pipeline import MagiPipeline
+
+
+def read_pipeline(folder: Path, name: str, torch_dtype: torch.dtype) -> dict[str, Any]:
+    """What a pipeline was saved with, by the names of its constructor's arguments.
+
+    Args:
+        folder: of the pipeline.
+        name: of its class, which the folder must name too.
+        torch_dtype: of all weights.
+
+    Raises:
+        MagiError: a file is missing, truncated or of another shape, or the settings do not fit the weights.
+    """
+    settings = read_index(folder, name)
+    settings |= {
+        "transformer": load_strictly(MagiTransformer, str(folder / "transformer"), torch_dtype),
+        "codec": load_codec(folder / "codec").to(torch_dtype),
+    }
+    check_settings(settings, settings["transformer"].architecture, settings["codec"], str(folder / INDEX_FILE))
+    return settings
+
+
+def write_pipeline(pipe: "MagiPipeline", folder: Path, torch_dtype: torch.dtype | None, weights: Path | None) -> None:
+    """Write a pipeline: each file whole or not at all, `model_index.json` last; see `MagiPipeline.save_pretrained`."""
+    part = part_beside(folder / "model")
+    try:
+        if weights is None:
+            DiffusionPipeline.save_pretrained(pipe, part)
+        else:
+            pipe.save_config(part)
+            pipe.codec.save_pretrained(part / "codec")
+            pipe.transformer.save_config(part / "transformer")
+            link_or_copy(weights, part / "transformer" / SAFETENSORS_WEIGHTS_NAME)
+        if pipe.text_folder is not None and pipe.text_folder.parent != folder:
+            copy_encoder(pipe.text_folder, folder / ENCODER_FOLDER)
+        if torch_dtype is not None:
+            for file in list(part.rglob("*.safetensors")):
+                cast(file, torch_dtype)
+        for file in sorted(part.rglob("*"), key=lambda file: (file.name == INDEX_FILE, file)):
+            if file.is_file():
+                target = folder / file.relative_to(part)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise MagiError(f"{folder}: cannot save the model ({error})") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def cast(file: Path, dtype: torch.dtype) -> None:
+    """Put a safetensors file with floating-point numbers of this type in the place of a file.
+
+    Never in place: the file may be a second name of a checkpoint's, and its tensors are mapped from it.
+    """
+    new = file.with_suffix(".new")
+    save_file(
+        {name: one.to(dtype) if one.is_floating_point() else one for name, one in load_file(file).items()},
+        new,
+        {"format": "pt"},
+    )
+    new.replace(file)

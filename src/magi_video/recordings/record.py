@@ -1,0 +1,187 @@
+"""Recording gameplay: ordinary video files with the actions beside them.
+
+A recording is a folder: `recording.json` (what was recorded), and for each episode `episode_00000.mp4` and
+`episode_00000.actions.jsonl`. Row i of the latter, `{"frame": i, "action": {"TURN_LEFT": 1}}`, is the action taken
+after frame i, the one that leads to frame i+1; only entries that are not 0 are written, and the last row is empty. An
+episode is a pure function of (game, seed, episode number, settings), so recording more episodes into the same folder
+continues the set, and an interrupted recording is taken up where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magi_video.data.actions import RECORDING_FILE, actions_path
+from magi_video.errors import MagiError
+from magi_video.files.atomic import replacing, write_json
+from magi_video.files.lock import alone
+from magi_video.recordings.environments import Game, open_game
+from magi_video.recordings.policy import Explorer
+from magi_video.video.image import fit_frames
+from magi_video.video.video import VideoWriter
+
+CRF = 10  # 41 dB and 0.75 kB a frame on 64 x 64 Doom
+
+
+@dataclass(frozen=True)
+class RecordingSummary:
+    """What a call of `record` did: frames and episodes now in the folder, and how many of the episodes were there
+    already."""
+
+    folder: Path
+    episodes: int
+    kept: int
+    frames: int
+    action_names: tuple[str, ...]
+    frame_rate: float
+
+
+def record(
+    game: str,
+    out: str | Path,
+    *,
+    episodes: int,
+    seed: int = 0,
+    max_frames: int = 2100,
+    height: int = 64,
+    width: int = 64,
+    frame_skip: int = 1,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> RecordingSummary:
+    """Records episodes of a game played by the explorer.
+
+    Args:
+        game: see `open_game`.
+        out: folder of the recording; made if needed. A recording of the same settings in it is continued.
+        episodes: how many episodes the folder shall hold.
+        seed: of the games and of the explorer.
+        max_frames: an episode ends by the game's own rules or after so many frames.
+        height: of the recorded frames, in pixels; see `fit_frames` for how they are resized.
+        width: of the recorded frames, in pixels.
+        frame_skip: steps of the game for one recorded frame.
+        progress: called after each episode with (episodes done, episodes asked for, frames of this episode).
+
+    Raises:
+        MagiError: unknown game, a folder with another recording in it, one in which another process records, or one
+            that cannot be written.
+    """
+    out = Path(out)
+    for name, value in {"episodes": episodes, "max_frames": max_frames, "height": height, "width": width}.items():
+        if value < 1:
+            raise MagiError(f"{name} {value}; expected 1 or more")
+    if seed < 0:
+        raise MagiError(f"seed {seed}; expected 0 or more")
+    settings = {
+        "game": game,
+        "seed": seed,
+        "max_frames": max_frames,
+        "height": height,
+        "width": width,
+        "frame_skip": frame_skip,
+    }
+    description = _continued(out, settings)
+    frames: dict[str, int] = description["episodes"]
+    kept = sum(1 for episode in range(episodes) if str(episode) in frames)
+    locked = False
+    with ExitStack() as held:
+        for episode in range(episodes):
+            if str(episode) not in frames:
+                # A fresh environment each time: nothing of an earlier episode can leak into a later one.
+                opened = open_game(game, frame_skip)
+                try:
+                    if not locked:  # now that the game is known to be there
+                        held.enter_context(alone(out))
+                        locked = True
+                    description |= {"frame_rate": opened.frame_rate, "action_names": list(opened.actions.names)}
+                    # Before the first video, so that a folder with videos is always a recording.
+                    write_json(out / RECORDING_FILE, description)
+                    frames[str(episode)] = _record_episode(opened, out, episode, settings)
+                    description["episodes"] = frames = dict(sorted(frames.items(), key=lambda item: int(item[0])))
+                finally:
+                    opened.close()
+                write_json(out / RECORDING_FILE, description)
+            if progress is not None:
+                progress(episode + 1, episodes, frames[str(episode)])
+    return RecordingSummary(
+        out, len(frames), kept, sum(frames.values()), tuple(description["action_names"]), description["frame_rate"]
+    )
+
+
+def episode_name(episode: int) -> str:
+    """File name of an episode's video."""
+    return f"episode_{episode:05d}.mp4"
+
+
+def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any]) -> int:
+    """Plays one episode; returns its number of frames. The actions are in place before the video is, so a video is
+    always complete."""
+    seed = settings["seed"]
+    game_seed = int(np.random.SeedSequence([seed, episode]).generate_state(1)[0] >> 1)
+    explorer = Explorer(game.actions, [seed, episode, 1], settings["frame_skip"])
+    names = game.actions.names
+    path = out / episode_name(episode)
+    rows: list[dict[str, Any]] = []
+    with VideoWriter(path, game.frame_rate, crf=CRF, pixel_format="yuv444p") as writer:
+        frame: np.ndarray | None = game.reset(game_seed)
+        while frame is not None:
+            fitted = fit_frames(frame[None], settings["height"], settings["width"])[0]
+            writer.write(fitted)
+            if writer.num_frames == settings["max_frames"]:
+                rows.append({})
+                break
+            vector = explorer.act(fitted, game.room())
+            rows.append({names[i]: _number(vector[i]) for i in np.flatnonzero(vector)})
+            frame = game.step(vector)
+        rows[-1] = {}  # the last frame leads nowhere
+        lines = [json.dumps({"frame": i, "action": action}) for i, action in enumerate(rows)]
+        with replacing(actions_path(path)) as part:
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(rows)
+
+
+def _number(value: np.float32) -> int | float:
+    return int(value) if value == int(value) else round(float(value), 6)
+
+
+def _continued(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The description to go on from: that of the recording in the folder, with its complete episodes, or a new one."""
+    path = out / RECORDING_FILE
+    new = settings | {"frame_rate": 0.0, "action_names": [], "episodes": {}, "magi_version": _version()}
+    try:
+        if not any(out.glob("episode_*.mp4")):
+            return new
+        if not path.exists():
+            raise MagiError(f"{out} holds episodes but no {RECORDING_FILE}; expected an empty folder or a recording")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            f"{key} is {found[key]!r}, not {value!r}" for key, value in settings.items() if found[key] != value
+        ]
+        names, rate = [str(name) for name in found["action_names"]], float(found["frame_rate"])
+        frames = {int(episode): int(count) for episode, count in found["episodes"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MagiError(f"{path}: not the description of a recording ({error})") from error
+    if differing:
+        raise MagiError(
+            f"{out} holds another recording ({'; '.join(differing)}); expected the same settings or an empty folder"
+        )
+    complete = {
+        str(episode): count
+        for episode, count in sorted(frames.items())
+        if (out / episode_name(episode)).is_file() and actions_path(out / episode_name(episode)).is_file()
+    }
+    return new | {"frame_rate": rate, "action_names": names, "episodes": complete}
+
+
+def _version() -> str:
+    try:
+        return version("magi-video")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,102 @@
+"""Captions as a model is trained on them: encoded once, kept in the run's folder, looked up clip by clip."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from magi_video.codecs.text_encoder import ENCODER_FOLDER, fetch_encoder
+from magi_video.data.captions import Captions, read_captions
+from magi_video.data.folder import VideoFolder
+from magi_video.errors import MagiError
+from magi_video.files.atomic import replacing
+from magi_video.latents.table import CachedVideos
+
+FILE = "captions.safetensors"
+
+
+class CaptionTable:
+    """The vectors of a data set's captions, each different one once; float16, mapped into memory.
+
+    Args:
+        texts: U captions.
+        vectors_UKA: of each, `tokens` vectors, NaN where there is none.
+        index_V: which of them a video has, −1 for none.
+        folder: of the encoder.
+        told: how many videos have one, in words.
+    """
+
+    def __init__(self, texts: list[str], vectors_UKA: Tensor, index_V: Tensor, folder: Path, told: str) -> None:
+        self.texts, self.vectors_UKA, self.index_V, self.folder = texts, vectors_UKA, index_V, folder
+        self.told = told
+
+    @property
+    def size(self) -> int:
+        """Numbers in a vector."""
+        return self.vectors_UKA.shape[2]
+
+    def text(self, video: int) -> str | None:
+        """The caption of a video, if it has one."""
+        index = int(self.index_V[video])
+        return None if index < 0 else self.texts[index]
+
+    def encode(self, texts: Sequence[str], tokens: int) -> Tensor:
+        """Captions of the data set as `TextEncoder.encode` gives them, but for the float16 they were kept in."""
+        return self.vectors_UKA[[self.texts.index(text) for text in texts], :tokens].float()
+
+    def look_up(self, video_B: Tensor, frames: int) -> Tensor:
+        """Of clips of these videos, float32 `[B, frames, tokens, size]`, NaN where there is no caption."""
+        index_B = self.index_V[video_B.cpu()]
+        found = self.vectors_UKA[index_B.clamp(min=0)].float()
+        found[index_B < 0] = torch.nan
+        return found[:, None].expand(-1, frames, -1, -1)
+
+
+def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: Path) -> CaptionTable:
+    """Encode a data set's captions, or take up what an earlier call with the same captions and encoder left in `out`.
+
+    Args:
+        videos: the data set, or what a latent cache knows of it.
+        encoder_name: folder or hub id; a copy of it is kept in `out`.
+        tokens: vectors of a caption, see `TextEncoder.encode`.
+        out: the run's folder.
+
+    Raises:
+        MagiError: no video has a caption, or the encoder cannot be had.
+    """
+    captions = Captions(videos.captions, []) if isinstance(videos, CachedVideos) else read_captions(videos)
+    texts = sorted({caption for caption in captions.texts if caption is not None})
+    if not texts:
+        where = "a .txt beside it, or a metadata.jsonl or metadata.csv with file_name and text"
+        if isinstance(videos, CachedVideos):
+            where = "run magi encode again, which takes up what captions there are, or give --data too"
+        raise MagiError(
+            f"{videos.root}: the preset wants text, but no video has a caption: {where} ({captions.summary()})"
+        )
+    encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER)
+    place = {text: number for number, text in enumerate(texts)}
+    index_V = torch.tensor([-1 if caption is None else place[caption] for caption in captions.texts])
+    path = out / FILE
+    key = hashlib.sha256(json.dumps([encoder.fingerprint(), tokens, texts]).encode()).hexdigest()
+    if (vectors := _saved(path, key, (len(texts), tokens, encoder.size))) is None:
+        made = encoder.encode(texts, tokens).half()
+        with replacing(path) as part:
+            save_file({"vectors": made.contiguous()}, part, {"key": key})
+        vectors = made
+    return CaptionTable(texts, vectors, index_V, encoder.folder, captions.summary())
+
+
+def _saved(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            vectors = file.get_tensor("vectors") if (file.metadata() or {}).get("key") == key else None
+    except (OSError, ValueError, SafetensorError):
+        return None
+    return vectors if vectors is not None and (vectors.dtype, vectors.shape) == (torch.float16, shape) else None

@@ -1,0 +1,206 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from magi_video.errors import MagiError
+from magi_video.evaluation.features import Detectors
+from magi_video.experiments import recipes, rollout, timing
+from magi_video.experiments.clips import copied, frozen, real_sets, shuffled
+from magi_video.experiments.gap import last_frame_loss
+from magi_video.experiments.measure import Measures
+from magi_video.experiments.publish import publish, summarise
+from magi_video.experiments.run import reproduce
+from magi_video.experiments.runs import VARIANTS, Workplace
+from magi_video.experiments.worlds import CPU_WORLDS, GPU_WORLDS, World
+from magi_video.files.lock import alone
+from magi_video.files.weights import read_json
+from magi_video.training.display import Silent
+from tests.experiments.conftest import toy_detectors
+from tests.files.test_lock import other_process
+
+
+def test_a_variant_changes_what_its_name_says() -> None:
+    base = CPU_WORLDS[0].preset
+    made = {name: change(base) for name, change in VARIANTS.items()}
+    assert made["ctf"] == base
+    assert replace(made["mtf"], forcing="complete") == base
+    assert made["ctf-no-interval"].data.max_interval == 1 < base.data.max_interval
+    assert replace(made["ctf-no-interval"], data=base.data) == base
+    assert made["ctf-no-noise"].exposure.noise_levels == 0 < base.exposure.noise_levels
+    assert replace(made["ctf-no-noise"], exposure=base.exposure) == base
+    assert made["ctf-no-both"].data == made["ctf-no-interval"].data
+    assert made["ctf-no-both"].exposure == made["ctf-no-noise"].exposure
+
+
+def test_both_scales_have_the_same_worlds() -> None:
+    assert [world.name for world in CPU_WORLDS] == [world.name for world in GPU_WORLDS]
+    for small, large in zip(CPU_WORLDS, GPU_WORLDS, strict=True):
+        assert (small.given, small.interval, small.frames) == (large.given, large.interval, large.frames)
+
+
+def test_damages() -> None:
+    clips = np.random.default_rng(0).integers(0, 256, (3, 10, 4, 4, 3), np.uint8)
+    mixed = shuffled(clips)
+    assert not np.array_equal(mixed, clips)
+    assert np.array_equal(np.sort(mixed, axis=1), np.sort(clips, axis=1))
+    assert np.array_equal(frozen(clips)[:, 7], clips[:, 0])
+    held = copied(4)(clips)
+    assert np.array_equal(held[:, :4], clips[:, :4]) and np.array_equal(held[:, 9], clips[:, 3])
+
+
+def test_the_real_sets_share_no_video(measures: Measures) -> None:
+    reference, context = measures.sets
+    assert reference.shape == context.shape == (8, 10, 16, 16, 3)
+    assert all(not np.array_equal(a, b) for a in reference for b in context)
+    again = real_sets(measures.workplace)
+    assert np.array_equal(again[0], reference) and np.array_equal(again[1], context)
+
+
+def test_the_score_tells_damage(measures: Measures) -> None:
+    figures = recipes.sensitivity(measures, [0])
+    fvd = {name: figures[name]["fvd"] for name in ("floor", "frozen", "noise")}
+    assert fvd["floor"] < fvd["frozen"] < fvd["noise"]
+    assert figures["frozen"]["motion"]["fake_speed"] == 0
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_detectors_precision_does_not_hang_on_threads(measures: Measures, tmp_path: Path, fast: bool) -> None:
+    seen = []
+
+    def video(clip_1CTHW: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return toy_detectors().video(clip_1CTHW)
+
+    world = replace(measures.world, detector_precision="bf16" if fast else "float32")
+    workplace = replace(measures.workplace, world=world, folder=tmp_path)
+    counted = Measures(workplace, detectors=Detectors(video))
+    torch.set_num_threads(2)
+    try:
+        counted.features("any", lambda: measures.context)
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [fast] * len(measures.context)
+
+
+def test_models_are_trained_once_and_further(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
+    workplace = measures.workplace
+    first = workplace.model("mtf", 5, 2)
+    longer = workplace.model("mtf", 5, 4)
+    assert read_json(longer / "model_index.json")["training"]["steps"] == 4
+    assert read_json(first / "model_index.json")["training"]["steps"] == 2  # what was kept is not written over
+    monkeypatch.setattr("magi_video.experiments.runs.train", lambda *_: pytest.fail("trained again"))
+    assert workplace.model("mtf", 5, 2) == first
+
+
+def test_ctf_against_mtf_to_the_report(measures: Measures) -> None:
+    out = measures.folder.parent
+    from magi_video.files.atomic import write_json
+
+    (out / "results").mkdir(exist_ok=True)
+    write_json(out / "results" / "sensitivity-balls.json", recipes.sensitivity(measures, [0]))
+    figures = recipes.ctf_vs_mtf(measures, [0, 1])
+    assert figures["steps"]["mtf_equal_time"] == measures.workplace.equal_time_steps(3)
+    assert {len(runs) for runs in figures["runs"].values()} == {2}
+    assert all("last_frame_loss" in run for runs in figures["runs"].values() for run in runs)
+    assert figures == recipes.ctf_vs_mtf(measures, [0, 1])  # from what was kept
+    write_json(out / "results" / "ctf-vs-mtf-balls.json", figures)
+    report = publish(out)
+    summary = read_json(report / "reproduction.json")["ctf_vs_mtf"]
+    ctf, mtf = (np.mean([run["fvd"] for run in figures["runs"][name]]) for name in ("ctf", "mtf_equal_time"))
+    assert summary["world"] == "balls" and summary["seeds"] == [0, 1]
+    assert summary["reduction"] == pytest.approx(1 - ctf / mtf, abs=1e-4)
+    assert {"fvd_ctf", "fvd_mtf", "floor", "shuffled", "frozen"} <= set(summary)
+    assert "| balls | CTF |" in (report / "tables.md").read_text()
+    assert (report / "ctf_vs_mtf_balls.png").stat().st_size > 1000
+
+
+def test_the_gap_is_in_the_masked_past_alone(measures: Measures) -> None:
+    clips, workplace = measures.context[:4], measures.workplace
+    complete = last_frame_loss(workplace.model("ctf", 9, 25), clips, 1)
+    masked = last_frame_loss(workplace.model("mtf", 9, 25), clips, 1)
+    assert complete["as_trained"] == complete["as_generated"]
+    assert masked["as_trained"] != masked["as_generated"]
+    assert last_frame_loss(workplace.model("mtf", 9, 25), clips, 1) == masked
+
+
+def test_time_against_frames(measures: Measures) -> None:
+    figures = timing.time_against_frames(measures.workplace.model("ctf", 0, 3), measures.world, (2, 6))
+    assert figures["frames"] == [2, 6]
+    assert 0 < figures["seconds_cached"][0] < figures["seconds_cached"][1]
+    assert timing.straightness(np.arange(1.0, 20.0) * 3 + 2) == pytest.approx(1)
+    assert timing.straightness(np.arange(1.0, 20.0) ** 3) < 0.9
+
+
+def test_a_single_seed_has_no_deviation() -> None:
+    run = {"fvd": 5.0, "motion": {"speed_distance": 1.0}}
+    runs = {"ctf": [run], "mtf_equal_steps": [run], "mtf_equal_time": [run | {"fvd": 10.0}]}
+    figures = {"runs": runs, "seeds": [0], "steps": {}, "step_time": {}, "given": 1}
+    told = {"floor": {"fvd": 1.0, "motion": {}}}
+    summary = summarise({"ctf-vs-mtf": {"ucf101": figures}, "sensitivity": {"ucf101": told}})["ctf_vs_mtf"]
+    assert summary["world"] == "ucf101" and summary["reduction"] == 0.5
+    assert summary["reduction_over_floor"] == pytest.approx(1 - 4 / 9, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"recipe": "nothing"}, "unknown recipe"),
+        ({"recipe": "kv-cache", "seeds": ()}, "seeds"),
+        ({"recipe": "kv-cache", "seeds": (1, 1)}, "seeds"),
+        ({"recipe": "kv-cache", "worlds": ("moon",)}, "unknown world"),
+        ({"recipe": "sensitivity", "worlds": ("ucf101",)}, "--data"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, arguments: dict, message: str) -> None:
+    recipe = arguments.pop("recipe")
+    with pytest.raises(MagiError, match=message) as raised:
+        reproduce(recipe, tmp_path, **arguments)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.glob("results/*"))
+
+
+def test_another_scale_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MagiError):
+        reproduce("sensitivity", tmp_path, worlds=("ucf101",))
+    with pytest.raises(MagiError, match=r"results made with other settings \(scale cpu → gpu\); use another --out"):
+        reproduce("sensitivity", tmp_path, worlds=("ucf101",), scale="gpu")
+
+
+def test_one_call_at_a_time_works_on_a_world(tmp_path: Path) -> None:
+    with other_process(lambda: alone(tmp_path / "ucf101")) as told:
+        assert told == "entered"
+        with pytest.raises(MagiError, match=f"^{tmp_path}/ucf101: another run is at work there"):
+            reproduce("sensitivity", tmp_path, worlds=("balls", "ucf101"))
+        assert not (tmp_path / "balls" / "train").exists(), "told before anything is made"
+    with other_process(lambda: alone(tmp_path / "balls")), pytest.raises(MagiError, match="--data"):
+        reproduce("sensitivity", tmp_path, worlds=("ucf101",))
+
+
+def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MagiError, match="no results"):
+        publish(tmp_path)
+
+
+def test_ucf101_sets_are_disjoint(ucf101: Path, tmp_path: Path) -> None:
+    world: World = replace(CPU_WORLDS[2], num_clips=3)
+    reference, context = real_sets(Workplace(world, tmp_path, ucf101, Silent()))
+    assert reference.shape == context.shape == (3, 16, 64, 64, 3)
+    assert all(not np.array_equal(a, b) for a, b in zip(reference, context, strict=True))
+
+
+def test_sampling_steps_and_a_long_rollout(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "MASK_STEPS", (1, 2))
+    monkeypatch.setattr(recipes, "DENOISE_STEPS", (2,))
+    grid = recipes.sampling_steps(measures, [0])["grid"]
+    assert [(entry["mask_steps"], entry["denoise_steps"]) for entry in grid] == [(1, 2), (2, 2)]
+    assert all(entry["seconds_per_frame"] > 0 and "fvd" in entry and "lpips" in entry for entry in grid)
+    for name, value in {"FRAMES": 22, "WINDOW": 10, "STARTS": (0, 12), "ROLLOUTS": 3}.items():
+        monkeypatch.setattr(rollout, name, value)
+    figures = recipes.rollout(measures, [0])
+    assert figures["frame"] == [0, 12] and figures["clips"] == 3
+    sets = (*recipes.ROLLED_OUT, "copy_last", "true")
+    assert {name: len(values) for name, values in figures["fvd"].items()} == dict.fromkeys(sets, 2)
+    assert figures["speed"]["copy_last"][1] == 0 < figures["speed"]["true"][1]

@@ -1,0 +1,67 @@
+"""A model's folder as `magi info` reads it, whatever lies there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from magi_video.codecs.config import CODEC_NAMES
+from magi_video.codecs.registry import CODECS
+from magi_video.errors import MagiError
+from magi_video.files.weights import SHIPPED
+from magi_video.pipeline.description import DEFAULTS, describe_model
+from magi_video.pipeline.pipeline import MagiPipeline
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SHIPPED / "atari", tmp_path / "model"))
+
+
+def change(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def test_settings_that_are_left_out_are_the_pipelines_own() -> None:
+    import inspect
+
+    parameters = inspect.signature(MagiPipeline.__init__).parameters
+    defaults = {name: parameters[name].default for name in parameters if name not in ("self", "transformer", "codec")}
+    assert {name: value or DEFAULTS[name] for name, value in defaults.items()} == DEFAULTS
+    assert tuple(CODECS) == CODEC_NAMES
+
+
+@pytest.mark.parametrize(("file", "changes", "message"), [
+    ("model_index.json", {"_class_name": "FluxPipeline"}, "not a MagiPipeline but 'FluxPipeline'"),
+    ("model_index.json", {"height": -1}, "height is -1"),
+    ("model_index.json", {"forcing": ["complete"]}, "unknown forcing"),
+    ("model_index.json", {"training": [1]}, "training is"),
+    ("transformer/config.json", {"depth": 60_000}, "does not hold the weights its config describes: no blocks.4"),
+    ("transformer/config.json", {"depth": 3}, "24 tensors that its config does not describe"),
+    ("transformer/config.json", {"mlp_width": 512}, "mlp_in.weight is [1024, 256], not [512, 256]"),
+    ("transformer/config.json", {"_class_name": "UNet"}, "holds UNet; expected MagiTransformer"),
+    ("codec/config.json", {"_class_name": "Flux"}, "holds Flux; expected a codec: PixelCodec"),
+])  # fmt: skip
+def test_a_folder_that_is_not_what_it_says_is_refused(
+    model: Path, file: str, changes: dict[str, object], message: str
+) -> None:
+    change(model / file, **changes)
+    with pytest.raises(MagiError) as refused:
+        describe_model(model)
+    assert message in str(refused.value)
+
+
+def test_a_header_that_lies_is_refused_and_half_precision_is_read(model: Path) -> None:
+    file = model / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    save_file({name: weight.to(torch.bfloat16) for name, weight in weights.items()}, file, {"format": "pt"})
+    assert describe_model(model).architecture.depth == 4
+    file.write_bytes((10**15).to_bytes(8, "little") + b"{}")
+    with pytest.raises(MagiError, match="a header of 1000000000000000 bytes"):
+        describe_model(model)
+    file.unlink()
+    with pytest.raises(MagiError, match="no diffusion_pytorch_model"):
+        describe_model(model)

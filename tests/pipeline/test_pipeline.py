@@ -1,0 +1,362 @@
+"""The pipeline: modes of generation, seeds, output types, saving, and everything that must be refused."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from magi_video.codecs.pixels import PixelCodec
+from magi_video.errors import MagiError
+from magi_video.models.layers import Block
+from magi_video.models.transformer import MagiTransformer
+from magi_video.pipeline.pipeline import MagiPipeline
+from tests.codecs.codec_examples import Causal4x
+
+STEPS = {"num_mask_steps": 2, "num_denoise_steps": 3}
+
+
+def seeded(number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def picture(seed: int = 0, height: int = 8, width: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def make_pipeline(make_model: Callable[..., MagiTransformer]) -> Callable[..., MagiPipeline]:
+    def make(**changes: object) -> MagiPipeline:
+        codec = PixelCodec()
+        codec.set_statistics([0.0] * 3, [0.5] * 3)
+        pipeline = MagiPipeline(
+            make_model(**changes), codec, height=8, width=8, frame_rate=10.0, action_names=["LEFT", "RIGHT", "FIRE"]
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    return make
+
+
+@pytest.fixture
+def pipe(make_pipeline: Callable[..., MagiPipeline]) -> MagiPipeline:
+    return make_pipeline()
+
+
+def test_first_frame_k_frames_and_none(pipe: MagiPipeline) -> None:
+    one = pipe(image=picture(), num_frames=4, generator=seeded(0), **STEPS).frames
+    assert one.shape == (1, 4, 8, 8, 3) and one.dtype == np.float32 and 0 <= one.min() <= one.max() <= 1
+    assert np.abs(one[0, 0] * 255 - picture()).max() < 1, "the given frame comes first, as it was"
+    several = pipe(video=np.stack([picture(s) for s in range(3)]), num_frames=5, generator=seeded(0), **STEPS).frames
+    assert several.shape == (1, 5, 8, 8, 3) and np.abs(several[0, 2] * 255 - picture(2)).max() < 1
+    none = pipe(num_frames=3, num_videos=2, generator=seeded(0), **STEPS).frames
+    assert none.shape == (2, 3, 8, 8, 3) and np.abs(none[0] - none[1]).max() > 0.05
+
+
+def test_stream_gives_the_same_frames_one_by_one(pipe: MagiPipeline) -> None:
+    whole = pipe(image=picture(), num_frames=4, generator=seeded(1), **STEPS).frames
+    frames = list(pipe.stream(image=picture(), num_frames=4, generator=seeded(1), **STEPS))
+    assert len(frames) == 4 and np.allclose(np.stack(frames, axis=1), whole, atol=1e-6)
+
+
+def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiPipeline) -> None:
+    own = pipe.config.mask_steps, pipe.config.denoise_steps
+    assert (pipe.sampling_settings().num_mask_steps, pipe.sampling_settings().num_denoise_steps) == own
+    fast = pipe.sampling_settings("fast", num_mask_steps=3)
+    steps = {"num_mask_steps": 3, "num_denoise_steps": fast.num_denoise_steps, "refresh": fast.refresh}
+    named = pipe(image=picture(), num_frames=2, setting="fast", num_mask_steps=3, generator=seeded(1)).frames
+    spelt = pipe(image=picture(), num_frames=2, generator=seeded(1), **steps).frames
+    assert np.array_equal(named, spelt)
+    with pytest.raises(MagiError, match="unknown speed setting"):
+        pipe.stream(image=picture(), setting="warp")
+
+
+def test_a_thousand_frames_cost_no_more_memory_than_the_window(make_pipeline: Callable[..., MagiPipeline]) -> None:
+    pipe = make_pipeline(temporal_position="rope")
+    held = []
+    model = pipe.transformer
+    make_cache = model.make_cache
+    model.make_cache = lambda *sizes: held.append(make_cache(*sizes)) or held[-1]  # type: ignore[func-returns-value]
+    steps = {"num_mask_steps": 1, "num_denoise_steps": 1}
+    stream = pipe.stream(image=picture(), num_frames=1000, generator=seeded(0), **steps)
+    assert sum(bool(np.isfinite(frame).all()) for frame in stream) == 1000
+    assert held[0].nbytes == make_cache(1, 6).nbytes, "5 trained frames and the one to come"
+
+
+def no_compiler(*_: object) -> Callable[..., object]:
+    raise RuntimeError("no C++ compiler\nhere")
+
+
+def test_compiling_that_fails_leaves_generation_as_it_was(pipe: MagiPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = pipe(image=picture(), num_frames=3, generator=seeded(1), **STEPS).frames
+    monkeypatch.setattr(Block, "compile", lambda block: torch.nn.Module.compile(block, backend=no_compiler))
+    problem = pipe.compile(image=picture(), **STEPS)
+    assert problem is not None and "no C++ compiler" in problem and "\n" not in problem
+    assert np.array_equal(pipe(image=picture(), num_frames=3, generator=seeded(1), **STEPS).frames, before)
+
+
+def test_stream_without_end_where_positions_are_relative(make_pipeline: Callable[..., MagiPipeline]) -> None:
+    stream = make_pipeline(temporal_position="rope").stream(image=picture(), generator=seeded(0), **STEPS)
+    assert len(list(itertools.islice(stream, 12))) == 12
+    assert len(list(make_pipeline().stream(image=picture(), **STEPS))) == 5, "else the length of a training clip"
+
+
+def test_a_video_depends_on_its_own_generator_alone(pipe: MagiPipeline) -> None:
+    four = pipe(image=picture(), num_frames=3, num_videos=4, generator=[seeded(s) for s in range(4)], **STEPS).frames
+    alone = pipe(image=picture(), num_frames=3, generator=[seeded(2)], **STEPS).frames
+    assert np.allclose(four[2], alone[0], atol=1e-4)
+    single = pipe(image=picture(), num_frames=3, num_videos=2, generator=seeded(5), **STEPS).frames
+    first = pipe(image=picture(), num_frames=3, num_videos=1, generator=seeded(5), **STEPS).frames
+    assert np.allclose(single[0], first[0], atol=1e-4)
+    again = pipe(image=picture(), num_frames=3, num_videos=2, generator=seeded(5), **STEPS).frames
+    assert np.array_equal(single, again)
+
+
+def test_cache_makes_no_difference(pipe: MagiPipeline) -> None:
+    cached, uncached = (
+        pipe(image=picture(), num_frames=7, generator=seeded(3), use_cache=use, **STEPS).frames for use in (True, False)
+    )
+    assert np.allclose(cached, uncached, atol=1e-4)
+
+
+def test_actions_by_array_by_name_and_by_generator(pipe: MagiPipeline) -> None:
+    fire = pipe.action("FIRE", "LEFT")
+    assert fire.tolist() == [1, 0, 1]
+    rows = [None, fire, fire, None]
+    listed = pipe(image=picture(), num_frames=4, actions=rows, generator=seeded(0), **STEPS).frames
+    generated = pipe(image=picture(), num_frames=4, actions=iter(rows), generator=seeded(0), **STEPS).frames
+    without = pipe(image=picture(), num_frames=4, generator=seeded(0), **STEPS).frames
+    assert np.array_equal(listed, generated) and not np.allclose(listed, without, atol=1e-3)
+
+
+@pytest.fixture
+def compressing(make_pipeline: Callable[..., MagiPipeline]) -> MagiPipeline:
+    """A pipeline whose latent frames hold four frames each, but for the first."""
+    pipe = make_pipeline()
+    pipe.register_modules(codec=Causal4x())
+    return pipe
+
+
+def test_a_codec_that_compresses_time_gives_the_frames_that_were_asked_for(compressing: MagiPipeline) -> None:
+    made = compressing(image=picture(), num_frames=17, generator=seeded(0), **STEPS).frames
+    assert made.shape == (1, 17, 8, 8, 3) and np.array_equal(made[0, 1], made[0, 4])
+    for frames in (1, 4, 5):
+        fewer = compressing(image=picture(), num_frames=frames, generator=seeded(0), **STEPS).frames
+        assert fewer.shape == (1, frames, 8, 8, 3), "what is left of the last latent frame is dropped"
+    given = np.stack([picture(s) for s in range(5)])
+    continued = compressing(video=given, num_frames=9, generator=seeded(0), **STEPS).frames
+    assert continued.shape[1] == 9 and np.abs(continued[0, 4] * 255 - given[4]).max() < 1
+    stream = compressing.stream(video=given, num_frames=9, generator=seeded(0), **STEPS)
+    assert np.array_equal(np.stack(list(stream), axis=1), continued)
+    assert len(list(compressing.stream(image=picture(), **STEPS))) == 17, "the length of a training clip"
+    with pytest.raises(MagiError, match=r"4 given frames .* compresses time by 4 and takes 1, 5, 9, …"):
+        compressing.stream(video=given[:4], num_frames=9, **STEPS)
+
+
+def test_no_end_needs_a_codec_that_does_not_wait_for_it(
+    make_pipeline: Callable[..., MagiPipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = make_pipeline(temporal_position="rope")
+    pipe.register_modules(codec=Causal4x())
+    assert len(list(itertools.islice(pipe.stream(image=picture(), **STEPS), 30))) == 30
+    monkeypatch.setattr(Causal4x, "streams", False)
+    with pytest.raises(MagiError, match="say how many frames"):
+        pipe.stream(image=picture(), **STEPS)
+
+
+def test_a_latent_frame_is_told_the_mean_of_the_known_actions_of_its_frames(compressing: MagiPipeline) -> None:
+    left, fire = compressing.action("LEFT"), compressing.action("FIRE")
+    kwargs = {"image": picture(), "num_frames": 7, **STEPS}
+
+    def frames(actions: object) -> np.ndarray:
+        return compressing(actions=actions, generator=seeded(0), **kwargs).frames
+
+    mixed = frames([None, left, left, fire, fire, left, left])
+    mean = (left + fire) / 2
+    assert np.allclose(mixed, frames([left, mean, None, None, mean, None, left]), atol=1e-5)
+    assert not np.allclose(mixed, frames([None, *[left] * 6]), atol=1e-3)
+    assert np.array_equal(frames([None] * 7), compressing(generator=seeded(0), **kwargs).frames)
+
+
+def test_actions_are_taken_when_their_latent_frame_is_begun(compressing: MagiPipeline) -> None:
+    taken = []
+
+    def act() -> Iterator[np.ndarray]:
+        for number in itertools.count():
+            taken.append(number)
+            yield compressing.action("LEFT")
+
+    stream = compressing.stream(image=picture(), num_frames=9, actions=act(), **STEPS)
+    next(stream)
+    assert len(taken) == 1
+    next(stream)
+    assert len(taken) == 5
+
+
+def test_output_types(pipe: MagiPipeline) -> None:
+    kwargs = {"image": picture(), "num_frames": 2, **STEPS}
+    array = pipe(generator=seeded(0), **kwargs).frames
+    tensor = pipe(generator=seeded(0), output_type="pt", **kwargs).frames
+    pictures = pipe(generator=seeded(0), output_type="pil", **kwargs).frames
+    assert np.allclose(tensor.movedim(2, -1).numpy(), array)
+    assert isinstance(pictures[0][1], Image.Image) and pictures[0][1].size == (8, 8)
+
+
+def test_pictures_of_another_size_are_cropped_and_resized(pipe: MagiPipeline) -> None:
+    frames = pipe(image=Image.fromarray(picture(0, 30, 50)), num_frames=2, **STEPS).frames
+    assert frames.shape == (1, 2, 8, 8, 3)
+
+
+def test_saved_and_loaded_gives_the_same(pipe: MagiPipeline, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "model")
+    loaded = MagiPipeline.from_pretrained(tmp_path / "model")
+    kwargs = {"image": picture(), "num_frames": 3, **STEPS}
+    one, two = (each(generator=seeded(0), **kwargs).frames for each in (pipe, loaded))
+    assert np.allclose(one, two, atol=1e-5)
+    assert loaded.config.action_names == ["LEFT", "RIGHT", "FIRE"] and loaded.config.forcing == "complete"
+    loaded.save_pretrained(tmp_path / "again")
+    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "again").rglob("*.json"))
+    kinds = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert kinds == {".json", ".safetensors"}, "nothing that would have to be unpickled"
+
+
+def test_saved_in_half_precision_it_is_half_as_large_and_still_itself(pipe: MagiPipeline, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "whole")
+    pipe.save_pretrained(tmp_path / "half", torch_dtype=torch.float16)
+    size = {
+        name: (tmp_path / name / "transformer/diffusion_pytorch_model.safetensors").stat().st_size
+        for name in ("whole", "half")
+    }
+    assert size["half"] < 0.6 * size["whole"]
+    loaded = MagiPipeline.from_pretrained(tmp_path / "half")
+    assert loaded.transformer.token_in.weight.dtype == torch.float32
+    assert pipe.transformer.token_in.weight.dtype == torch.float32, "saving leaves the pipeline as it was"
+    assert torch.allclose(loaded.transformer.token_in.weight, pipe.transformer.token_in.weight, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.float16])
+def test_weights_that_are_saved_from_a_file_leave_the_file_as_it_is(
+    pipe: MagiPipeline, tmp_path: Path, dtype: torch.dtype | None
+) -> None:
+    checkpoint = tmp_path / "ema.safetensors"
+    save_file({name: one + 1 for name, one in pipe.transformer.state_dict().items()}, checkpoint)
+    before = checkpoint.read_bytes()
+    pipe.save_pretrained(tmp_path / "model", torch_dtype=dtype, weights=checkpoint)
+    assert checkpoint.read_bytes() == before
+    saved = load_file(tmp_path / "model/transformer/diffusion_pytorch_model.safetensors")["token_in.weight"]
+    assert saved.dtype == (dtype or torch.float32)
+    assert torch.allclose(saved.float(), pipe.transformer.token_in.weight + 1, atol=1e-3)
+    assert {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize(("kwargs", "message"), [
+    ({"interval": 0}, "1…25"),
+    ({"interval": 26}, "1…25"),
+    ({"num_frames": 0}, "num_frames"),
+    ({"image": picture(), "video": picture()[None]}, "not both"),
+    ({"video": picture()[None].astype(float)}, "uint8"),
+    ({"video": np.zeros((0, 8, 8, 3), np.uint8)}, "uint8"),
+    ({"num_videos": 0}, "num_videos"),
+    ({"label": 1}, "no label"),
+    ({"actions": [None, np.zeros(7)]}, "vector of 3"),
+    ({"num_denoise_steps": 1001}, "1…1000"),
+    ({"num_mask_steps": -1}, "at least 1"),
+    ({"sampler": "euler"}, "unknown sampler"),
+    ({"first_step": 1000}, "must lie in 0…999, got 1000"),
+    ({"first_step": 1}, "need a first step of at least"),
+    ({"first_step": 970.5}, "first_step must be a whole number, got 970.5"),
+    ({"num_denoise_steps": 2.5}, "num_denoise_steps must be a whole number, got 2.5"),
+    ({"temperature": -1}, "temperature"),
+    ({"output_type": "gif"}, "output_type"),
+    ({"generator": [torch.Generator(), torch.Generator()]}, "2 generators"),
+    ({"generator": 0}, "must be a torch.Generator"),
+    ({"num_frames": 2.5}, "num_frames must be a whole number, got 2.5"),
+    ({"num_videos": "2"}, "num_videos must be a whole number, got '2'"),
+    ({"interval": 1.5}, "interval must be a whole number"),
+    ({"image": "first.png"}, "must be a PIL image or an array, as of read_image; got str"),
+    ({"image": []}, "empty list"),
+    ({"image": np.zeros((0, 8, 3), np.uint8)}, "uint8"),
+    ({"actions": ["LEFT", "LEFT", "LEFT"]}, "vector of 3 .*, as of pipe.action; got 'LEFT'"),
+])  # fmt: skip
+def test_bad_input_is_refused_in_one_line(pipe: MagiPipeline, kwargs: dict[str, object], message: str) -> None:
+    with pytest.raises(MagiError, match=message) as error:
+        pipe(**{"num_frames": 3, **STEPS, **kwargs})
+    assert "\n" not in str(error.value)
+
+
+def test_more_given_frames_than_asked_for(pipe: MagiPipeline) -> None:
+    with pytest.raises(MagiError, match="at least the 4 frames given"):
+        pipe(video=np.stack([picture()] * 4), num_frames=3, **STEPS)
+
+
+def damage_truncate(folder: Path) -> None:
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_numbers(folder: Path) -> None:
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    next(iter(weights.values())).view(-1)[-1] = torch.nan
+    save_file(weights, path, {"format": "pt"})
+
+
+def damage_shape(folder: Path) -> None:
+    path = folder / "transformer" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"width": 64}))
+
+
+def damage_class(folder: Path) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "StableDiffusionPipeline"}))
+
+
+def damage_codec(folder: Path) -> None:
+    path = folder / "codec" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "os.system"}))
+
+
+def damage_json(folder: Path) -> None:
+    (folder / "model_index.json").write_text('{"_class_name":')
+
+
+def damage_missing(folder: Path) -> None:
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+
+
+def damage_extra(folder: Path) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"safety_checker": 1}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_truncate,
+        damage_numbers,
+        damage_shape,
+        damage_class,
+        damage_codec,
+        damage_json,
+        damage_missing,
+        damage_extra,
+    ],
+)
+def test_damaged_checkpoints_are_told_in_one_line(
+    pipe: MagiPipeline, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    pipe.save_pretrained(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(MagiError) as error:
+        MagiPipeline.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_models_are_told_what_there_is() -> None:
+    with pytest.raises(MagiError, match="give a folder, a hub id, or one of"):
+        MagiPipeline.from_pretrained("no-such-model")
