@@ -31,7 +31,7 @@ from magi_video.paradigms import Clip
 from magi_video.presets import load_preset
 from magi_video.training.optimization import build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
-from magi_video.training.preparation import build_forcing
+from magi_video.training.preparation import build_paradigm
 
 MIB = 2**20
 
@@ -71,7 +71,7 @@ def main() -> None:
     if device.type == "cpu":
         use_training_kernels(transformer)
     parameters = count_parameters(transformer)
-    objective = Objective(transformer, build_forcing(preset))
+    objective = Objective(transformer, build_paradigm(preset))
     if options.sharding == "full":
         shard(objective, device, processes.count, preset.train.precision != "float32")
         wrapped: torch.nn.Module = objective

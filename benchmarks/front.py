@@ -18,7 +18,8 @@ import torch
 
 from magi_video import MagiPipeline
 from magi_video.fast.probes import PRECISIONS, use_fast_float32
-from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.sampling import SamplingSettings
+from rollouts import start_rollout
 
 FRAMES = 24
 STEPS = ("mask_steps", "denoise_steps", "sampler", "first_step", "refresh")
@@ -43,7 +44,7 @@ def seconds_per_frame(pipe: MagiPipeline, entry: dict[str, Any]) -> list[float]:
     """Of one rollout, the first frame left out."""
     mask_steps, denoise_steps, sampler, first_step, refresh = (entry[key] for key in STEPS)
     settings = SamplingSettings(mask_steps, denoise_steps, sampler, refresh=refresh, first_step=first_step)
-    rollout = Rollout(pipe.transformer, 0, SampleNoise.from_seeds([0]), settings, torch.tensor([1]), None)
+    rollout = start_rollout(pipe.transformer, settings)
     seconds = []
     for _ in range(FRAMES + 1):
         began = time.perf_counter()

@@ -26,8 +26,9 @@ from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.frechet import Moments, frechet_distance
 from magi_video.evaluation.generation import Sampling, evaluate
 from magi_video.files.atomic import write_json
-from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.sampling import SamplingSettings
 from magi_video.video.image import contact_sheet, write_image
+from rollouts import start_rollout
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def time_candidates(arguments: argparse.Namespace, book: Book) -> None:
             settings = SamplingSettings(
                 one.mask_steps, one.denoise_steps, one.sampler, refresh=one.refresh, first_step=one.first_step
             )
-            rollout = Rollout(pipe.transformer, 0, SampleNoise.from_seeds([0]), settings, torch.tensor([1]), None)
+            rollout = start_rollout(pipe.transformer, settings)
             rollout.predict()
             for _ in range(TIMED_FRAMES):
                 began = time.process_time()

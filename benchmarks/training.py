@@ -27,7 +27,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import nn
 
 from magi_video.bench.flops import Sizes, training_flops
 from magi_video.bench.machine import peak_memory_bytes
@@ -35,27 +35,28 @@ from magi_video.bench.profiling import profile_call
 from magi_video.bench.subject import Subject, build, open_subject
 from magi_video.bench.training import Stepper, mean_hidden, sequence_frames
 from magi_video.fast import allocator
+from magi_video.fast import layers as fast_layers
 from magi_video.fast.compiling import compile_blocks
+from magi_video.fast.head import FastDenoisingMLP
 from magi_video.fast.kernels import TrainingLayerNorm, TrainingLinear
 from magi_video.fast.probes import use_fast_float32
 from magi_video.models import layers
-from magi_video.models.epsilon import EpsilonHead
-from magi_video.models.linear import Linear
+from magi_video.models.head import DenoisingMLP
 
 PARTS = ("attention", "table", "kernels", "optimiser", "average")
 CPU = torch.device("cpu")
 
 
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Three operators and their derived gradients."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
-    return torch.softmax(scores, dim=-1).to(v.dtype) @ v
-
-
-def embed_every_draw(head: EpsilonHead, step_M: Tensor) -> Tensor:
-    """The time of every draw by itself."""
-    return head.net.time_embed(step_M)
+PARTS: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
+    "attention": {
+        fast_layers.FastBlock: layers.Block,
+        fast_layers.FastSpatialLayer: layers.SpatialLayer,
+        fast_layers.FastTemporalLayer: layers.TemporalLayer,
+    },
+    "table": {FastDenoisingMLP: DenoisingMLP},
+    "kernels": {TrainingLinear: nn.Linear, TrainingLayerNorm: nn.LayerNorm},
+}
+"""Fast classes, each with the plain one."""
 
 
 class Run:
@@ -66,20 +67,15 @@ class Run:
         self.stepper = Stepper(subject, build(subject.preset), batch, "bf16", CPU)
         model = self.stepper.model
         self.average = EMAModel(model.parameters(), decay=subject.preset.train.ema_decay, foreach=True)
-        plain = {TrainingLinear: Linear, TrainingLayerNorm: nn.LayerNorm}
-        self.classes = [(m, plain.get(type(m), type(m)), type(m)) for m in model.modules()]
+        self.classes = [(module, type(module)) for module in model.modules()]
         self.compiled: list[Any] = []
 
     @contextmanager
     def without(self, parts: tuple[str, ...]) -> Iterator[None]:
         """These parts in their plain form; "compiled" switches the compiled blocks on."""
-        attention, embed_steps = layers.attention, EpsilonHead._embed_steps
-        if "attention" in parts:
-            layers.attention = plain_attention
-        if "table" in parts:
-            EpsilonHead._embed_steps = embed_every_draw  # type: ignore
-        for module, old, new in self.classes:
-            module.__class__ = old if "kernels" in parts else new
+        for module, fast in self.classes:
+            plain = [PARTS[part][fast] for part in parts if fast in PARTS.get(part, {})]
+            module.__class__ = plain[0] if plain else fast
         for group in self.stepper.optimizer.param_groups:
             group["fused"] = "optimiser" not in parts
         self.average.foreach = "average" not in parts
@@ -88,7 +84,8 @@ class Run:
         try:
             yield
         finally:
-            layers.attention, EpsilonHead._embed_steps = attention, embed_steps  # type: ignore[method-assign]
+            for module, fast in self.classes:
+                module.__class__ = fast
 
     def compile(self) -> None:
         """Have compiled blocks ready."""

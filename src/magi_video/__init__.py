@@ -5,20 +5,19 @@ pipe = MagiPipeline.from_pretrained("doom")
 video = pipe(image=first_frame, num_frames=100).frames
 """
 
-from typing import TYPE_CHECKING
-
-from magi_video.lazy import loader
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ImageVAECodec": "codecs",
+    "ImageVAECodec": "codecs.image_vae",
     "MagiError": "errors",
-    "MagiPipeline": "pipeline",
-    "MagiTransformer": "models",
-    "PixelCodec": "codecs",
+    "MagiPipeline": "pipeline.pipeline",
+    "MagiTransformer": "models.transformer",
+    "PixelCodec": "codecs.pixels",
     "load_preset": "presets",
-    "train": "training",
+    "train": "training.run",
 }
 
 if TYPE_CHECKING:
@@ -40,4 +39,9 @@ __all__ = [
     "train",
 ]
 
-__getattr__ = loader(__name__, _HOMES)
+
+def __getattr__(name: str) -> Any:
+    """A public name from its module, loaded on first use: the command line answers --help without PyTorch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -18,6 +18,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision, modern
 from magi_video.files.json import read_json
 from magi_video.models.architecture import check_first_step
+from magi_video.registry import declared
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,10 @@ MOST_LEVELS, MOST_BLOCKS = 8, 64
 class Preset:
     """A whole recipe."""
 
-    forcing: Literal["complete", "masked"] = "complete"
-    """Teacher-forcing paradigm: "complete" is MAGI, "masked" its rival."""
+    forcing: str = "complete"
+    """Paradigm: "complete" is MAGI, "masked" its baseline; all of them: docs/paradigms.md."""
+    forcing_options: dict[str, str] = field(default_factory=dict)
+    """Hyper-parameters of the paradigm itself, by name."""
     data: DataConfig = field(default_factory=DataConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     small_vae: SmallVAEConfig = field(default_factory=SmallVAEConfig)
@@ -230,6 +233,7 @@ class Preset:
         return self.train.precision if self.small_vae.precision == "auto" else self.small_vae.precision
 
     def __post_init__(self) -> None:
+        check_paradigm(self.forcing, self.forcing_options)
         check(1 <= self.data.min_interval <= self.data.max_interval <= 25, "intervals must satisfy 1 ≤ min ≤ max ≤ 25")
         check(self.data.num_frames >= 1, "num_frames must be at least 1")
         check(0 <= self.data.flip <= 1, f"flip must lie in [0, 1], got {self.data.flip}")
@@ -280,6 +284,21 @@ def former(recorded: dict[str, Any]) -> dict[str, dict[str, Any]]:
             values = dataclasses.asdict(default) | FORMER.get(group.name, {})  # type: ignore[arg-type]
             missing[group.name] = {name: value for name, value in values.items() if name not in named}
     return {group: values for group, values in missing.items() if values}
+
+
+def check_paradigm(name: str, options: dict[str, str]) -> None:
+    """Raise a `MagiError` unless there is a paradigm of that name with these hyper-parameters."""
+    known = declared("paradigms")
+    check(name in known, f"forcing must be one of {', '.join(known)}, got {name!r}")
+    own = known[name].get("options", {})
+    for option, value in options.items():
+        names = ", ".join(own) or "none"
+        check(option in own, f"forcing_options: {option!r} is none of {name}'s; it has {names}")
+        try:
+            type(own[option])(value)
+        except ValueError:
+            kind = type(own[option]).__name__
+            raise MagiError(f"forcing_options: {option} must be of type {kind}, got {value!r}") from None
 
 
 def check(condition: bool, message: str) -> None:
@@ -432,15 +451,15 @@ RECIPES: dict[str, Callable[[], Preset]] = {
 }
 
 
-def rival(recipe: Callable[[], Preset]) -> Callable[[], Preset]:
+def baseline(recipe: Callable[[], Preset]) -> Callable[[], Preset]:
     """The same recipe under masked teacher forcing."""
     return lambda: replace(recipe(), forcing="masked")
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {
-    name + end: make for name, recipe in RECIPES.items() for end, make in (("", recipe), ("-mtf", rival(recipe)))
+    name + end: make for name, recipe in RECIPES.items() for end, make in (("", recipe), ("-mtf", baseline(recipe)))
 }
-"""Every recipe by name, each followed by its rival."""
+"""Every recipe by name, each followed by its baseline."""
 
 
 def load_preset(name_or_file: str) -> Preset:
@@ -473,6 +492,9 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         value = modern(value) if hint == Precision else value
         check(value in get_args(hint), f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {given}")
         return value
+    if get_origin(hint) is dict:
+        check(isinstance(value, dict), f"{where} must be an object, got {given}")
+        return {name: str(one) for name, one in value.items()}
     if get_origin(hint) is tuple:
         check(isinstance(value, list), f"{where} must be a list, got {given}")
         return tuple(convert(get_args(hint)[0], one, where) for one in value)

@@ -8,10 +8,13 @@ import torch
 
 from magi_video.bench.counting import count_executed, peak_share
 from magi_video.bench.flops import Flops, Sizes, frame_flops, head_flops, pass_flops, training_flops
+from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import FORCINGS, Clip
-from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.paradigms import PARADIGMS, Clip
+from magi_video.paradigms.masking import unmasking_schedule
+from magi_video.sampling import SamplingSettings
+from tests.rollouts import start_rollout
 
 Make = Callable[..., MagiTransformer]
 
@@ -20,7 +23,7 @@ def masked_frame(model: MagiTransformer, batch: int, position: int) -> FrameSequ
     """A frame with half of its tokens hidden."""
     return FrameSequence(
         tokens_BSND=torch.randn(batch, 1, model.num_tokens, model.token_dim),
-        hidden_BSN=(torch.arange(model.num_tokens) % 2 == 0).expand(batch, 1, -1),
+        masked_BSN=(torch.arange(model.num_tokens) % 2 == 0).expand(batch, 1, -1),
         kind_S=torch.tensor([MASKED]),
         position_S=torch.tensor([float(position)]),
         interval_B=torch.ones(batch, dtype=torch.long),
@@ -41,14 +44,14 @@ def test_a_pass_over_the_cache(make_model: Make, past: int, changes: dict[str, A
     assert counted == pass_flops(Sizes.of(model.architecture), frames=batch, keys=past + 1).total
 
 
-@pytest.mark.parametrize("forcing", list(FORCINGS))
+@pytest.mark.parametrize("forcing", list(PARADIGMS))
 def test_a_training_step_forward_and_backward(make_model: Make, clip: Clip, forcing: str) -> None:
-    model, paradigm = make_model().train(), FORCINGS[forcing]()
+    model, paradigm = make_model().train(), PARADIGMS[forcing]()
     batch, frames, tokens = clip.tokens_BTND.shape[:3]
     hidden = paradigm.mask_ratio.draw(batch, frames, tokens, None, "cpu")
-    built = paradigm.build(clip, hidden, None)
+    built = paradigm.sequence(clip, hidden, None)
     # The whole sequence, asked for every frame: what the formula is about.
-    names = ("tokens_BSND", "hidden_BSN", "kind_S", "position_S", "interval_B", "conditions", "mask_SS")
+    names = ("tokens_BSND", "masked_BSN", "kind_S", "position_S", "interval_B", "conditions", "mask_SS")
     sequence = FrameSequence(**{name: getattr(built, name) for name in names})
 
     def forward() -> torch.Tensor:
@@ -65,7 +68,7 @@ def test_a_training_step_forward_and_backward(make_model: Make, clip: Clip, forc
 
 
 def test_what_training_runs_is_no_more_than_the_formula_but_for_padding(make_model: Make, clip: Clip) -> None:
-    model, paradigm = make_model().train(), FORCINGS["complete"]()
+    model, paradigm = make_model().train(), PARADIGMS["complete"]()
     sizes = Sizes.of(model.architecture)
     ahead, back = training_flops(sizes, 2, 10, predicted=2 * 5 * 16, repeats=4)  # every token hidden
     counted = count_executed(lambda: paradigm.loss(model, clip).backward())
@@ -90,10 +93,10 @@ def test_the_heads_sampling(make_model: Make, head: str, sampler: str) -> None:
 def test_a_frame_is_its_passes_and_its_head_calls(make_model: Make, past: int) -> None:
     model = make_model(conditions=None)
     sizes, settings = Sizes.of(model.architecture), SamplingSettings(4, 5)
-    rollout = Rollout(model, 0, SampleNoise.from_seeds([0]), settings, torch.tensor([1]), 5)
+    rollout = start_rollout(model, [0], settings, 5)
     for _ in range(past):
         rollout.observe(torch.randn(1, 16, 12))
-    whole = frame_flops(sizes, 1, rollout.schedule, 5, past, window=None)
+    whole = frame_flops(sizes, 1, unmasking_schedule(16, 4), 5, past, window=None)
     passes = pass_flops(sizes, 1, past + 1) * 4 + pass_flops(sizes, 1, past)
     assert whole == passes + head_flops(sizes, 16, evaluations=5, times=20)
     counted = count_executed(rollout.predict)

@@ -31,8 +31,8 @@ def workload(subject: Subject, stepper: Stepper, clips: int, precision: str) -> 
     frames, predicted = sequence_frames(subject), subject.outline.config.num_frames
     # What the stepper is going to hide: its first draw.
     draws = torch.Generator().set_state(stepper.draws.get_state())
-    hidden = stepper.forcing.mask_ratio.draw(clips, predicted, subject.outline.num_tokens, draws, "cpu")
-    rates = asdict(stepper.forcing.dropout)
+    hidden = stepper.paradigm.mask_ratio.draw(clips, predicted, subject.outline.num_tokens, draws, "cpu")
+    rates = asdict(stepper.paradigm.dropout)
     return Workload(
         clips, frames, predicted, float(hidden.float().mean()), 0, 4, precision == "bf16", False,
         **{f"{name}_dropout": rate for name, rate in rates.items()},
@@ -55,7 +55,7 @@ def kept_bytes(stepper: Stepper) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), stepper.autocast:
-        loss = stepper.forcing.loss(stepper.model, stepper.clip, stepper.draws)
+        loss = stepper.paradigm.loss(stepper.model, stepper.clip, stepper.draws)
     assert loss.requires_grad
     return sum(size for address, size in storages(kept).items() if address not in own)
 
@@ -126,6 +126,6 @@ def test_checkpointing_keeps_less_and_more_clips_keep_more() -> None:
 
 def test_the_heads_tokens_are_rounded_up_as_training_rounds_them() -> None:
     sizes = Sizes.of(subject_of("doom").outline.architecture)
-    assert head_tokens(sizes, Workload(2, 32, 16, 0.87, 0, 4)) == 448  # 445 of 512, in sixteenths
+    assert head_tokens(sizes, Workload(2, 32, 16, 0.87, 0, 4)) == 448  # 445, in steps of 16
     assert head_tokens(sizes, Workload(2, 32, 16, 1.0, 0, 4)) == 512
-    assert head_tokens(sizes, Workload(2, 32, 16, 0.87, 0.1, 4)) == 480
+    assert head_tokens(sizes, Workload(2, 32, 16, 0.87, 0.1, 4)) == 464

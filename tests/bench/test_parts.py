@@ -14,10 +14,10 @@ from magi_video.bench.report import Options, benchmark
 from magi_video.bench.subject import blank_conditions, open_subject
 from magi_video.bench.training import Stepper, mean_hidden, sequence_frames
 from magi_video.errors import MagiError
-from magi_video.models.linear import pack_linears
+from magi_video.fast.linear import pack_linears
 from magi_video.models.transformer import MagiTransformer
 from magi_video.presets import load_preset
-from magi_video.training.preparation import build_forcing
+from magi_video.training.preparation import build_paradigm
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def test_a_batch_is_halved_until_memory_and_time_allow(monkeypatch: pytest.Monke
 
 def test_training_follows_the_paradigm() -> None:
     assert sequence_frames(open_subject("tiny")) == 8 and sequence_frames(open_subject("tiny-mtf")) == 4
-    assert mean_hidden(build_forcing(load_preset("ucf101")), 256) == pytest.approx(0.87, abs=0.01)
+    assert mean_hidden(build_paradigm(load_preset("ucf101")), 256) == pytest.approx(0.87, abs=0.01)
 
 
 def test_a_step_trains() -> None:

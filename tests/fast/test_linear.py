@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from magi_video.models.linear import Linear, pack_linears, packing_works
+from magi_video.fast.linear import PackedLinear, pack_linears, packing_works
 from magi_video.models.transformer import MagiTransformer
 
 pytestmark = pytest.mark.skipif(
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def packed_layer() -> Linear:
-    layer = Linear(48, 32).to(torch.bfloat16).eval()
+def packed_layer() -> PackedLinear:
+    layer = PackedLinear(48, 32).to(torch.bfloat16).eval()
     layer.pack()
     return layer
 
@@ -41,11 +41,11 @@ def test_gradients_come_from_the_weight_itself() -> None:
     lambda layer: layer.load_state_dict(layer.state_dict()),
     copy.deepcopy,
 ])  # fmt: skip
-def test_a_changed_layer_forgets_its_packed_weight(change: Callable[[Linear], Linear | None]) -> None:
+def test_a_changed_layer_forgets_its_packed_weight(change: Callable[[PackedLinear], PackedLinear | None]) -> None:
     layer = packed_layer()
     assert layer._packed is not None
     changed = change(layer)
-    assert (changed if isinstance(changed, Linear) else layer)._packed is None
+    assert (changed if isinstance(changed, PackedLinear) else layer)._packed is None
 
 
 def test_only_models_that_gain_are_packed(model: MagiTransformer) -> None:

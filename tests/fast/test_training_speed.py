@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from magi_video.fast.compiling import compile_blocks
 from magi_video.fast.kernels import use_training_kernels
+from magi_video.fast.speed import speed_up
 from magi_video.models.epsilon import NUM_TRAIN_STEPS, EpsilonHead, discretized_nll, normal_kl
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import FORCINGS, Clip
+from magi_video.paradigms import PARADIGMS, Clip
 from magi_video.presets import Preset
 from magi_video.training.display import Silent
 from magi_video.training.run import train
@@ -28,7 +29,7 @@ Make = Callable[..., MagiTransformer]
 # Page faults of 20 blocks of 64 MB, each written to and freed, before and after.
 FAULTS = """
 import resource, torch
-from magi_video.training.allocator import keep_freed_memory
+from magi_video.fast.allocator import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20): torch.full((1 << 24,), 1.0)
@@ -59,16 +60,17 @@ def epsilon_loss(head: EpsilonHead, target: Tensor, z: Tensor, step: Tensor, eps
 
 @pytest.mark.parametrize("tokens", [30, 600], ids=["fewer draws than steps", "more draws than steps"])
 def test_the_epsilon_loss_embeds_each_step_once_and_is_the_same(tokens: int) -> None:
-    head = EpsilonHead(token_dim=4, condition_dim=8, width=16, depth=2)
-    for parameter in head.parameters():
+    plain_head = EpsilonHead(token_dim=4, condition_dim=8, width=16, depth=2)
+    for parameter in plain_head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
+    head = speed_up(copy.deepcopy(plain_head))
     target, z = torch.randn(tokens, 4), torch.randn(tokens, 8, requires_grad=True)
-    parameters = [*head.parameters(), z]
     uniform, eps = torch.rand(2, tokens), torch.randn(2, tokens, 4)
     ours = head.loss(target, z, uniform, eps)
-    plain = epsilon_loss(head, target, z, (uniform * NUM_TRAIN_STEPS).long().flatten(), eps.flatten(0, 1))
+    plain = epsilon_loss(plain_head, target, z, (uniform * NUM_TRAIN_STEPS).long().flatten(), eps.flatten(0, 1))
     assert torch.allclose(ours.flatten(), plain, rtol=1e-5)
-    for a, b in zip(*(torch.autograd.grad(loss.mean(), parameters) for loss in (ours, plain)), strict=True):
+    of_ours = torch.autograd.grad(ours.mean(), [*head.parameters(), z])
+    for a, b in zip(of_ours, torch.autograd.grad(plain.mean(), [*plain_head.parameters(), z]), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
 
 
@@ -76,7 +78,7 @@ def gradients(model: MagiTransformer, clip: Clip, forcing: str, autocast: bool =
     """The loss, then its gradient by every parameter, with fixed draws."""
     model.train().zero_grad(set_to_none=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss = FORCINGS[forcing]().loss(model, clip, torch.Generator().manual_seed(0))
+        loss = PARADIGMS[forcing]().loss(model, clip, torch.Generator().manual_seed(0))
     loss.backward()
     # A condition that was dropped for every clip leaves some without.
     return [loss.detach(), *(torch.zeros(()) if p.grad is None else p.grad for p in model.parameters())]
@@ -146,7 +148,7 @@ def test_the_residual_stream_is_float32_under_autocast(make_model: Make, clip: C
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="lacks a C++ compiler")
 def test_compiled_blocks_give_the_same_loss_and_gradients_under_the_same_names(make_model: Make, clip: Clip) -> None:
-    model = make_model(depth=2, width=16, mlp_width=32)
+    model = speed_up(make_model(depth=2, width=16, mlp_width=32))
     names = list(model.state_dict())
     plain = gradients(model, clip, "complete")
     assert compile_blocks(model, lambda: None) is None

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models.attention import PlainAttention, attention, dropped_attention
+from magi_video.fast.attention import PlainAttention, attention, dropped_attention
 from magi_video.models.dropout import ATTENTION, PROJECTION, Dropout, DropoutRates, kept
 from magi_video.models.sequence import causal_mask
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import FORCINGS, Clip, Forcing
+from magi_video.paradigms import PARADIGMS, Clip, Paradigm
 
 Make = Callable[..., MagiTransformer]
 RATES = DropoutRates(attention=0.1, projection=0.2, mlp=0.3)
@@ -30,8 +30,8 @@ def of(clip: Clip, first: int, last: int) -> Clip:
 
 
 @pytest.fixture(params=["complete", "masked"])
-def forcing(request: pytest.FixtureRequest) -> Forcing:
-    return FORCINGS[request.param](dropout=RATES)
+def forcing(request: pytest.FixtureRequest) -> Paradigm:
+    return PARADIGMS[request.param](dropout=RATES)
 
 
 def test_a_mask_follows_from_its_clips_seed_and_keeps_its_share() -> None:
@@ -80,7 +80,7 @@ def test_the_fused_kernels_drop_by_the_clips_seeds_too() -> None:
     assert torch.allclose(many.mean(0), attention(q[:1], k[:1], v[:1])[0], atol=0.25), "the mean stays"
 
 
-def test_a_clips_loss_does_not_depend_on_the_clips_beside_it(make_model: Make, clip: Clip, forcing: Forcing) -> None:
+def test_a_clips_loss_does_not_depend_on_the_clips_beside_it(make_model: Make, clip: Clip, forcing: Paradigm) -> None:
     model = make_model().train()
     together, tokens = forcing.total_loss(model, clip, generators(5, 6))
     parts = [forcing.total_loss(model, of(clip, n, n + 1), generators(5 + n)) for n in range(2)]
@@ -88,7 +88,7 @@ def test_a_clips_loss_does_not_depend_on_the_clips_beside_it(make_model: Make, c
     assert torch.allclose(together, parts[0][0] + parts[1][0], rtol=1e-5)
 
 
-def test_nothing_is_dropped_outside_training(make_model: Make, clip: Clip, forcing: Forcing) -> None:
+def test_nothing_is_dropped_outside_training(make_model: Make, clip: Clip, forcing: Paradigm) -> None:
     model, plain = make_model(), type(forcing)()
     in_evaluation = forcing.loss(model.eval(), clip, generators(5, 6))
     assert torch.equal(in_evaluation, plain.loss(model.eval(), clip, generators(5, 6)))
@@ -100,16 +100,16 @@ def test_nothing_is_dropped_outside_training(make_model: Make, clip: Clip, forci
 def test_each_rate_is_live_and_each_draw_another(make_model: Make, clip: Clip, rates: DropoutRates) -> None:
     model = make_model().train()
     losses = {
-        float(FORCINGS["complete"](dropout=DropoutRates(**vars(rates) | {})).loss(model, clip, generators(*seeds)))
+        float(PARADIGMS["complete"](dropout=DropoutRates(**vars(rates) | {})).loss(model, clip, generators(*seeds)))
         for seeds in ((5, 6), (5, 6), (5, 7))
     }
     assert len(losses) == 2
-    assert float(FORCINGS["complete"]().loss(model, clip, generators(5, 6))) not in losses
+    assert float(PARADIGMS["complete"]().loss(model, clip, generators(5, 6))) not in losses
 
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_checkpointing_computes_the_same_masks_again(
-    make_model: Make, clip: Clip, forcing: Forcing, autocast: bool
+    make_model: Make, clip: Clip, forcing: Paradigm, autocast: bool
 ) -> None:
     model = make_model().train()
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models.attention import attention
+from magi_video.fast.attention import attention
 from magi_video.models.embeddings import rotary_angles, rotate, sinusoidal_1d
 from magi_video.models.sequence import FrameSequence, causal_mask
 from magi_video.models.transformer import MagiTransformer
@@ -20,7 +20,7 @@ def sequence(batch: int = 2, frames: int = 5, hidden: bool = False) -> FrameSequ
     generator = torch.Generator().manual_seed(0)
     return FrameSequence(
         tokens_BSND=torch.randn(batch, frames, 16, 12, generator=generator),
-        hidden_BSN=torch.full((batch, frames, 16), hidden),
+        masked_BSN=torch.full((batch, frames, 16), hidden),
         kind_S=torch.ones(frames, dtype=torch.long),
         position_S=torch.arange(frames),
         interval_B=torch.ones(batch, dtype=torch.long),

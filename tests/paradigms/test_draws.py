@@ -7,7 +7,7 @@ import torch
 
 from magi_video.models.random import draw
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import FORCINGS, Clip
+from magi_video.paradigms import PARADIGMS, Clip
 
 
 def test_a_list_of_generators_gives_each_clip_what_it_gets_alone() -> None:
@@ -20,12 +20,12 @@ def test_a_list_of_generators_gives_each_clip_what_it_gets_alone() -> None:
 
 
 @pytest.mark.parametrize("head", ["epsilon", "flow"])
-@pytest.mark.parametrize("name", FORCINGS)
+@pytest.mark.parametrize("name", PARADIGMS)
 def test_totals_of_the_parts_make_the_total_of_the_batch(
     name: str, head: str, make_model: Callable[..., MagiTransformer], clip: Clip
 ) -> None:
     conditions = {"noise_level": {"size": 6}, "action": {"size": 3, "kind": "vector", "drop": 0.5}}
-    model, forcing = make_model(head=head, conditions=conditions), FORCINGS[name]()
+    model, forcing = make_model(head=head, conditions=conditions), PARADIGMS[name]()
 
     def total(*places: int) -> tuple[float, float]:
         part = Clip(

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import Clip, CompleteTeacherForcing, Forcing, MaskedTeacherForcing, MaskRatio, NoiseInjection
+from magi_video.paradigms import (
+    Clip,
+    CompleteTeacherForcing,
+    MaskedFrames,
+    MaskedTeacherForcing,
+    MaskRatio,
+    NoiseInjection,
+)
 from magi_video.paradigms.complete import complete_mask
 
 T = 5
@@ -17,9 +24,9 @@ def hidden(clip: Clip) -> torch.Tensor:
 
 
 def outputs(
-    forcing: Forcing, model: MagiTransformer, clip: Clip, hidden_BTN: torch.Tensor, conditions: bool = True
+    forcing: MaskedFrames, model: MagiTransformer, clip: Clip, hidden_BTN: torch.Tensor, conditions: bool = True
 ) -> torch.Tensor:
-    training = forcing.build(clip, hidden_BTN, torch.Generator().manual_seed(0))
+    training = forcing.sequence(clip, hidden_BTN, torch.Generator().manual_seed(0))
     return model(training)
 
 
@@ -31,7 +38,7 @@ def changed_frames(before: torch.Tensor, after: torch.Tensor) -> list[bool]:
 def test_ctf_masked_frame_sees_only_complete_frames_before_it(model: MagiTransformer, clip: Clip, t: int) -> None:
     forcing = CompleteTeacherForcing(noise=CLEAN)
     hidden_BTN = hidden(clip)
-    training = forcing.build(clip, hidden_BTN, None)
+    training = forcing.sequence(clip, hidden_BTN, None)
     before = model(training)
     # Change the complete frame o_t alone: m_1…m_t must stay, m_{t+1}…m_T must change.
     training.tokens_BSND = training.tokens_BSND.clone()
@@ -43,11 +50,11 @@ def test_ctf_masked_frame_sees_only_complete_frames_before_it(model: MagiTransfo
 @pytest.mark.parametrize("t", range(T))
 def test_ctf_masked_frames_do_not_see_each_other(model: MagiTransformer, clip: Clip, t: int) -> None:
     forcing = CompleteTeacherForcing(noise=CLEAN)
-    training = forcing.build(clip, hidden(clip), None)
+    training = forcing.sequence(clip, hidden(clip), None)
     before = model(training)
     training.tokens_BSND = training.tokens_BSND.clone()
     training.tokens_BSND[:, T + t] += 1.0  # m_t: its visible tokens change
-    visible = (~training.hidden_BSN[:, T + t]).any()
+    visible = (~training.masked_BSN[:, T + t]).any()
     after = model(training)
     assert changed_frames(before, after) == [s == t and bool(visible) for s in range(T)]
 
@@ -63,7 +70,7 @@ def test_ctf_observations_see_no_masked_frame_and_no_future(model: MagiTransform
 
 @pytest.mark.parametrize("t", range(T))
 def test_ctf_gradient_reaches_the_past_alone(model: MagiTransformer, clip: Clip, t: int) -> None:
-    training = CompleteTeacherForcing(noise=CLEAN).build(clip, hidden(clip), None)
+    training = CompleteTeacherForcing(noise=CLEAN).sequence(clip, hidden(clip), None)
     tokens = training.tokens_BSND.clone().requires_grad_()
     training.tokens_BSND = tokens
     model(training)[:, t].square().sum().backward()
@@ -86,16 +93,16 @@ def test_mtf_sees_visible_tokens_of_the_past_and_itself(model: MagiTransformer, 
 
 
 @pytest.mark.parametrize("forcing", [CompleteTeacherForcing(noise=CLEAN), MaskedTeacherForcing(noise=CLEAN)])
-def test_hidden_tokens_of_masked_frames_are_never_read(forcing: Forcing, model: MagiTransformer, clip: Clip) -> None:
-    training = forcing.build(clip, hidden(clip), None)
+def test_masked_tokens_are_never_read(forcing: MaskedFrames, model: MagiTransformer, clip: Clip) -> None:
+    training = forcing.sequence(clip, hidden(clip), None)
     before = model(training)
-    training.tokens_BSND = training.tokens_BSND.masked_fill(training.hidden_BSN[..., None], 1e6)
+    training.tokens_BSND = training.tokens_BSND.masked_fill(training.masked_BSN[..., None], 1e6)
     assert torch.equal(before, model(training))
 
 
 @pytest.mark.parametrize("forcing", [CompleteTeacherForcing(), MaskedTeacherForcing()])
-def test_building_a_sequence_leaves_the_clip_alone(forcing: Forcing, clip: Clip) -> None:
+def test_building_a_sequence_leaves_the_clip_alone(forcing: MaskedFrames, clip: Clip) -> None:
     tokens, actions = clip.tokens_BTND.clone(), clip.conditions["action"].clone()
-    forcing.build(clip, hidden(clip), torch.Generator().manual_seed(0))
+    forcing.sequence(clip, hidden(clip), torch.Generator().manual_seed(0))
     assert torch.equal(tokens, clip.tokens_BTND) and torch.equal(actions, clip.conditions["action"])
     assert set(clip.conditions) == {"action"}

@@ -19,7 +19,7 @@ def test_ctf_training_state_equals_state_over_the_cache(
 ) -> None:
     model = make_model(temporal_position=temporal_position)
     hidden_BTN = MaskRatio().draw(2, T, 16, torch.Generator().manual_seed(1), "cpu")
-    training = CompleteTeacherForcing(noise=NoiseInjection(levels=0)).build(clip, hidden_BTN, None)
+    training = CompleteTeacherForcing(noise=NoiseInjection(levels=0)).sequence(clip, hidden_BTN, None)
     with torch.no_grad():
         trained = model(training)
         cache = model.make_cache(batch=2, capacity=T)
@@ -33,7 +33,7 @@ def test_ctf_training_state_equals_state_over_the_cache(
 def one_frame(clip: Clip, t: int, kind: int, hidden_BN: torch.Tensor) -> FrameSequence:
     return FrameSequence(
         tokens_BSND=clip.tokens_BTND[:, t : t + 1],
-        hidden_BSN=hidden_BN[:, None],
+        masked_BSN=hidden_BN[:, None],
         kind_S=torch.tensor([kind]),
         position_S=torch.tensor([float(t)]),
         interval_B=clip.interval_B,

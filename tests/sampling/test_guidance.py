@@ -10,9 +10,11 @@ from torch import Tensor
 from magi_video.errors import MagiError
 from magi_video.models.epsilon import EpsilonHead, GaussianChain, respaced_timesteps
 from magi_video.models.flow import FlowHead
+from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, OBSERVATION
 from magi_video.models.transformer import MagiTransformer
-from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.sampling import SamplingSettings
+from tests.rollouts import start_rollout
 
 LABEL = {"noise_level": {"size": 6}, "label": {"size": 3}, "action": {"size": 2, "kind": "vector"}}
 
@@ -21,9 +23,8 @@ def roll(
     model: MagiTransformer, seeds: list[int], label: int | None, settings: SamplingSettings, **options: Any
 ) -> Tensor:
     """Five frames, the first given; the same action throughout."""
-    noise, rows = SampleNoise.from_seeds(seeds), len(seeds)
-    kind = options.pop("kind", OBSERVATION)
-    rollout = Rollout(model, kind, noise, settings, torch.ones(rows, dtype=torch.long), 5, **options)
+    rows = len(seeds)
+    rollout = start_rollout(model, seeds, settings, 5, **options)
     conditions = {"action": torch.ones(rows, 2)}
     if label is not None:
         conditions["label"] = torch.full((rows,), label)
@@ -39,23 +40,23 @@ def labelled(request: pytest.FixtureRequest, make_model: Callable[..., MagiTrans
 class Guess(torch.nn.Module):
     """A network that predicts its condition z, whatever the noisy token; variances as z's third number says."""
 
-    def denoise(self, x: Tensor, modulations: Any) -> Tensor:
-        z = modulations[0]
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.condition_embed = torch.nn.Identity()
+        self.condition_embed.weight = torch.zeros(1)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, time: Tensor, z: Tensor) -> Tensor:
         assert len(x) == len(z)
         return torch.cat([z[..., :2], z[..., 2:].expand(*z.shape[:2], 2)], -1)[..., : self.outputs]
-
-    def modulations(self, times: Tensor, z: Tensor) -> Any:
-        return iter([[z]] * len(times))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.5])
 def test_noise_is_predicted_as_free_plus_scale_times_the_difference(scale: float) -> None:
     head = EpsilonHead(2, 3, 8, 1)
-    net = Guess()
-    net.outputs, net.token_in = 4, head.net.token_in  # type: ignore[assignment]
-    head.net = net  # type: ignore[assignment]
+    head.net = Guess(4)  # type: ignore[assignment]
     given, free = torch.tensor([[[0.4, -0.2, 0.5]]]), torch.tensor([[[0.1, 0.3, -0.9]]])
-    out = head.predict(torch.randn(1, 1, 2), [torch.cat([given, free])], guidance=scale)  # type: ignore[list-item]
+    out = head.denoiser(torch.zeros(1), torch.cat([given, free]), guidance=scale)(0, torch.randn(1, 1, 2))
     assert torch.allclose(out[..., :2], free[..., :2] + scale * (given - free)[..., :2])
     assert torch.equal(out[..., 2:], given[..., 2:].expand(1, 1, 2)), "variances are the first half's"
 
@@ -66,9 +67,7 @@ def test_noise_is_predicted_as_free_plus_scale_times_the_difference(scale: float
 
 def test_velocity_is_guided_alike_and_both_halves_start_from_one_noise() -> None:
     head = FlowHead(2, 3, 8, 1)
-    net = Guess()
-    net.outputs, net.token_in = 2, head.net.token_in  # type: ignore[assignment]
-    head.net = net  # type: ignore[assignment]
+    head.net = Guess(2)  # type: ignore[assignment]
     given, free = torch.tensor([[[0.4, -0.2, 0.0]]]), torch.tensor([[[0.1, 0.3, 0.0]]])
     made = head.sample(torch.cat([given, free]), SampleNoise.from_seeds([0]), 4, guidance=2.0)
     velocity = (free + 2 * (given - free))[..., :2]  # constant along the path
@@ -111,7 +110,7 @@ def test_scale_zero_is_the_free_model(labelled: MagiTransformer) -> None:
 def test_cached_and_uncached_agree_under_guidance(
     labelled: MagiTransformer, kind: int, joined: bool, sampler: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("magi_video.sampling.rollout.JOINED_PLACES", 1000 if joined else 0)
+    monkeypatch.setattr("magi_video.fast.past.JOINED_PLACES", 1000 if joined else 0)
     name = None if sampler is None else labelled.diffusion_head.samplers[1]
     settings = SamplingSettings(3, 4, name, guidance_scale=2.5)
     cached = roll(labelled, [1, 2], 2, settings, kind=kind)
@@ -145,31 +144,23 @@ def test_only_named_conditions_are_guided(labelled: MagiTransformer) -> None:
 
 def test_guidance_away_from_what_is_asked_for_changes_nothing(labelled: MagiTransformer) -> None:
     settings = SamplingSettings(3, 4, guidance_scale=5.0)
-    against = {"label": torch.tensor([2])}
+    negative = {"label": torch.tensor([2])}
     assert torch.allclose(
-        roll(labelled, [1], 2, settings, against=against), roll(labelled, [1], 2, SamplingSettings(3, 4)), atol=1e-4
+        roll(labelled, [1], 2, settings, negative=negative), roll(labelled, [1], 2, SamplingSettings(3, 4)), atol=1e-4
     )
 
 
 def test_what_is_done_to_a_guided_frame_is_done_to_both_halves(labelled: MagiTransformer) -> None:
     def changed(use_cache: bool) -> Tensor:
-        settings, noise = SamplingSettings(3, 4, guidance_scale=3.0), SampleNoise.from_seeds([0])
-        rollout = Rollout(labelled, OBSERVATION, noise, settings, torch.tensor([1]), 3, use_cache=use_cache)
+        rollout = start_rollout(labelled, [0], SamplingSettings(3, 4, guidance_scale=3.0), 3, use_cache=use_cache)
         told = {"label": torch.tensor([1])}
         rollout.predict(told).fill_(1.0)
         return rollout.predict(told)
 
-    observed = Rollout(
-        labelled,
-        OBSERVATION,
-        SampleNoise.from_seeds([0]),
-        SamplingSettings(3, 4, guidance_scale=3.0),
-        torch.tensor([1]),
-        3,
-    )
+    observed = start_rollout(labelled, [0], SamplingSettings(3, 4, guidance_scale=3.0), 3)
     told = {"label": torch.tensor([1])}
     observed.predict(told)  # the same draws
-    observed.past.cache.length, observed._pending, observed.begun = 0, None, 0  # type: ignore[union-attr]
+    observed.past.cache.length, observed._pending, observed.begun = 0, [], 0  # type: ignore[union-attr]
     observed.observe(torch.ones(1, 16, 12), told)
     assert torch.allclose(changed(True), observed.predict(told), atol=1e-5)
     assert torch.allclose(changed(True), changed(False), atol=1e-4)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from magi_video.errors import MagiError
+from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, OBSERVATION
 from magi_video.models.transformer import MagiTransformer
-from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.sampling import SamplingSettings
+from tests.rollouts import start_rollout
 
 SETTINGS = SamplingSettings(num_mask_steps=3, num_denoise_steps=4)
 
@@ -24,9 +26,7 @@ def roll(
     total: int | None = None,
     settings: SamplingSettings = SETTINGS,
 ) -> torch.Tensor:
-    interval = torch.full((len(seeds),), 2)
-    noise = SampleNoise.from_seeds(seeds)
-    rollout = Rollout(model, kind, noise, settings, interval, total or frames, use_cache=use_cache)
+    rollout = start_rollout(model, seeds, settings, total or frames, kind=kind, use_cache=use_cache, interval=2)
     made = []
     for t in range(frames):
         conditions = {} if actions is None or t == 0 else {"action": actions[:, t]}
@@ -50,7 +50,7 @@ def test_cached_and_uncached_give_the_same_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The uncached path reads every frame whole and asks for every output: what is left out, nobody needs."""
-    monkeypatch.setattr("magi_video.sampling.rollout.JOINED_PLACES", 1000 if joined else 0)
+    monkeypatch.setattr("magi_video.fast.past.JOINED_PLACES", 1000 if joined else 0)
     model = make_model(temporal_position=temporal_position)
     frames = 8  # past the 5 trained ones: positions interpolate, or the window slides
     begin = torch.randn(2, given, 16, 12) if given else None
@@ -124,7 +124,7 @@ def test_actions_and_interval_change_what_follows_not_what_was(model: MagiTransf
 
 
 def test_going_past_the_planned_length_is_an_error_that_says_so(model: MagiTransformer) -> None:
-    rollout = Rollout(model, OBSERVATION, SampleNoise.from_seeds([0]), SETTINGS, torch.tensor([1]), 3)
+    rollout = start_rollout(model, [0], SETTINGS, 3)
     for _ in range(3):
         rollout.predict()
     with pytest.raises(MagiError, match="planned for 3 frames"):
@@ -134,10 +134,9 @@ def test_going_past_the_planned_length_is_an_error_that_says_so(model: MagiTrans
 def test_unbounded_rollouts_need_relative_positions(
     model: MagiTransformer, make_model: Callable[..., MagiTransformer]
 ) -> None:
-    noise = SampleNoise.from_seeds([0])
     with pytest.raises(MagiError, match="rope"):
-        Rollout(model, OBSERVATION, noise, SETTINGS, torch.tensor([1]), None)
-    rollout = Rollout(make_model(temporal_position="rope"), OBSERVATION, noise, SETTINGS, torch.tensor([1]), None)
+        start_rollout(model, [0], SETTINGS, None)
+    rollout = start_rollout(make_model(temporal_position="rope"), [0], SETTINGS, None)
     frames = [rollout.predict() for _ in range(12)]
     assert all(frame.isfinite().all() for frame in frames)
     assert rollout.past.cache.layers[0].keys.shape[3] == 6, "memory stays that of the window and the next frame"  # type: ignore[union-attr]
@@ -146,7 +145,7 @@ def test_unbounded_rollouts_need_relative_positions(
 @pytest.mark.parametrize("interval", [0, -1, 26])
 def test_interval_out_of_range_is_refused(model: MagiTransformer, interval: int) -> None:
     with pytest.raises(MagiError, match="1…25"):
-        Rollout(model, OBSERVATION, SampleNoise.from_seeds([0]), SETTINGS, torch.tensor([interval]), 3)
+        start_rollout(model, [0], SETTINGS, 3, interval=interval)
 
 
 def test_positions_are_interpolated_beyond_the_trained_length(model: MagiTransformer) -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.sampling import unmasking_schedule
+from magi_video.paradigms.masking import unmasking_schedule
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 7, 16, 20, 64, 100, 256])

@@ -7,7 +7,8 @@ import pytest
 from magi_video.errors import MagiError
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
-from magi_video.sampling import SETTINGS, SamplingSettings, unmasking_schedule
+from magi_video.paradigms.masking import unmasking_schedule
+from magi_video.sampling import SETTINGS, SamplingSettings
 
 EPSILON, FLOW = EpsilonHead(2, 4, 8, 1), FlowHead(2, 4, 8, 1)
 

@@ -32,7 +32,7 @@ def recipe(**groups: Any) -> Preset:
 
 @pytest.fixture(autouse=True)
 def no_video_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("run", "caching"):
+    for module in ("run", "encode"):
         monkeypatch.setattr(f"magi_video.training.{module}.open_videos", lambda *_: pytest.fail("looked at the data"))
 
 

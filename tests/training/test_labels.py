@@ -9,13 +9,14 @@ import torch
 from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import Clip, find_forcing
-from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.paradigms import Clip, find_paradigm
+from magi_video.sampling import SamplingSettings
+from tests.rollouts import start_rollout
 
 
 def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiTransformer]) -> None:
     model = make_model(num_frames=1, conditions={NOISE_LEVEL: {"size": 6}, LABEL: {"size": 2, "drop": 0.1}})
-    forcing = find_forcing("complete")()
+    forcing = find_paradigm("complete")()
     label_B = torch.arange(16) % 2
     # Frames that differ in nothing but their class: the loss hardly tells, since noisy tokens show it too.
     shape = (16, 1, model.num_tokens, model.token_dim)
@@ -26,14 +27,7 @@ def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiT
         optimizer.zero_grad()
         forcing.loss(model, clip, torch.Generator().manual_seed(step)).backward()
         optimizer.step()
-    rollout = Rollout(
-        model.eval(),
-        forcing.cached_kind,
-        SampleNoise.from_seeds(list(range(16))),
-        SamplingSettings(4, 20),
-        torch.ones(16, dtype=torch.long),
-        1,
-    )
+    rollout = start_rollout(model.eval(), list(range(16)), SamplingSettings(4, 20), 1)
     with torch.no_grad():
         tokens_BND = rollout.predict({LABEL: label_B})
     followed = (tokens_BND.mean(dim=(1, 2)) > 0) == (label_B == 1)
@@ -52,13 +46,13 @@ def test_conditions_differ_from_the_start(name: str, spec: dict[str, Any], value
     model = MagiTransformer(3, 8, 8, width=64, depth=1, heads=2, mlp_width=64, conditions={name: spec})
     frame = FrameSequence(
         tokens_BSND=torch.zeros(3, 1, model.num_tokens, model.token_dim),
-        hidden_BSN=torch.ones(3, 1, model.num_tokens, dtype=torch.bool),
+        masked_BSN=torch.ones(3, 1, model.num_tokens, dtype=torch.bool),
         kind_S=torch.tensor([MASKED]),
         position_S=torch.zeros(1),
         interval_B=torch.ones(3, dtype=torch.long),
         conditions={name: torch.tensor(values)[:, None]},
     )
-    token_BW = model.constants(frame).embedding_BSLW[:, 0, 0]
+    token_BW = model.context(frame).embedding_BSLW[:, 0, 0]
     # What is added to every token must not drown what they say: training hardly tells such conditions apart.
     likeness_BB = torch.cosine_similarity(token_BW[:, None], token_BW[None], dim=-1)
     assert likeness_BB[~torch.eye(3, dtype=torch.bool)].max() < 0.8

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from magi_video.paradigms import FORCINGS, Clip, MaskRatio
-from magi_video.training.sizing import SEQUENCE_FRAMES, hidden_share
+from magi_video.paradigms import PARADIGMS, Clip, MaskRatio
+from magi_video.registry import declared
+from magi_video.training.sizing import hidden_share
 
 
 @pytest.mark.parametrize(("minimum", "std", "tokens"), [(0.7, 0.25, 256), (0.5, 1.0, 16), (0.1, 0.3, 7), (1.0, 0.2, 9)])
@@ -18,5 +19,5 @@ def test_the_share_of_hidden_tokens_is_that_of_many_draws(minimum: float, std: f
 def test_every_paradigm_reads_as_many_frames_as_is_counted() -> None:
     clip = Clip(torch.zeros(1, 3, 1, 1), torch.ones(1, dtype=torch.long))
     hidden = torch.ones(1, 3, 1, dtype=torch.bool)
-    read = {name: make().build(clip, hidden, None).tokens_BSND.shape[1] for name, make in FORCINGS.items()}
-    assert read == {name: 3 * frames for name, frames in SEQUENCE_FRAMES.items()}
+    read = {name: make().sequence(clip, hidden, None).tokens_BSND.shape[1] for name, make in PARADIGMS.items()}
+    assert read == {name: 3 * values["training_frames"] for name, values in declared("paradigms").items()}

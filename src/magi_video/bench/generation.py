@@ -16,9 +16,12 @@ from magi_video.bench.flops import Flops, Sizes, frame_flops
 from magi_video.bench.machine import clock, peak_memory_bytes
 from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.codecs.base import Codec
+from magi_video.fast.speed import make_past
+from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import find_forcing
-from magi_video.sampling import Rollout, SampleNoise, SamplingSettings, unmasking_schedule
+from magi_video.paradigms import make_paradigm
+from magi_video.paradigms.masking import unmasking_schedule
+from magi_video.sampling import Past, RecomputedPast, Rollout, SamplingSettings
 
 JPEG_QUALITY = 85
 Progress = Callable[[str, int, int], None]
@@ -129,14 +132,18 @@ class Generator:
     def begin(self, total_frames: int, given: int = 1, use_cache: bool = True) -> Rollout:
         """A rollout with `given` random frames behind it; models with relative positions go on without end."""
         unbounded = self.model.config.temporal_position == "rope"
+        frames = None if unbounded else total_frames
+        past: Past = RecomputedPast(self.model)
+        if use_cache:
+            past = make_past(self.model, self.batch, frames, self.settings)
         rollout = Rollout(
             self.model,
-            find_forcing(self.subject.preset.forcing).cached_kind,
+            make_paradigm(self.subject.preset.forcing, self.subject.preset.forcing_options),
             SampleNoise.from_seeds(list(range(self.batch)), self.device),
             self.settings,
             torch.ones(self.batch, dtype=torch.long, device=self.device),
-            None if unbounded else total_frames,
-            use_cache=use_cache,
+            frames,
+            past=past,
         )
         for _ in range(given):
             shape = (self.batch, self.model.num_tokens, self.model.token_dim)

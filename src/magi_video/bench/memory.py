@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from magi_video.bench.flops import Sizes
+from magi_video.fast.padding import padded
 from magi_video.models.architecture import NUM_TRAIN_STEPS, Architecture, Shape, part_of
 
 FLOAT32, STATISTICS = 4, 8
 """Bytes of a number, and of a row's mean and deviation that a norm keeps."""
-SELECTION_PARTS = 16
-"""`padded_selection` rounds the tokens that the head sees up to a sixteenth of all."""
 
 Sharding = Literal["none", "full"]
 
@@ -212,12 +211,10 @@ def head_bytes(sizes: Sizes, work: Workload) -> int:
 
 
 def head_tokens(sizes: Sizes, work: Workload) -> int:
-    """Hidden tokens of a micro batch in all but one of fifty steps, rounded up as `padded_selection` rounds them."""
+    """Masked tokens of a micro batch in all but one of fifty steps, as many as the head's rows are padded to."""
     frames = work.clips * work.predicted
-    everything = frames * sizes.tokens
-    size = -(-everything // SELECTION_PARTS)
     most = min(1.0, work.hidden + 2 * work.spread / frames**0.5)
-    return -(-round(everything * most) // size) * size
+    return padded(round(frames * sizes.tokens * most))
 
 
 def temporary_bytes(sizes: Sizes, work: Workload) -> int:

@@ -11,7 +11,8 @@ from magi_video.codecs.cost import Encoder, find_encoder
 from magi_video.errors import MagiError
 from magi_video.models.architecture import Architecture
 from magi_video.presets import TRAINING_VIDEOS, Preset
-from magi_video.training.sizing import SEQUENCE_FRAMES, find_architecture, hidden_share, untrained_codec
+from magi_video.registry import declared
+from magi_video.training.sizing import find_architecture, hidden_share, untrained_codec
 
 MFU = 0.4
 """Share of the peaks that is assumed where none is given."""
@@ -161,7 +162,7 @@ def make_plan(
     sizes, repeats = Sizes.of(model), preset.exposure.diffusion_batch_mul
     hidden, spread = hidden_share(preset.exposure.mask_ratio_min, preset.exposure.mask_ratio_std, sizes.tokens)
     latent_frames = model.num_frames
-    frames = SEQUENCE_FRAMES[preset.forcing] * latent_frames
+    frames = declared("paradigms")[preset.forcing]["training_frames"] * latent_frames
     predicted = round(batch * latent_frames * sizes.tokens * hidden)
     ahead, back = training_flops(sizes, batch, frames, predicted, repeats)
     work = Workload(

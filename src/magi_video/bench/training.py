@@ -14,11 +14,12 @@ from magi_video.bench.profiling import OPTIMISER, PART
 from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.fast.allocator import keep_freed_memory
 from magi_video.fast.kernels import linear_product_pays, use_training_kernels
+from magi_video.fast.speed import speed_up
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import Clip, Forcing
+from magi_video.paradigms import Clip, Paradigm, find_paradigm
 from magi_video.training.optimization import build_optimizer
-from magi_video.training.preparation import build_forcing
-from magi_video.training.sizing import SEQUENCE_FRAMES, hidden_share
+from magi_video.training.preparation import build_paradigm
+from magi_video.training.sizing import hidden_share
 
 Progress = Callable[[str, int, int], None]
 
@@ -68,7 +69,7 @@ class Training:
 
 def sequence_frames(subject: Subject) -> int:
     """Frames that the transformer reads for a clip under the subject's paradigm."""
-    return SEQUENCE_FRAMES[subject.preset.forcing] * subject.outline.config.num_frames
+    return subject.outline.config.num_frames * find_paradigm(subject.preset.forcing).training_frames
 
 
 class Stepper:
@@ -83,12 +84,12 @@ class Stepper:
     """
 
     def __init__(self, subject: Subject, model: MagiTransformer, batch: int, precision: str, device: torch.device):
-        self.forcing = build_forcing(subject.preset)
+        self.paradigm = build_paradigm(subject.preset)
         self.model = model.train()
         self.config = subject.preset.train
         if device.type == "cpu":
             pays = precision == "bf16" and linear_product_pays()
-            use_training_kernels(model, linears=pays)  # as the trainer does
+            use_training_kernels(speed_up(model), linears=pays)  # as the trainer does
             keep_freed_memory()
         self.optimizer = build_optimizer(model, self.config)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -103,7 +104,7 @@ class Stepper:
     def compute_gradient(self) -> None:
         """Forward and backward."""
         with self.autocast:
-            loss = self.forcing.loss(self.model, self.clip, self.draws)
+            loss = self.paradigm.loss(self.model, self.clip, self.draws)
         loss.backward()
 
     def update(self) -> None:
@@ -147,12 +148,12 @@ def measure_training(
         Sizes.of(stepper.model.architecture),
         batch,
         sequence_frames(subject),
-        predicted=round(batch * frames * tokens * mean_hidden(stepper.forcing, tokens)),
-        repeats=stepper.forcing.diffusion_batch_mul,
+        predicted=round(batch * frames * tokens * mean_hidden(stepper.paradigm, tokens)),
+        repeats=stepper.paradigm.diffusion_batch_mul,
     )
     total = (forward + backward).total
     return Training(
-        forcing=stepper.forcing.name,
+        forcing=stepper.paradigm.name,
         precision=precision,
         threads=torch.get_num_threads(),
         batch=batch,
@@ -173,6 +174,6 @@ def measure_training(
     )
 
 
-def mean_hidden(forcing: Forcing, tokens: int) -> float:
+def mean_hidden(paradigm: Paradigm, tokens: int) -> float:
     """Mean share of a frame's tokens that training hides."""
-    return hidden_share(forcing.mask_ratio.minimum, forcing.mask_ratio.std, tokens)[0]
+    return hidden_share(paradigm.mask_ratio.minimum, paradigm.mask_ratio.std, tokens)[0]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from tyro.conf import arg
 
@@ -20,14 +20,17 @@ from magi_video.presets import (
     TrainConfig,
     load_preset,
 )
+from magi_video.registry import declared
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
     """Every field of a preset; a command adds its own."""
 
-    forcing: Literal["complete", "masked"] = "complete"
-    """Teacher-forcing paradigm: "complete" is MAGI, "masked" its rival."""
+    forcing: Annotated[str, arg(metavar="{" + ",".join(declared("paradigms")) + "}")] = "complete"
+    """Paradigm: "complete" is MAGI, "masked" its baseline; all of them: docs/paradigms.md."""
+    forcing_options: Annotated[dict[str, str], arg(metavar="NAME VALUE …")] = dataclasses.field(default_factory=dict)
+    """Hyper-parameters of the paradigm itself, by name."""
     clips: Annotated[DataConfig, arg(name="")] = dataclasses.field(default_factory=DataConfig)
     codec: Annotated[CodecConfig, arg(name="")] = dataclasses.field(default_factory=CodecConfig)
     model: Annotated[ModelConfig, arg(name="")] = dataclasses.field(default_factory=ModelConfig)

@@ -11,7 +11,7 @@ How to add a codec
    `self.set_statistics(...)`; write `encode_raw` and `decode_raw`. Normalisation, checks, saving, loading and the
    fingerprint are inherited. With `temporal_factor` > 1 subclass `TemporalCodec` and write `decode_piece` instead of
    `decode_raw`, with a causal cache.
-2. Add its name to `CODEC_NAMES` in `config.py` and its file to `_HOMES` below: `load_codec` builds nothing that is not
+2. Add its name and its module to `CODEC_MODULES` in `config.py`: `load_codec` builds nothing that is not
    listed there, and imports no codec but the one that is named.
 3. Test that it saves and loads, that `decode_stream` equals `decode`, and that wrong input gives a `MagiError`.
 """

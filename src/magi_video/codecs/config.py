@@ -4,8 +4,13 @@ from dataclasses import dataclass
 
 from magi_video.fast.precision import Precision
 
-CODEC_NAMES = ("PixelCodec", "ImageVAECodec", "VideoVAECodec", "OmniTokenizerCodec")
-"""Classes that a saved codec may name."""
+CODEC_MODULES = {
+    "PixelCodec": "pixels",
+    "ImageVAECodec": "image_vae",
+    "VideoVAECodec": "video_vae",
+    "OmniTokenizerCodec": "omnitokenizer",
+}
+"""Classes that a saved codec may name, and the modules of `codecs` that define them."""
 
 
 @dataclass(frozen=True)

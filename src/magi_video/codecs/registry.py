@@ -4,12 +4,12 @@ from importlib import import_module
 from pathlib import Path
 
 from magi_video.codecs.base import Codec
-from magi_video.codecs.config import CODEC_NAMES
+from magi_video.codecs.config import CODEC_MODULES
 from magi_video.errors import MagiError
 from magi_video.files.weights import class_name, load_strictly, read_json
 
-CODECS: dict[str, type[Codec] | None] = dict.fromkeys(CODEC_NAMES)
-"""Every codec class that a saved folder may name; None: the class of that name in this package, imported when named."""
+CODECS: dict[str, type[Codec] | None] = dict.fromkeys(CODEC_MODULES)
+"""Every codec class that a saved folder may name; None: of the module in `CODEC_MODULES`, imported when named."""
 
 
 def load_codec(folder: str | Path) -> Codec:
@@ -18,5 +18,6 @@ def load_codec(folder: str | Path) -> Codec:
     name = class_name(read_json(folder / "config.json"))
     if name not in CODECS:
         raise MagiError(f"{folder} holds {name}; expected a codec: {', '.join(CODECS)}")
-    codec: Codec = load_strictly(CODECS[name] or getattr(import_module("magi_video.codecs"), name), str(folder))
+    cls = CODECS[name] or getattr(import_module(f"magi_video.codecs.{CODEC_MODULES[name]}"), name)
+    codec: Codec = load_strictly(cls, str(folder))
     return codec

@@ -8,7 +8,7 @@ from magi_video.experiments.clips import Clips
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.conditions import unknown
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
-from magi_video.paradigms import MaskRatio, find_forcing
+from magi_video.paradigms import MaskRatio, find_paradigm
 from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.video.image import to_model_range
 
@@ -28,7 +28,7 @@ def last_frame_loss(model: Path, clips_NTHWC: Clips, interval: int) -> dict[str,
     transformer = pipe.transformer
     tokens_NTPD = transformer.patchify(pipe.codec.encode(to_model_range_all(clips_NTHWC)))
     batch, frames, places, _ = tokens_NTPD.shape
-    kind = find_forcing(pipe.config.forcing).cached_kind
+    kind = find_paradigm(pipe.config.forcing).cached_kind
     masked_past = MaskRatio().draw(batch, frames, places, torch.Generator().manual_seed(0), tokens_NTPD.device)
     losses = {}
     for name, hidden_NTP in {"as_generated": torch.zeros_like(masked_past), "as_trained": masked_past}.items():
@@ -38,13 +38,13 @@ def last_frame_loss(model: Path, clips_NTHWC: Clips, interval: int) -> dict[str,
         values[NOISE_LEVEL] = torch.zeros(batch, frames, dtype=torch.long)
         sequence = FrameSequence(
             tokens_BSND=tokens_NTPD,
-            hidden_BSN=hidden_NTP,
+            masked_BSN=hidden_NTP,
             kind_S=torch.tensor([kind] * (frames - 1) + [MASKED]),
             position_S=torch.arange(frames),
             interval_B=torch.full((batch,), interval),
             conditions=values,
             mask_SS=causal_mask(frames),
-            predicted=slice(-1, None),
+            predicted=1,
         )
         z_MW = transformer(sequence).flatten(0, 2).float()
         target_MD = tokens_NTPD[:, -1].flatten(0, 1).float()

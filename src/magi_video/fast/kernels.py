@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.fast.probes import KERNEL_GAIN, gain_of, one_thread
-from magi_video.models.linear import Linear
 
 
 class LinearProduct(torch.autograd.Function):
@@ -40,8 +39,8 @@ class LinearProduct(torch.autograd.Function):
         return (g_RO @ weight).view(x.shape), of_weight, g_RO.sum(0).float()
 
 
-class TrainingLinear(Linear):
-    """`Linear` by `LinearProduct` under bfloat16 autocast; elsewhere as ever."""
+class TrainingLinear(nn.Linear):
+    """`nn.Linear` by `LinearProduct` under bfloat16 autocast; elsewhere as ever."""
 
     def forward(self, input: Tensor) -> Tensor:
         """`[..., in_features]` → `[..., out_features]`."""
@@ -68,7 +67,7 @@ def use_training_kernels(model: nn.Module, linears: bool = True) -> None:
         linears: the linear layers too, which is a matter of speed alone (`linear_product_pays`).
     """
     for module in model.modules():
-        if type(module) is Linear and linears:
+        if type(module) is nn.Linear and linears:
             module.__class__ = TrainingLinear
         elif type(module) is nn.LayerNorm and module.elementwise_affine:
             module.__class__ = TrainingLayerNorm

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from magi_video.fast.precision import Settled, check_precision
 
@@ -178,10 +179,10 @@ def generation_pass(
         rows, width, mlp_width: of the transformer's pass; large ones are cut.
         tokens, head_width, head_calls: of the head, for each layer of the transformer that a frame passes.
     """
-    from magi_video.models.linear import Linear, pack_linears
+    from magi_video.fast.linear import pack_linears
 
     def mlp(width: int, inner: int) -> torch.nn.Module:
-        layers = (torch.nn.LayerNorm(width), Linear(width, inner), torch.nn.GELU(), Linear(inner, width))
+        layers = (nn.LayerNorm(width), nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
         made = torch.nn.Sequential(*layers).to(dtype).eval()
         pack_linears(made)
         return made
@@ -223,11 +224,11 @@ def fast_float32_pays() -> bool:
 @cache
 def packing_pays() -> bool:
     """Whether products of bfloat16 matrices with few rows are faster on this CPU from packed weights."""
-    from magi_video.models.linear import Linear, packing_works
+    from magi_video.fast.linear import PackedLinear, packing_works
 
     if not packing_works():
         return False
-    plain, packed = (Linear(512, 512).to(torch.bfloat16).eval() for _ in range(2))
+    plain, packed = (PackedLinear(512, 512).to(torch.bfloat16).eval() for _ in range(2))
     packed.pack()
     x = torch.ones(64, 512, dtype=torch.bfloat16)
     with one_thread(), torch.no_grad():

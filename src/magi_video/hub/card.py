@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.registry import declared
 
 LIBRARY = "magi-video"
 DATASETS = {"ucf101": "UCF-101", "kinetics600": "Kinetics-600"}
@@ -68,7 +69,7 @@ def model_card(
 def tags(pipe: MagiPipeline) -> list[str]:
     """What the hub finds the model by."""
     found = ["video-generation", "autoregressive", "masked-modeling", "diffusion", "magi"]
-    found += ["complete-teacher-forcing"] if pipe.config.forcing == "complete" else []
+    found.append(f"{pipe.config.forcing}-teacher-forcing")
     found += ["world-model"] if ACTION in pipe.transformer.condition_tokens.specs else []
     return found
 
@@ -95,15 +96,14 @@ def eval_results(metrics: Sequence[Mapping[str, Any]]) -> list[EvalResult]:
 
 def summary(pipe: MagiPipeline) -> str:
     """A paragraph on what the model is."""
-    forcing = {"complete": "complete teacher forcing (MAGI)", "masked": "masked teacher forcing"}
+    paradigm = declared("paradigms").get(pipe.config.forcing, {"title": _plain(pipe.config.forcing)})["title"]
     told = ", under actions" if ACTION in pipe.transformer.condition_tokens.specs else ""
     told += ", of a class" if LABEL in pipe.transformer.condition_tokens.specs else ""
     told += ", from words" if TEXT in pipe.transformer.condition_tokens.specs else ""
     return (
         f"Generates video of {pipe.config.height}×{pipe.config.width} pixels frame by frame{told}: each frame by "
-        "masked diffusion, the frames before it complete and cached. Trained with "
-        f"{forcing.get(pipe.config.forcing, _plain(pipe.config.forcing))}; "
-        "see [arXiv 2501.12389](https://arxiv.org/abs/2501.12389)."
+        f"masked diffusion. Paradigm: {paradigm}. "
+        "See [arXiv 2501.12389](https://arxiv.org/abs/2501.12389)."
     )
 
 

@@ -26,9 +26,9 @@ from magi_video.models.conditions import unknown
 from magi_video.models.epsilon import ancestral_tables, respaced_timesteps
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import find_forcing
+from magi_video.paradigms import find_paradigm
+from magi_video.paradigms.masking import unmasking_schedule
 from magi_video.pipeline.pipeline import MagiPipeline
-from magi_video.sampling.schedule import unmasking_schedule
 
 FACTS = "export.json"
 MAX_FRAMES = 10_000  # a past that long fits in no memory
@@ -73,7 +73,7 @@ class FrameStep(nn.Module):
     def forward(
         self,
         tokens_BND: Tensor,
-        hidden_BN: Tensor,
+        masked_BN: Tensor,
         kind_1: Tensor,
         position_1: Tensor,
         interval_B: Tensor,
@@ -85,8 +85,8 @@ class FrameStep(nn.Module):
         """z of all tokens, and the frame's keys and values.
 
         Args:
-            tokens_BND: float32; what lies under `hidden_BN` is not read.
-            hidden_BN: boolean, True where a token is still masked.
+            tokens_BND: float32; what lies under `masked_BN` is not read.
+            masked_BN: boolean, True where a token is still masked.
             kind_1: `MASKED` while any is, else the paradigm's `cached_kind`; int64.
             position_1: temporal position of the frame, float32.
             interval_B: interval between frames, int64.
@@ -100,7 +100,7 @@ class FrameStep(nn.Module):
         """
         frame = FrameSequence(
             tokens_BSND=tokens_BND[:, None],
-            hidden_BSN=hidden_BN[:, None],
+            masked_BSN=masked_BN[:, None],
             kind_S=kind_1,
             position_S=position_1,
             interval_B=interval_B,
@@ -248,7 +248,7 @@ def facts(pipe: MagiPipeline, extent: Extent) -> dict[str, Any]:
         "decoded_at_once": extent.decoded,
         "trained_frames": model.config.num_frames,
         "temporal_position": model.config.temporal_position,
-        "kinds": {"masked": MASKED, "finished": find_forcing(pipe.config.forcing).cached_kind},
+        "kinds": {"masked": MASKED, "finished": find_paradigm(pipe.config.forcing).cached_kind},
         "conditions": {name: vars(spec) for name, spec in model.condition_tokens.specs.items()},
         "action_names": list(pipe.config.action_names),
         "class_names": list(pipe.config.class_names),

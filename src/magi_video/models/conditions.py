@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.models.architecture import ConditionSpec, condition_specs
-from magi_video.models.linear import Linear
 from magi_video.models.random import Generators, draw
 
 
@@ -51,7 +50,7 @@ class VectorCondition(nn.Module):
 
     def __init__(self, spec: ConditionSpec, width: int) -> None:
         super().__init__()
-        self.project = Linear(spec.size, width)
+        self.project = nn.Linear(spec.size, width)
         self.unknown = nn.Parameter(torch.zeros(width))
 
     def reset_parameters(self) -> None:
@@ -74,7 +73,7 @@ class SequenceCondition(nn.Module):
 
     def __init__(self, spec: ConditionSpec, width: int) -> None:
         super().__init__()
-        self.project = Linear(spec.size, width)
+        self.project = nn.Linear(spec.size, width)
         self.unknown = nn.Parameter(torch.zeros(width))
         self.position = nn.Parameter(torch.zeros(spec.tokens, width))
 

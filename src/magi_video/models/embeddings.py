@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from magi_video.models.architecture import TIME_FREQUENCIES
-from magi_video.models.linear import Linear
 
 MAX_PERIOD = 10_000.0
 """Longest wavelength over 2π (Vaswani et al. 2017)."""
@@ -46,7 +45,7 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(Linear(self.frequencies, width), nn.SiLU(), Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(self.frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, time: Tensor) -> Tensor:
         """`time` `[...]` on the scale 0…1000 → `[..., width]`."""

@@ -7,18 +7,17 @@ over a few tokens a scheduler object would take most of the time.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NUM_TRAIN_STEPS, check_first_step
-from magi_video.models.head import DiffusionHead, Modulation, NormalNoise
+from magi_video.models.head import DiffusionHead, NormalNoise
 
 HALF_BIN = 1 / 255
 """Half the width of the bins of the likelihood at step 0: pixels of 256 levels in [−1, 1], as in MAR."""
@@ -193,8 +192,7 @@ class EpsilonHead(DiffusionHead):
         step, eps = (uniform_RM.flatten() * NUM_TRAIN_STEPS).long(), eps_RMD.flatten(0, 1)
         at = step[:, None]
         noisy = chain.signal[at] * target_MD + chain.sigma[at] * eps
-        modulations = self.net.modulate(condition + self._embed_steps(step))
-        eps_hat, fraction = self.net.denoise(noisy, modulations).chunk(2, dim=-1)
+        eps_hat, fraction = self.net(noisy, step, condition).chunk(2, dim=-1)
         mse = (eps_hat - eps).square().view_as(eps_RMD).mean(dim=-1)
 
         true_mean = chain.posterior_mean(noisy, target_MD, at)
@@ -203,12 +201,6 @@ class EpsilonHead(DiffusionHead):
         kl = normal_kl(true_mean, chain.log_variance_min[at], mean, log_variance)
         bound = torch.where(at == 0, discretized_nll(target_MD, mean, log_variance), kl)
         return mse + bound.view_as(eps_RMD).mean(dim=-1) / math.log(2)
-
-    def _embed_steps(self, step_M: Tensor) -> Tensor:
-        """`time_embed`, `[M, width]`; of more draws than there are steps, each step is embedded once."""
-        if len(step_M) <= NUM_TRAIN_STEPS:
-            return self.net.time_embed(step_M)
-        return F.embedding(step_M, self.net.time_embed(torch.arange(NUM_TRAIN_STEPS, device=step_M.device)))
 
     def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int:
         """See `DiffusionHead.find_first_step`; more steps than lie below the sampler's own begin higher."""
@@ -231,36 +223,38 @@ class EpsilonHead(DiffusionHead):
         sampler = self.find_sampler(sampler)
         first_step, order = self.find_first_step(sampler, num_steps, first_step), SAMPLERS[sampler].order
         times = torch.tensor(respaced_timesteps(num_steps, first_step)[::-1], device=z_BnW.device)
-        modulations = self.net.modulations(times, z_BnW)
+        predict = self.denoiser(times, z_BnW, guidance)
         shape = (z_BnW.shape[1], self.token_dim)
         if order is None:
-            tables = ancestral_tables(num_steps, first_step)
-            return self._sample_ancestral(tables, modulations, noise.normal(num_steps, *shape), temperature, guidance)
-        x = noise.normal(*shape) * temperature
-        x0_before = torch.zeros_like(x)
-        for row, modulation in zip(solver_tables(num_steps, first_step, order), modulations, strict=True):
-            x0_from_x, x0_from_eps, keep, take, extrapolate = row
-            x0 = x0_from_x * x - x0_from_eps * self.predict(x, modulation, guidance)[..., : self.token_dim]
-            x = keep * x + take * x0
-            if extrapolate:
-                x = x + extrapolate * x0_before
-            x0_before = x0
-        return x
+            noise_BSnD = noise.normal(num_steps, *shape)
+            return ancestral(predict, ancestral_tables(num_steps, first_step), noise_BSnD, temperature)
+        x_BnD = noise.normal(*shape) * temperature
+        return multistep(
+            lambda i, x: predict(i, x)[..., : self.token_dim], solver_tables(num_steps, first_step, order), x_BnD
+        )
 
-    def _sample_ancestral(
-        self,
-        tables: list[tuple[float, ...]],
-        modulations: Iterator[list[Modulation]],
-        noise_BSnD: Tensor,
-        temperature: float,
-        guidance: float | None,
-    ) -> Tensor:
-        x, *draws = noise_BSnD.unbind(1)
-        # The last step takes the mean and no draw.
-        for (from_x, from_eps, low, high), draw, modulation in zip(tables, [*draws, None], modulations, strict=True):
-            eps, fraction = self.predict(x, modulation, guidance).chunk(2, dim=-1)
-            x = from_x * x - from_eps * eps
-            if draw is not None:
-                log_variance = (low + high) / 2 + (high - low) / 2 * fraction
-                x = x + torch.exp(0.5 * log_variance) * draw * temperature
-        return x
+
+def ancestral(
+    predict: Callable[[int, Tensor], Tensor], tables: list[tuple[float, ...]], noise_BSnD: Tensor, temperature: float
+) -> Tensor:
+    """Ancestral sampling with learned variance (Nichol & Dhariwal 2021, eq. 15); the last step takes the mean."""
+    x, *draws = noise_BSnD.unbind(1)
+    for i, (from_x, from_eps, low, high) in enumerate(tables):
+        eps, fraction = predict(i, x).chunk(2, dim=-1)
+        x = from_x * x - from_eps * eps
+        if i < len(draws):
+            log_variance = (low + high) / 2 + (high - low) / 2 * fraction
+            x = x + torch.exp(0.5 * log_variance) * draws[i] * temperature
+    return x
+
+
+def multistep(predict_eps: Callable[[int, Tensor], Tensor], tables: list[tuple[float, ...]], x: Tensor) -> Tensor:
+    """DPM-Solver++(2M) in data form (Lu et al. 2022, algorithm 2); of order 1 it is DDIM (Song et al. 2020, η = 0)."""
+    x0_before = torch.zeros_like(x)
+    for i, (x0_from_x, x0_from_eps, keep, take, extrapolate) in enumerate(tables):
+        x0 = x0_from_x * x - x0_from_eps * predict_eps(i, x)
+        x = keep * x + take * x0
+        if extrapolate:
+            x = x + extrapolate * x0_before
+        x0_before = x0
+    return x

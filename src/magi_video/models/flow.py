@@ -56,9 +56,9 @@ class FlowHead(DiffusionHead):
         x = noise.normal(z_BnW.shape[1], self.token_dim) * temperature
         # Every time at which the velocity is asked for: a step's beginning, with "midpoint" its middle too.
         times = torch.linspace(1, 0, num_steps + 1, device=x.device)
-        modulations = self.net.modulations(times[:-1] * TIME_SCALE, z_BnW)
+        predict = self.denoiser(times[:-1] * TIME_SCALE, z_BnW, guidance)
         stride = -1 / num_steps
-        for modulation in modulations:
-            ahead = x + stride * self.predict(x, modulation, guidance)
-            x = x + 2 * stride * self.predict(ahead, next(modulations), guidance) if midpoint else ahead
+        for step in range(0, num_steps, 2 if midpoint else 1):
+            ahead = x + stride * predict(step, x)
+            x = x + 2 * stride * predict(step + 1, ahead) if midpoint else ahead
         return x

@@ -5,7 +5,7 @@ any number of denoising steps. `models/epsilon.py` and `models/flow.py` are the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from magi_video.errors import MagiError
 from magi_video.models.embeddings import TimestepEmbedding
-from magi_video.models.linear import Linear
 
 
 class NormalNoise(Protocol):
@@ -28,9 +27,6 @@ class NormalNoise(Protocol):
 Modulation = tuple[Tensor, ...]
 """Shift, scale (1 added) and, for a residual block, gate: each `[..., width]`."""
 
-ROWS_AT_ONCE = 512
-"""Rows for which the modulations of several denoising steps are computed together."""
-
 
 class ResidualBlock(nn.Module):
     """LayerNorm, shift and scale, Linear–SiLU–Linear, gate, residual."""
@@ -38,8 +34,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
-        self.modulation = Linear(width, 3 * width)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.modulation = nn.Linear(width, 3 * width)
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """`x` `[..., width]`."""
@@ -52,13 +48,13 @@ class DenoisingMLP(nn.Module):
 
     def __init__(self, token_dim: int, out_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__()
-        self.token_in = Linear(token_dim, width)
+        self.token_in = nn.Linear(token_dim, width)
         self.time_embed = TimestepEmbedding(width)
-        self.condition_embed = Linear(condition_dim, width)
+        self.condition_embed = nn.Linear(condition_dim, width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation_out = Linear(width, 2 * width)
-        self.token_out = Linear(width, out_dim)
+        self.modulation_out = nn.Linear(width, 2 * width)
+        self.token_out = nn.Linear(width, out_dim)
 
     def reset_parameters(self) -> None:
         """Xavier; N(0, 0.02) in the time MLP; zero for every AdaLN and the last linear layer (MAR)."""
@@ -102,18 +98,6 @@ class DenoisingMLP(nn.Module):
             x = block(x, modulation)
         return self.token_out(torch.addcmul(shift, self.norm_out(x), scale))
 
-    def modulations(self, times: Tensor, z_BnW: Tensor) -> Iterator[list[Modulation]]:
-        """`modulate` for every denoising step in turn, float times `[steps]` on the scale 0…1000.
-
-        More than half of the network's weights are here. A sampling step of its own reads them for a few tokens; many
-        steps together read them once.
-        """
-        condition = self.condition_embed(z_BnW.to(self.condition_embed.weight.dtype))
-        embedded = self.time_embed(times)[:, None, None]
-        for part in embedded.split(max(1, ROWS_AT_ONCE // max(1, condition.shape[:2].numel()))):
-            columns = [zip(*modulation, strict=True) for modulation in self.modulate(condition + part)]
-            yield from (list(row) for row in zip(*columns, strict=True))
-
 
 class DiffusionHead(nn.Module, ABC):
     """What the trainer and the sampler know of a head.
@@ -130,19 +114,32 @@ class DiffusionHead(nn.Module, ABC):
         self.token_dim = token_dim
         self.net = DenoisingMLP(token_dim, out_dim, condition_dim, width, depth)
 
-    def predict(self, x: Tensor, modulations: list[Modulation], guidance: float | None = None) -> Tensor:
-        """The network's output for float32 tokens, in float32; inside, the network's own precision.
+    def denoiser(self, times: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Callable[[int, Tensor], Tensor]:
+        """The network for given tokens: `predict(i, x)` is its float32 output for `x` `[B, n, D]` at time i.
 
-        With guidance the modulations have twice the rows of `x`, and what is predicted (noise or velocity) is
-        free + guidance · (given − free); variances are those of the first half (MAR).
+        With guidance `z_BnW` has twice the rows of `x`, and what is predicted (noise or velocity) is
+        uncond + guidance · (cond − uncond); variances are those of the first half (MAR).
+
+        Args:
+            times: `[steps]` on the scale 0…1000, in the order in which they will be asked for.
+            z_BnW: the transformer's outputs for the tokens.
+            guidance: scale of classifier-free guidance; None for none.
         """
-        x = x if guidance is None else x.repeat(2, 1, 1)
-        out = self.net.denoise(x.to(self.net.token_in.weight.dtype), modulations).float()
+        net = self.net
+        condition = net.condition_embed(z_BnW.to(net.condition_embed.weight.dtype))
+
+        def predict(step: int, x: Tensor) -> Tensor:
+            return self.guide(lambda y: net(y.to(condition.dtype), times[step], condition), x, guidance)
+
+        return predict
+
+    def guide(self, network: Callable[[Tensor], Tensor], x: Tensor, guidance: float | None) -> Tensor:
+        """The output of `network` for `x`, in float32, under guidance if there is any: see `denoiser`."""
         if guidance is None:
-            return out
-        given, free = out.chunk(2)
-        guided = torch.lerp(free[..., : self.token_dim], given[..., : self.token_dim], guidance)
-        return torch.cat([guided, given[..., self.token_dim :]], dim=-1)
+            return network(x).float()
+        cond, uncond = network(x.repeat(2, 1, 1)).float().chunk(2)
+        guided = torch.lerp(uncond[..., : self.token_dim], cond[..., : self.token_dim], guidance)
+        return torch.cat([guided, cond[..., self.token_dim :]], dim=-1)
 
     def find_sampler(self, name: str | None) -> str:
         """The sampler of that name, or the default; a `MagiError` lists the names."""
@@ -200,7 +197,7 @@ class DiffusionHead(nn.Module, ABC):
             sampler: one of `samplers`; None for the default.
             first_step: see `find_first_step`.
             temperature: scales the noise; 1 samples the model's distribution, less is safer and duller.
-            guidance: classifier-free guidance's scale (`predict`); both halves see the same noise. None for none.
+            guidance: classifier-free guidance's scale (`denoiser`); both halves see the same noise. None for none.
 
         Returns:
             Clean tokens `[B, n, D]`, float32.

@@ -1,35 +1,15 @@
-"""The two layers of a spatial-temporal block: pre-norm Transformer layers that differ in the axis they attend along.
+"""The two layers of a spatial-temporal block (paper, section 4): pre-norm Transformer layers along different axes.
 
 Activations are `x_BSLW`: B clips, S frames, L places of a frame (its condition tokens, then its N tokens), width W.
 """
 
-from typing import NamedTuple
-
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from magi_video.models.attention import attention
-from magi_video.models.cache import LayerCache, pick
-from magi_video.models.dropout import HIDDEN, OUTPUT, PROJECTION, Dropout
+from magi_video.models.cache import LayerCache
+from magi_video.models.dropout import ATTENTION, HIDDEN, OUTPUT, PROJECTION, Dropout
 from magi_video.models.embeddings import rotate
-from magi_video.models.linear import Linear
-
-
-class Wanted(NamedTuple):
-    """Whose output the last block is asked for; the rest of its work, on which nothing depends, is not done.
-
-    Attributes:
-        frames: of the sequence.
-        places_Bn: of those frames; None for all.
-    """
-
-    frames: slice
-    places_Bn: Tensor | None
-
-    def of(self, x_BSL: Tensor) -> Tensor:
-        """That part of `[B, S, L, …]`."""
-        x_BSL = x_BSL[:, self.frames]
-        return x_BSL if self.places_Bn is None else pick(x_BSL.transpose(1, 2), self.places_Bn).transpose(1, 2)
 
 
 class TransformerLayer(nn.Module):
@@ -42,17 +22,38 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm_attention = nn.LayerNorm(width, eps=1e-6)
-        self.qkv = Linear(width, 3 * width)
-        self.project = Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width, eps=1e-6)
-        self.mlp_in = Linear(width, mlp_width)
-        self.mlp_out = Linear(mlp_width, width)
+        self.mlp_in = nn.Linear(width, mlp_width)
+        self.mlp_out = nn.Linear(mlp_width, width)
 
     def queries_keys_values(self, x_BSLW: Tensor) -> Tensor:
         """`[B, S, L, 3, heads, head_dim]`."""
         return self.qkv(self.norm_attention(x_BSLW)).unflatten(-1, (3, self.heads, -1))
 
-    def finish(self, x_BSLW: Tensor, attended_BSLHd: Tensor, dropout: Dropout | None) -> Tensor:
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: Dropout | None = None
+    ) -> Tensor:
+        """softmax(q kᵀ / √d) v.
+
+        Args:
+            q: `[B, X, heads, Lq, d]`.
+            k, v: `[B, X, heads, Lk, d]`.
+            mask: boolean, `[Lq, Lk]` or `[X, 1, Lq, Lk]`, True where attention is allowed; every row allows something.
+            dropout: of the weights, in training.
+
+        Returns:
+            `[B, X, heads, Lq, d]`.
+        """
+        if dropout is None or not dropout.rates[ATTENTION]:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return dropout.drop(scores.softmax(-1), ATTENTION) @ v
+
+    def finish(self, x_BSLW: Tensor, attended_BSLHd: Tensor, dropout: Dropout | None = None) -> Tensor:
         """Output projection, both residuals and the MLP."""
         projected = self.project(attended_BSLHd.flatten(-2))
         x_BSLW = x_BSLW + (projected if dropout is None else dropout.drop(projected, PROJECTION))
@@ -63,34 +64,13 @@ class TransformerLayer(nn.Module):
 
 
 class SpatialLayer(TransformerLayer):
-    """Full bidirectional attention among the places of one frame; no mask."""
+    """Attention among the places of one frame: all of them, unless there is a mask."""
 
-    def forward(
-        self,
-        x_BSLW: Tensor,
-        wanted: Wanted | None = None,
-        cache: LayerCache | None = None,
-        at_Bn: Tensor | None = None,
-        dropout: Dropout | None = None,
-    ) -> Tensor:
-        """`[B, S, L, W]` → the same shape, or what is wanted of it.
-
-        Args:
-            x_BSLW: activations.
-            wanted: whose output to compute; None for everything.
-            cache: where it remembers, it keeps the last frame's keys and values and gives those of places not read.
-            at_Bn: the places that `x_BSLW` holds, if not all of them (S = 1, over a cache that remembers).
-            dropout: of this layer, in training.
-        """
-        q, k, v = self.queries_keys_values(x_BSLW).unbind(dim=3)
-        if cache is not None and cache.remembers:
-            held_k, held_v = cache.remember(k[:, -1], v[:, -1], at_Bn)
-            if at_Bn is not None:
-                k, v = held_k[:, None], held_v[:, None]
-        if wanted is not None:
-            x_BSLW, q, k, v = wanted.of(x_BSLW), wanted.of(q), k[:, wanted.frames], v[:, wanted.frames]
-        attended = attention(q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3), dropout=dropout)  # BSHLd
-        return self.finish(x_BSLW, attended.transpose(2, 3), dropout)
+    def forward(self, x_BSLW: Tensor, mask_SLL: Tensor | None = None, dropout: Dropout | None = None) -> Tensor:
+        """`[B, S, L, W]` → the same shape; `mask_SLL` is True where place (row) may attend to place (column)."""
+        q, k, v = (part.transpose(2, 3) for part in self.queries_keys_values(x_BSLW).unbind(dim=3))  # BSHLd
+        mask = None if mask_SLL is None else mask_SLL[:, None]
+        return self.finish(x_BSLW, self.attend(q, k, v, mask, dropout).transpose(2, 3), dropout)
 
 
 class TemporalLayer(TransformerLayer):
@@ -99,44 +79,36 @@ class TemporalLayer(TransformerLayer):
     def forward(
         self,
         x_BSLW: Tensor,
-        mask_SS: Tensor | None = None,
+        mask_QS: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
-        wanted: Wanted | None = None,
-        at_Bn: Tensor | None = None,
         dropout: Dropout | None = None,
     ) -> Tensor:
-        """`[B, S, L, W]` → the same shape, or what is wanted of it.
+        """`[B, S, L, W]` → `[B, Q, L, W]`, of the last Q frames: as many as the mask has rows, all S without one.
 
         Args:
             x_BSLW: activations.
-            mask_SS: True where frame (row) may attend to frame (column: of the sequence, or the cache's slots).
+            mask_QS: True where frame (row) may attend to frame (column: of the sequence, or the cache's slots).
             rotary: cosines and signed sines `[S, head_dim]` of the frames' positions, for `temporal_position="rope"`.
             cache: keys and values of the frames before.
-            wanted: whose output to compute; None for everything.
-            at_Bn: the places that `x_BSLW` holds, if not all of them (over a cache).
             dropout: of this layer, in training.
         """
-        qkv = self.queries_keys_values(x_BSLW)
         # Split, not sliced: a slice's gradient is a whole tensor of zeros around it.
-        qk, v = qkv.split([2, 1], dim=3)
+        qk, v = self.queries_keys_values(x_BSLW).split([2, 1], dim=3)
         if rotary is not None:
             cos, sin = (angles[:, None, None, None] for angles in rotary)
             qk = rotate(qk, cos, sin)
         q, k, v = (part.permute(0, 2, 3, 1, 4) for part in (*qk.unbind(3), v.squeeze(3)))  # BLHSd
         if cache is not None:
-            k, v = cache.write(k, v, at_Bn)
-        if wanted is not None:
-            x_BSLW, q = wanted.of(x_BSLW), q[:, :, :, wanted.frames]
-            mask_SS = None if mask_SS is None else mask_SS[wanted.frames]
-            if wanted.places_Bn is not None:
-                q, k, v = (pick(part, wanted.places_Bn) for part in (q, k, v))
-        attended = attention(q, k.to(q.dtype), v.to(q.dtype), mask_SS, dropout)
+            k, v = cache.write(k, v)
+        if mask_QS is not None:
+            x_BSLW, q = x_BSLW[:, -len(mask_QS) :], q[:, :, :, -len(mask_QS) :]
+        attended = self.attend(q, k.to(q.dtype), v.to(q.dtype), mask_QS, dropout)
         return self.finish(x_BSLW, attended.permute(0, 3, 1, 2, 4), dropout)
 
 
 class Block(nn.Module):
-    """A spatial layer, then a temporal layer (paper, section 4)."""
+    """A spatial layer, then a temporal layer."""
 
     def __init__(self, width: int, heads: int, mlp_width: int) -> None:
         super().__init__()
@@ -146,19 +118,12 @@ class Block(nn.Module):
     def forward(
         self,
         x_BSLW: Tensor,
-        mask_SS: Tensor | None = None,
+        mask_QS: Tensor | None = None,
+        spatial_SLL: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
-        wanted: Wanted | None = None,
-        at_Bn: Tensor | None = None,
         dropout: Dropout | None = None,
     ) -> Tensor:
-        """`[B, S, L, W]` → the same shape, or what is wanted of it; arguments as in `TemporalLayer`."""
-        if at_Bn is not None:
-            return self.temporal(self.spatial(x_BSLW, None, cache, at_Bn), mask_SS, rotary, cache, wanted, at_Bn)
-        if wanted is None or wanted.places_Bn is None or x_BSLW.shape[1] > 1:
-            in_space, in_time = (None, None) if dropout is None else (dropout.at(0), dropout.at(1))
-            x_BSLW = self.spatial(x_BSLW, None, cache, dropout=in_space)
-            return self.temporal(x_BSLW, mask_SS, rotary, cache, wanted, dropout=in_time)
-        # Temporal attention runs at each place apart: nobody reads what the spatial layer says of the others.
-        return self.temporal(self.spatial(x_BSLW, wanted, cache), mask_SS, rotary, cache, at_Bn=wanted.places_Bn)
+        """`[B, S, L, W]` → `[B, Q, L, W]`; arguments as of the two layers, dropout that of the block."""
+        in_space, in_time = (None, None) if dropout is None else (dropout.at(0), dropout.at(1))
+        return self.temporal(self.spatial(x_BSLW, spatial_SLL, in_space), mask_QS, rotary, cache, in_time)

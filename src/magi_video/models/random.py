@@ -1,7 +1,7 @@
-"""Random draws for a batch of clips: from one generator, or from one for each clip.
+"""Random draws for a batch: from one generator, or from one for each clip or sample.
 
-With a generator a clip, a clip's draws do not depend on the clips beside it. So neither the number of processes nor the
-number of parts in which they take a batch changes what is drawn.
+With a generator a clip, a clip's draws do not depend on the others in the batch. So neither the number of processes nor
+the number of parts in which they take a batch changes what is drawn; and a generated sample is the same in any batch.
 """
 
 from collections.abc import Callable
@@ -34,3 +34,32 @@ def draw(
         return kind(shape, generator=generator, device=device, **options)
     assert len(generator) == shape[0]
     return torch.stack([kind(shape[1:], generator=one, device=device, **options) for one in generator])
+
+
+class SampleNoise:
+    """Draws for B samples, each from its own generator: the batch does not change a sample, and with generators on the
+    CPU (the default everywhere) neither does the device.
+
+    Args:
+        generators: one a sample.
+        device: where draws are put.
+    """
+
+    def __init__(self, generators: list[torch.Generator], device: torch.device | str = "cpu") -> None:
+        self.generators = generators
+        self.device = torch.device(device)
+
+    @classmethod
+    def from_seeds(cls, seeds: list[int], device: torch.device | str = "cpu") -> "SampleNoise":
+        """One generator for each seed."""
+        return cls([torch.Generator().manual_seed(seed) for seed in seeds], device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal `[B, *shape]`, float32."""
+        draws = [torch.randn(shape, generator=one, device=one.device) for one in self.generators]
+        return torch.stack(draws).to(self.device)
+
+    def permutation(self, length: int) -> Tensor:
+        """A uniformly random order of 0…length−1 for each sample, `[B, length]`."""
+        draws = [torch.randperm(length, generator=one, device=one.device) for one in self.generators]
+        return torch.stack(draws).to(self.device)

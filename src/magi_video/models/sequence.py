@@ -1,7 +1,6 @@
-"""What the transformer reads: frames, which of their tokens are hidden, and which frame may attend to which."""
+"""What the transformer reads: frames, which of their tokens are masked, and which frame may attend to which."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,76 +8,49 @@ from torch import Tensor
 from magi_video.models.dropout import Dropout
 
 OBSERVATION, MASKED = 0, 1
-"""Kinds of frame; each has its own learned position embedding."""
-
-
-class FrameConstants(NamedTuple):
-    """What of a frame's input does not depend on its tokens: the same in every pass over it.
-
-    Attributes:
-        embedding_BSLW: the condition tokens, and every embedding that is added to the tokens.
-        cos_Sd, sin_Sd: rotary angles of the frames' positions; None without "rope".
-    """
-
-    embedding_BSLW: Tensor
-    cos_Sd: Tensor | None
-    sin_Sd: Tensor | None
+"""Kinds of frame; each has its own learned position embedding (paper, section 4)."""
 
 
 @dataclass
 class FrameSequence:
-    """S frames of each of B clips, and what is asked about them.
+    """S frames of each of B clips.
 
     Attributes:
-        tokens_BSND: token values; what lies under `hidden_BSN` is never read.
-        hidden_BSN: True where the mask token stands in for the token.
+        tokens_BSND: token values; a value under `masked_BSN` is never read.
+        masked_BSN: True where the mask token takes the token's place.
         kind_S: `OBSERVATION` or `MASKED` for every frame.
         position_S: temporal position of every frame, not necessarily an integer.
-        interval_B: interval between frames, 1…25, as integers.
+        interval_B: interval between frames, 1…25, integers.
         conditions: value of each condition by name, `[B, S]` or `[B, S, size]`; a missing name is unknown.
-        mask_SS: True where the row's frame may attend to the column's in the temporal layers; None with a cache.
-        predicted: the frames whose output is wanted: the others are there to be seen.
-        places_Bn: the tokens of them whose output is wanted; None for all N.
-        read_Bn: the tokens that this pass computes, those wanted at the end; None for all. The others are seen as the
-            cache's memory holds them. One frame alone (S = 1).
-        constants: `MagiTransformer.constants` of these frames, when they are read more than once.
+        mask_SS: temporal mask, True where the row's frame may attend to the column's; None over a cache.
+        spatial_SLL: spatial mask over the places of each frame (condition tokens, then tokens); None: all see all.
+        predicted: the last so many frames are asked for, the others are only seen; None for all frames.
         dropout: what a training pass drops; None elsewhere.
     """
 
     tokens_BSND: Tensor
-    hidden_BSN: Tensor
+    masked_BSN: Tensor
     kind_S: Tensor
     position_S: Tensor
     interval_B: Tensor
     conditions: dict[str, Tensor] = field(default_factory=dict)
     mask_SS: Tensor | None = None
-    predicted: slice = field(default_factory=lambda: slice(None))
-    places_Bn: Tensor | None = None
-    read_Bn: Tensor | None = None
-    constants: FrameConstants | None = None
+    spatial_SLL: Tensor | None = None
+    predicted: int | None = None
     dropout: Dropout | None = None
 
     @staticmethod
     def join(parts: "list[FrameSequence]") -> "FrameSequence":
-        """Sequences of the same clips one after another; what is asked, and the mask, are left open."""
+        """Sequences of the same clips one after another; masks and `predicted` are left open."""
         first = parts[0]
-        constants = [part.constants for part in parts if part.constants is not None]
         return FrameSequence(
             tokens_BSND=torch.cat([part.tokens_BSND for part in parts], dim=1),
-            hidden_BSN=torch.cat([part.hidden_BSN for part in parts], dim=1),
+            masked_BSN=torch.cat([part.masked_BSN for part in parts], dim=1),
             kind_S=torch.cat([part.kind_S for part in parts]),
             position_S=torch.cat([part.position_S for part in parts]),
             interval_B=first.interval_B,
             conditions={name: torch.cat([part.conditions[name] for part in parts], dim=1) for name in first.conditions},
-            constants=join_constants(constants) if len(constants) == len(parts) else None,
         )
-
-
-def join_constants(parts: list[FrameConstants]) -> FrameConstants:
-    """Constants of sequences one after another."""
-    embeddings, cosines, sines = zip(*parts, strict=True)
-    angles = (None, None) if cosines[0] is None else (torch.cat(cosines), torch.cat(sines))
-    return FrameConstants(torch.cat(embeddings, dim=1), *angles)
 
 
 def causal_mask(frames: int, window: int | None = None, device: torch.device | str = "cpu") -> Tensor:
@@ -87,3 +59,13 @@ def causal_mask(frames: int, window: int | None = None, device: torch.device | s
     column = torch.arange(frames, device=device)[None]
     allowed = column <= row
     return allowed if window is None else allowed & (row - column < window)
+
+
+def raster_mask(conditions: int, tokens: int, device: torch.device | str = "cpu") -> Tensor:
+    """Spatial mask `[L, L]` of a frame in raster order: token i sees the condition tokens and tokens 0…i.
+
+    Condition tokens see each other alone: what they carry reaches every token, so they may not read any.
+    """
+    mask = torch.ones(conditions + tokens, conditions + tokens, dtype=torch.bool, device=device).tril()
+    mask[:conditions, :conditions] = True
+    return mask

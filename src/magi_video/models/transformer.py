@@ -5,7 +5,7 @@ reads one frame over a `FrameCache`. It knows nothing of paradigms, samplers or 
 """
 
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -14,17 +14,28 @@ from torch import Tensor, nn
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL, Architecture
-from magi_video.models.cache import FrameCache, pick
+from magi_video.models.cache import FrameCache
 from magi_video.models.conditions import ConditionTokens
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
 from magi_video.models.head import DiffusionHead
-from magi_video.models.layers import Block, Wanted
-from magi_video.models.linear import Linear
-from magi_video.models.sequence import FrameConstants, FrameSequence
+from magi_video.models.layers import Block
+from magi_video.models.sequence import FrameSequence
 
 HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
+
+
+class FrameContext(NamedTuple):
+    """What of the input does not depend on the tokens.
+
+    Attributes:
+        embedding_BSLW: the condition tokens, and every embedding that is added to the tokens.
+        rotary: cosines and signed sines `[S, head_dim]` of the frames' positions; None without "rope".
+    """
+
+    embedding_BSLW: Tensor
+    rotary: tuple[Tensor, Tensor] | None
 
 
 class MagiTransformer(ModelMixin, ConfigMixin):
@@ -77,7 +88,7 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         self.num_tokens = self.architecture.num_tokens
         self.token_dim = self.architecture.token_dim
         self.head_dim = width // heads
-        self.token_in = Linear(self.token_dim, width)
+        self.token_in = nn.Linear(self.token_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.kind_position = nn.Parameter(torch.zeros(2, self.num_tokens, width))
         self.interval_embed = nn.Embedding(num_intervals, width)
@@ -165,21 +176,21 @@ class MagiTransformer(ModelMixin, ConfigMixin):
             device=self.mask_token.device,
         )
 
-    def constants(self, sequence: FrameSequence) -> FrameConstants:
-        """What does not change while the tokens of these frames appear: see `FrameConstants`."""
+    def context(self, sequence: FrameSequence) -> FrameContext:
+        """Condition tokens and position, kind and interval embeddings of the frames (section 4)."""
         batch, frames = sequence.tokens_BSND.shape[:2]
         conditions = self.condition_tokens(sequence.conditions, batch, frames, sequence.tokens_BSND.device)
         conditions = conditions.to(self.mask_token.dtype)
         added = self.spatial_position.to(conditions.dtype) + self.kind_position[sequence.kind_S].to(conditions.dtype)
         frame = self.interval_embed(sequence.interval_B - 1)[:, None, None]
-        angles: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
+        rotary = None
         if self.config.temporal_position == "interpolate":
             frame = frame + sinusoidal_1d(sequence.position_S, self.config.width)[:, None].to(frame.dtype)
         else:
             cos, signed_sin = rotary_angles(sequence.position_S, self.head_dim)
-            angles = cos.to(frame.dtype), signed_sin.to(frame.dtype)
+            rotary = cos.to(frame.dtype), signed_sin.to(frame.dtype)
         embedding = torch.cat([conditions, added.expand(batch, -1, -1, -1)], dim=2) + frame.to(conditions.dtype)
-        return FrameConstants(embedding, *angles)
+        return FrameContext(embedding, rotary)
 
     def embed(self, sequence: FrameSequence, embedding_BSLW: Tensor) -> Tensor:
         """Input activations `[B, S, L, width]`: condition tokens, then the frame's tokens.
@@ -188,38 +199,27 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         """
         stream = self.mask_token.dtype
         tokens = self.token_in(sequence.tokens_BSND.to(self.token_in.weight.dtype)).to(stream)
-        tokens = torch.where(sequence.hidden_BSN[..., None], self.mask_token, tokens)
+        tokens = torch.where(sequence.masked_BSN[..., None], self.mask_token, tokens)
         conditions, added = embedding_BSLW.to(stream).split([self.condition_tokens.count, self.num_tokens], 2)
         return torch.cat([conditions, tokens + added], dim=2)
 
     def forward(self, sequence: FrameSequence, cache: FrameCache | None = None) -> Tensor:
-        """The head's conditions z of what `sequence` asks for: `[B, predicted frames, places, width]`.
+        """The head's conditions z of the frames that `sequence` asks for: `[B, predicted, N, width]`.
 
         Args:
             sequence: frames to read; without a cache a temporal mask is needed.
             cache: the past of a rollout; the frames' keys and values are written into the slots that follow it.
         """
-        constants = sequence.constants or self.constants(sequence)
-        x_BSLW = self.embed(sequence, constants.embedding_BSLW)
-        rotary = None if constants.cos_Sd is None or constants.sin_Sd is None else (constants.cos_Sd, constants.sin_Sd)
+        embedding_BSLW, rotary = self.context(sequence)
+        x_BSLW = self.embed(sequence, embedding_BSLW)
         mask_SS = sequence.mask_SS if cache is None else cache.begin(x_BSLW.shape[1])
-        places_Bn, at_Bn = sequence.places_Bn, None
-        first = self.condition_tokens.count
-        wanted: Wanted | None = Wanted(sequence.predicted, None if places_Bn is None else places_Bn + first)
-        if sequence.read_Bn is not None:
-            at_Bn = sequence.read_Bn + first
-            x_BSLW = pick(x_BSLW[:, 0], at_Bn)[:, None]
-            wanted = None
-        *layers, last = [None] * len(self.blocks) if cache is None else cache.layers
-        dropout = sequence.dropout
-        *drops, last_drop = [None if dropout is None else dropout.at(index) for index in range(len(self.blocks))]
-        for block, layer, drop in zip(self.blocks[:-1], layers, drops, strict=True):
-            x_BSLW = self._run(block, x_BSLW, mask_SS, rotary, layer, None, at_Bn, drop)
-        x_BSLW = self._run(self.blocks[-1], x_BSLW, mask_SS, rotary, last, wanted, at_Bn, last_drop)
-        position = self.head_position.to(x_BSLW.dtype)
-        if places_Bn is None:
-            return self.norm_out(x_BSLW[:, :, first:]) + position
-        return self.norm_out(x_BSLW[:, :, -places_Bn.shape[1] :]) + position[places_Bn][:, None]
+        layers = [None] * len(self.blocks) if cache is None else cache.layers
+        for number, (block, layer) in enumerate(zip(self.blocks, layers, strict=True), 1):
+            if number == len(self.blocks) and mask_SS is not None and sequence.predicted is not None:
+                mask_SS = mask_SS[-sequence.predicted :]  # the last block computes no frame that is not asked for
+            dropout = None if sequence.dropout is None else sequence.dropout.at(number - 1)
+            x_BSLW = self._run(block, x_BSLW, mask_SS, sequence.spatial_SLL, rotary, layer, dropout)
+        return self.norm_out(x_BSLW[:, :, self.condition_tokens.count :]) + self.head_position.to(x_BSLW.dtype)
 
     def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
         """A block; with gradient checkpointing its activations are dropped, and computed again in the backward."""

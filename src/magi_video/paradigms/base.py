@@ -1,22 +1,25 @@
-"""What a teacher-forcing paradigm is: how a clip becomes a training sequence, and what the cache holds at inference.
+"""What a paradigm is: how a clip becomes a training example, and how frames are generated.
 
-The trainer calls `loss`, the rollout reads `cached_kind`; neither knows which paradigm it serves.
+A paradigm is one file of this folder. It owns its training sequence with the temporal and spatial masks, its loss, what
+the past of a rollout is, and one step of generation. `@register` makes it known to recipes, commands and documents.
 """
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
-from magi_video.models.dropout import Dropout, DropoutRates
-from magi_video.models.random import Generators, draw
+from magi_video.errors import MagiError
+from magi_video.models.dropout import DropoutRates
+from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiTransformer
 from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
+from magi_video.registry import declare
+from magi_video.sampling.past import Past
+from magi_video.sampling.settings import SamplingSettings
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Clip:
     Attributes:
         tokens_BTND: clean tokens, zero mean and unit variance per latent channel.
         interval_B: interval between frames, 1…25.
-        conditions: name → `[B, T]` or `[B, T, size]`; all but the noise level, which the paradigm sets.
+        conditions: name → `[B, T]` or `[B, T, size]`; all but those that the paradigm sets (the noise level).
     """
 
     tokens_BTND: Tensor
@@ -34,19 +37,33 @@ class Clip:
     conditions: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Forcing(ABC):
-    """One paradigm.
+class Paradigm(ABC):
+    """One row of the paper's table 1.
 
     Args:
-        mask_ratio: how many tokens of a frame are hidden.
-        noise: what is done to the frames that are observed.
-        diffusion_batch_mul: independent diffusion draws for each hidden token.
+        mask_ratio: how many tokens of a frame are masked in training.
+        noise: noise injection into the frames that are observed in training.
+        diffusion_batch_mul: independent diffusion draws for each token with a loss.
         dropout: of the transformer, while it is in training mode.
+        options: of the paradigm itself, by name: values, or texts of them.
+
+    Raises:
+        MagiError: the paradigm has no such option.
     """
 
     name: ClassVar[str]
+    """In recipes and on the command line."""
+    title: ClassVar[str]
+    """What it is, in one line."""
+    training_frames: ClassVar[int]
+    """Frames that the transformer reads in training for each frame of a clip: what a step costs."""
     cached_kind: ClassVar[int]
-    """Kind of frame as which a finished frame enters the cache: the one that training let later frames see."""
+    """Kind of frame as which a finished frame enters the past: the one that training let later frames see."""
+
+    conditions: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Condition tokens of its own, besides the noise level and the recipe's: name → fields of `ConditionSpec`."""
+    options: ClassVar[dict[str, int | float | str]] = {}
+    """Hyper-parameters of its own by name, with their defaults; they become attributes of these types."""
 
     def __init__(
         self,
@@ -54,26 +71,28 @@ class Forcing(ABC):
         noise: NoiseInjection | None = None,
         diffusion_batch_mul: int = 4,
         dropout: DropoutRates | None = None,
+        **options: Any,
     ) -> None:
         self.mask_ratio = mask_ratio or MaskRatio()
         self.noise = noise or NoiseInjection()
         self.diffusion_batch_mul = diffusion_batch_mul
         self.dropout = dropout or DropoutRates()
+        if unknown := set(options) - set(self.options):
+            raise MagiError(f"{self.name} has no option {min(unknown)!r}; it has {', '.join(self.options) or 'none'}")
+        for name, default in self.options.items():
+            setattr(self, name, type(default)(options.get(name, default)))
 
     @abstractmethod
-    def build(self, clip: Clip, hidden_BTN: Tensor, generator: Generators) -> FrameSequence:
-        """The sequence for a clip whose masked frames hide `hidden_BTN`; `generator` draws the noise.
+    def visible(self, masked_TN: Tensor) -> Tensor:
+        """What training lets an output depend on, `[T, N, T, N]`: True where z of a token may depend on a clean token.
 
-        Its `predicted` are the T frames that stand for the clip's frames 1…T.
+        Args:
+            masked_TN: which tokens are masked in the frames 1…T.
         """
 
-    def loss(self, model: MagiTransformer, clip: Clip, generator: Generators = None) -> Tensor:
-        """Mean head loss over the hidden tokens of all frames, a float32 scalar; arguments as in `total_loss`."""
-        total, tokens = self.total_loss(model, clip, generator)
-        return total / tokens
-
+    @abstractmethod
     def total_loss(self, model: MagiTransformer, clip: Clip, generator: Generators = None) -> tuple[Tensor, Tensor]:
-        """Head losses of the hidden tokens of all frames, summed, and the number of these tokens: float32 scalars.
+        """Loss over a batch as a sum over tokens, and the number of these tokens: float32 scalars.
 
         A batch may be split between processes and in parts: its mean loss is the sum of the totals over the sum of the
         numbers, not the mean of the parts' means.
@@ -83,39 +102,52 @@ class Forcing(ABC):
             clip: what to learn from.
             generator: source of every draw (ratios, orders, noise, dropout, dropped conditions), on the clip's device.
         """
-        batch, frames, tokens, size = clip.tokens_BTND.shape
-        device = clip.tokens_BTND.device
-        hidden_BTN = self.mask_ratio.draw(batch, frames, tokens, generator, device)
-        clip = Clip(clip.tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
-        sequence = self.build(clip, hidden_BTN, generator)
-        if model.training and self.dropout.any:
-            sequence.dropout = Dropout.drawn(self.dropout, batch, len(model.blocks), generator, device)
-        z_BTNW = model(sequence)
-        # Drawn for every token: what a token gets does not depend on how many others are hidden.
-        each = (batch, self.diffusion_batch_mul, frames * tokens)
-        uniform_BRK = draw(torch.rand, each, generator, device)
-        eps_BRKD = draw(torch.randn, (*each, size), generator, device)
-        picked_M, weight_M = padded_selection(hidden_BTN)
-        # The target is the clip itself, never what masking or noise made of it; the head is float32 throughout.
-        with torch.autocast(device.type, enabled=False):
-            losses_RM = model.diffusion_head.loss(
-                clip.tokens_BTND.flatten(0, 2)[picked_M].float(),
-                z_BTNW.flatten(0, 2)[picked_M].float(),
-                uniform_BRK.transpose(0, 1).flatten(1, 2)[:, picked_M],
-                eps_BRKD.transpose(0, 1).flatten(1, 2)[:, picked_M],
-            )
-            return (losses_RM * weight_M).sum() / self.diffusion_batch_mul, weight_M.sum()
+
+    def loss(self, model: MagiTransformer, clip: Clip, generator: Generators = None) -> Tensor:
+        """Mean loss, a float32 scalar; arguments as of `total_loss`."""
+        total, tokens = self.total_loss(model, clip, generator)
+        return total / tokens
+
+    def step_frames(self, begun: int, total_frames: int | None) -> int:
+        """How many frames one step of generation makes, when `begun` of `total_frames` are there."""
+        return 1
+
+    @abstractmethod
+    def generate(
+        self, model: MagiTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, settings: SamplingSettings
+    ) -> None:
+        """Generate the next frames in place: fill `frames.tokens_BSND`; nothing of them is masked at the end.
+
+        Args:
+            model: the transformer with its head, in eval mode.
+            past: the frames before.
+            frames: the frames of one step, all tokens masked. Under guidance the batch has a second, unconditional
+                half.
+            noise: one generator a sample.
+            settings: steps and sampler.
+        """
 
 
-def padded_selection(hidden_BTN: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of the hidden tokens, padded to one of 16 sizes, and their weights (0 for padding), both `[M]`.
+PARADIGMS: dict[str, type[Paradigm]] = {}
+"""Every paradigm by name."""
 
-    The number of hidden tokens differs from step to step. oneDNN keeps kernels and buffers for every shape that it
-    meets, gigabytes in the end, and a compiler would compile for each; a few sizes cost 3 % of the head's work.
-    """
-    places = hidden_BTN.flatten().nonzero()[:, 0]
-    size = math.ceil(hidden_BTN.numel() / 16)
-    padding = -len(places) % size
-    weight_M = torch.ones(len(places) + padding, device=places.device)
-    weight_M[len(places) :] = 0
-    return torch.cat([places, places[:1].expand(padding)]), weight_M
+P = TypeVar("P", bound=type[Paradigm])
+
+
+def register(cls: P) -> P:
+    """Make a paradigm known by its name."""
+    PARADIGMS[cls.name] = cls
+    declare("paradigms", cls)
+    return cls
+
+
+def find_paradigm(name: str) -> type[Paradigm]:
+    """The paradigm of that name, or a `MagiError` that lists the names."""
+    if name not in PARADIGMS:
+        raise MagiError(f"unknown forcing {name!r}: choose from {', '.join(PARADIGMS)}")
+    return PARADIGMS[name]
+
+
+def make_paradigm(name: str, options: dict[str, Any] | None = None) -> Paradigm:
+    """The paradigm of that name with its own options, to generate with; errors as of `find_paradigm`."""
+    return find_paradigm(name)(**(options or {}))

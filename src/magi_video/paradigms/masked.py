@@ -1,9 +1,10 @@
-"""Masked teacher forcing, the rival: every masked frame learns from the *masked* frames before it.
+"""Masked teacher forcing, the baseline: every masked frame learns from the *masked* frames before it.
 
 sequence   m_1 … m_T                 masked frames, their visible tokens noise-injected
 m_t sees   m_1 … m_t
-loss       on the hidden tokens of m_1 … m_T
-cache      finished frames, as masked frames with nothing hidden: training never showed such a past, and that gap
+loss       on the masked tokens of m_1 … m_T
+generates  as complete teacher forcing
+cache      finished frames, as masked frames with nothing masked: training never showed such a past, and that gap
            between training and inference is the paper's argument
 """
 
@@ -13,25 +14,34 @@ from torch import Tensor
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
-from magi_video.paradigms.base import Clip, Forcing
+from magi_video.paradigms.base import Clip, register
+from magi_video.paradigms.masked_frames import MaskedFrames, own_frame
 
 
-class MaskedTeacherForcing(Forcing):
+@register
+class MaskedTeacherForcing(MaskedFrames):
     """MTF (paper, section 3, eq. 3; Genie)."""
 
     name = "masked"
+    title = "masked teacher forcing, the baseline: masked frames learn from masked frames"
+    training_frames = 1
     cached_kind = MASKED
 
-    def build(self, clip: Clip, hidden_BTN: Tensor, generator: Generators) -> FrameSequence:
-        """See `Forcing.build`: T frames, all predicted."""
+    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+        """See `MaskedFrames.sequence`: T frames, all predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
         return FrameSequence(
             tokens_BSND=noisy_BTND,
-            hidden_BSN=hidden_BTN,
+            masked_BSN=masked_BTN,
             kind_S=torch.full((frames,), MASKED, device=device),
             position_S=torch.arange(frames, device=device),
             interval_B=clip.interval_B,
             conditions={**clip.conditions, NOISE_LEVEL: level_BT},
             mask_SS=causal_mask(frames, device=device),
         )
+
+    def visible(self, masked_TN: Tensor) -> Tensor:
+        """See `Paradigm.visible`: what its own frame and the frames before show."""
+        past = causal_mask(len(masked_TN), device=masked_TN.device).tril(-1)[:, None, :, None]
+        return past & ~masked_TN[None, None] | own_frame(masked_TN)

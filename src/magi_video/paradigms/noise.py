@@ -1,4 +1,4 @@
-"""Dynamic noise injection: observed frames are spoilt as a rollout's own errors will spoil them (after GameNGen)."""
+"""Dynamic noise injection (paper, section 3; GameNGen): the past in training is as imperfect as a rollout's own."""
 
 from dataclasses import dataclass
 from functools import partial

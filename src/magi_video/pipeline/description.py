@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magi_video.codecs.config import CODEC_NAMES
+from magi_video.codecs.config import CODEC_MODULES
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.weights import WEIGHTS, check_settings, class_name, resolve_model, stored_shapes, weight_files
 from magi_video.models.architecture import Architecture
-from magi_video.training.sizing import SEQUENCE_FRAMES
+from magi_video.registry import declared
 
 INDEX_FILE = "model_index.json"
 DEFAULTS: dict[str, Any] = {
     "forcing": "complete", "height": 256, "width": 256, "frame_rate": 25.0, "action_names": [], "class_names": [],
-    "mask_steps": 64, "denoise_steps": 100, "first_step": None, "training": {},
+    "forcing_options": {}, "mask_steps": 64, "denoise_steps": 100, "first_step": None, "training": {},
 }  # fmt: skip
 """Of `MagiPipeline`'s settings."""
 
@@ -68,11 +68,11 @@ def describe_model(name: str | Path) -> Description:
     settings = DEFAULTS | settings
     architecture = read_architecture(folder / "transformer")
     check_settings(settings, architecture, None, str(folder / INDEX_FILE))
-    if settings["forcing"] not in tuple(SEQUENCE_FRAMES):
+    if settings["forcing"] not in tuple(declared("paradigms")):
         raise MagiError(f"{folder}: unknown forcing {str(settings['forcing'])[:60]!r}")
     codec = class_name(read_json(folder / "codec" / "config.json"))
-    if codec not in CODEC_NAMES:
-        raise MagiError(f"{folder / 'codec'} holds {codec}; expected a codec: {', '.join(CODEC_NAMES)}")
+    if codec not in CODEC_MODULES:
+        raise MagiError(f"{folder / 'codec'} holds {codec}; expected a codec: {', '.join(CODEC_MODULES)}")
     stored = stored_shapes(weight_files(folder / "codec", WEIGHTS))
     return Description(settings, architecture, codec, sum(math.prod(shape) for _, shape in stored))
 

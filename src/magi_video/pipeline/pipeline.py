@@ -15,11 +15,12 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
 from magi_video.fast.compiling import compile_blocks
+from magi_video.fast.speed import make_past, speed_up
 from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import ACTION, LABEL, TEXT
-from magi_video.models.random import Generators
+from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import find_forcing
+from magi_video.paradigms import make_paradigm
 from magi_video.pipeline.description import INDEX_FILE
 from magi_video.pipeline.diffusers_api import ConventionalPipeline, StepCallback, StepFunction
 from magi_video.pipeline.inputs import (
@@ -35,7 +36,7 @@ from magi_video.pipeline.inputs import (
 )
 from magi_video.pipeline.pictures import Picture, convert_output, given_frames, unit_range
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
-from magi_video.sampling import Rollout, SampleNoise, SamplingSettings
+from magi_video.sampling import Past, RecomputedPast, Rollout, SamplingSettings
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 
 
@@ -57,7 +58,8 @@ class MagiPipeline(ConventionalPipeline):
     Args:
         transformer: the network with its head.
         codec: between pixels and normalised latents.
-        forcing: paradigm that the transformer was trained with; says as what finished frames enter the past.
+        forcing: paradigm that the transformer was trained with: how it generates.
+        forcing_options: hyper-parameters of the paradigm itself, by name.
         height, width: size of a frame in pixels.
         frame_rate: of the training videos at interval 1, frames/s.
         action_names: columns of an action, when the model takes actions.
@@ -89,14 +91,16 @@ class MagiPipeline(ConventionalPipeline):
         denoise_steps: int = 100,
         training: dict[str, Any] | None = None,
         first_step: int | None = None,
+        forcing_options: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.text_folder: Path | None = None
         self.text_encoder: Encoder | None = None
-        find_forcing(forcing)
+        make_paradigm(forcing, forcing_options)
         self.register_modules(transformer=transformer, codec=codec)
         self.register_to_config(
             forcing=forcing,
+            forcing_options=forcing_options or {},
             height=height,
             width=width,
             frame_rate=frame_rate,
@@ -170,7 +174,7 @@ class MagiPipeline(ConventionalPipeline):
         """
         given = 0 if stream.get("video") is None else np.shape(stream["video"])[-4]
         stream |= {"num_frames": given + 2 * self.codec.temporal_factor, "generator": None}
-        return compile_blocks(self.transformer, lambda: list(self.stream(**stream)))
+        return compile_blocks(speed_up(self.transformer), lambda: list(self.stream(**stream)))
 
     @torch.no_grad()
     def __call__(
@@ -286,8 +290,8 @@ class MagiPipeline(ConventionalPipeline):
         guidance_scale: float = 1.0,
         guidance_schedule: GuidanceSchedule = "linear",
         guide: Sequence[str] = GUIDED,
-        on_step: StepCallback | None = None,
         first_step: int | None = None,
+        on_step: StepCallback | None = None,
     ) -> Iterator[Any]:
         """Generate frame by frame.
 
@@ -333,17 +337,23 @@ class MagiPipeline(ConventionalPipeline):
             check_guidance(self.transformer.condition_tokens.specs, guide, asked)
         elif negative_text is not None:
             raise MagiError("a negative text needs guidance: give a guidance_scale above 1 too")
-        against = {} if negative_text is None else {TEXT: self.encode_text(spread_texts(negative_text, batch))}
+        negative = {} if negative_text is None else {TEXT: self.encode_text(spread_texts(negative_text, batch))}
         self.visit(self.transformer)
+        total_frames = None if num_frames is None else self.codec.covering_latent_frames(num_frames)
+        if settings.refresh > 1 and not use_cache:
+            raise MagiError("mask steps can reuse each other's work only with the cache")
+        past: Past = RecomputedPast(self.transformer)
+        if use_cache:
+            past = make_past(self.transformer, batch, total_frames, settings)
         rollout = Rollout(
             self.transformer,
-            find_forcing(self.config.forcing).cached_kind,
+            make_paradigm(self.config.forcing, self.config.forcing_options),
             SampleNoise(spread_generator(generator, batch), self._execution_device),
             settings,
             torch.full((batch,), interval, device=self._execution_device),
-            None if num_frames is None else self.codec.covering_latent_frames(num_frames),
-            use_cache=use_cache,
-            against=against,
+            total_frames,
+            past=past,
+            negative=negative,
         )
         self._num_timesteps = rollout.total_frames
         latents = self._latent_frames(rollout, given_BTCHW, conditions, on_step)
@@ -395,14 +405,15 @@ class MagiPipeline(ConventionalPipeline):
                 rollout.observe(tokens_BND, next(conditions))
                 yield latents_BCHW
         while rollout.total_frames is None or rollout.begun < rollout.total_frames:
-            tokens_BND = rollout.predict(next(conditions))
-            latents_BCHW = self.transformer.unpatchify(tokens_BND[:, None])[:, 0]
-            if on_step is not None:
-                latents_BCHW = on_step(rollout.begun - 1, latents_BCHW)
-                tokens_BND.copy_(self.transformer.patchify(latents_BCHW[:, None])[:, 0])  # the past is made of these
-            yield latents_BCHW
-            if on_step is not None and on_step.stops:
-                return
+            first, count = rollout.begun, rollout.paradigm.step_frames(rollout.begun, rollout.total_frames)
+            tokens_BSND = rollout.predict_frames([next(conditions) for _ in range(count)])
+            for s, latents_BCHW in enumerate(self.transformer.unpatchify(tokens_BSND).unbind(1)):
+                if on_step is not None:
+                    latents_BCHW = on_step(first + s, latents_BCHW)
+                    tokens_BSND[:, s] = self.transformer.patchify(latents_BCHW[:, None])[:, 0]  # they make the past
+                yield latents_BCHW
+                if on_step is not None and on_step.stops:
+                    return
 
     def _whole(self, latents: Iterator[Tensor]) -> Iterator[Tensor]:
         """All latent frames before the first is decoded: offloaded networks then take turns once a video."""

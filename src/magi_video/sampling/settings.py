@@ -125,8 +125,8 @@ class SamplingSettings:
             head: the model's.
             mask_steps, denoise_steps: the model's own.
             own_first_step: the model's own, for the head's default sampler; more steps than lie below it begin higher.
-            num_mask_steps, num_denoise_steps, sampler, temperature, refresh, guidance_scale, guidance_schedule, guide,
-            first_step: as of this class.
+            num_mask_steps, num_denoise_steps, sampler, temperature, refresh: as of this class.
+            guidance_scale, guidance_schedule, guide, first_step: as of this class.
 
         Returns:
             The settings, with the sampler and the first step that they come to.

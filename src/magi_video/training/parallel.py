@@ -14,7 +14,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 
 from magi_video.models.random import Generators
 from magi_video.models.transformer import MagiTransformer
-from magi_video.paradigms import Clip, Forcing
+from magi_video.paradigms import Clip, Paradigm
 
 
 class Objective(nn.Module):
@@ -22,16 +22,16 @@ class Objective(nn.Module):
 
     Args:
         transformer: the network with its head.
-        forcing: the paradigm.
+        paradigm: whose loss.
     """
 
-    def __init__(self, transformer: MagiTransformer, forcing: Forcing) -> None:
+    def __init__(self, transformer: MagiTransformer, paradigm: Paradigm) -> None:
         super().__init__()
-        self.transformer, self.forcing = transformer, forcing
+        self.transformer, self.paradigm = transformer, paradigm
 
     def forward(self, clip: Clip, generator: Generators) -> tuple[Tensor, Tensor]:
-        """See `Forcing.total_loss`."""
-        return self.forcing.total_loss(self.transformer, clip, generator)
+        """See `Paradigm.total_loss`."""
+        return self.paradigm.total_loss(self.transformer, clip, generator)
 
 
 def shard(objective: Objective, device: torch.device, processes: int, low_precision: bool) -> None:

@@ -31,7 +31,7 @@ from magi_video.models.architecture import ACTION
 from magi_video.models.conditions import VectorCondition
 from magi_video.models.dropout import DropoutRates
 from magi_video.models.transformer import MagiTransformer, make_transformer
-from magi_video.paradigms import Forcing, MaskRatio, NoiseInjection, find_forcing
+from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
 from magi_video.presets import CodecConfig, Preset
 from magi_video.training.sizing import WORD_SIZE, find_architecture
 from magi_video.video.image import fit_frames, to_model_range
@@ -219,14 +219,15 @@ def prepare_reader(
     return encoded.cache, True
 
 
-def build_forcing(preset: Preset) -> Forcing:
-    """The preset's paradigm with its masking, noise and dropout."""
+def build_paradigm(preset: Preset) -> Paradigm:
+    """The recipe's paradigm, with its masking, noise and dropout."""
     exposure, train = preset.exposure, preset.train
-    return find_forcing(preset.forcing)(
+    return find_paradigm(preset.forcing)(
         MaskRatio(exposure.mask_ratio_min, exposure.mask_ratio_std),
         NoiseInjection(exposure.noise_levels, exposure.noise_sigma),
         exposure.diffusion_batch_mul,
         DropoutRates(train.attention_dropout, train.projection_dropout, train.mlp_dropout),
+        **preset.forcing_options,
     )
 
 

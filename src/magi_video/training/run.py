@@ -55,7 +55,7 @@ def train(
         out: folder of the run, which is then itself a model.
         seed: of everything random.
         display: shows progress.
-        latents: folder of a latent cache (`caching.encode`); encoded in `out` or in the loop if not given.
+        latents: folder of a latent cache (`training.encode`); encoded in `out` or in the loop if not given.
         signals: that ask training to stop; none if not given.
         allow_other_data: go on with other data than the run has seen so far, which is then recorded.
 

@@ -7,14 +7,13 @@ from typing import Any
 from magi_video.codecs.sizes import LatentSizes
 from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL, TEXT, Architecture
 from magi_video.presets import Preset
+from magi_video.registry import declared
 
 ACTIONS, CLASSES, WORD_SIZE = 6, 101, 384
 """Of data that is not there yet: as many actions as the shipped Doom model has, classes as UCF-101 has, and numbers of
 a word's vector as the presets' text encoder gives."""
 FINEST = 2**16
 """Parts of a frame that are told apart when hidden tokens are counted."""
-SEQUENCE_FRAMES = {"complete": 2, "masked": 1}
-"""Frames that the transformer reads in training for each of a clip, by paradigm."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,7 @@ def find_architecture(
     model, drop = preset.model, preset.model.condition_drop
     latent_height, latent_width = codec.latent_size(preset.data.height, preset.data.width)
     conditions: dict[str, dict[str, Any]] = {NOISE_LEVEL: {"size": preset.exposure.noise_levels + 1}}
+    conditions |= declared("paradigms")[preset.forcing].get("conditions", {})
     if model.actions:
         conditions[ACTION] = {"size": actions, "kind": "vector", "drop": drop}
     if model.text:

@@ -30,6 +30,7 @@ from magi_video.fast.allocator import keep_freed_memory
 from magi_video.fast.compiling import compile_blocks
 from magi_video.fast.kernels import linear_product_pays, use_training_kernels
 from magi_video.fast.probes import choose_precision, use_fast_float32
+from magi_video.fast.speed import speed_up
 from magi_video.fast.threads import choose_threads
 from magi_video.files.checkpoints import (
     Checkpoint,
@@ -52,7 +53,7 @@ from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_average, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
-from magi_video.training.preparation import build_forcing, build_model, derive_seed, silence_actions, untaken_actions
+from magi_video.training.preparation import build_model, build_paradigm, derive_seed, silence_actions, untaken_actions
 from magi_video.training.preview import Preview
 from magi_video.training.stopping import StoppedError, StopSignals
 from magi_video.training.tracking import find_tracker, start_tracker
@@ -112,7 +113,6 @@ class Trainer:
             keep_freed_memory()
         self.micro = micro_batch(self.config, self.processes.count)
         self.codec, self.latents = codec.to(self.device), latents
-        forcing = build_forcing(preset)
         actions = videos.action_names if preset.model.actions else []
         self.untaken = untaken_actions(videos) if preset.model.actions else []
         with torch.random.fork_rng():
@@ -124,12 +124,13 @@ class Trainer:
         self.captions = captions
         if self.config.gradient_checkpointing:
             model.enable_gradient_checkpointing()
+        speed_up(model)
         if self.device.type == "cpu":
             pays = self.low and linear_product_pays() if linear_kernels is None else linear_kernels
             use_training_kernels(model, linears=pays)
             choose_threads(product_flops(model, self.micro * model.config.num_frames))
         self.compiled = False
-        self.core, self.objective = model, Objective(model, forcing)
+        self.core, self.objective = model, Objective(model, build_paradigm(preset))
         self.clips = ClipDataset(
             videos,
             reader,
@@ -144,6 +145,7 @@ class Trainer:
             model,
             self.codec,
             forcing=preset.forcing,
+            forcing_options=preset.forcing_options,
             height=preset.data.height,
             width=preset.data.width,
             frame_rate=next(iter(self.clips.frame_rates), USUAL_RATE),

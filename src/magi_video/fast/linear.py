@@ -6,7 +6,7 @@ much as the product itself: bfloat16 products of 4 to 256 rows are 1.5 to 2.5 ti
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ MOST_ROWS = 448
 """Rows of a product up to which packed weights win; with more, oneDNN's own reordering pays for itself."""
 
 
-class Linear(nn.Linear):
+class PackedLinear(nn.Linear):
     """`nn.Linear`; after `pack`, the same product from packed weights wherever no gradient is asked for."""
 
     _packed: Tensor | None = None
@@ -33,13 +33,13 @@ class Linear(nn.Linear):
             return F.linear(input, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], None)
 
-    def train(self, mode: bool = True) -> "Linear":
+    def train(self, mode: bool = True) -> "PackedLinear":
         """Forget the packed weight: training is about to change the weight itself."""
         if mode:
             self._packed = None
         return super().train(mode)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "Linear":
+    def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
         self._packed = None
         return super()._apply(fn, recurse)
 
@@ -52,17 +52,18 @@ class Linear(nn.Linear):
 
 
 def pack_linears(model: nn.Module) -> bool:
-    """Pack every `Linear` of a model in evaluation mode, if it is one that gains: bfloat16 weights on a CPU.
+    """Pack every linear layer of a model in evaluation mode, if it is one that gains: bfloat16 weights on a CPU.
 
     Returns:
         Whether the model is packed now.
     """
-    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    layers = [module for module in model.modules() if type(module) in (nn.Linear, PackedLinear)]
     gains = all(one.weight.device.type == "cpu" and one.weight.dtype == torch.bfloat16 for one in layers)
     if model.training or not layers or not gains or not packing_works():
         return False
     for layer in layers:
-        layer.pack()
+        layer.__class__ = PackedLinear
+        cast(PackedLinear, layer).pack()
     return True
 
 
@@ -70,7 +71,7 @@ def pack_linears(model: nn.Module) -> bool:
 def packing_works() -> bool:
     """Whether this build of PyTorch packs weights for this CPU, and gets the product right from them."""
     generator = torch.Generator().manual_seed(0)
-    layer = Linear(64, 32).to(torch.bfloat16)
+    layer = PackedLinear(64, 32).to(torch.bfloat16)
     x = torch.randn(5, 64, generator=generator).to(torch.bfloat16)
     with torch.no_grad():
         plain = layer(x).float()

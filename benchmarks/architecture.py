@@ -1,0 +1,118 @@
+"""Figures of the architecture: lines by ring, rooms, loose files, import cycles, signatures, what a reader must open.
+
+python benchmarks/architecture.py [--src src/magi_video] [--json FILE]
+"""
+
+import argparse
+import ast
+import json
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+RINGS = {
+    "paper": ("models", "paradigms", "sampling", "forcing"),
+    "product": ("cli", "serving", "hub", "bench", "recordings", "experiments", "benchmark", "planning", "reproduce"),
+}
+
+
+def modules(src: Path) -> dict[str, Path]:
+    """Dotted name → file."""
+    found = {}
+    for path in sorted(src.rglob("*.py")):
+        parts = path.relative_to(src.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, known: dict[str, Path], deferred: bool) -> set[str]:
+    """Modules of ours that a file imports; with `deferred`, those in functions and for types too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if deferred else iter(tree.body)
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("magi_video"):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                names.add(full if full in known else node.module)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name in known}
+    return names & set(known)
+
+
+def closure(start: list[str], graph: dict[str, set[str]]) -> set[str]:
+    """Everything that is reached."""
+    seen, todo = set(), list(start)
+    while todo:
+        if (name := todo.pop()) not in seen:
+            seen.add(name)
+            todo += graph[name]
+    return seen
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Import cycles, one after another, each opened where it was found."""
+    graph, found = {name: set(others) - {name} for name, others in graph.items()}, []
+    while True:
+        try:
+            tuple(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            found.append(error.args[1])
+            graph[error.args[1][1]].discard(error.args[1][0])
+            continue
+        return found
+
+
+def widest(known: dict[str, Path]) -> tuple[int, str]:
+    """Most parameters of a function, and where."""
+    best = (0, "")
+    for name, path in known.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                count = len([*node.args.args, *node.args.kwonlyargs]) - (
+                    bool(node.args.args) and node.args.args[0].arg in ("self", "cls")
+                )
+                best = max(best, (count, f"{name}.{node.name}"))
+    return best
+
+
+def figures(src: Path) -> dict[str, Any]:
+    """All of them."""
+    known = modules(src)
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in known.items()}
+    ring = {"paper": 0, "library": 0, "product": 0}
+    for name, count in lines.items():
+        room = name.split(".")[1] if "." in name else ""
+        ring[next((one for one, rooms in RINGS.items() if room in rooms), "library")] += count
+    plain = {name: imports(path, known, deferred=False) for name, path in known.items()}
+    every = {name: imports(path, known, deferred=True) for name, path in known.items()}
+    folder = "paradigms" if "magi_video.paradigms" in known else "forcing"
+    idea = closure([f"magi_video.{folder}.complete", "magi_video.sampling.rollout"], plain)
+    idea = {name for name in idea if known[name].name != "__init__.py" and not name.endswith("errors")}
+    return {
+        "lines": sum(lines.values()),
+        "files": len(lines),
+        "lines_by_ring": ring,
+        "rooms": len([path for path in src.iterdir() if (path / "__init__.py").exists()]),
+        "loose_files": len([path for path in src.glob("*.py") if not path.name.startswith("__")]),
+        "cycles": len(cycles(plain)),
+        "cycles_with_deferred_and_typing": len(cycles(every)),
+        "widest_signature": widest(known),
+        "files_behind_ctf": len(idea),
+        "lines_behind_ctf": sum(lines[name] for name in idea),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--src", type=Path, default=Path(__file__).resolve().parents[1] / "src/magi_video")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    found = figures(given.src)
+    print(json.dumps(found, indent=2))
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

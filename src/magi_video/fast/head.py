@@ -1,0 +1,87 @@
+"""The diffusion head, for small networks over few tokens: what several denoising steps share is computed once."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from magi_video.fast.padding import padded
+from magi_video.models.epsilon import NUM_TRAIN_STEPS, EpsilonHead
+from magi_video.models.flow import FlowHead
+from magi_video.models.head import DenoisingMLP, DiffusionHead, Modulation
+
+ROWS_AT_ONCE = 512
+"""Rows for which the modulations of several denoising steps are computed together."""
+
+
+class FastDenoisingMLP(DenoisingMLP):
+    """The same network, whose modulations can be computed for many steps together."""
+
+    def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        """As of `DenoisingMLP`; of more integer times than there are steps, each step is embedded once."""
+        if time.is_floating_point() or time.numel() <= NUM_TRAIN_STEPS:
+            return super().forward(x, time, condition)
+        embedded = F.embedding(time, self.time_embed(torch.arange(NUM_TRAIN_STEPS, device=time.device)))
+        return self.denoise(x, self.modulate(condition + embedded))
+
+    def modulations(self, times: Tensor, z_BnW: Tensor) -> Iterator[list[Modulation]]:
+        """`modulate` for every denoising step in turn, float times `[steps]` on the scale 0…1000.
+
+        More than half of the network's weights are here. A sampling step of its own reads them for a few tokens; many
+        steps together read them once.
+        """
+        condition = self.condition_embed(z_BnW.to(self.condition_embed.weight.dtype))
+        embedded = self.time_embed(times)[:, None, None]
+        for part in embedded.split(max(1, ROWS_AT_ONCE // max(1, condition.shape[:2].numel()))):
+            columns = [zip(*modulation, strict=True) for modulation in self.modulate(condition + part)]
+            yield from (list(row) for row in zip(*columns, strict=True))
+
+
+class FastHead(DiffusionHead):
+    """A head over a `FastDenoisingMLP`; the objective comes from the class beside it."""
+
+    net: FastDenoisingMLP
+
+    def denoiser(self, times: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Callable[[int, Tensor], Tensor]:
+        """As of `DiffusionHead`; the steps must be asked for one after the other."""
+        modulations, dtype = self.net.modulations(times, z_BnW), self.net.token_in.weight.dtype
+
+        def predict(step: int, x: Tensor) -> Tensor:
+            modulation = next(modulations)
+            return self.guide(lambda y: self.net.denoise(y.to(dtype), modulation), x, guidance)
+
+        return predict
+
+    def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
+        """As of `DiffusionHead`, computed for a padded number of tokens.
+
+        The number of masked tokens differs from step to step. oneDNN keeps kernels and buffers for every shape that it
+        meets, gigabytes in the end, and a compiler would compile for each.
+        """
+        count = len(target_MD)
+        more = padded(count) - count
+        if not more:
+            return super().loss(target_MD, z_MW, uniform_RM, eps_RMD)  # type: ignore[safe-super]
+        losses_RM = super().loss(  # type: ignore[safe-super]
+            F.pad(target_MD, (0, 0, 0, more)),
+            F.pad(z_MW, (0, 0, 0, more)),
+            F.pad(uniform_RM, (0, more), value=0.5),
+            F.pad(eps_RMD, (0, 0, 0, more)),
+        )
+        return losses_RM[:, :count]
+
+
+class FastEpsilonHead(FastHead, EpsilonHead):
+    """`EpsilonHead` over a `FastDenoisingMLP`."""
+
+
+class FastFlowHead(FastHead, FlowHead):
+    """`FlowHead` over a `FastDenoisingMLP`."""
+
+
+FAST: dict[type[nn.Module], type[nn.Module]] = {
+    DenoisingMLP: FastDenoisingMLP,
+    EpsilonHead: FastEpsilonHead,
+    FlowHead: FastFlowHead,
+}

@@ -1,0 +1,97 @@
+"""The cached past for generation: fewer and smaller passes than `sampling.CachedPast`, the same frames.
+
+- What does not depend on the tokens of a frame (conditions, embeddings) is computed once a frame.
+- The last block computes the tokens that are asked for, no others.
+- A finished frame shares its pass with the first mask step of the next frame, where that is faster.
+- With `reuse`, mask steps may read the changed tokens alone (`SamplingSettings.refresh`): an approximation.
+"""
+
+import torch
+from torch import Tensor
+
+from magi_video.fast.cache import PlacesCache, pick
+from magi_video.fast.layers import Wanted
+from magi_video.models.sequence import FrameSequence
+from magi_video.models.transformer import FrameContext, MagiTransformer
+
+JOINED_PLACES = 128
+"""On CPUs, places up to which two frames share a pass: the products of more rows gain nothing from each other."""
+
+
+class FastPast:
+    """The past as keys and values, of a model that `speed_up` has prepared.
+
+    Args:
+        model: the transformer.
+        batch: samples, both halves of guidance counted.
+        total_frames: of the rollout; None for one without end ("rope").
+        reuse: whether a pass may read the changed tokens of a frame alone.
+    """
+
+    def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None, reuse: bool = False) -> None:
+        self.model = model
+        self.cache = PlacesCache.of(model.make_cache(batch, total_frames), reuse)
+        self.reuse = reuse
+        self.joins = self.cache.device.type != "cpu" or batch * model.num_places <= JOINED_PLACES
+        self._finished: FrameSequence | None = None  # appended, but not read yet
+        self._frame: FrameSequence | None = None  # the frame in the making, whose context is kept
+        self._context: FrameContext | None = None
+
+    def append(self, frame: FrameSequence) -> None:
+        """See `sampling.Past`; the frame is read with the next one, or before it."""
+        self._read_finished()
+        self._finished = frame
+
+    def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
+        """See `sampling.Past`; exact unless `reuse` is on and `changed_Bm` given."""
+        if self._context is None or frame is not self._frame:
+            self._frame, self._context = frame, self.model.context(frame)
+        if not self.joins:
+            self._read_finished()
+        finished, self._finished = self._finished, None
+        changed_Bm = changed_Bm if self.reuse else None
+        if finished is None:
+            return self._pass(frame, self._context, slice(None), places_Bn, changed_Bm)[:, 0]
+        context = join_contexts(self.model.context(finished), self._context)
+        z_B1nW = self._pass(FrameSequence.join([finished, frame]), context, slice(-1, None), places_Bn, changed_Bm)
+        self.cache.advance()
+        return z_B1nW[:, 0]
+
+    def _read_finished(self) -> None:
+        finished, self._finished = self._finished, None
+        if finished is not None:
+            self._pass(finished, self.model.context(finished), slice(0, 0))  # its keys and values alone
+            self.cache.advance()
+
+    def _pass(
+        self,
+        sequence: FrameSequence,
+        context: FrameContext,
+        frames: slice,
+        places_Bn: Tensor | None = None,
+        changed_Bm: Tensor | None = None,
+    ) -> Tensor:
+        """z `[B, frames, n, width]` of some frames of a sequence over the cache."""
+        model, first = self.model, self.model.condition_tokens.count
+        x_BSLW = model.embed(sequence, context.embedding_BSLW)
+        mask_SS = self.cache.begin(x_BSLW.shape[1])
+        at_Bn, wanted = None, Wanted(frames, None if places_Bn is None else places_Bn + first)
+        last: Wanted | None = wanted
+        if changed_Bm is not None:
+            at_Bn, last = changed_Bm + first, None
+            x_BSLW = pick(x_BSLW[:, 0], at_Bn)[:, None]
+        for number, (block, layer) in enumerate(zip(model.blocks, self.cache.layers, strict=True)):
+            of = last if number == len(model.blocks) - 1 else None
+            x_BSLW = block(x_BSLW, mask_SS, None, context.rotary, layer, None, of, at_Bn)
+        if places_Bn is None:
+            return x_BSLW
+        x_BSLW = x_BSLW[:, :, -places_Bn.shape[1] :]
+        return model.norm_out(x_BSLW) + model.head_position.to(x_BSLW.dtype)[places_Bn][:, None]
+
+
+def join_contexts(one: FrameContext, other: FrameContext) -> FrameContext:
+    """Contexts of sequences one after the other."""
+    rotary = None
+    if one.rotary is not None and other.rotary is not None:
+        rotary = torch.cat([one.rotary[0], other.rotary[0]]), torch.cat([one.rotary[1], other.rotary[1]])
+    return FrameContext(torch.cat([one.embedding_BSLW, other.embedding_BSLW], dim=1), rotary)

@@ -1,0 +1,83 @@
+"""What the paradigms of masked frames share: their loss, and generation by masked diffusion over the frame cache."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from magi_video.models.dropout import Dropout
+from magi_video.models.random import Generators, SampleNoise, draw
+from magi_video.models.sequence import FrameSequence
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms.base import Clip, Paradigm
+from magi_video.paradigms.masking import masked_generation
+from magi_video.sampling.past import Past
+from magi_video.sampling.settings import SamplingSettings
+
+
+class MaskedFrames(Paradigm):
+    """Frames whose tokens are masked at random: the loss is on the masked tokens, generation is MAR's."""
+
+    @abstractmethod
+    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+        """The training sequence of a clip whose frames 1…T, the ones predicted, have `masked_BTN` masked.
+
+        Args:
+            clip: complete frames.
+            masked_BTN: True where a token is masked.
+            generator: of the noise that is injected.
+        """
+
+    def total_loss(self, model: MagiTransformer, clip: Clip, generator: Generators = None) -> tuple[Tensor, Tensor]:
+        """See `Paradigm.total_loss`: over the masked tokens of all frames."""
+        batch, frames, tokens, _ = clip.tokens_BTND.shape
+        masked_BTN = self.mask_ratio.draw(batch, frames, tokens, generator, clip.tokens_BTND.device)
+        clip = Clip(clip.tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
+        sequence = self.sequence(clip, masked_BTN, generator)
+        if model.training and self.dropout.any:
+            device = clip.tokens_BTND.device
+            sequence.dropout = Dropout.drawn(self.dropout, batch, len(model.blocks), generator, device)
+        z_BTNW = model(sequence)
+        return head_loss(model, clip, z_BTNW, masked_BTN, self.diffusion_batch_mul, generator)
+
+    def generate(
+        self, model: MagiTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, settings: SamplingSettings
+    ) -> None:
+        """See `Paradigm.generate`: one frame, by masked diffusion."""
+        masked_generation(model, past, frames, noise, settings)
+
+
+def own_frame(masked_TN: Tensor) -> Tensor:
+    """`[T, N, T, N]`: True where two tokens are of one frame and the second is not masked."""
+    frames, tokens = masked_TN.shape
+    same_TT = torch.eye(frames, dtype=torch.bool, device=masked_TN.device)
+    return (same_TT[:, None, :, None] & ~masked_TN[None, None]).expand(frames, tokens, frames, tokens)
+
+
+def head_loss(
+    model: MagiTransformer, clip: Clip, z_BTNW: Tensor, counted_BTN: Tensor, repeats: int, generator: Generators
+) -> tuple[Tensor, Tensor]:
+    """The diffusion head's loss (paper, section 4; MAR) over some tokens, summed, and their number.
+
+    Args:
+        model: whose head.
+        clip: the target: the clip itself, never what masking or noise made of it.
+        z_BTNW: the transformer's output for every token.
+        counted_BTN: True for the tokens that have a loss.
+        repeats: independent draws of time and noise for each of them.
+        generator: source of the draws. They are made for every token: a token's do not depend on how many count.
+    """
+    batch, frames, tokens, size = clip.tokens_BTND.shape
+    device = clip.tokens_BTND.device
+    each = (batch, repeats, frames * tokens)
+    uniform_BRK = draw(torch.rand, each, generator, device)
+    eps_BRKD = draw(torch.randn, (*each, size), generator, device)
+    counted_M = counted_BTN.flatten().nonzero()[:, 0]
+    with torch.autocast(device.type, enabled=False):  # the head is float32 throughout
+        losses_RM = model.diffusion_head.loss(
+            clip.tokens_BTND.flatten(0, 2)[counted_M].float(),
+            z_BTNW.flatten(0, 2)[counted_M].float(),
+            uniform_BRK.transpose(0, 1).flatten(1, 2)[:, counted_M],
+            eps_BRKD.transpose(0, 1).flatten(1, 2)[:, counted_M],
+        )
+        return losses_RM.sum() / repeats, losses_RM.new_tensor(float(len(counted_M)))

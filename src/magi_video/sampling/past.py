@@ -1,0 +1,76 @@
+"""The past of a rollout: what is kept of the finished frames, and how a frame in the making is read after them."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from magi_video.models.sequence import FrameSequence, causal_mask
+from magi_video.models.transformer import MagiTransformer
+
+
+class Past(Protocol):
+    """What a rollout keeps of the frames that are finished."""
+
+    def append(self, frame: FrameSequence) -> None:
+        """Make a finished frame part of the past."""
+        ...
+
+    def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
+        """z `[B, n, width]` at some tokens of a frame that follows the past.
+
+        Args:
+            frame: the frame in the making (S = 1).
+            places_Bn: the tokens whose z is asked for.
+            changed_Bm: the tokens whose input has changed since the frame was last read, those of `places_Bn` at the
+                end. A past that trades exactness for time may see the other tokens as they were; None forbids that.
+        """
+        ...
+
+
+class CachedPast:
+    """The past as keys and values (paper, section 5.5): a finished frame is read once.
+
+    Args:
+        model: the transformer.
+        batch: samples, both halves of guidance counted.
+        total_frames: of the rollout; None for one without end ("rope").
+    """
+
+    def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None) -> None:
+        self.model = model
+        self.cache = model.make_cache(batch, total_frames)
+
+    def append(self, frame: FrameSequence) -> None:
+        """See `Past.append`."""
+        self.model(frame, self.cache)
+        self.cache.advance()
+
+    def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
+        """See `Past.read`; always exact."""
+        return pick(self.model(frame, self.cache)[:, 0], places_Bn)
+
+
+class RecomputedPast:
+    """The past as frames, read again in every pass: the slow reference of `CachedPast`."""
+
+    def __init__(self, model: MagiTransformer) -> None:
+        self.model = model
+        self.window = model.config.num_frames if model.config.temporal_position == "rope" else None
+        self.frames: list[FrameSequence] = []
+
+    def append(self, frame: FrameSequence) -> None:
+        """See `Past.append`."""
+        self.frames.append(frame)
+
+    def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
+        """See `Past.read`; always exact."""
+        sequence = FrameSequence.join([*self.frames, frame])
+        sequence.mask_SS = causal_mask(len(self.frames) + 1, self.window, frame.tokens_BSND.device)
+        return pick(self.model(sequence)[:, -1], places_Bn)
+
+
+def pick(x_BL: Tensor, places_Bn: Tensor) -> Tensor:
+    """`[B, L, …]` at each sample's own places: `[B, n, …]`."""
+    sample_B1 = torch.arange(len(places_Bn), device=places_Bn.device)[:, None]
+    return x_BL[sample_B1, places_Bn]

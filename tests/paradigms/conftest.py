@@ -1,0 +1,5 @@
+"""Videos to train on."""
+
+from tests.training.conftest import videos
+
+__all__ = ["videos"]

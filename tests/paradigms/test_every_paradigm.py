@@ -1,0 +1,145 @@
+"""What every registered paradigm must hold to: a new one is tested by being registered."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from magi_video.fast.speed import make_past, restore, speed_up
+from magi_video.models.random import SampleNoise
+from magi_video.models.sequence import FrameSequence
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import PARADIGMS, Clip, MaskRatio, NoiseInjection, Paradigm
+from magi_video.paradigms.masked_frames import MaskedFrames
+from magi_video.registry import declared
+from magi_video.sampling import CachedPast, Past, RecomputedPast, Rollout, SamplingSettings
+
+T, N = 5, 16
+SETTINGS = SamplingSettings(num_mask_steps=3, num_denoise_steps=4)
+
+
+@pytest.fixture(params=list(PARADIGMS))
+def paradigm(request: pytest.FixtureRequest) -> Paradigm:
+    return PARADIGMS[request.param](MaskRatio(), NoiseInjection(levels=0), 2)
+
+
+def training_z(paradigm: Paradigm, model: MagiTransformer, tokens_BTND: Tensor, masked_BTN: Tensor) -> Tensor:
+    assert isinstance(paradigm, MaskedFrames)
+    clip = Clip(tokens_BTND, torch.ones(len(tokens_BTND), dtype=torch.long))
+    return model(paradigm.sequence(clip, masked_BTN, None))
+
+
+def half_masked() -> Tensor:
+    """`[1, T, N]`, half of each frame's tokens."""
+    order = torch.rand(1, T, N, generator=torch.Generator().manual_seed(1)).argsort(-1)
+    return order < N // 2
+
+
+def test_the_registry_is_read_from_the_files() -> None:
+    assert {name: cls.title for name, cls in PARADIGMS.items()} == {
+        name: values["title"] for name, values in declared("paradigms").items()
+    }
+    assert all(values["training_frames"] >= 1 for values in declared("paradigms").values())
+
+
+def test_outputs_depend_on_what_the_paradigm_says_and_on_nothing_else(
+    paradigm: Paradigm, model: MagiTransformer
+) -> None:
+    """By gradient: in float64, a token that has no way to an output has a gradient of exactly zero."""
+    model = restore(model).double()
+    masked = half_masked()
+    tokens = torch.randn(1, T, N, 12, dtype=torch.float64, requires_grad=True)
+    z = training_z(paradigm, model, tokens, masked)
+    found, weight_W = torch.zeros(T, N, T, N, dtype=torch.bool), torch.randn(z.shape[-1], dtype=torch.float64)
+    for t in range(T):
+        for i in (0, 7, 15):
+            (gradient,) = torch.autograd.grad(z[0, t, i] @ weight_W, tokens, retain_graph=True)
+            found[t, i] = gradient[0].abs().amax(-1) > 0
+    expected = paradigm.visible(masked[0])
+    for i in (0, 7, 15):
+        assert torch.equal(found[:, i], expected[:, i])
+
+
+def test_outputs_move_with_what_the_paradigm_says_and_with_nothing_else(
+    paradigm: Paradigm, model: MagiTransformer
+) -> None:
+    """By perturbation: one token is changed, and the outputs are compared to the bit."""
+    masked, tokens = half_masked(), torch.randn(1, T, N, 12)
+    visible = paradigm.visible(masked[0])
+    with torch.no_grad():
+        before = training_z(paradigm, model, tokens, masked)
+        for t, j in [(0, 3), (1, 8), (2, 0), (4, 12)]:
+            changed = tokens.clone()
+            changed[0, t, j] += 3
+            after = training_z(paradigm, model, changed, masked)
+            moved = (after - before)[0].abs().amax(-1) > 1e-5
+            assert torch.equal(moved, visible[:, :, t, j]), (t, j)
+
+
+@pytest.mark.parametrize("temporal_position", ["interpolate", "rope"])
+def test_training_states_are_generation_states(
+    paradigm: Paradigm, temporal_position: str, make_model: Callable[..., MagiTransformer]
+) -> None:
+    """A frame read after the past that training showed it gives what training computes for it."""
+    assert isinstance(paradigm, MaskedFrames)
+    model, masked, tokens = make_model(temporal_position=temporal_position), half_masked(), torch.randn(1, T, N, 12)
+    training = paradigm.sequence(Clip(tokens, torch.ones(1, dtype=torch.long)), masked, None)
+    places = torch.arange(N)[None]
+    with torch.no_grad():
+        z = model(training)
+        for past in pasts(model, 1, T, SETTINGS):
+            for t in range(T):
+                read = past.read(frame_of(training, len(training.kind_S) - T + t), places)
+                assert torch.allclose(read, z[:, t], atol=1e-5), (type(past).__name__, t)
+                past.append(frame_of(training, t))
+
+
+def frame_of(sequence: FrameSequence, s: int) -> FrameSequence:
+    at = slice(s, s + 1) if s != -1 else slice(s, None)
+    return FrameSequence(
+        sequence.tokens_BSND[:, at], sequence.masked_BSN[:, at], sequence.kind_S[at], sequence.position_S[at].double(),
+        sequence.interval_B, {name: value[:, at] for name, value in sequence.conditions.items()},
+    )  # fmt: skip
+
+
+def pasts(model: MagiTransformer, batch: int, frames: int, settings: SamplingSettings) -> list[Past]:
+    """Every way to keep the past; the fast one prepares the model and comes last."""
+    return [CachedPast(model, batch, frames), RecomputedPast(model), make_past(model, batch, frames, settings)]
+
+
+def roll(paradigm: Paradigm, model: MagiTransformer, seeds: list[int], past: Past | None, given: Tensor) -> Tensor:
+    rollout = Rollout(
+        model, paradigm, SampleNoise.from_seeds(seeds), SETTINGS, torch.ones(len(seeds), dtype=torch.long), 4, past=past
+    )
+    rollout.observe(given)
+    return torch.stack([rollout.predict() for _ in range(3)], dim=1)
+
+
+def test_cached_recomputed_and_fast_pasts_give_the_same_frames(paradigm: Paradigm, model: MagiTransformer) -> None:
+    given = torch.randn(2, N, 12)
+    frames = [roll(paradigm, model, [1, 2], past, given) for past in pasts(model, 2, 4, SETTINGS)]
+    assert frames[0].std() > 0.1
+    for other in frames[1:]:
+        assert torch.allclose(frames[0], other, atol=1e-4)
+
+
+def test_a_sample_does_not_depend_on_its_batch(paradigm: Paradigm, model: MagiTransformer) -> None:
+    given = torch.randn(2, N, 12)
+    both = roll(paradigm, model, [1, 2], None, given)
+    assert torch.allclose(roll(paradigm, model, [2], None, given[1:]), both[1:], atol=1e-4)
+    assert not torch.allclose(both[0], both[1], atol=0.1)
+
+
+def test_speed_moves_no_loss(paradigm: Paradigm, make_model: Callable[..., MagiTransformer], clip: Clip) -> None:
+    for head in ("epsilon", "flow"):
+        model = make_model(head=head).train()
+        plain = paradigm.loss(model, clip, torch.Generator().manual_seed(0))
+        plain.backward()
+        gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+        model.zero_grad()
+        fast = paradigm.loss(speed_up(model), clip, torch.Generator().manual_seed(0))
+        fast.backward()
+        assert torch.allclose(plain, fast, rtol=1e-5)
+        for name, weight in model.named_parameters():
+            assert weight.grad is None or torch.allclose(weight.grad, gradients[name], atol=1e-5), name

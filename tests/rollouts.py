@@ -1,0 +1,30 @@
+"""Rollouts for tests, over any way to keep the past."""
+
+from typing import Any
+
+import torch
+
+from magi_video.fast.speed import make_past
+from magi_video.models.random import SampleNoise
+from magi_video.models.sequence import OBSERVATION
+from magi_video.models.transformer import MagiTransformer
+from magi_video.paradigms import CompleteTeacherForcing, MaskedTeacherForcing
+from magi_video.sampling import Past, RecomputedPast, Rollout, SamplingSettings
+
+
+def start_rollout(
+    model: MagiTransformer,
+    seeds: list[int],
+    settings: SamplingSettings,
+    frames: int | None,
+    *,
+    kind: int = OBSERVATION,
+    use_cache: bool = True,
+    interval: int = 1,
+    **options: Any,
+) -> Rollout:
+    """A rollout as the pipeline starts it; `kind` chooses the paradigm that caches frames of this kind."""
+    past: Past = make_past(model, len(seeds), frames, settings) if use_cache else RecomputedPast(model)
+    paradigm = CompleteTeacherForcing() if kind == OBSERVATION else MaskedTeacherForcing()
+    intervals = torch.full((len(seeds),), interval)
+    return Rollout(model, paradigm, SampleNoise.from_seeds(seeds), settings, intervals, frames, past=past, **options)
