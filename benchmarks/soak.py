@@ -50,8 +50,8 @@ VOLATILE = ("seconds", "per_second", "memory", "finished", "started", "why", "fi
 """Parts of the names of JSON values that no two runs share."""
 UNCOMPARED = ("logs", ".lock", "log.jsonl", "report.html")
 """Names of files and folders that hold times."""
-CLAIMED = (".lock", ".sample*")
-"""What is there once a process has claimed its folder."""
+CLAIMED = ("recording.json", "run.json", "recipe.json", "evaluate.json", ".sample*")
+"""What is written once a process holds its folder; the lock's own file is there a moment before."""
 Moment = Callable[[Path, float], bool]
 
 
