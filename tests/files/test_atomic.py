@@ -71,8 +71,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from magi_video.data import VideoWriter
-from magi_video.data.files import growing_array, part_beside, scratch_folder
+from magi_video.video.video import VideoWriter
+from magi_video.files.atomic import growing_array, part_beside, scratch_folder
 out = Path(sys.argv[1])
 with VideoWriter(out / "a.mp4", 10.0) as movie, growing_array(out / "a.npy", (9, 2), np.uint8) as append:
     movie.write(np.zeros((16, 16, 3), np.uint8))

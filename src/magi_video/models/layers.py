@@ -47,7 +47,11 @@ class TransformerLayer(nn.Module):
             `[B, X, heads, Lq, d]`.
         """
         if dropout is None or not dropout.rates[ATTENTION]:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            batch = q.shape[:2]  # the kernels take one batch dimension
+            if mask is not None and mask.ndim == 4:
+                mask = mask.repeat(batch[0], 1, 1, 1)
+            q, k, v = (part.flatten(0, 1) for part in (q, k, v))
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(0, batch)
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
