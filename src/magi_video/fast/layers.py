@@ -13,7 +13,6 @@ from magi_video.fast.attention import attention
 from magi_video.fast.cache import PlaceCache, pick
 from magi_video.models.cache import LayerCache
 from magi_video.models.dropout import Dropout
-from magi_video.models.embeddings import rotate
 from magi_video.models.layers import Block, SpatialLayer, TemporalLayer, TransformerLayer
 
 
@@ -103,11 +102,7 @@ class FastTemporalLayer(FastAttention, TemporalLayer):
         """
         if wanted is None and at_Bn is None:
             return super().forward(x_BSLW, mask_QS, rotary, cache, dropout)
-        qk, v = self.queries_keys_values(x_BSLW).split([2, 1], dim=3)
-        if rotary is not None:
-            cos, sin = (angles[:, None, None, None] for angles in rotary)
-            qk = rotate(qk, cos, sin)
-        q, k, v = (part.permute(0, 2, 3, 1, 4) for part in (*qk.unbind(3), v.squeeze(3)))  # BLHSd
+        q, k, v = self.along_time(x_BSLW, rotary)
         k, v = cast(PlaceCache, cache).write(k, v, at_Bn)
         if wanted is not None:
             x_BSLW, q = wanted.of(x_BSLW), q[:, :, :, wanted.frames]

@@ -80,6 +80,16 @@ class SpatialLayer(TransformerLayer):
 class TemporalLayer(TransformerLayer):
     """Attention along time at each place, under the paradigm's mask or over the frame cache."""
 
+    def along_time(self, x_BSLW: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `[B, L, heads, S, head_dim]`, queries and keys rotated to the frames' positions."""
+        # Split, not sliced: a slice's gradient is a whole tensor of zeros around it.
+        qk, v = self.queries_keys_values(x_BSLW).split([2, 1], dim=3)
+        if rotary is not None:
+            cos, sin = (angles[:, None, None, None] for angles in rotary)
+            qk = rotate(qk, cos, sin)
+        q, k = qk.unbind(3)
+        return q.permute(0, 2, 3, 1, 4), k.permute(0, 2, 3, 1, 4), v.squeeze(3).permute(0, 2, 3, 1, 4)
+
     def forward(
         self,
         x_BSLW: Tensor,
@@ -97,12 +107,7 @@ class TemporalLayer(TransformerLayer):
             cache: keys and values of the frames before.
             dropout: of this layer, in training.
         """
-        # Split, not sliced: a slice's gradient is a whole tensor of zeros around it.
-        qk, v = self.queries_keys_values(x_BSLW).split([2, 1], dim=3)
-        if rotary is not None:
-            cos, sin = (angles[:, None, None, None] for angles in rotary)
-            qk = rotate(qk, cos, sin)
-        q, k, v = (part.permute(0, 2, 3, 1, 4) for part in (*qk.unbind(3), v.squeeze(3)))  # BLHSd
+        q, k, v = self.along_time(x_BSLW, rotary)
         if cache is not None:
             k, v = cache.write(k, v)
         if mask_QS is not None:
