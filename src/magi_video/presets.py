@@ -7,7 +7,7 @@ magi train my-recipe.json --data DIR --out RUN           a file: {"forcing": "ma
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import UnionType
@@ -299,6 +299,8 @@ def check_paradigm(name: str, options: dict[str, str]) -> None:
         except ValueError:
             kind = type(own[option]).__name__
             raise MagiError(f"forcing_options: {option} must be of type {kind}, got {value!r}") from None
+        among = known[name].get("choices", {}).get(option)
+        check(among is None or value in among, f"forcing_options: {option} must be one of {among}, got {value!r}")
 
 
 def check(condition: bool, message: str) -> None:
@@ -462,14 +464,41 @@ PRESETS: dict[str, Callable[[], Preset]] = {
 """Every recipe by name, each followed by its baseline."""
 
 
-def load_preset(name_or_file: str) -> Preset:
-    """A preset by name, or from a JSON file of its fields (those left out keep their defaults)."""
+def load_preset(name_or_file: str, forcing: str | None = None, **options: Any) -> Preset:
+    """A preset by name, or from a JSON file of its fields (those left out keep their defaults).
+
+        load_preset("doom", forcing="raster", attention="flat")
+
+    Args:
+        name_or_file: one of `PRESETS`, or a file.
+        forcing: another paradigm than the recipe's, with its own numbers of mask and denoise steps where it has any.
+        options: hyper-parameters of the paradigm itself.
+
+    Raises:
+        MagiError: there is no such recipe, paradigm or option.
+    """
     if name_or_file in PRESETS:
-        return PRESETS[name_or_file]()
-    path = Path(name_or_file)
-    if not path.is_file():
-        raise MagiError(f"no preset or file {name_or_file!r}: presets are {', '.join(PRESETS)}")
-    return from_dict(Preset, read_json(path), str(path))
+        preset = PRESETS[name_or_file]()
+    else:
+        path = Path(name_or_file)
+        if not path.is_file():
+            raise MagiError(f"no preset or file {name_or_file!r}: presets are {', '.join(PRESETS)}")
+        content = read_json(path)
+        preset = from_dict(Preset, content, str(path))
+        preset = replace(preset, sample=own_steps(preset.forcing, preset.sample, content.get("sample", {})))
+    if forcing is not None and forcing != preset.forcing:
+        check_paradigm(forcing, {})
+        preset = replace(preset, forcing=forcing, forcing_options={}, sample=own_steps(forcing, preset.sample))
+    if options:
+        given = {name: str(value) for name, value in options.items()}
+        preset = replace(preset, forcing_options=preset.forcing_options | given)
+    return preset
+
+
+def own_steps(forcing: str, sample: SampleConfig, said: Collection[str] = ()) -> SampleConfig:
+    """The numbers of steps that a paradigm has of its own in place of those in `sample`, but for the fields `said`."""
+    own = declared("paradigms")[forcing].get("steps", {})
+    return replace(sample, **{name: max(1, steps) for name, steps in own.items() if name not in said})
 
 
 def from_dict(cls: type[Any], content: Any, where: str) -> Any:

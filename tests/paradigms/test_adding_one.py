@@ -30,6 +30,11 @@ class Alone(MaskedFrames):
     title = "every frame by itself"
     training_frames = 1
     cached_kind = MASKED
+    unit = "frame"
+    temporal_attention = "causal"
+    cached = True
+    variable_context = False
+    past = "masked"
     options = {"strength": 1.0}
 
     def sequence(self, clip, masked_BTN, generator):

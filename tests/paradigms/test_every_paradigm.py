@@ -1,19 +1,26 @@
 """What every registered paradigm must hold to: a new one is tested by being registered."""
 
+import dataclasses
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from magi_video.fast.speed import make_past, restore, speed_up
+from magi_video.errors import MagiError
+from magi_video.fast.past import FastPast
+from magi_video.fast.speed import begin_past, make_past, restore, speed_up
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiTransformer
 from magi_video.paradigms import PARADIGMS, Clip, MaskRatio, NoiseInjection, Paradigm
 from magi_video.paradigms.masked_frames import MaskedFrames
+from magi_video.presets import load_preset
 from magi_video.registry import declared
 from magi_video.sampling import CachedPast, Past, RecomputedPast, Rollout, SamplingSettings
+from magi_video.training.preparation import build_paradigm
 
 T, N = 5, 16
 SETTINGS = SamplingSettings(num_mask_steps=3, num_denoise_steps=4)
@@ -41,6 +48,47 @@ def test_the_registry_is_read_from_the_files() -> None:
         name: values["title"] for name, values in declared("paradigms").items()
     }
     assert all(values["training_frames"] >= 1 for values in declared("paradigms").values())
+
+
+@pytest.mark.parametrize("name", PARADIGMS)
+def test_the_columns_of_table_1_are_plain_values_and_agree_with_one_another(name: str) -> None:
+    row = declared("paradigms")[name]
+    assert row["unit"] in ("frame", "token", "clip")
+    assert row["temporal_attention"] in ("causal", "bidirectional")
+    assert row["past"] in ("complete", "masked", "noisy")
+    # Keys and values of a frame that attends to later ones would change with each of them.
+    assert row["cached"] == (row["temporal_attention"] == "causal")
+    assert row["variable_context"] in (True, False)
+    for option, values in row.get("choices", {}).items():
+        assert row["options"][option] in values
+
+
+@pytest.mark.parametrize("name", PARADIGMS)
+def test_the_cache_is_used_where_there_is_one_and_refused_elsewhere(name: str, model: MagiTransformer) -> None:
+    paradigm = PARADIGMS[name]()
+    if not paradigm.cached:
+        with pytest.raises(MagiError, match="no cache"):
+            begin_past(paradigm, model, 1, T, SETTINGS, True)
+        return
+    past, plain = begin_past(paradigm, model, 1, T, SETTINGS, True), paradigm.make_past(model, 1, T)
+    assert isinstance(past, FastPast) == paradigm.frame_cache == isinstance(plain, CachedPast)
+    assert type(begin_past(paradigm, model, 1, T, SETTINGS, False)) is type(paradigm.make_recomputed_past(model))
+
+
+@pytest.mark.parametrize("name", PARADIGMS)
+def test_a_recipe_changes_its_paradigm_in_one_line_and_takes_its_steps(name: str, tmp_path: Path) -> None:
+    own = {key: max(1, steps) for key, steps in PARADIGMS[name].steps.items()}
+    preset = load_preset("doom", forcing=name)
+    assert build_paradigm(preset).name == name
+    sample = dataclasses.asdict(preset.sample)
+    assert sample == dataclasses.asdict(load_preset("doom").sample) | own
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps({"forcing": name, "sample": {"mask_steps": 7}}))
+    assert load_preset(str(file)).sample.mask_steps == 7, "what is said counts"
+    for option, value in PARADIGMS[name].options.items():
+        assert getattr(build_paradigm(load_preset("doom", forcing=name, **{option: value})), option) == value
+    with pytest.raises(MagiError, match="'nonsense' is none of"):
+        load_preset("doom", forcing=name, nonsense=1)
 
 
 def test_outputs_depend_on_what_the_paradigm_says_and_on_nothing_else(

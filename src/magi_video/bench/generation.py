@@ -16,12 +16,12 @@ from magi_video.bench.flops import Flops, Sizes, frame_flops
 from magi_video.bench.machine import clock, peak_memory_bytes
 from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.codecs.base import Codec
-from magi_video.fast.speed import make_past
+from magi_video.fast.speed import begin_past
 from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.paradigms.masking import unmasking_schedule
-from magi_video.sampling import Past, RecomputedPast, Rollout, SamplingSettings
+from magi_video.sampling import Rollout, SamplingSettings
 
 JPEG_QUALITY = 85
 Progress = Callable[[str, int, int], None]
@@ -129,21 +129,19 @@ class Generator:
         """What every frame is told: no button held, the first class."""
         return {name: value[:, 0] for name, value in blank_conditions(self.model, self.batch, 1, self.device).items()}
 
-    def begin(self, total_frames: int, given: int = 1, use_cache: bool = True) -> Rollout:
+    def begin(self, total_frames: int, given: int = 1, use_cache: bool | None = None) -> Rollout:
         """A rollout with `given` random frames behind it; models with relative positions go on without end."""
         unbounded = self.model.config.temporal_position == "rope"
         frames = None if unbounded else total_frames
-        past: Past = RecomputedPast(self.model)
-        if use_cache:
-            past = make_past(self.model, self.batch, frames, self.settings)
+        paradigm = make_paradigm(self.subject.preset.forcing, self.subject.preset.forcing_options)
         rollout = Rollout(
             self.model,
-            make_paradigm(self.subject.preset.forcing, self.subject.preset.forcing_options),
+            paradigm,
             SampleNoise.from_seeds(list(range(self.batch)), self.device),
             self.settings,
             torch.ones(self.batch, dtype=torch.long, device=self.device),
             frames,
-            past=past,
+            past=begin_past(paradigm, self.model, self.batch, frames, self.settings, use_cache),
         )
         for _ in range(given):
             shape = (self.batch, self.model.num_tokens, self.model.token_dim)
@@ -151,7 +149,7 @@ class Generator:
         return rollout
 
     def time_frames(
-        self, frames: int, use_cache: bool = True, progress: Callable[[int], None] | None = None
+        self, frames: int, use_cache: bool | None = None, progress: Callable[[int], None] | None = None
     ) -> tuple[list[float], list[Tensor]]:
         """Seconds of each of so many frames after a given one, and their latents `[B, C, H, W]`."""
         rollout = self.begin(1 + frames, use_cache=use_cache)

@@ -8,6 +8,9 @@ from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import parse
 from magi_video.pipeline.description import describe_model
+from magi_video.registry import declared
+
+STEPS = ("mask_steps", "denoise_steps")
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ def describe(model: str) -> dict[str, Any]:
     """What `magi info` tells, as JSON values."""
     described = describe_model(model)
     settings, architecture, training = described.settings, described.architecture, described.settings["training"]
-    head = architecture.parameters_by_part()["head"]
+    head, row = architecture.parameters_by_part()["head"], declared("paradigms")[settings["forcing"]]
     return {
         "model": model,
         "forcing": settings["forcing"],
+        "forcing_options": settings["forcing_options"],
+        "paradigm": told_paradigm(row),
         "frame": f"{settings['height']}×{settings['width']} pixels, {architecture.num_tokens} tokens of "
         f"{architecture.token_dim}",
         "trained_frames": architecture.num_frames,
@@ -55,13 +60,23 @@ def describe(model: str) -> dict[str, Any]:
         "conditions": list(architecture.specs),
         "actions": list(settings["action_names"]),
         "classes": list(settings["class_names"]),
-        "mask_steps": settings["mask_steps"],
-        "denoise_steps": settings["denoise_steps"],
+        **{name: settings[name] if row.get("steps", {}).get(name) != 0 else None for name in STEPS},
         **{name: settings[name] for name in ("first_step",) if name in settings},  # else the sampler's own
         "training_steps": training.get("steps"),
         "training_seed": training.get("seed"),
         "training_data": training.get("data"),
         "metrics": training.get("metrics"),
+    }
+
+
+def told_paradigm(row: dict[str, Any]) -> dict[str, Any]:
+    """Its columns in the paper's table 1."""
+    return {
+        "makes a": row["unit"],
+        "time": row["temporal_attention"],
+        "cache": "yes" if row["cached"] else "no",
+        "context": "any" if row["variable_context"] else "fixed",
+        "past in training": row["past"],
     }
 
 

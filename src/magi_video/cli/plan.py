@@ -119,7 +119,7 @@ def about(plan: "Plan") -> dict[str, str]:
     rows = {
         "parameters": ", ".join(f"{part} {count / 1e6:.1f} M" for part, count in plan.parameters.items()),
         "a clip": f"{plan.clip_frames} frames → {plan.latent_frames} latent frames of {plan.tokens} tokens; "
-        f"{plan.forcing} teacher forcing reads {plan.sequence_frames}",
+        f"{plan.forcing} reads {plan.sequence_frames}",
         "a step": f"{plan.batch_size} clips, {flops.total / 1e12:,.4g} TFLOP: "
         + ", ".join(f"{part} {count / flops.total:.1%}" for part, count in parts.items()),
         "all steps": f"{plan.steps:,}, {flops.total * plan.steps / 1e18:,.4g} EFLOP",

@@ -64,6 +64,16 @@ def split_recipe(argv: list[str], example: str, kinds: str = "or a JSON file") -
     return (example, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
 
 
+def find_forcing(argv: list[str]) -> str | None:
+    """The paradigm that a command line asks for: its own defaults then take the place of the recipe's."""
+    for index, one in enumerate(argv):
+        name, has_value, value = one.partition("=")
+        if name == "--forcing":
+            value = value if has_value else "".join(argv[index + 1 : index + 2])
+            return value if value in declared("paradigms") else None  # parsing refuses another
+    return None
+
+
 def parse_recipe(
     options: type[Options], verb: str, description: str, argv: list[str], example: str, **own: Any
 ) -> Options:
@@ -77,7 +87,7 @@ def parse_recipe(
         own: defaults of the command's own options that have none; `tyro.MISSING` where one must be given.
     """
     name, rest = split_recipe(argv, example)
-    preset = load_preset(name)
+    preset = load_preset(name, find_forcing(rest))
     groups = {one.name: getattr(preset, one.name) for one in dataclasses.fields(preset)}
     default = options(clips=groups.pop("data"), **groups, **own)
     return parse(options, f"magi {verb} {name}", rest, description, default)

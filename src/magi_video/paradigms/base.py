@@ -6,7 +6,7 @@ the past of a rollout is, and one step of generation. `@register` makes it known
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from magi_video.models.transformer import MagiTransformer
 from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
 from magi_video.registry import declare
-from magi_video.sampling.past import Past
+from magi_video.sampling.past import CachedPast, Past, RecomputedPast
 from magi_video.sampling.settings import SamplingSettings
 
 
@@ -60,10 +60,28 @@ class Paradigm(ABC):
     cached_kind: ClassVar[int]
     """Kind of frame as which a finished frame enters the past: the one that training let later frames see."""
 
+    unit: ClassVar[Literal["frame", "token", "clip"]]
+    """What one step of generation makes. This and the next four are the columns of the paper's table 1."""
+    temporal_attention: ClassVar[Literal["causal", "bidirectional"]]
+    """Whether a frame may attend to later ones."""
+    cached: ClassVar[bool]
+    """Whether generation keeps keys and values of the finished frames; else every pass reads frames again."""
+    variable_context: ClassVar[bool]
+    """Whether any number of frames may lie before the one that is made."""
+    past: ClassVar[Literal["complete", "masked", "noisy"]]
+    """What training shows of the frames before (injected noise aside)."""
+
+    frame_cache: ClassVar[bool] = True
+    """Whether the past is the frame-level cache, `CachedPast`; a faster one of the same results may then replace it."""
+    steps: ClassVar[dict[str, int]] = {}
+    """Its own defaults of "mask_steps" and "denoise_steps", where it does not take the recipe's; 0: it has no such
+    steps."""
     conditions: ClassVar[dict[str, dict[str, Any]]] = {}
     """Condition tokens of its own, besides the noise level and the recipe's: name → fields of `ConditionSpec`."""
     options: ClassVar[dict[str, int | float | str]] = {}
     """Hyper-parameters of its own by name, with their defaults; they become attributes of these types."""
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Option → the values that it may have, where only some make sense."""
 
     def __init__(
         self,
@@ -80,7 +98,10 @@ class Paradigm(ABC):
         if unknown := set(options) - set(self.options):
             raise MagiError(f"{self.name} has no option {min(unknown)!r}; it has {', '.join(self.options) or 'none'}")
         for name, default in self.options.items():
-            setattr(self, name, type(default)(options.get(name, default)))
+            value = type(default)(options.get(name, default))
+            if name in self.choices and value not in self.choices[name]:
+                raise MagiError(f"{self.name}: {name} must be one of {', '.join(self.choices[name])}, got {value!r}")
+            setattr(self, name, value)
 
     @abstractmethod
     def visible(self, masked_TN: Tensor) -> Tensor:
@@ -107,6 +128,38 @@ class Paradigm(ABC):
         """Mean loss, a float32 scalar; arguments as of `total_loss`."""
         total, tokens = self.total_loss(model, clip, generator)
         return total / tokens
+
+    @property
+    def given_frames(self) -> int:
+        """Fewest frames that a continuation can begin with; see `check_context`."""
+        return 1
+
+    def check_context(self, given: int, total_frames: int | None) -> None:
+        """Refuse a start that this paradigm cannot go on from.
+
+        Args:
+            given: frames before the first that is generated; 0 for none.
+            total_frames: of the rollout, given ones included; None for one without end.
+
+        Raises:
+            MagiError: why it cannot; by itself for fewer than `given_frames`, where there are any.
+        """
+        if 0 < given < self.given_frames:
+            raise MagiError(f"{self.name} goes on from {self.given_frames} frames or more, got {given}")
+
+    def make_past(self, model: MagiTransformer, batch: int, total_frames: int | None) -> Past:
+        """What generation keeps of finished frames.
+
+        Args:
+            model: the transformer.
+            batch: samples, both halves of guidance counted.
+            total_frames: of the rollout; None for one without end.
+        """
+        return CachedPast(model, batch, total_frames)
+
+    def make_recomputed_past(self, model: MagiTransformer) -> Past:
+        """The slow reference of `make_past`: the same results without keeping keys and values."""
+        return RecomputedPast(model)
 
     def step_frames(self, begun: int, total_frames: int | None) -> int:
         """How many frames one step of generation makes, when `begun` of `total_frames` are there."""

@@ -36,6 +36,11 @@ class CompleteTeacherForcing(MaskedFrames):
     title = "MAGI: masked frames learn from the complete frames before them"
     training_frames = 2
     cached_kind = OBSERVATION
+    unit = "frame"
+    temporal_attention = "causal"
+    cached = True
+    variable_context = True
+    past = "complete"
 
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
         """See `MaskedFrames.sequence`: 2T frames, the second half predicted."""

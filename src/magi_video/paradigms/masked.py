@@ -26,6 +26,11 @@ class MaskedTeacherForcing(MaskedFrames):
     title = "masked teacher forcing, the baseline: masked frames learn from masked frames"
     training_frames = 1
     cached_kind = MASKED
+    unit = "frame"
+    temporal_attention = "causal"
+    cached = True
+    variable_context = True
+    past = "masked"
 
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
         """See `MaskedFrames.sequence`: T frames, all predicted."""

@@ -15,7 +15,7 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
 from magi_video.fast.compiling import compile_blocks
-from magi_video.fast.speed import make_past, speed_up
+from magi_video.fast.speed import begin_past, speed_up
 from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.random import Generators, SampleNoise
@@ -36,7 +36,7 @@ from magi_video.pipeline.inputs import (
 )
 from magi_video.pipeline.pictures import Picture, convert_output, given_frames, unit_range
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
-from magi_video.sampling import Past, RecomputedPast, Rollout, SamplingSettings
+from magi_video.sampling import Rollout, SamplingSettings
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 
 
@@ -194,7 +194,7 @@ class MagiPipeline(ConventionalPipeline):
         num_videos: int = 1,
         generator: Generators = None,
         output_type: str = "np",
-        use_cache: bool = True,
+        use_cache: bool | None = None,
         text: Texts = None,
         negative_text: Texts = None,
         guidance_scale: float = 1.0,
@@ -229,7 +229,8 @@ class MagiPipeline(ConventionalPipeline):
             num_videos: videos for each given beginning.
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
             output_type: "np", "pt" or "pil".
-            use_cache: False recomputes the past in every pass, the slow reference.
+            use_cache: False recomputes the past in every pass, the slow reference; None takes the cache where the
+                paradigm has one, and True insists on it.
             text: what the videos show, in words; one for all, or one for each video or beginning.
             negative_text: what guidance leads away from; "nothing is known of the text" if not given.
             guidance_scale: of classifier-free guidance, 0…100. 1 is none; any other doubles the work.
@@ -284,7 +285,7 @@ class MagiPipeline(ConventionalPipeline):
         num_videos: int = 1,
         generator: Generators = None,
         output_type: str = "np",
-        use_cache: bool = True,
+        use_cache: bool | None = None,
         text: Texts = None,
         negative_text: Texts = None,
         guidance_scale: float = 1.0,
@@ -340,14 +341,14 @@ class MagiPipeline(ConventionalPipeline):
         negative = {} if negative_text is None else {TEXT: self.encode_text(spread_texts(negative_text, batch))}
         self.visit(self.transformer)
         total_frames = None if num_frames is None else self.codec.covering_latent_frames(num_frames)
-        if settings.refresh > 1 and not use_cache:
+        if settings.refresh > 1 and use_cache is False:
             raise MagiError("mask steps can reuse each other's work only with the cache")
-        past: Past = RecomputedPast(self.transformer)
-        if use_cache:
-            past = make_past(self.transformer, batch, total_frames, settings)
+        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
+        paradigm.check_context(0 if given == 0 else self.codec.num_latent_frames(given), total_frames)
+        past = begin_past(paradigm, self.transformer, batch, total_frames, settings, use_cache)
         rollout = Rollout(
             self.transformer,
-            make_paradigm(self.config.forcing, self.config.forcing_options),
+            paradigm,
             SampleNoise(spread_generator(generator, batch), self._execution_device),
             settings,
             torch.full((batch,), interval, device=self._execution_device),
