@@ -24,7 +24,8 @@ def bench(root: Path, model: str, setting: str, precision: str, frames: int, tra
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "bench.json"
         command = [sys.executable, "-m", "magi_video", "bench", model, "--setting", setting, "--precision", precision]
-        options = ["--frames", str(frames), "--json", str(report), "--train-steps", "3" if train else "0"]
+        parts = ["generate", "train"] if train else ["generate"]
+        options = ["--frames", str(frames), "--json", str(report), "--train-steps", "3", "--parts", *parts]
         environment = os.environ | {"PYTHONPATH": str(root / "src")}
         subprocess.run([*command, *options], env=environment, cwd=root, check=True, capture_output=True)
         content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
