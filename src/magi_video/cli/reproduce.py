@@ -28,8 +28,9 @@ class Reproduce:
     """sensitivity, ctf-vs-mtf, ablation, kv-cache, rollout, sampling-steps, all, or report."""
     out: Path
     """Folder for data, models, samples, and results/*.json."""
-    scale: Literal["cpu", "gpu"] = "cpu"
-    """"cpu": hours on two cores; "gpu": models eighty times as large, for an accelerator."""
+    scale: Literal["smoke", "cpu", "gpu"] = "cpu"
+    """"smoke": the whole recipe in minutes, nothing is learned; "cpu": each training run within 40 minutes on one core
+    with AVX-512; "gpu": models eighty times as large, for an accelerator."""
     worlds: tuple[Literal["balls", "gameplay", "ucf101"], ...] = ("balls", "gameplay", "ucf101")
     """Where to measure; with the recipe "all" each recipe runs on those of them alone that it is meant for."""
     seeds: tuple[int, ...] = (0, 1, 2)
