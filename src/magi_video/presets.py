@@ -25,7 +25,7 @@ from magi_video.registry import declared
 class DataConfig:
     """Clips."""
 
-    dataset: Literal["folder", "ucf101", "kinetics600"] = "folder"
+    dataset: str = "folder"
     """"folder": any tree of video files; "ucf101" and "kinetics600": their official layouts with their lists."""
     split: int = 1
     """UCF-101 split, 1…3; its training half is used."""
@@ -234,6 +234,7 @@ class Preset:
 
     def __post_init__(self) -> None:
         check_paradigm(self.forcing, self.forcing_options)
+        check_name("data", "dataset", self.data.dataset)
         check(1 <= self.data.min_interval <= self.data.max_interval <= 25, "intervals must satisfy 1 ≤ min ≤ max ≤ 25")
         check(self.data.num_frames >= 1, "num_frames must be at least 1")
         check(0 <= self.data.flip <= 1, f"flip must lie in [0, 1], got {self.data.flip}")
@@ -286,11 +287,16 @@ def former(recorded: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {group: values for group, values in missing.items() if values}
 
 
+def check_name(folder: str, setting: str, name: str) -> None:
+    """Raise a `MagiError` unless a class of that name is registered; `folder` as of `registry.declared`."""
+    known = declared(folder)
+    check(name in known, f"{setting} must be one of {', '.join(known)}, got {name!r}")
+
+
 def check_paradigm(name: str, options: dict[str, str]) -> None:
     """Raise a `MagiError` unless there is a paradigm of that name with these hyper-parameters."""
-    known = declared("paradigms")
-    check(name in known, f"forcing must be one of {', '.join(known)}, got {name!r}")
-    own = known[name].get("options", {})
+    check_name("paradigms", "forcing", name)
+    own = declared("paradigms")[name].get("options", {})
     for option, value in options.items():
         names = ", ".join(own) or "none"
         check(option in own, f"forcing_options: {option!r} is none of {name}'s; it has {names}")
@@ -299,7 +305,7 @@ def check_paradigm(name: str, options: dict[str, str]) -> None:
         except ValueError:
             kind = type(own[option]).__name__
             raise MagiError(f"forcing_options: {option} must be of type {kind}, got {value!r}") from None
-        among = known[name].get("choices", {}).get(option)
+        among = declared("paradigms")[name].get("choices", {}).get(option)
         check(among is None or value in among, f"forcing_options: {option} must be one of {among}, got {value!r}")
 
 
@@ -385,14 +391,13 @@ def small() -> Preset:
     )  # fmt: skip
 
 
-TRAINING_VIDEOS = {"ucf101": 9_537, "kinetics600": 392_622}
-"""Of UCF-101's split 1 (its lists), and of Kinetics-600 (Carreira et al. 2018, table 1); epochs are counted in these.
-Kinetics-600 shrinks with YouTube: whoever has fewer videos makes as many steps, and sees each of them more often."""
-
-
 def epochs(number: int, dataset: str, batch_size: int) -> int:
-    """The optimiser steps in which every training video of a data set gives `number` clips, to the nearest step."""
-    return round(number * TRAINING_VIDEOS[dataset] / batch_size)
+    """The optimiser steps in which every training video of a data set gives `number` clips, to the nearest step.
+
+    The published number of videos counts: with fewer of them (Kinetics shrinks with YouTube) a run has as many steps,
+    and sees each video more often.
+    """
+    return round(number * declared("data")[dataset]["training_videos"] / batch_size)
 
 
 MAR_TRAINING: dict[str, Any] = {

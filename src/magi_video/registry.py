@@ -7,15 +7,25 @@ A class that registers itself says what it is in plain values of its body:
         name = "complete"
         title = "MAGI: …"
 
-`declared` reads these values without importing the file. Standard library alone.
+`declared` reads these values without importing the file. A `Registry` imports the file when the class is asked for.
+Standard library alone.
 """
 
 import ast
+from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from magi_video.errors import MagiError
 
 PACKAGE = Path(__file__).parent
+CLASS, MODULE = "class", "module"
+"""Keys under which `declared` gives the class's own name, and the module that defines it."""
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 
 _registered: dict[str, dict[str, dict[str, Any]]] = {}
@@ -24,7 +34,7 @@ _registered: dict[str, dict[str, dict[str, Any]]] = {}
 def declared(folder: str) -> dict[str, dict[str, Any]]:
     """Name → plain values of the body of each class that registers itself in the files of a folder of this package.
 
-    Classes of other packages are among them once they are registered.
+    Classes of other packages are among them once they are registered. Values that a class inherits are not.
 
     Args:
         folder: "paradigms", "codecs" or "data".
@@ -32,10 +42,49 @@ def declared(folder: str) -> dict[str, dict[str, Any]]:
     return _declared(folder) | _registered.get(folder, {})
 
 
-def declare(folder: str, cls: type) -> None:
-    """Add a class that is being registered, wherever its file is."""
-    values = {name: value for name, value in vars(cls).items() if isinstance(value, str | int | float | dict)}
-    _registered.setdefault(folder, {})[str(values["name"])] = values
+class Registry(Mapping[str, type[T]]):
+    """The classes that can be chosen by name: those of a folder of this package, and those that others register.
+
+    Args:
+        folder: of the package: "paradigms", "codecs" or "data".
+        setting: the recipe's setting that names one, for messages.
+    """
+
+    def __init__(self, folder: str, setting: str) -> None:
+        self.folder, self.setting = folder, setting
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, cls: C) -> C:
+        """Make a class known by its `name`; used as a decorator."""
+        values = {name: value for name, value in vars(cls).items() if name[0] != "_" and _is_plain(value)}
+        values |= {CLASS: cls.__name__, MODULE: cls.__module__}
+        _registered.setdefault(self.folder, {})[values["name"]] = values
+        self._classes[values["name"]] = cls
+        return cls
+
+    def forget(self, name: str) -> None:
+        """Take back a registration, as tests do."""
+        del self._classes[name], _registered[self.folder][name]
+
+    def find(self, name: str) -> type[T]:
+        """The class of that name, or a `MagiError` that lists the names."""
+        if name not in self:
+            raise MagiError(f"{self.setting} must be one of {', '.join(self)}, got {name!r}")
+        return self[name]
+
+    def __getitem__(self, name: str) -> type[T]:
+        if name not in self._classes:
+            import_module(declared(self.folder)[name][MODULE])  # registers it
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(declared(self.folder))
+
+    def __contains__(self, name: object) -> bool:
+        return name in declared(self.folder)
+
+    def __len__(self) -> int:
+        return len(declared(self.folder))
 
 
 @cache
@@ -46,7 +95,7 @@ def _declared(folder: str) -> dict[str, dict[str, Any]]:
             if isinstance(node, ast.ClassDef) and any(
                 isinstance(one, ast.Name) and one.id == "register" for one in node.decorator_list
             ):
-                values = _plain_values(node)
+                values = _plain_values(node) | {CLASS: node.name, MODULE: f"{__package__}.{folder}.{file.stem}"}
                 found[values["name"]] = values
     return found
 
@@ -54,9 +103,19 @@ def _declared(folder: str) -> dict[str, dict[str, Any]]:
 def _plain_values(node: ast.ClassDef) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for statement in node.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+        if isinstance(statement, ast.Assign):
+            target: ast.expr = statement.targets[0]
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            target = statement.target
+        else:
+            continue
+        if isinstance(target, ast.Name) and statement.value is not None:
             try:
-                values[statement.targets[0].id] = ast.literal_eval(statement.value)
+                values[target.id] = ast.literal_eval(statement.value)
             except ValueError:  # not a plain value
                 continue
     return values
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | dict | tuple)

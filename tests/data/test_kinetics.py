@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from magi_video.data.folder import VideoFolder
-from magi_video.data.kinetics import Kinetics600, find_annotations, has_annotations, read_annotations
+from magi_video.data.kinetics import Kinetics600, find_annotations, read_annotations
 from magi_video.errors import MagiError
 from magi_video.evaluation.protocols import find_protocol
 from magi_video.evaluation.realset import open_videos as open_protocol_videos
@@ -116,7 +116,7 @@ def test_a_file_that_is_no_list_is_told_in_one_line(tmp_path: Path, content: byt
     with pytest.raises(MagiError, match=r"train\.csv: the first line is .*expected label,youtube_id") as error:
         Kinetics600(tmp_path, "train")
     assert told in str(error.value) and "\n" not in str(error.value)
-    assert not has_annotations(tmp_path)
+    assert not Kinetics600.recognises(tmp_path)
 
 
 def test_rows_in_another_encoding_are_counted_and_the_others_read(tmp_path: Path) -> None:

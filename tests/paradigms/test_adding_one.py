@@ -1,17 +1,15 @@
 """A paradigm is one file: a new one trains and generates by being written."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from magi_video import registry
 from magi_video.cli import main
 from magi_video.paradigms import PARADIGMS
 from magi_video.pipeline import MagiPipeline
+from tests.adding import added
 
 FILE = '''
 """Frames that know nothing of each other."""
@@ -52,15 +50,8 @@ class Alone(MaskedFrames):
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[None]:
-    file = tmp_path / "alone.py"
-    file.write_text(FILE)
-    spec = importlib.util.spec_from_file_location("alone", file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["alone"] = module
-    spec.loader.exec_module(module)
-    yield
-    del sys.modules["alone"], PARADIGMS["alone"], registry._registered["paradigms"]["alone"]
+    with added(tmp_path / "alone.py", FILE, PARADIGMS, "alone"):
+        yield
 
 
 @pytest.mark.usefixtures("alone")

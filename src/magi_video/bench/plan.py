@@ -10,7 +10,7 @@ from magi_video.bench.memory import FLOAT32, Memory, Sharding, Workload, step_me
 from magi_video.codecs.cost import Encoder, find_encoder
 from magi_video.errors import MagiError
 from magi_video.models.architecture import Architecture
-from magi_video.presets import TRAINING_VIDEOS, Preset
+from magi_video.presets import Preset
 from magi_video.registry import declared
 from magi_video.training.sizing import find_architecture, hidden_share, untrained_codec
 
@@ -18,8 +18,6 @@ MFU = 0.4
 """Share of the peaks that is assumed where none is given."""
 SURVEYED = 32
 """Videos that are looked through to know a data set's length."""
-UCF101_FRAMES = 180
-"""Of a video on average: 7.21 s at 25 frames/s (Soomro et al. 2012, table 2)."""
 DAY = 86_400
 WORTH = 1.25
 """How many times as fast as float32 bfloat16 must be to be taken where the recipe leaves it open, as in training."""
@@ -235,10 +233,10 @@ BLOCK_PARTS = ("spatial_linear", "spatial_attention", "temporal_linear", "tempor
 
 def survey(preset: Preset, model: Architecture, encoder: Encoder | None, online: bool, data: Path | None) -> Latents:
     """What the latents of the data set take on a disk, from the folder or from what is known of the data set."""
-    known = TRAINING_VIDEOS.get(preset.data.dataset)
-    videos, frames, source = known, None, f"{known:,} training videos" if known else "give --data DIR"
-    if preset.data.dataset == "ucf101":
-        frames = UCF101_FRAMES
+    published = declared("data")[preset.data.dataset]
+    videos, frames = published.get("training_videos"), published.get("mean_frames")
+    source = f"{videos:,} training videos" if videos else "give --data DIR"
+    if frames:
         source += f" of {frames} frames on average"
     if data is not None:
         from magi_video.training.preparation import open_videos

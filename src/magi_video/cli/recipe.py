@@ -23,15 +23,28 @@ from magi_video.presets import (
 from magi_video.registry import declared
 
 
+def named(folder: str) -> Any:
+    """How --help shows a setting that names one of the registered classes; `folder` as of `declared`."""
+    return arg(metavar="{" + ",".join(declared(folder)) + "}")
+
+
+@dataclass(frozen=True)
+class DataOptions(DataConfig):
+    """`DataConfig`, its choices shown."""
+
+    dataset: Annotated[str, named("data")] = "folder"
+    """"folder": any tree of video files; the others: their official layouts with their lists."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
     """Every field of a preset; a command adds its own."""
 
-    forcing: Annotated[str, arg(metavar="{" + ",".join(declared("paradigms")) + "}")] = "complete"
+    forcing: Annotated[str, named("paradigms")] = "complete"
     """Paradigm: "complete" is MAGI, "masked" its baseline; all of them: docs/paradigms.md."""
     forcing_options: Annotated[dict[str, str], arg(metavar="NAME VALUE …")] = dataclasses.field(default_factory=dict)
     """Hyper-parameters of the paradigm itself, by name."""
-    clips: Annotated[DataConfig, arg(name="")] = dataclasses.field(default_factory=DataConfig)
+    clips: Annotated[DataOptions, arg(name="")] = dataclasses.field(default_factory=DataOptions)
     codec: Annotated[CodecConfig, arg(name="")] = dataclasses.field(default_factory=CodecConfig)
     model: Annotated[ModelConfig, arg(name="")] = dataclasses.field(default_factory=ModelConfig)
     exposure: Annotated[ExposureConfig, arg(name="")] = dataclasses.field(default_factory=ExposureConfig)
@@ -42,7 +55,7 @@ class RecipeOptions:
     def preset(self) -> Preset:
         """The recipe that the options make."""
         groups = {one.name: getattr(self, one.name) for one in dataclasses.fields(Preset) if one.name != "data"}
-        return Preset(data=self.clips, **groups)
+        return Preset(data=DataConfig(**vars(self.clips)), **groups)
 
 
 Options = TypeVar("Options", bound=RecipeOptions)
@@ -89,5 +102,5 @@ def parse_recipe(
     name, rest = split_recipe(argv, example)
     preset = load_preset(name, find_forcing(rest))
     groups = {one.name: getattr(preset, one.name) for one in dataclasses.fields(preset)}
-    default = options(clips=groups.pop("data"), **groups, **own)
+    default = options(clips=DataOptions(**vars(groups.pop("data"))), **groups, **own)
     return parse(options, f"magi {verb} {name}", rest, description, default)

@@ -1,6 +1,7 @@
-"""Videos in and out: reading and writing files, data sets, clips for training, cached latents, recorded gameplay.
+"""Data sets: which videos there are, their classes, captions and recorded actions, and clips of them for training.
 
-To add a data set with a layout of its own, write one file beside `ucf101.py`: a subclass of `VideoFolder` that finds
-the files and their classes and hands them to `_add`, which does the rest (counting frames, skipping what cannot be
-read, finding actions). To add a family of games, see `games.py`.
+How to add one
+--------------
+Write a file here with a subclass of `VideoFolder` under `@register`: it finds the files and their classes and hands
+them to `_add`, which does the rest (counting frames, skipping what cannot be read, finding actions).
 """

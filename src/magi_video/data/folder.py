@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from magi_video.data.actions import ActionTrack, actions_path, read_actions, rec
 from magi_video.data.scan import Inspected, Skipped, find_videos, inspect_videos, is_inside, tell_ignored
 from magi_video.errors import MagiError
 from magi_video.files.limits import follows_links
+from magi_video.registry import Registry
 from magi_video.video.video import read_frames
 
 
@@ -33,6 +35,12 @@ class Video:
     content: str = ""
 
 
+DATA_SETS: Registry[VideoFolder] = Registry("data", "dataset")
+"""Every data set that a recipe can name."""
+register = DATA_SETS.register
+
+
+@register
 class VideoFolder:
     """All videos below a folder, in sorted order; whatever cannot be used is skipped and listed, never fatal.
 
@@ -61,6 +69,17 @@ class VideoFolder:
         MagiError: no such folder, or the index cannot be written.
     """
 
+    name = "folder"
+    """In recipes and on the command line."""
+    title = "videos of its makers"
+    """On a model's card."""
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Settings of `presets.DataConfig` that say which of its videos are trained on; arguments of the class."""
+    training_videos: ClassVar[int | None] = None
+    """Published number of training videos; epochs and plans without data count with it."""
+    mean_frames: ClassVar[int | None] = None
+    """Published mean length of a video, frames."""
+
     root: Path
     videos: list[Video]
     skipped: list[Skipped]
@@ -84,6 +103,48 @@ class VideoFolder:
         self.class_names = sorted({p[0] for p in parts if len(p) > 1})
         number = {name: i for i, name in enumerate(self.class_names)}
         self._add(candidates, [number[p[0]] if len(p) > 1 else None for p in parts], min_frames, index)
+
+    @classmethod
+    def for_training(
+        cls, root: Path, settings: dict[str, Any], *, index: Path | None = None, sample: int | None = None
+    ) -> Self:
+        """The videos that a recipe trains on.
+
+        Args:
+            root: folder of the data set.
+            settings: the recipe's `DataConfig` as a dictionary; those named in `settings` are used.
+            index, sample: see the class.
+
+        Raises:
+            MagiError: see the class.
+        """
+        return cls(root, index=index, sample=sample, **{name: settings[name] for name in cls.settings})
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        """Whether a folder has this data set's own layout; its `for_evaluation` is then used."""
+        return False
+
+    @classmethod
+    def for_evaluation(cls, root: Path, subset: str, index: Path | None = None) -> tuple[VideoFolder, list[str]]:
+        """The videos of one subset to score against, and warnings about how they were found.
+
+        A folder may hold its subsets as folders of these names. Otherwise all of it is taken.
+
+        Args:
+            root: folder of the data set.
+            subset: "train", "test" or "all".
+            index: see the class.
+
+        Raises:
+            MagiError: see the class.
+        """
+        if subset == "all":
+            return cls(root, index=index), []
+        if (root / subset).is_dir():
+            return cls(root / subset, index=index), []
+        warning = f"no {subset} split was found in the data: all of its videos are taken"
+        return cls(root, index=index), [warning]
 
     def _begin(self, root: str | Path, sample: int | None = None, follow_links: bool | None = None) -> None:
         self.root = Path(root)

@@ -16,20 +16,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
-from magi_video.data.folder import Video, VideoFolder
+from magi_video.data.folder import Video, VideoFolder, register
 from magi_video.data.scan import COMPANIONS, Inspected, Skipped
 from magi_video.errors import MagiError
 from magi_video.video.video import VIDEO_SUFFIXES
 
-Subset = Literal["train", "val", "test", "all"]
 SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 """The names that folders, annotation files and their last column use for each split."""
 COLUMNS = ("youtube_id", "time_start", "time_end")
 """Needed; "label" and "split" are used where they are, others ("is_cc") are not read."""
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SECONDS = re.compile(r"[0-9]{1,6}")
+CLIP = re.compile(rf"{YOUTUBE_ID.pattern}_[0-9]{{6}}_[0-9]{{6}}")
 LONGEST_LINE = 1024  # bytes
 MALFORMED = "malformed row"
 
@@ -43,6 +43,7 @@ class Row:
     split: str
 
 
+@register
 class Kinetics600(VideoFolder):
     """One split of Kinetics-600 (or of any Kinetics in this layout).
 
@@ -63,10 +64,14 @@ class Kinetics600(VideoFolder):
         MagiError: no such folder, subset or split in it, or a file that is not an annotation file.
     """
 
+    name = "kinetics600"
+    title = "Kinetics-600"
+    training_videos = 392_622  # Carreira et al. 2018, table 1; YouTube has fewer of them every year
+
     def __init__(
         self,
         root: str | Path,
-        subset: Subset = "train",
+        subset: str = "train",
         *,
         min_frames: int = 1,
         index: str | Path | None = None,
@@ -109,6 +114,21 @@ class Kinetics600(VideoFolder):
         stems = sorted(found, key=lambda stem: (labels[stem] or "", stem))
         numbers = [None if (label := labels[stem]) is None else number[label] for stem in stems]
         self._add([found[stem] for stem in stems], numbers, min_frames, index)
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        """Whether there is an annotation file; one beside the folder, if the folder holds such clips."""
+        found = [path for split in SPLITS if (path := _annotations_or_none(root, split))]
+        inside = any(path.parent in (root, root / "annotations") for path in found)
+        return inside or (bool(found) and _holds_clips(root))
+
+    @classmethod
+    def for_evaluation(cls, root: Path, subset: str, index: Path | None = None) -> tuple[VideoFolder, list[str]]:
+        """The subset; the validation split, with a warning, where the test split is not there."""
+        if subset == "test" and not split_folder(root, "test") and split_folder(root, "val"):
+            warning = "no test split was found in the data: its validation split is taken"
+            return cls(root, "val", index=index), [warning]
+        return cls(root, subset, index=index), []
 
     def _take(self, path: Path, label: int | None, found: Inspected) -> None:
         info = found.info
@@ -191,15 +211,16 @@ def find_annotations(root: Path, split: str) -> Path | None:
     return None
 
 
-def has_annotations(root: Path) -> bool:
-    """Whether a folder has a Kinetics annotation file for any split."""
-    for split in SPLITS:
-        try:
-            if find_annotations(root, split):
-                return True
-        except MagiError:
-            continue
-    return False
+def _annotations_or_none(root: Path, split: str) -> Path | None:
+    try:
+        return find_annotations(root, split)
+    except MagiError:
+        return None
+
+
+def _holds_clips(root: Path) -> bool:
+    """Whether a file in the folder, or in one of the folders in it, is named as a clip."""
+    return any(CLIP.fullmatch(path.stem) for pattern in ("*", "*/*", "*/*/*") for path in root.glob(pattern))
 
 
 def read_annotations(path: Path) -> Iterator[Row | None]:

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from magi_video.data.folder import VideoFolder
+from magi_video.data.folder import VideoFolder, register
 from magi_video.data.scan import Skipped, is_file
 from magi_video.errors import MagiError
 from magi_video.files.json import read_text
 
-Subset = Literal["train", "test", "all"]
+SUBSETS = ("train", "test", "all")
 VIDEOS, LISTS = "UCF-101", "ucfTrainTestlist"
 
 
+@register
 class UCF101(VideoFolder):
     """One subset of one official split.
 
@@ -33,11 +33,17 @@ class UCF101(VideoFolder):
         MagiError: no such folder, no such split, or the list files are missing or malformed.
     """
 
+    name = "ucf101"
+    title = "UCF-101"
+    settings = ("split",)
+    training_videos = 9_537  # of split 1: its lists
+    mean_frames = 180  # 7.21 s at 25 frames/s (Soomro et al. 2012, table 2)
+
     def __init__(
         self,
         root: str | Path,
         split: int = 1,
-        subset: Subset = "train",
+        subset: str = "train",
         *,
         min_frames: int = 1,
         index: str | Path | None = None,
@@ -46,11 +52,11 @@ class UCF101(VideoFolder):
     ) -> None:
         if split not in (1, 2, 3):
             raise MagiError(f"UCF-101 split {split}; expected 1, 2 or 3")
-        if subset not in ("train", "test", "all"):
+        if subset not in SUBSETS:
             raise MagiError(f"UCF-101 subset {subset!r}; expected train, test or all")
         given = Path(root)
         self._begin(given / VIDEOS if (given / VIDEOS).is_dir() else given, sample, follow_links)
-        lists = next((f for f in (given / LISTS, given.parent / LISTS, given) if (f / "classInd.txt").is_file()), None)
+        lists = find_lists(given)
         if lists is None and subset != "all":
             raise MagiError(f"{root}: no {LISTS}/classInd.txt; expected the official lists in or beside the folder")
         names = self._all_files() if lists is None else self._listed(lists, split, subset)
@@ -71,6 +77,16 @@ class UCF101(VideoFolder):
                 self.skipped.append(Skipped(path, reason))
         self._add(paths, labels, min_frames, index)
 
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        """Whether there are the official lists, or a folder `UCF-101`."""
+        return (root / VIDEOS).is_dir() or find_lists(root) is not None
+
+    @classmethod
+    def for_evaluation(cls, root: Path, subset: str, index: Path | None = None) -> tuple[VideoFolder, list[str]]:
+        """The subset of split 1."""
+        return cls(root, subset=subset, index=index), []
+
     def _why_not(self, path: Path, name: str, number: dict[str, int]) -> str | None:
         parts = Path(name).parts
         if Path(name).is_absolute() or ".." in parts or not self.holds(path):
@@ -83,12 +99,17 @@ class UCF101(VideoFolder):
         relative = [path.relative_to(self.root) for path in self._find()]
         return [str(path) for path in relative if len(path.parts) == 2]
 
-    def _listed(self, lists: Path, split: int, subset: Subset) -> list[str]:
+    def _listed(self, lists: Path, split: int, subset: str) -> list[str]:
         names: set[str] = set()
         for part in ("train", "test") if subset == "all" else (subset,):
             # "Class/video.avi 12" in the training lists, "Class/video.avi" in the test lists
             names.update(line.split()[0] for line in _read_lines(lists / f"{part}list{split:02d}.txt"))
         return sorted(names)
+
+
+def find_lists(root: Path) -> Path | None:
+    """The folder of the official lists, in a data set's folder or beside it."""
+    return next((one for one in (root / LISTS, root.parent / LISTS, root) if (one / "classInd.txt").is_file()), None)
 
 
 def _read_classes(path: Path) -> list[str]:

@@ -18,10 +18,8 @@ import numpy as np
 import torch
 
 from magi_video.data.clips import clip_frames
-from magi_video.data.folder import VideoFolder
+from magi_video.data.folder import DATA_SETS, VideoFolder
 from magi_video.data.identity import DataIdentity
-from magi_video.data.kinetics import Kinetics600, Subset, has_annotations, split_folder
-from magi_video.data.ucf101 import LISTS, UCF101, VIDEOS
 from magi_video.errors import MagiError
 from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.clipset import Clips, Origin, as_clips
@@ -76,10 +74,9 @@ class ClipSet:
 def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list[str]]:
     """The videos of a data set that a protocol speaks of, and warnings about how they were found.
 
-    UCF-101 with its official lists and Kinetics-600 with its annotation files give the protocol's split (Kinetics its
-    validation split where the test split is not there, with a warning); another folder may hold its splits as
-    subfolders named "train" and "test"; anything else is taken as a whole, with a warning where the protocol names a
-    split.
+    A data set that is recognised by its layout gives the protocol's split (see `for_evaluation` of its class); another
+    folder may hold its splits as subfolders named "train" and "test"; anything else is taken as a whole, with a warning
+    where the protocol names a split.
 
     Raises:
         MagiError: no such folder, or nothing usable in it.
@@ -89,24 +86,11 @@ def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list
         raise MagiError(f"{data}: no such folder; expected a folder of videos")
     key = hashlib.sha256(f"{root.resolve()} {protocol.split}".encode()).hexdigest()[:16]
     index = _index_file(key)
-    warnings: list[str] = []
-    has_lists = any((place / "classInd.txt").is_file() for place in (root / LISTS, root.parent / LISTS, root))
     if protocol.split == "folder":
-        videos = VideoFolder(root, index=index)
-    elif has_lists or (root / VIDEOS).is_dir():
-        videos = UCF101(root, subset=protocol.split, index=index)
-    elif has_annotations(root):
-        subset: Subset = protocol.split
-        if subset == "test" and not split_folder(root, "test") and split_folder(root, "val"):
-            subset = "val"
-            warnings.append("no test split was found in the data: its validation split is taken")
-        videos = Kinetics600(root, subset, index=index)
-    elif protocol.split != "all" and (root / protocol.split).is_dir():
-        videos = VideoFolder(root / protocol.split, index=index)
+        videos, warnings = VideoFolder.for_evaluation(root, "all", index)
     else:
-        videos = VideoFolder(root, index=index)
-        if protocol.split != "all":
-            warnings.append(f"no {protocol.split} split was found in the data: all of its videos are taken")
+        kind = next((one for one in DATA_SETS.values() if one.recognises(root)), VideoFolder)
+        videos, warnings = kind.for_evaluation(root, protocol.split, index)
     if not videos.videos:
         raise MagiError(f"{data}: no usable video ({videos.summary()}); expected at least two")
     return videos, warnings

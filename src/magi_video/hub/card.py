@@ -12,7 +12,6 @@ from magi_video.pipeline.pipeline import MagiPipeline
 from magi_video.registry import declared
 
 LIBRARY = "magi-video"
-DATASETS = {"ucf101": "UCF-101", "kinetics600": "Kinetics-600"}
 """Names of the data sets that a preset can ask for."""
 SOURCES = {
     "vizdoom/": "Recorded in [ViZDoom](https://vizdoom.farama.org) with the [Freedoom](https://freedoom.github.io) "
@@ -160,7 +159,8 @@ def training(pipe: MagiPipeline) -> str:
     recipe, clips = _mapping(preset, "train"), _mapping(preset, "data")
     if not preset:
         return "Not recorded."
-    dataset = DATASETS.get(str(clips.get("dataset")), "videos of its makers")
+    data_sets = declared("data")
+    dataset = data_sets.get(str(clips.get("dataset")), data_sets["folder"])["title"]
     games = [_plain(one) for one in data.get("games") or []]
     source = f"Gameplay of {', '.join(games)}" if games else dataset
     amounts = [f"{data[unit]:,} {unit}" for unit in ("videos", "frames") if isinstance(data.get(unit), int)]

@@ -6,7 +6,7 @@ the past of a rollout is, and one step of generation. `@register` makes it known
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiTransformer
 from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
-from magi_video.registry import declare
+from magi_video.registry import Registry
 from magi_video.sampling.past import CachedPast, Past, RecomputedPast
 from magi_video.sampling.settings import SamplingSettings
 
@@ -181,24 +181,14 @@ class Paradigm(ABC):
         """
 
 
-PARADIGMS: dict[str, type[Paradigm]] = {}
+PARADIGMS: Registry[Paradigm] = Registry("paradigms", "forcing")
 """Every paradigm by name."""
-
-P = TypeVar("P", bound=type[Paradigm])
-
-
-def register(cls: P) -> P:
-    """Make a paradigm known by its name."""
-    PARADIGMS[cls.name] = cls
-    declare("paradigms", cls)
-    return cls
+register = PARADIGMS.register
 
 
 def find_paradigm(name: str) -> type[Paradigm]:
     """The paradigm of that name, or a `MagiError` that lists the names."""
-    if name not in PARADIGMS:
-        raise MagiError(f"unknown forcing {name!r}: choose from {', '.join(PARADIGMS)}")
-    return PARADIGMS[name]
+    return PARADIGMS.find(name)
 
 
 def make_paradigm(name: str, options: dict[str, Any] | None = None) -> Paradigm:

@@ -14,7 +14,7 @@ from typing import Any
 from magi_video.codecs.base import Codec
 from magi_video.codecs.registry import load_codec
 from magi_video.data.captions import read_captions
-from magi_video.data.folder import VideoFolder
+from magi_video.data.folder import DATA_SETS, VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
@@ -167,8 +167,7 @@ def _known(out: Path) -> DataIdentity | None:
 def latent_recipe(preset: Preset) -> dict[str, Any]:
     """What of a recipe the latents depend on, but for size and clips, which a cache's index tells."""
     recipe: dict[str, Any] = {"dataset": preset.data.dataset, "codec": asdict(preset.codec)}
-    if preset.data.dataset == "ucf101":
-        recipe["split"] = preset.data.split
+    recipe |= {name: getattr(preset.data, name) for name in DATA_SETS.find(preset.data.dataset).settings}
     if preset.codec.codec == "small_vae":
         recipe["small_vae"] = asdict(preset.small_vae)
     return without_precision({"recipe": json.loads(json.dumps(recipe))})["recipe"]

@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,9 +20,7 @@ from magi_video.codecs.statistics import measure_statistics
 from magi_video.codecs.training import CHECKPOINTS, train_image_vae
 from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader, PixelReader
-from magi_video.data.folder import VideoFolder
-from magi_video.data.kinetics import Kinetics600
-from magi_video.data.ucf101 import UCF101
+from magi_video.data.folder import DATA_SETS, VideoFolder
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.atomic import part_beside
@@ -63,11 +61,7 @@ def open_videos(preset: Preset, data: Path, index: Path | None = None, sample: i
     """The training videos of the preset's data set; `index` and `sample` as in `VideoFolder`."""
     if not data.is_dir():
         raise MagiError(f"{data}: no such folder; expected one with videos")
-    if preset.data.dataset == "ucf101":
-        return UCF101(data, split=preset.data.split, subset="train", index=index, sample=sample)
-    if preset.data.dataset == "kinetics600":
-        return Kinetics600(data, subset="train", index=index, sample=sample)
-    return VideoFolder(data, index=index, sample=sample)
+    return DATA_SETS.find(preset.data.dataset).for_training(data, asdict(preset.data), index=index, sample=sample)
 
 
 class FrameBatches:
