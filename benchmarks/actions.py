@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.fast.probes import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.recordings.environments import Game, open_game
@@ -264,7 +264,7 @@ def play_starts(world: World, starts: int, size: tuple[int, int]) -> np.ndarray:
 
 
 @torch.no_grad()
-def through_codec(pipe: MagiPipeline, clips_BTHWC: np.ndarray) -> np.ndarray:
+def through_codec(pipe: MagiVideoPipeline, clips_BTHWC: np.ndarray) -> np.ndarray:
     """What the model could show at best of real clips."""
     parts = np.array_split(clips_BTHWC, -(-len(clips_BTHWC) // 8))
     return np.concatenate([to_uint8(pipe.codec.decode(pipe.codec.encode(to_model_range(part)))) for part in parts])
@@ -360,7 +360,7 @@ def main() -> None:
     options = parser.parse_args()
     use_fast_float32()
     world, name = WORLDS[options.world]
-    pipe = MagiPipeline.from_pretrained(options.model)
+    pipe = MagiVideoPipeline.from_pretrained(options.model)
     size = pipe.config.height, pipe.config.width
 
     split, seeds = options.episodes * 3 // 4, range(10_000, 10_000 + options.episodes)

@@ -18,13 +18,13 @@ import torch
 
 from magi_video.fast.allocator import keep_freed_memory
 from magi_video.fast.kernels import use_training_kernels
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, Forcing, find_forcing
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 
 def step(
-    model: MagiTransformer, forcing: Forcing, clip: Clip, seed: int, low: bool
+    model: MagiVideoTransformer, forcing: Forcing, clip: Clip, seed: int, low: bool
 ) -> tuple[float, list[torch.Tensor]]:
     """The loss, and its gradient by every weight of the transformer that has one."""
     model.zero_grad(set_to_none=True)
@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    pipe = MagiPipeline.from_pretrained(options.model)
+    pipe = MagiVideoPipeline.from_pretrained(options.model)
     model, forcing = pipe.transformer.float(), find_forcing(pipe.config.forcing)()
     frames = pipe.codec.num_pixel_frames(model.config.num_frames)
     made_BTHWC = pipe(

@@ -22,7 +22,7 @@ from magi_video.experiments.gap import last_frame_loss
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.paradigms import find_forcing
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import Preset, load_preset
 from magi_video.training.run import train
 from magi_video.video.image import to_model_range
@@ -62,7 +62,7 @@ def recipe(options: argparse.Namespace) -> Preset:
     )  # fmt: skip
 
 
-def errors_by_frame(pipe: MagiPipeline, clips_NTHWC: np.ndarray) -> np.ndarray:
+def errors_by_frame(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray) -> np.ndarray:
     """Mean square errors `[N, T − 1]` of what follows the first frames."""
     made_NTHWC = pipe(
         image=[clip[0] for clip in clips_NTHWC], num_frames=clips_NTHWC.shape[1], num_mask_steps=16,
@@ -72,7 +72,7 @@ def errors_by_frame(pipe: MagiPipeline, clips_NTHWC: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def estimate_errors(pipe: MagiPipeline, clips_NTHWC: np.ndarray) -> dict[int, float]:
+def estimate_errors(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray) -> dict[int, float]:
     """Diffusion time → mean square error of x̂₀ for the last frame's tokens, all hidden behind the complete past."""
     model = pipe.transformer
     pixels = torch.stack([to_model_range(clip) for clip in clips_NTHWC])
@@ -115,7 +115,7 @@ def main() -> None:
     run = train(recipe(options), options.out / "clips", options.out / "run")
     videos = VideoFolder(options.out / "clips")
     clips_NTHWC = np.stack([videos.read(number, range(4)).numpy() for number in range(4)])
-    pipe = MagiPipeline.from_pretrained(run)
+    pipe = MagiVideoPipeline.from_pretrained(run)
     pipe.set_progress_bar_config(disable=True)
     for folder in sorted((run / "checkpoints").glob("step_*")):
         pipe.transformer.load_state_dict(load_file(folder / "ema.safetensors"), strict=False)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import shapes
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.fast.probes import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.presets import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, SampleConfig, TrainConfig
@@ -131,7 +131,7 @@ def bits(names: list[str]) -> float:
     return round(float(-(shares * np.log2(shares)).sum()), 2)
 
 
-def generate(pipe: MagiPipeline, asked: list[shapes.Scene], kind: str, scale: float) -> np.ndarray:
+def generate(pipe: MagiVideoPipeline, asked: list[shapes.Scene], kind: str, scale: float) -> np.ndarray:
     """A video of each scene, from the condition alone; the same seeds at every scale."""
     made = []
     for first in range(0, len(asked), BATCH):
@@ -163,7 +163,7 @@ def main() -> None:
         world = options.out / f"world_{options.kind}"
         shapes.write_world(world, VIDEOS, by=KINDS[options.kind])
         run = train(preset(options.kind, options.steps, options.encoder), world, options.out / options.kind)
-    pipe, probe = MagiPipeline.from_pretrained(run), train_probe(KINDS[options.kind])
+    pipe, probe = MagiVideoPipeline.from_pretrained(run), train_probe(KINDS[options.kind])
     sets = {"shown": shapes.scenes(held_out=False), "held out": shapes.scenes(held_out=True)}
     if options.kind != "text":
         del sets["held out"]  # a label says nothing of them

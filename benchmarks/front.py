@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.fast.probes import PRECISIONS, use_fast_float32
 from magi_video.sampling import SamplingSettings
 from rollouts import start_rollout
@@ -40,7 +40,7 @@ def read(folder: Path) -> dict[str, Any]:
     }
 
 
-def seconds_per_frame(pipe: MagiPipeline, entry: dict[str, Any]) -> list[float]:
+def seconds_per_frame(pipe: MagiVideoPipeline, entry: dict[str, Any]) -> list[float]:
     """Of one rollout, the first frame left out."""
     mask_steps, denoise_steps, sampler, first_step, refresh = (entry[key] for key in STEPS)
     settings = SamplingSettings(mask_steps, denoise_steps, sampler, refresh=refresh, first_step=first_step)
@@ -55,7 +55,9 @@ def seconds_per_frame(pipe: MagiPipeline, entry: dict[str, Any]) -> list[float]:
 
 def measure(model: str, entries: list[dict[str, Any]], rounds: int) -> None:
     """Add `milliseconds` to every entry."""
-    pipes = {name: MagiPipeline.from_pretrained(model, PRECISIONS[name]) for name in {e["precision"] for e in entries}}
+    pipes = {
+        name: MagiVideoPipeline.from_pretrained(model, PRECISIONS[name]) for name in {e["precision"] for e in entries}
+    }
     seconds: dict[str, list[float]] = {entry["name"]: [] for entry in entries}
     for _ in range(rounds):
         for entry in entries:

@@ -25,7 +25,7 @@ from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.training import build_small_vae, training_losses
 from magi_video.fast.kernels import linear_product_pays
 from magi_video.fast.probes import PRECISIONS, choose_precision, use_fast_float32
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import choose_for
 from magi_video.presets import load_preset
 
@@ -54,7 +54,7 @@ def codec_step(config: SmallVAEConfig, precision: str) -> Callable[[], None]:
 
 def played_frames(precision: str) -> Callable[[], None]:
     """Some frames of the shipped Doom model at its realtime setting, decoded."""
-    pipe = MagiPipeline.from_pretrained("doom", torch_dtype=PRECISIONS[precision])  # type: ignore[index]
+    pipe = MagiVideoPipeline.from_pretrained("doom", torch_dtype=PRECISIONS[precision])  # type: ignore[index]
     pipe.set_progress_bar_config(disable=True)
 
     def play() -> None:

@@ -4,12 +4,12 @@ import torch
 
 from magi_video.fast.speed import make_past
 from magi_video.models.random import SampleNoise
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import CompleteTeacherForcing
 from magi_video.sampling import Rollout, SamplingSettings
 
 
-def start_rollout(model: MagiTransformer, settings: SamplingSettings) -> Rollout:
+def start_rollout(model: MagiVideoTransformer, settings: SamplingSettings) -> Rollout:
     """Nothing is given; the model needs relative temporal positions."""
     past = make_past(model, 1, None, settings)
     noise, interval = SampleNoise.from_seeds([0]), torch.tensor([1])

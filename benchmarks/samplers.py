@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.frechet import Moments, frechet_distance
 from magi_video.evaluation.generation import Sampling, evaluate
@@ -106,7 +106,7 @@ def motion(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def tokens(pipe: MagiPipeline, clips: list[np.ndarray]) -> np.ndarray:
+def tokens(pipe: MagiVideoPipeline, clips: list[np.ndarray]) -> np.ndarray:
     """Latent tokens of the generated frames of uint8 clips `[T, H, W, 3]`: `[clips · frames · N, D]`."""
     found = []
     for clip in clips:
@@ -159,7 +159,7 @@ def run(arguments: argparse.Namespace, book: Book, name: str, real_tokens: list[
             **motion(made),
         )
     if "token_frechet" not in known:
-        pipe = MagiPipeline.from_pretrained(arguments.model)
+        pipe = MagiVideoPipeline.from_pretrained(arguments.model)
         if not real_tokens:
             real_tokens.append(tokens(pipe, real_clips(arguments)))
         ours = tokens(pipe, samples(folder, arguments.num))
@@ -188,7 +188,7 @@ def real_clips(arguments: argparse.Namespace) -> list[np.ndarray]:
     path = arguments.work / arguments.model / f"real-{arguments.num}.npy"
     if not path.is_file():
         protocol = find_protocol("small", given=1, interval=arguments.interval)
-        config = MagiPipeline.from_pretrained(arguments.model).config
+        config = MagiVideoPipeline.from_pretrained(arguments.model).config
         videos, _ = open_videos(arguments.data, protocol)
         numbers = Numbers.of(protocol, arguments.num, None)
         clips, _ = choose(videos, protocol, numbers.larger(protocol), (config.height, config.width))
@@ -207,7 +207,7 @@ def write_sheet(arguments: argparse.Namespace, name: str, real: list[np.ndarray]
 @torch.no_grad()
 def time_candidates(arguments: argparse.Namespace, book: Book) -> None:
     """Processor milliseconds of a frame of one video, without decoding: medians over rounds in which all take turns."""
-    pipe = MagiPipeline.from_pretrained(arguments.model)
+    pipe = MagiVideoPipeline.from_pretrained(arguments.model)
     seconds: dict[str, list[float]] = {name: [] for name in arguments.only}
     for _ in range(arguments.rounds):
         for name in arguments.only:

@@ -24,8 +24,8 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
     "pipeline": (
         "Pipeline",
         [
-            "magi_video.pipeline.pipeline.MagiPipeline",
-            "magi_video.pipeline.pipeline.MagiPipelineOutput",
+            "magi_video.pipeline.pipeline.MagiVideoPipeline",
+            "magi_video.pipeline.pipeline.MagiVideoPipelineOutput",
             "magi_video.pipeline.diffusers_api.StepCallback",
             "magi_video.errors.MagiError",
         ],
@@ -35,7 +35,7 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
     "models": (
         "Models",
         [
-            "magi_video.models.transformer.MagiTransformer",
+            "magi_video.models.transformer.MagiVideoTransformer",
             "magi_video.models.sequence.FrameSequence",
             "magi_video.models.sequence.causal_mask",
             "magi_video.models.cache.FrameCache",

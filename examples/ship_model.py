@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.files.weights import SHIPPED
 from magi_video.hub.card import model_card
 from magi_video.hub.push import CARD
@@ -24,12 +24,12 @@ def main() -> None:
     parser.add_argument("--frame", type=int, default=0, help="its number in the video")
     arguments = parser.parse_args()
 
-    pipe = MagiPipeline.from_pretrained(arguments.run)
+    pipe = MagiVideoPipeline.from_pretrained(arguments.run)
     folder = SHIPPED / arguments.name
     pipe.save_pretrained(folder, torch_dtype=torch.float16)
     frame = fit_frames(read_frames(arguments.video, [arguments.frame]), pipe.config.height, pipe.config.width)[0]
     write_image(folder / "first_frame.png", frame)
-    card = model_card(MagiPipeline.from_pretrained(folder), arguments.name, license_id="apache-2.0")
+    card = model_card(MagiVideoPipeline.from_pretrained(folder), arguments.name, license_id="apache-2.0")
     (folder / CARD).write_text(str(card), encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:.2f} MB ({size / 2**20:.2f} MiB)")

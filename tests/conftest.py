@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip
 
 FRAMES, TOKENS = 5, 16
@@ -31,10 +31,10 @@ def same_machine() -> Iterator[None]:
 
 
 @pytest.fixture
-def make_model() -> Callable[..., MagiTransformer]:
+def make_model() -> Callable[..., MagiVideoTransformer]:
     """Small transformers whose every layer matters: nothing is left at zero."""
 
-    def make(**changes: Any) -> MagiTransformer:
+    def make(**changes: Any) -> MagiVideoTransformer:
         settings: dict[str, Any] = {
             "latent_channels": 3,
             "latent_height": 8,
@@ -48,7 +48,7 @@ def make_model() -> Callable[..., MagiTransformer]:
             "head_depth": 2,
             "conditions": {"noise_level": {"size": 6}, "action": {"size": 3, "kind": "vector", "drop": 0.1}},
         }
-        model = MagiTransformer(**settings | changes).eval()
+        model = MagiVideoTransformer(**settings | changes).eval()
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.15)
@@ -60,7 +60,7 @@ def make_model() -> Callable[..., MagiTransformer]:
 
 
 @pytest.fixture
-def model(make_model: Callable[..., MagiTransformer]) -> MagiTransformer:
+def model(make_model: Callable[..., MagiVideoTransformer]) -> MagiVideoTransformer:
     return make_model()
 
 

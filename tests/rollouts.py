@@ -7,13 +7,13 @@ import torch
 from magi_video.fast.speed import make_past
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import OBSERVATION
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import CompleteTeacherForcing, MaskedTeacherForcing
 from magi_video.sampling import Past, RecomputedPast, Rollout, SamplingSettings
 
 
 def start_rollout(
-    model: MagiTransformer,
+    model: MagiVideoTransformer,
     seeds: list[int],
     settings: SamplingSettings,
     frames: int | None,

@@ -9,22 +9,22 @@ import torch
 
 from magi_video.cli import main
 from magi_video.files.weights import SHIPPED
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.video.image import read_image
 
 
 @pytest.fixture(scope="module")
-def doom() -> MagiPipeline:
-    return MagiPipeline.from_pretrained("doom")
+def doom() -> MagiVideoPipeline:
+    return MagiVideoPipeline.from_pretrained("doom")
 
 
 @pytest.fixture(scope="module")
-def atari() -> MagiPipeline:
-    return MagiPipeline.from_pretrained("atari")
+def atari() -> MagiVideoPipeline:
+    return MagiVideoPipeline.from_pretrained("atari")
 
 
 @pytest.fixture(params=["doom", "atari"])
-def shipped(request: pytest.FixtureRequest) -> MagiPipeline:
+def shipped(request: pytest.FixtureRequest) -> MagiVideoPipeline:
     return request.getfixturevalue(request.param)
 
 
@@ -35,7 +35,7 @@ def test_they_are_small_and_hold_nothing_to_unpickle(name: str) -> None:
     assert {path.suffix for path in files} == {".json", ".safetensors", ".png", ".md"}
 
 
-def test_they_say_how_they_were_made(shipped: MagiPipeline) -> None:
+def test_they_say_how_they_were_made(shipped: MagiVideoPipeline) -> None:
     training = shipped.config.training
     assert shipped.config.forcing == "complete" and training["steps"] == training["preset"]["train"]["steps"]
     assert training["data"]["frames"] > 80_000
@@ -45,7 +45,7 @@ def test_they_say_how_they_were_made(shipped: MagiPipeline) -> None:
 
 @pytest.mark.parametrize(("name", "decibels"), [("doom", 26), ("atari", 38)])
 def test_their_codecs_show_the_first_frames(name: str, decibels: float, request: pytest.FixtureRequest) -> None:
-    pipe: MagiPipeline = request.getfixturevalue(name)
+    pipe: MagiVideoPipeline = request.getfixturevalue(name)
     for path in [SHIPPED / name / "first_frame.png", *(SHIPPED / name / "first_frames").iterdir()]:
         first = read_image(path)
         assert first.shape[:2] == (pipe.config.height, pipe.config.width)
@@ -53,7 +53,7 @@ def test_their_codecs_show_the_first_frames(name: str, decibels: float, request:
         assert -10 * np.log10(np.square(shown - first / 255).mean()) > decibels, path.name
 
 
-def test_frames_stay_frames_and_the_picture_follows_the_controls(doom: MagiPipeline) -> None:
+def test_frames_stay_frames_and_the_picture_follows_the_controls(doom: MagiVideoPipeline) -> None:
     first = read_image(SHIPPED / "doom" / "first_frame.png")
     frames = {}
     for name in ("TURN_LEFT", "TURN_RIGHT"):
@@ -76,7 +76,7 @@ def white_boxer(frames_THWC: np.ndarray) -> np.ndarray:
     return np.stack(middle)
 
 
-def test_the_boxer_goes_where_he_is_told(atari: MagiPipeline) -> None:
+def test_the_boxer_goes_where_he_is_told(atari: MagiVideoPipeline) -> None:
     first = read_image(SHIPPED / "atari" / "first_frame.png")
     went = {}
     for name in ("RIGHT", "LEFT", "UP", "DOWN"):

@@ -1,7 +1,7 @@
 """magi-video: masked autoregressive video generation with complete teacher forcing (MAGI, CVPR 2025).
 
-from magi_video import MagiPipeline
-pipe = MagiPipeline.from_pretrained("doom")
+from magi_video import MagiVideoPipeline
+pipe = MagiVideoPipeline.from_pretrained("doom")
 video = pipe(image=first_frame, num_frames=100).frames
 """
 
@@ -15,6 +15,8 @@ _HOMES = {
     "MagiError": "errors",
     "MagiPipeline": "pipeline.pipeline",
     "MagiTransformer": "models.transformer",
+    "MagiVideoPipeline": "pipeline.pipeline",
+    "MagiVideoTransformer": "models.transformer",
     "PixelCodec": "codecs.pixels",
     "load_preset": "presets",
     "train": "training.run",
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from magi_video.codecs.image_vae import ImageVAECodec
     from magi_video.codecs.pixels import PixelCodec
     from magi_video.errors import MagiError
-    from magi_video.models.transformer import MagiTransformer
-    from magi_video.pipeline.pipeline import MagiPipeline
+    from magi_video.models.transformer import MagiTransformer, MagiVideoTransformer
+    from magi_video.pipeline.pipeline import MagiPipeline, MagiVideoPipeline
     from magi_video.presets import load_preset
     from magi_video.training.run import train
 
@@ -34,6 +36,8 @@ __all__ = [
     "MagiError",
     "MagiPipeline",
     "MagiTransformer",
+    "MagiVideoPipeline",
+    "MagiVideoTransformer",
     "PixelCodec",
     "load_preset",
     "train",

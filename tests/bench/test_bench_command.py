@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.bench.subject import open_subject
 from magi_video.cli import main
 from magi_video.codecs.pixels import PixelCodec
@@ -109,7 +109,7 @@ def test_the_shipped_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
 
 def test_a_models_folder_and_a_single_part(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     model = open_subject("tiny-mtf").load(torch.float32)
-    pipe = MagiPipeline(model, PixelCodec(), forcing="masked", height=16, width=16, mask_steps=3, denoise_steps=2)
+    pipe = MagiVideoPipeline(model, PixelCodec(), forcing="masked", height=16, width=16, mask_steps=3, denoise_steps=2)
     pipe.save_pretrained(tmp_path / "model")
     options = ["--parts", "generate", "--frames", "2", "--precision", "float32", "--json", "-"]
     options += ["--setting", "fast"]

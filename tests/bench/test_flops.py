@@ -10,16 +10,16 @@ from magi_video.bench.counting import count_executed, peak_share
 from magi_video.bench.flops import Flops, Sizes, frame_flops, head_flops, pass_flops, training_flops
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip
 from magi_video.paradigms.masking import unmasking_schedule
 from magi_video.sampling import SamplingSettings
 from tests.rollouts import start_rollout
 
-Make = Callable[..., MagiTransformer]
+Make = Callable[..., MagiVideoTransformer]
 
 
-def masked_frame(model: MagiTransformer, batch: int, position: int) -> FrameSequence:
+def masked_frame(model: MagiVideoTransformer, batch: int, position: int) -> FrameSequence:
     """A frame with half of its tokens hidden."""
     return FrameSequence(
         tokens_BSND=torch.randn(batch, 1, model.num_tokens, model.token_dim),
@@ -111,7 +111,7 @@ def test_the_window_bounds_temporal_attention(make_model: Make) -> None:
 
 def test_the_common_work_of_the_comparison() -> None:
     with torch.device("meta"):
-        model = MagiTransformer(width=768, depth=12, heads=12, mlp_width=3072)
+        model = MagiVideoTransformer(width=768, depth=12, heads=12, mlp_width=3072)
     sizes = Sizes.of(model.architecture)
     frame = frame_flops(sizes, 1, [32] * 8, 10, past=8, window=None)
     layers = 9 * 257 * 24 * 24 * 768**2

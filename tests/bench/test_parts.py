@@ -15,7 +15,7 @@ from magi_video.bench.subject import blank_conditions, open_subject
 from magi_video.bench.training import Stepper, mean_hidden, sequence_frames
 from magi_video.errors import MagiError
 from magi_video.fast.linear import pack_linears
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import load_preset
 from magi_video.training.preparation import build_paradigm
 
@@ -145,7 +145,7 @@ def test_a_profile_tells_the_parts_of_forward_and_backward() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_marking_the_parts_changes_nothing(make_model: Callable[..., MagiTransformer]) -> None:
+def test_marking_the_parts_changes_nothing(make_model: Callable[..., MagiVideoTransformer]) -> None:
     head = make_model().diffusion_head
     target, z = torch.randn(3, 12), torch.randn(3, 32)
     uniform, eps = torch.rand(2, 3), torch.randn(2, 3, 12)

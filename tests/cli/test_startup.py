@@ -60,9 +60,9 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 @pytest.mark.parametrize("name", shipped_models())
 def test_info_tells_what_the_loaded_model_is(name: str) -> None:
-    from magi_video import MagiPipeline
+    from magi_video import MagiVideoPipeline
 
-    pipe, facts = MagiPipeline.from_pretrained(name), describe(name)
+    pipe, facts = MagiVideoPipeline.from_pretrained(name), describe(name)
     head = sum(parameter.numel() for parameter in pipe.transformer.diffusion_head.parameters())
     whole = sum(parameter.numel() for parameter in pipe.transformer.parameters())
     assert (facts["head_parameters"], facts["transformer_parameters"]) == (head, whole - head)

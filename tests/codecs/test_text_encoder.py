@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.cli import main
 from magi_video.codecs.text_encoder import TextEncoder, check_encoder, copy_encoder, fetch_encoder
 from magi_video.data.folder import VideoFolder
@@ -200,7 +200,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
 
 
 def test_a_run_carries_its_encoder_and_needs_captions(run: Path, tiny_bert: Path) -> None:
-    pipe = MagiPipeline.from_pretrained(run)
+    pipe = MagiVideoPipeline.from_pretrained(run)
     assert pipe.transformer.condition_tokens.specs["text"].tokens == 5
     assert (run / "text_encoder" / "model.safetensors").is_file()
     with pytest.raises(MagiError, match="no video has a caption"):
@@ -227,7 +227,7 @@ def test_captions_are_encoded_once(run: Path, tiny_bert: Path, tmp_path: Path, m
 
 
 def test_text_and_guidance_change_the_video(run: Path) -> None:
-    pipe = MagiPipeline.from_pretrained(run)
+    pipe = MagiVideoPipeline.from_pretrained(run)
 
     def make(**options: Any) -> np.ndarray:
         return pipe(num_frames=2, num_videos=2, generator=torch.Generator().manual_seed(0), **options).frames
@@ -251,8 +251,8 @@ def test_text_and_guidance_change_the_video(run: Path) -> None:
 
 
 def test_a_saved_copy_takes_its_encoder_along(run: Path, tmp_path: Path) -> None:
-    MagiPipeline.from_pretrained(run).save_pretrained(tmp_path / "copy")
-    pipe = MagiPipeline.from_pretrained(tmp_path / "copy")
+    MagiVideoPipeline.from_pretrained(run).save_pretrained(tmp_path / "copy")
+    pipe = MagiVideoPipeline.from_pretrained(tmp_path / "copy")
     assert pipe.encode_text(["a red ball"]).shape == (1, 5, 12)
 
 
@@ -266,7 +266,7 @@ def test_generate_takes_text(run: Path, tmp_path: Path) -> None:
 
 def test_models_without_text_say_so() -> None:
     with pytest.raises(MagiError, match="takes no text"):
-        MagiPipeline.from_pretrained("doom")(text="a door", num_frames=1)
+        MagiVideoPipeline.from_pretrained("doom")(text="a door", num_frames=1)
 
 
 def test_the_encoder_that_was_copied_is_the_one(tiny_bert: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from magi_video.cli import main
 from magi_video.data.folder import DATA_SETS
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.evaluation.realset import open_videos
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline import MagiVideoPipeline
 from tests.adding import added
 from tests.data.examples import write_numbered
 
@@ -73,7 +73,7 @@ def test_one_file_trains_and_generates(listed: Path, tmp_path: Path, capsys: pyt
     recipe, out = tmp_path / "recipe.json", tmp_path / "run"
     recipe.write_text(json.dumps(RECIPE))
     assert main(["train", str(recipe), "--data", str(listed), "--out", str(out)]) == 0, capsys.readouterr().err
-    pipe = MagiPipeline.from_pretrained(out)
+    pipe = MagiVideoPipeline.from_pretrained(out)
     assert pipe.config.class_names == ["indoors", "outdoors"]
     assert pipe.config.training["data"]["frames"] == 24, "the videos of the training subset"
     assert main(["generate", str(out), "--label", "indoors", "--frames", "3", "--out", str(tmp_path / "samples")]) == 0

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from magi_video.cli import main
 from magi_video.files.checkpoints import latest_checkpoint
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import Preset, load_preset
 from magi_video.training.run import train
 
@@ -132,7 +132,7 @@ def test_the_figures_of_every_step_are_those_of_one_process_and_told_once(
 
 
 def test_the_folder_of_sharded_training_is_a_model(alone: dict[str, Path], together: Path) -> None:
-    ours, theirs = (MagiPipeline.from_pretrained(run) for run in (together / "sharded", alone["complete"]))
+    ours, theirs = (MagiVideoPipeline.from_pretrained(run) for run in (together / "sharded", alone["complete"]))
     for (name, one), other in zip(ours.transformer.named_parameters(), theirs.transformer.parameters(), strict=True):
         assert torch.allclose(one, other, rtol=0, atol=TOLERANCE), name
     averages = load_file(together / "sharded" / "checkpoints" / "step_00000004" / "ema.safetensors")

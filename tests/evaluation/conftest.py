@@ -9,8 +9,8 @@ import torch
 
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.evaluation.features import Detectors
-from magi_video.models.transformer import MagiTransformer
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from tests.data.examples import write_numbered
 from tests.evaluation.networks import small_detectors
 
@@ -46,7 +46,7 @@ def numbered_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def save_model(make_model: Callable[..., MagiTransformer], tmp_path: Path) -> Callable[..., Path]:
+def save_model(make_model: Callable[..., MagiVideoTransformer], tmp_path: Path) -> Callable[..., Path]:
     """Saves an untrained model of 8 × 8 pixels that takes three actions and two classes."""
 
     def save(name: str = "model", seed: int = 0) -> Path:
@@ -58,7 +58,7 @@ def save_model(make_model: Callable[..., MagiTransformer], tmp_path: Path) -> Ca
             "label": {"size": 2, "drop": 0.1},
         }
         transformer = make_model(temporal_position="rope", conditions=conditions)
-        pipe = MagiPipeline(
+        pipe = MagiVideoPipeline(
             transformer,
             codec,
             height=8,

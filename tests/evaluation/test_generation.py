@@ -21,7 +21,7 @@ from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.evaluation.realset import real_clips
 from magi_video.evaluation.scoring import score
 from magi_video.files.lock import alone
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from tests.data.examples import replace_unseen, write_actions, write_numbered
 from tests.files.test_lock import other_process
 
@@ -62,7 +62,7 @@ def test_fake_i_continues_real_i(evaluated: Evaluated, numbered_videos: Path, mo
     result = evaluated(context_frames=3)
     made = samples(tmp_path / "out")
     real, _ = real_clips(VideoFolder(numbered_videos), PROTOCOLS["small"], 5, (8, 8))
-    pipe = MagiPipeline.from_pretrained(model)
+    pipe = MagiVideoPipeline.from_pretrained(model)
     for index, sample in enumerate(made):
         assert sample.shape == (16, 8, 8, 3) and sample.dtype == np.uint8
         assert np.abs(sample[:3].astype(int) - real[index][:3]).max() <= 1, "a pixel codec shows the given frames"
@@ -202,13 +202,13 @@ def test_recorded_actions_and_classes_are_given_on_demand(
     evaluated: Evaluated, played: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[dict[str, Any]] = []
-    stream = MagiPipeline.stream
+    stream = MagiVideoPipeline.stream
 
-    def watched(self: MagiPipeline, **settings: Any) -> Any:
+    def watched(self: MagiVideoPipeline, **settings: Any) -> Any:
         calls.append(settings)
         return stream(self, **settings)
 
-    monkeypatch.setattr(MagiPipeline, "stream", watched)
+    monkeypatch.setattr(MagiVideoPipeline, "stream", watched)
     evaluated(data=played, num=3, out=played / "a")
     assert all(call["actions"] is None and call["label"] is None for call in calls)
     calls.clear()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from magi_video.fast.linear import PackedLinear, pack_linears, packing_works
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 
 pytestmark = pytest.mark.skipif(
     not packing_works(), reason="lacks a CPU with bfloat16 products, for which this PyTorch packs weights"
@@ -48,7 +48,7 @@ def test_a_changed_layer_forgets_its_packed_weight(change: Callable[[PackedLinea
     assert (changed if isinstance(changed, PackedLinear) else layer)._packed is None
 
 
-def test_only_models_that_gain_are_packed(model: MagiTransformer) -> None:
+def test_only_models_that_gain_are_packed(model: MagiVideoTransformer) -> None:
     assert not pack_linears(model), "float32"
     assert not pack_linears(model.to(torch.bfloat16).train()), "about to be trained"
     assert pack_linears(model.eval())

@@ -18,14 +18,14 @@ from magi_video.fast.compiling import compile_blocks
 from magi_video.fast.kernels import use_training_kernels
 from magi_video.fast.speed import speed_up
 from magi_video.models.epsilon import NUM_TRAIN_STEPS, EpsilonHead, discretized_nll, normal_kl
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip
 from magi_video.presets import Preset
 from magi_video.training.display import Silent
 from magi_video.training.run import train
 from tests.arithmetic import SLACK, distance
 
-Make = Callable[..., MagiTransformer]
+Make = Callable[..., MagiVideoTransformer]
 # Page faults of 20 blocks of 64 MB, each written to and freed, before and after.
 FAULTS = """
 import resource, torch
@@ -74,7 +74,7 @@ def test_the_epsilon_loss_embeds_each_step_once_and_is_the_same(tokens: int) -> 
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
 
 
-def gradients(model: MagiTransformer, clip: Clip, forcing: str, autocast: bool = False) -> list[Tensor]:
+def gradients(model: MagiVideoTransformer, clip: Clip, forcing: str, autocast: bool = False) -> list[Tensor]:
     """The loss, then its gradient by every parameter, with fixed draws."""
     model.train().zero_grad(set_to_none=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

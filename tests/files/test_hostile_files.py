@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.registry import load_codec
@@ -28,7 +28,7 @@ from magi_video.evaluation.clipset import as_clips
 from magi_video.files.json import parse_json, read_json
 from magi_video.files.limits import limit
 from magi_video.files.weights import load_strictly
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import load_preset
 from magi_video.video.image import read_image
 from tests.fuzz.readers import make_codecs, make_models, make_shards
@@ -87,7 +87,7 @@ def test_a_transformer_of_other_sizes_is_refused_before_it_is_made(
 ) -> None:
     edit(model_folder / "transformer" / "config.json", **changes)
     with pytest.raises(MagiError):
-        load_strictly(MagiTransformer, str(model_folder / "transformer"))
+        load_strictly(MagiVideoTransformer, str(model_folder / "transformer"))
     assert max(largest) < 10_000
 
 
@@ -115,7 +115,7 @@ def test_the_outline_costs_no_random_draw(model_folder: Path) -> None:
     states = []
     for load in (load_strictly, lambda one, folder: one.from_pretrained(folder)):
         torch.manual_seed(3)
-        load(MagiTransformer, str(model_folder / "transformer"))
+        load(MagiVideoTransformer, str(model_folder / "transformer"))
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
 
@@ -142,7 +142,7 @@ def test_the_outline_costs_no_random_draw(model_folder: Path) -> None:
 def test_settings_that_do_not_fit_the_model(changes: dict[str, Any], model_folder: Path) -> None:
     edit(model_folder / "model_index.json", **changes)
     with pytest.raises(MagiError):
-        MagiPipeline.from_pretrained(model_folder)
+        MagiVideoPipeline.from_pretrained(model_folder)
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "..", "a/b.safetensors", 7])
@@ -153,11 +153,11 @@ def test_an_index_of_weights_stays_in_its_folder(name: object, tmp_path: Path) -
     save_file({"a": torch.zeros(1)}, tmp_path / "outside.safetensors")
     index = folder / f"{WEIGHTS}.index.json"
     content = json.loads(index.read_text())
-    load_strictly(MagiTransformer, str(folder))
+    load_strictly(MagiVideoTransformer, str(folder))
     content["weight_map"][sorted(content["weight_map"])[0]] = name
     index.write_text(json.dumps(content))
     with pytest.raises(MagiError, match=r"beside it|file names"):
-        load_strictly(MagiTransformer, str(folder))
+        load_strictly(MagiVideoTransformer, str(folder))
 
 
 def header_of(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -187,20 +187,20 @@ def test_headers_that_lie(change: Callable[[dict[str, Any]], None], model_folder
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     with pytest.raises(MagiError, match="safetensors"):
-        MagiPipeline.from_pretrained(model_folder)
+        MagiVideoPipeline.from_pretrained(model_folder)
 
 
 def test_a_header_that_claims_gigabytes(model_folder: Path) -> None:
     path = model_folder / "transformer" / WEIGHTS
     path.write_bytes((2**40).to_bytes(8, "little") + path.read_bytes()[8:])
     with pytest.raises(MagiError, match="header of"):
-        MagiPipeline.from_pretrained(model_folder)
+        MagiVideoPipeline.from_pretrained(model_folder)
 
 
 def test_weights_larger_than_the_machine_are_told(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sysconf", lambda name: 64)
     with pytest.raises(MagiError, match=r"needs .* GiB"):
-        MagiPipeline.from_pretrained(model_folder)
+        MagiVideoPipeline.from_pretrained(model_folder)
 
 
 def test_pipes_are_not_waited_for(model_folder: Path) -> None:
@@ -208,7 +208,7 @@ def test_pipes_are_not_waited_for(model_folder: Path) -> None:
         (model_folder / name).unlink()
         os.mkfifo(model_folder / name)
         with pytest.raises(MagiError, match="regular file"):
-            MagiPipeline.from_pretrained(model_folder)
+            MagiVideoPipeline.from_pretrained(model_folder)
     for suffix, read in ((".png", read_image), (".npy", as_clips), (".json", lambda p: load_preset(str(p)))):
         pipe = model_folder / f"pipe{suffix}"
         os.mkfifo(pipe)
@@ -224,7 +224,7 @@ def test_linked_weights_are_read(model_folder: Path) -> None:
     path = model_folder / "transformer" / WEIGHTS
     path.rename(model_folder / "blob")
     path.symlink_to(model_folder / "blob")
-    MagiPipeline.from_pretrained(model_folder)
+    MagiVideoPipeline.from_pretrained(model_folder)
 
 
 @pytest.mark.parametrize(
@@ -305,10 +305,10 @@ def test_nothing_is_unpickled(tmp_path: Path, model_folder: Path) -> None:
     torch.save({"a": Evil()}, weights.with_name("diffusion_pytorch_model.bin"))
     torch.save({"a": Evil()}, weights)
     with pytest.raises(MagiError):
-        MagiPipeline.from_pretrained(model_folder)
+        MagiVideoPipeline.from_pretrained(model_folder)
     weights.unlink()
     with pytest.raises(MagiError, match="no diffusion_pytorch_model"):
-        MagiPipeline.from_pretrained(model_folder)
+        MagiVideoPipeline.from_pretrained(model_folder)
 
 
 def test_lists_with_impossible_names_are_counted(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.registry import load_codec
@@ -22,7 +22,7 @@ from magi_video.evaluation.clipset import as_clips
 from magi_video.files.checkpoints import latest_checkpoint, save_checkpoint
 from magi_video.files.json import read_json
 from magi_video.files.weights import load_strictly
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import load_preset, tiny
 from magi_video.video.image import read_image
 from magi_video.video.video import inspect_video, read_frames
@@ -108,8 +108,8 @@ def make_actions(folder: Path) -> Reader:
     return Reader(("a.actions.jsonl", "recording.json"), read)
 
 
-def small_transformer(channels: int, size: int) -> MagiTransformer:
-    return MagiTransformer(
+def small_transformer(channels: int, size: int) -> MagiVideoTransformer:
+    return MagiVideoTransformer(
         latent_channels=channels, latent_height=size, latent_width=size, num_frames=4, width=16, depth=2, heads=2,
         mlp_width=32, head_width=16, head_depth=1,
         conditions={"noise_level": {"size": 6}, "action": {"size": 2, "kind": "vector", "drop": 0.1}},
@@ -117,7 +117,7 @@ def small_transformer(channels: int, size: int) -> MagiTransformer:
 
 
 def make_models(folder: Path) -> Reader:
-    pipeline = MagiPipeline(
+    pipeline = MagiVideoPipeline(
         small_transformer(3, 8), PixelCodec(), height=8, width=8, action_names=["A", "B"], mask_steps=2, denoise_steps=2
     )
     pipeline.save_pretrained(folder)
@@ -125,7 +125,7 @@ def make_models(folder: Path) -> Reader:
     files = ("model_index.json", "transformer/config.json", "transformer/config.json", weights, "codec/config.json")
 
     def read(folder: Path, name: str) -> None:
-        pipe = MagiPipeline.from_pretrained(folder)
+        pipe = MagiVideoPipeline.from_pretrained(folder)
         frames = pipe(num_frames=2, num_mask_steps=1, num_denoise_steps=1, generator=torch.Generator().manual_seed(0))
         assert frames.frames.shape == (1, 2, pipe.config.height, pipe.config.width, 3)
 
@@ -150,7 +150,7 @@ def make_shards(folder: Path) -> Reader:
     small_transformer(3, 8).save_pretrained(folder, max_shard_size="10KB")
     shards = sorted(file.name for file in folder.glob("*.safetensors"))
     index = "diffusion_pytorch_model.safetensors.index.json"
-    return Reader((index, index, shards[0]), lambda folder, name: load_strictly(MagiTransformer, str(folder)))
+    return Reader((index, index, shards[0]), lambda folder, name: load_strictly(MagiVideoTransformer, str(folder)))
 
 
 def make_arrays(folder: Path) -> Reader:
@@ -214,7 +214,7 @@ def make_tensors(folder: Path) -> Reader:
     small_transformer(3, 8).save_pretrained(folder)
     save_file({"a": torch.zeros(2)}, folder / "other.safetensors")
     names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors", "other.safetensors")
-    return Reader(names, lambda folder, name: load_strictly(MagiTransformer, str(folder)))
+    return Reader(names, lambda folder, name: load_strictly(MagiVideoTransformer, str(folder)))
 
 
 MAKERS: dict[str, Callable[[Path], Reader]] = {

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from magi_video.files.weights import SHIPPED
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline import MagiVideoPipeline
 from magi_video.presets import load_preset
 from magi_video.training.run import train
 from magi_video.video.image import read_image
@@ -50,7 +50,7 @@ def losses(forcing: str, head: str, folder: Path) -> list[float]:
 
 def pictures(world: str, setting: str) -> list[list[float]]:
     """Of each frame, its grey means over a grid of 4×4."""
-    pipe = MagiPipeline.from_pretrained(world)
+    pipe = MagiVideoPipeline.from_pretrained(world)
     first = read_image(SHIPPED / world / "first_frame.png")
     actions = [pipe.action(pipe.config.action_names[t % 3]) for t in range(FRAMES)]
     generator = torch.Generator().manual_seed(0)

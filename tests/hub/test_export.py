@@ -14,8 +14,8 @@ from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.errors import MagiError
 from magi_video.hub.export import export_model
-from magi_video.models.transformer import MagiTransformer
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from tests.codecs.codec_examples import TINY_CONFIG, Causal4x, make_codec
 
 CONDITIONS = {"noise_level": {"size": 6}, "action": {"size": 3, "kind": "vector", "drop": 0.1}}
@@ -34,7 +34,7 @@ def driver() -> ModuleType:
 
 
 def compare(
-    pipe: MagiPipeline,
+    pipe: MagiVideoPipeline,
     driver: ModuleType,
     programs: Any,
     frames: int,
@@ -72,12 +72,12 @@ def compare(
 
 
 @pytest.fixture
-def make_pipe(make_model: Callable[..., MagiTransformer]) -> Callable[..., MagiPipeline]:
-    def make(**changes: object) -> MagiPipeline:
+def make_pipe(make_model: Callable[..., MagiVideoTransformer]) -> Callable[..., MagiVideoPipeline]:
+    def make(**changes: object) -> MagiVideoPipeline:
         codec = PixelCodec()
         codec.set_statistics([0.0] * 3, [0.5] * 3)
         names = ["LEFT", "RIGHT", "FIRE"]
-        return MagiPipeline(
+        return MagiVideoPipeline(
             make_model(**changes), codec, height=8, width=8, action_names=names, mask_steps=3, denoise_steps=4
         )
 
@@ -85,7 +85,7 @@ def make_pipe(make_model: Callable[..., MagiTransformer]) -> Callable[..., MagiP
 
 
 def test_a_rollout_over_programs_is_the_pipelines(
-    make_pipe: Callable[..., MagiPipeline], driver: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_pipe: Callable[..., MagiVideoPipeline], driver: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = make_pipe(temporal_position="rope")
     files = export_model(pipe, tmp_path / "rope")
@@ -110,10 +110,10 @@ def test_a_rollout_over_programs_is_the_pipelines(
 
 
 def test_interpolated_positions_a_flow_head_masked_forcing_and_a_vae(
-    make_model: Callable[..., MagiTransformer], driver: ModuleType, tmp_path: Path
+    make_model: Callable[..., MagiVideoTransformer], driver: ModuleType, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)  # a decoder whose random pictures are not nearly black
-    pipe = MagiPipeline(
+    pipe = MagiVideoPipeline(
         make_model(head="flow", latent_channels=5, depth=1, head_depth=1),
         ImageVAECodec("AutoencoderTiny", TINY_CONFIG).eval(),
         forcing="masked", height=32, width=32, action_names=["LEFT", "RIGHT", "FIRE"], mask_steps=2, denoise_steps=3,
@@ -129,7 +129,7 @@ def test_interpolated_positions_a_flow_head_masked_forcing_and_a_vae(
     assert not (tmp_path / "one").exists()
 
 
-def test_programs_take_any_batch(make_pipe: Callable[..., MagiPipeline]) -> None:
+def test_programs_take_any_batch(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
     from magi_video.hub.export import export_frame_step
 
     pipe = make_pipe(depth=1)
@@ -155,7 +155,9 @@ def test_programs_take_any_batch(make_pipe: Callable[..., MagiPipeline]) -> None
     assert torch.allclose(blind[0], outputs[0][0], atol=1e-6)
 
 
-def test_onnx_through_onnxruntime(make_pipe: Callable[..., MagiPipeline], driver: ModuleType, tmp_path: Path) -> None:
+def test_onnx_through_onnxruntime(
+    make_pipe: Callable[..., MagiVideoPipeline], driver: ModuleType, tmp_path: Path
+) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason='pip install "magi-video[export]"')
     pipe = make_pipe(temporal_position="rope", depth=1, head_depth=1)
@@ -166,7 +168,7 @@ def test_onnx_through_onnxruntime(make_pipe: Callable[..., MagiPipeline], driver
 
 
 def test_guidance_is_a_second_row_of_the_batch(
-    make_pipe: Callable[..., MagiPipeline], driver: ModuleType, tmp_path: Path
+    make_pipe: Callable[..., MagiVideoPipeline], driver: ModuleType, tmp_path: Path
 ) -> None:
     pipe = make_pipe(temporal_position="rope", conditions=CONDITIONS | {"label": {"size": 4, "drop": 0.1}})
     pipe.register_to_config(class_names=list("abcd"))
@@ -183,12 +185,12 @@ def test_guidance_is_a_second_row_of_the_batch(
 
 @pytest.mark.parametrize("kind", ["causal", "wan"])
 def test_a_codec_that_compresses_time_decodes_a_whole_video(
-    kind: str, make_model: Callable[..., MagiTransformer], driver: ModuleType, tmp_path: Path
+    kind: str, make_model: Callable[..., MagiVideoTransformer], driver: ModuleType, tmp_path: Path
 ) -> None:
     codec, channels = (Causal4x(), 3) if kind == "causal" else (make_codec("wan"), 4)
     codec.set_statistics([0.0] * channels, [0.5] * channels)
     rows, columns = codec.latent_size(16, 16)
-    pipe = MagiPipeline(
+    pipe = MagiVideoPipeline(
         make_model(
             latent_channels=channels, latent_height=rows, latent_width=columns, num_frames=3, depth=1, head_depth=1,
             temporal_position="rope",

@@ -15,8 +15,8 @@ from magi_video.errors import MagiError
 from magi_video.files.weights import SHIPPED
 from magi_video.hub import push as hub
 from magi_video.hub.card import model_card
-from magi_video.models.transformer import MagiTransformer
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 TRAINING = {
     "preset": {"data": {"dataset": "ucf101", "num_frames": 16}, "train": {"batch_size": 128, "learning_rate": 1e-4}},
@@ -30,18 +30,18 @@ METRICS = {
 
 
 @pytest.fixture
-def pipe(model: MagiTransformer) -> MagiPipeline:
+def pipe(model: MagiVideoTransformer) -> MagiVideoPipeline:
     names = ["LEFT", "RIGHT", "FIRE"]
-    return MagiPipeline(model, PixelCodec(), height=8, width=8, action_names=names, training=TRAINING)
+    return MagiVideoPipeline(model, PixelCodec(), height=8, width=8, action_names=names, training=TRAINING)
 
 
 @pytest.fixture
-def folder(pipe: MagiPipeline, tmp_path: Path) -> Path:
+def folder(pipe: MagiVideoPipeline, tmp_path: Path) -> Path:
     pipe.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
-def test_the_card_is_one_that_the_hub_reads(pipe: MagiPipeline) -> None:
+def test_the_card_is_one_that_the_hub_reads(pipe: MagiVideoPipeline) -> None:
     card = model_card(pipe, "me/model", [METRICS], "apache-2.0", ["ucf101"])
     read = ModelCard(str(card))  # parses the metadata, strictly
     assert read.data.library_name == "magi-video" and read.data.pipeline_tag == "image-to-video"
@@ -53,7 +53,7 @@ def test_the_card_is_one_that_the_hub_reads(pipe: MagiPipeline) -> None:
     assert metadata["model-index"][0]["name"] == "model"
 
 
-def test_the_card_tells_what_the_model_records(pipe: MagiPipeline) -> None:
+def test_the_card_tells_what_the_model_records(pipe: MagiVideoPipeline) -> None:
     text = model_card(pipe, "me/model", [METRICS], None).text
     for told in ("UCF-101: 9,537 videos", "1,776,000 frames", "| Clips a step | 128 |", "`LEFT`, `RIGHT`, `FIRE`"):
         assert told in text
@@ -61,7 +61,7 @@ def test_the_card_tells_what_the_model_records(pipe: MagiPipeline) -> None:
     assert "have not stated one" in text and "None recorded" in model_card(pipe, "me/model").text
 
 
-def test_the_cards_snippet_runs(pipe: MagiPipeline, folder: Path) -> None:
+def test_the_cards_snippet_runs(pipe: MagiVideoPipeline, folder: Path) -> None:
     text = model_card(pipe, str(folder)).text
     code = text.split("```python\n")[1].split("```")[0].replace("num_frames=32", "num_frames=2, num_denoise_steps=2")
     scope: dict[str, Any] = {}
@@ -69,7 +69,7 @@ def test_the_cards_snippet_runs(pipe: MagiPipeline, folder: Path) -> None:
     assert scope["video"].shape == (2, 8, 8, 3) and np.isfinite(scope["video"]).all()
 
 
-def test_recorded_words_cannot_write_the_card(pipe: MagiPipeline) -> None:
+def test_recorded_words_cannot_write_the_card(pipe: MagiVideoPipeline) -> None:
     evil = 'x"\n---\nlicense: mit\n---\n<script>[a](http://b)|`'
     pipe.register_to_config(action_names=[evil], training={"preset": {"data": {}}, "data": {"games": [evil]}})
     card = model_card(pipe, "me/model", [METRICS | {"protocol": {"name": evil}, "warnings": [evil]}])
@@ -93,7 +93,7 @@ def test_a_dry_run_writes_what_would_be_sent_and_it_loads(folder: Path, tmp_path
         "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors",
     }  # fmt: skip
     assert ModelCard.load(out / "README.md").data.license == "apache-2.0"
-    assert MagiPipeline.from_pretrained(out).config.action_names == ["LEFT", "RIGHT", "FIRE"]
+    assert MagiVideoPipeline.from_pretrained(out).config.action_names == ["LEFT", "RIGHT", "FIRE"]
 
 
 class FakeHub:
@@ -130,18 +130,18 @@ def test_push_sends_the_model_and_its_card(folder: Path, fake: FakeHub, capsys: 
     assert b'from_pretrained("me/model")' in fake.files["README.md"]
 
 
-def test_a_pipeline_pushes_itself(pipe: MagiPipeline, fake: FakeHub) -> None:
+def test_a_pipeline_pushes_itself(pipe: MagiVideoPipeline, fake: FakeHub) -> None:
     assert pipe.push_to_hub("me/model", private=False, license_id="mit").endswith("me/model")
     assert fake.repositories == [("me/model", False)] and b"license: mit" in fake.files["README.md"]
     assert "model_index.json" in fake.files
 
 
-def test_paths_of_the_makers_disk_stay_there(pipe: MagiPipeline, tmp_path: Path) -> None:
+def test_paths_of_the_makers_disk_stay_there(pipe: MagiVideoPipeline, tmp_path: Path) -> None:
     pipe.register_to_config(training=TRAINING | {"preset": {"codec": {"vae": str(tmp_path / "vae"), "subfolder": ""}}})
     pipe.save_pretrained(tmp_path / "model")
     hub.write_release(tmp_path / "model", tmp_path / "out", "me/model")
     assert not any(str(tmp_path) in file.read_text() for file in (tmp_path / "out").rglob("*.[jm][sd]*"))
-    assert MagiPipeline.from_pretrained(tmp_path / "out").config.training["preset"]["codec"]["vae"] == "vae"
+    assert MagiVideoPipeline.from_pretrained(tmp_path / "out").config.training["preset"]["codec"]["vae"] == "vae"
 
 
 def test_a_link_out_of_the_folder_is_not_followed(folder: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_hub_that_refuses_is_told_in_one_line(folder: Path, monkeypatch: pytes
 
 
 def test_the_shipped_card_is_the_one_that_would_be_written_now() -> None:
-    card = model_card(MagiPipeline.from_pretrained("doom"), "doom", license_id="apache-2.0")
+    card = model_card(MagiVideoPipeline.from_pretrained("doom"), "doom", license_id="apache-2.0")
     assert (SHIPPED / "doom" / hub.CARD).read_text(encoding="utf-8") == str(card)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from magi_video.errors import MagiError
 from magi_video.models.conditions import ConditionTokens
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, CompleteTeacherForcing
 
 SPEC = {"text": {"size": 12, "kind": "sequence", "tokens": 5, "drop": 0.5}}
@@ -31,7 +31,7 @@ def test_a_missing_vector_has_the_unknown_token_and_dropped_text_none_but_these(
     assert hidden.any() and not hidden.all(), "of whole clips"
 
 
-def test_text_is_felt_and_learned_from(make_model: Callable[..., MagiTransformer], clip: Clip) -> None:
+def test_text_is_felt_and_learned_from(make_model: Callable[..., MagiVideoTransformer], clip: Clip) -> None:
     model = make_model(conditions={"noise_level": {"size": 6}, **SPEC})
     assert model.num_places == 16 + 1 + 5 and model.make_cache(1, 3).layers[0].keys.shape[1] == 22
     batch, frames = clip.tokens_BTND.shape[:2]

@@ -11,10 +11,10 @@ from magi_video.errors import MagiError
 from magi_video.fast.attention import PlainAttention, attention, dropped_attention
 from magi_video.models.dropout import ATTENTION, PROJECTION, Dropout, DropoutRates, kept
 from magi_video.models.sequence import causal_mask
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, Paradigm
 
-Make = Callable[..., MagiTransformer]
+Make = Callable[..., MagiVideoTransformer]
 RATES = DropoutRates(attention=0.1, projection=0.2, mlp=0.3)
 CPU = torch.device("cpu")
 

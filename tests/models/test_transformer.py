@@ -11,7 +11,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.attention import attention
 from magi_video.models.embeddings import rotary_angles, rotate, sinusoidal_1d
 from magi_video.models.sequence import FrameSequence, causal_mask
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, CompleteTeacherForcing
 from magi_video.paradigms.complete import complete_mask
 
@@ -31,14 +31,14 @@ def sequence(batch: int = 2, frames: int = 5, hidden: bool = False) -> FrameSequ
 def test_paper_size() -> None:
     """20 blocks of width 1280 and the 3 × 1024 head: 0.81 G parameters (the paper: "approximately 850 million")."""
     with torch.device("meta"):
-        model = MagiTransformer()
+        model = MagiVideoTransformer()
     total = sum(p.numel() for p in model.parameters())
     assert total == 808_671_264
     assert total > 40 * 12 * 1280**2
     assert sum(p.numel() for p in model.diffusion_head.parameters()) == 20_524_064
 
 
-def test_patches_round_trip_and_keep_places(model: MagiTransformer) -> None:
+def test_patches_round_trip_and_keep_places(model: MagiVideoTransformer) -> None:
     latents = torch.randn(2, 3, 3, 8, 8)
     tokens = model.patchify(latents)
     assert tokens.shape == (2, 3, 16, 12)
@@ -48,7 +48,7 @@ def test_patches_round_trip_and_keep_places(model: MagiTransformer) -> None:
     )
 
 
-def test_noise_level_interval_and_action_are_felt(model: MagiTransformer) -> None:
+def test_noise_level_interval_and_action_are_felt(model: MagiVideoTransformer) -> None:
     base = sequence()
     before = model(base)
     for name, value in (("noise_level", torch.full((2, 5), 3)), ("action", torch.ones(2, 5, 3))):
@@ -61,7 +61,7 @@ def test_noise_level_interval_and_action_are_felt(model: MagiTransformer) -> Non
     assert torch.equal(after[0], before[0]) and not torch.allclose(after[1], before[1], atol=1e-3)
 
 
-def test_conditions_of_one_frame_reach_that_frame_and_later_ones_only(model: MagiTransformer) -> None:
+def test_conditions_of_one_frame_reach_that_frame_and_later_ones_only(model: MagiVideoTransformer) -> None:
     changed = sequence()
     action = torch.full((2, 5, 3), torch.nan)
     action[:, 2] = 1.0
@@ -70,7 +70,7 @@ def test_conditions_of_one_frame_reach_that_frame_and_later_ones_only(model: Mag
     assert (difference > 1e-4).tolist() == [False, False, True, True, True]
 
 
-def test_everything_hidden_is_finite(model: MagiTransformer) -> None:
+def test_everything_hidden_is_finite(model: MagiVideoTransformer) -> None:
     assert model(sequence(hidden=True)).isfinite().all()
 
 
@@ -128,7 +128,7 @@ def test_plain_attention_and_its_gradient_equal_the_definition(
         assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
-def test_bf16_autocast_keeps_the_head_in_float32(model: MagiTransformer, clip: Clip) -> None:
+def test_bf16_autocast_keeps_the_head_in_float32(model: MagiVideoTransformer, clip: Clip) -> None:
     kinds = []
     for layer in (model.diffusion_head.net.condition_embed, model.diffusion_head.net.token_out):
         layer.register_forward_hook(lambda _m, inputs, out: kinds.extend([inputs[0].dtype, out.dtype]))
@@ -140,11 +140,13 @@ def test_bf16_autocast_keeps_the_head_in_float32(model: MagiTransformer, clip: C
 
 
 @pytest.mark.parametrize("head", ["epsilon", "flow"])
-def test_saved_and_loaded_gives_the_same(make_model: Callable[..., MagiTransformer], tmp_path: Path, head: str) -> None:
+def test_saved_and_loaded_gives_the_same(
+    make_model: Callable[..., MagiVideoTransformer], tmp_path: Path, head: str
+) -> None:
     model = make_model(head=head)
     model.save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.bin"))
-    loaded = MagiTransformer.from_pretrained(tmp_path).eval()
+    loaded = MagiVideoTransformer.from_pretrained(tmp_path).eval()
     assert torch.equal(model(sequence()), loaded(sequence()))
     assert list(loaded.condition_tokens.specs) == list(model.condition_tokens.specs)
 
@@ -152,6 +154,8 @@ def test_saved_and_loaded_gives_the_same(make_model: Callable[..., MagiTransform
 @pytest.mark.parametrize("change", [
     {"patch_size": 3}, {"heads": 3}, {"head": "gan"}, {"temporal_position": "alibi"}, {"max_interval": 26},
 ])  # fmt: skip
-def test_impossible_settings_are_refused(make_model: Callable[..., MagiTransformer], change: dict[str, object]) -> None:
+def test_impossible_settings_are_refused(
+    make_model: Callable[..., MagiVideoTransformer], change: dict[str, object]
+) -> None:
     with pytest.raises(MagiError):
         make_model(**change)

@@ -8,7 +8,7 @@ import pytest
 
 from magi_video.cli import main
 from magi_video.paradigms import PARADIGMS
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline import MagiVideoPipeline
 from tests.adding import added
 
 FILE = '''
@@ -66,8 +66,8 @@ def test_one_file_trains_and_generates(videos: Path, tmp_path: Path, capsys: pyt
     assert main(["train", str(recipe), "--data", str(videos), "--out", str(out), *options]) == 0, (
         capsys.readouterr().err
     )
-    assert MagiPipeline.from_pretrained(out).config.forcing == "alone"
-    assert MagiPipeline.from_pretrained(out).config.forcing_options == {"strength": "2"}
+    assert MagiVideoPipeline.from_pretrained(out).config.forcing == "alone"
+    assert MagiVideoPipeline.from_pretrained(out).config.forcing_options == {"strength": "2"}
     assert main(["generate", str(out), "--frames", "3", "--out", str(tmp_path / "samples")]) == 0
     assert (tmp_path / "samples" / "sample_000.mp4").stat().st_size > 0
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from magi_video.models.random import draw
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip
 
 
@@ -22,7 +22,7 @@ def test_a_list_of_generators_gives_each_clip_what_it_gets_alone() -> None:
 @pytest.mark.parametrize("head", ["epsilon", "flow"])
 @pytest.mark.parametrize("name", PARADIGMS)
 def test_totals_of_the_parts_make_the_total_of_the_batch(
-    name: str, head: str, make_model: Callable[..., MagiTransformer], clip: Clip
+    name: str, head: str, make_model: Callable[..., MagiVideoTransformer], clip: Clip
 ) -> None:
     conditions = {"noise_level": {"size": 6}, "action": {"size": 3, "kind": "vector", "drop": 0.5}}
     model, forcing = make_model(head=head, conditions=conditions), PARADIGMS[name]()

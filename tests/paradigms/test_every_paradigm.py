@@ -14,7 +14,7 @@ from magi_video.fast.past import FastPast
 from magi_video.fast.speed import begin_past, make_past, restore, speed_up
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import FrameSequence
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, MaskRatio, NoiseInjection, Paradigm
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.presets import load_preset
@@ -31,7 +31,7 @@ def paradigm(request: pytest.FixtureRequest) -> Paradigm:
     return PARADIGMS[request.param](MaskRatio(), NoiseInjection(levels=0), 2)
 
 
-def training_z(paradigm: Paradigm, model: MagiTransformer, tokens_BTND: Tensor, masked_BTN: Tensor) -> Tensor:
+def training_z(paradigm: Paradigm, model: MagiVideoTransformer, tokens_BTND: Tensor, masked_BTN: Tensor) -> Tensor:
     assert isinstance(paradigm, MaskedFrames)
     clip = Clip(tokens_BTND, torch.ones(len(tokens_BTND), dtype=torch.long))
     return model(paradigm.sequence(clip, masked_BTN, None))
@@ -64,7 +64,7 @@ def test_the_columns_of_table_1_are_plain_values_and_agree_with_one_another(name
 
 
 @pytest.mark.parametrize("name", PARADIGMS)
-def test_the_cache_is_used_where_there_is_one_and_refused_elsewhere(name: str, model: MagiTransformer) -> None:
+def test_the_cache_is_used_where_there_is_one_and_refused_elsewhere(name: str, model: MagiVideoTransformer) -> None:
     paradigm = PARADIGMS[name]()
     if not paradigm.cached:
         with pytest.raises(MagiError, match="no cache"):
@@ -92,7 +92,7 @@ def test_a_recipe_changes_its_paradigm_in_one_line_and_takes_its_steps(name: str
 
 
 def test_outputs_depend_on_what_the_paradigm_says_and_on_nothing_else(
-    paradigm: Paradigm, model: MagiTransformer
+    paradigm: Paradigm, model: MagiVideoTransformer
 ) -> None:
     """By gradient: in float64, a token that has no way to an output has a gradient of exactly zero."""
     model = restore(model).double()
@@ -110,7 +110,7 @@ def test_outputs_depend_on_what_the_paradigm_says_and_on_nothing_else(
 
 
 def test_outputs_move_with_what_the_paradigm_says_and_with_nothing_else(
-    paradigm: Paradigm, model: MagiTransformer
+    paradigm: Paradigm, model: MagiVideoTransformer
 ) -> None:
     """By perturbation: one token is changed, and the outputs are compared to the bit."""
     masked, tokens = half_masked(), torch.randn(1, T, N, 12)
@@ -127,7 +127,7 @@ def test_outputs_move_with_what_the_paradigm_says_and_with_nothing_else(
 
 @pytest.mark.parametrize("temporal_position", ["interpolate", "rope"])
 def test_training_states_are_generation_states(
-    paradigm: Paradigm, temporal_position: str, make_model: Callable[..., MagiTransformer]
+    paradigm: Paradigm, temporal_position: str, make_model: Callable[..., MagiVideoTransformer]
 ) -> None:
     """A frame read after the past that training showed it gives what training computes for it."""
     assert isinstance(paradigm, MaskedFrames)
@@ -151,12 +151,12 @@ def frame_of(sequence: FrameSequence, s: int) -> FrameSequence:
     )  # fmt: skip
 
 
-def pasts(model: MagiTransformer, batch: int, frames: int, settings: SamplingSettings) -> list[Past]:
+def pasts(model: MagiVideoTransformer, batch: int, frames: int, settings: SamplingSettings) -> list[Past]:
     """Every way to keep the past; the fast one prepares the model and comes last."""
     return [CachedPast(model, batch, frames), RecomputedPast(model), make_past(model, batch, frames, settings)]
 
 
-def roll(paradigm: Paradigm, model: MagiTransformer, seeds: list[int], past: Past | None, given: Tensor) -> Tensor:
+def roll(paradigm: Paradigm, model: MagiVideoTransformer, seeds: list[int], past: Past | None, given: Tensor) -> Tensor:
     rollout = Rollout(
         model, paradigm, SampleNoise.from_seeds(seeds), SETTINGS, torch.ones(len(seeds), dtype=torch.long), 4, past=past
     )
@@ -164,7 +164,7 @@ def roll(paradigm: Paradigm, model: MagiTransformer, seeds: list[int], past: Pas
     return torch.stack([rollout.predict() for _ in range(3)], dim=1)
 
 
-def test_cached_recomputed_and_fast_pasts_give_the_same_frames(paradigm: Paradigm, model: MagiTransformer) -> None:
+def test_cached_recomputed_and_fast_pasts_give_the_same_frames(paradigm: Paradigm, model: MagiVideoTransformer) -> None:
     given = torch.randn(2, N, 12)
     frames = [roll(paradigm, model, [1, 2], past, given) for past in pasts(model, 2, 4, SETTINGS)]
     assert frames[0].std() > 0.1
@@ -172,14 +172,14 @@ def test_cached_recomputed_and_fast_pasts_give_the_same_frames(paradigm: Paradig
         assert torch.allclose(frames[0], other, atol=1e-4)
 
 
-def test_a_sample_does_not_depend_on_its_batch(paradigm: Paradigm, model: MagiTransformer) -> None:
+def test_a_sample_does_not_depend_on_its_batch(paradigm: Paradigm, model: MagiVideoTransformer) -> None:
     given = torch.randn(2, N, 12)
     both = roll(paradigm, model, [1, 2], None, given)
     assert torch.allclose(roll(paradigm, model, [2], None, given[1:]), both[1:], atol=1e-4)
     assert not torch.allclose(both[0], both[1], atol=0.1)
 
 
-def test_speed_moves_no_loss(paradigm: Paradigm, make_model: Callable[..., MagiTransformer], clip: Clip) -> None:
+def test_speed_moves_no_loss(paradigm: Paradigm, make_model: Callable[..., MagiVideoTransformer], clip: Clip) -> None:
     for head in ("epsilon", "flow"):
         model = make_model(head=head).train()
         plain = paradigm.loss(model, clip, torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ from scipy import stats
 from magi_video.fast.padding import padded
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.sequence import MASKED, OBSERVATION
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, CompleteTeacherForcing, MaskRatio, NoiseInjection
 
 
@@ -57,7 +57,7 @@ def test_ctf_noises_observations_alone_and_reports_the_level(clip: Clip) -> None
 
 
 @pytest.mark.parametrize("name", PARADIGMS)
-def test_loss_is_reproducible_and_reaches_every_parameter(name: str, model: MagiTransformer, clip: Clip) -> None:
+def test_loss_is_reproducible_and_reaches_every_parameter(name: str, model: MagiVideoTransformer, clip: Clip) -> None:
     forcing = PARADIGMS[name]()
     first = forcing.loss(model, clip, torch.Generator().manual_seed(7))
     assert torch.equal(first, forcing.loss(model, clip, torch.Generator().manual_seed(7)))
@@ -67,7 +67,7 @@ def test_loss_is_reproducible_and_reaches_every_parameter(name: str, model: Magi
     assert without in ([], ["condition_tokens.embed.action.unknown"]), "the unknown token learns only when dropped"
 
 
-def test_target_is_the_clean_token_whatever_noise_does(model: MagiTransformer, clip: Clip) -> None:
+def test_target_is_the_clean_token_whatever_noise_does(model: MagiVideoTransformer, clip: Clip) -> None:
     """Trap: a target read after masking or noise. The loss must follow the clip's own tokens."""
     seen = []
     head = model.diffusion_head
@@ -77,7 +77,7 @@ def test_target_is_the_clean_token_whatever_noise_does(model: MagiTransformer, c
     assert torch.equal(seen[0], clip.tokens_BTND.flatten(0, 2))
 
 
-def test_loss_is_the_mean_over_hidden_tokens_alone(model: MagiTransformer, clip: Clip) -> None:
+def test_loss_is_the_mean_over_hidden_tokens_alone(model: MagiVideoTransformer, clip: Clip) -> None:
     """Visible tokens must not enter it."""
     model.diffusion_head.loss = lambda target, z, uniform, eps: target.sum(-1).expand_as(uniform)  # type: ignore[method-assign, assignment]
     forcing = CompleteTeacherForcing(noise=NoiseInjection(levels=0))
@@ -86,7 +86,7 @@ def test_loss_is_the_mean_over_hidden_tokens_alone(model: MagiTransformer, clip:
     assert torch.allclose(loss, clip.tokens_BTND[hidden].sum(-1).mean(), atol=1e-5)
 
 
-def test_dropped_conditions_are_unknown(model: MagiTransformer) -> None:
+def test_dropped_conditions_are_unknown(model: MagiVideoTransformer) -> None:
     model.condition_tokens.specs["action"] = type(model.condition_tokens.specs["action"])(3, "vector", 0.5)
     values = {"action": torch.ones(400, 5, 3), "noise_level": torch.ones(400, 5, dtype=torch.long)}
     dropped = model.condition_tokens.drop(values, torch.Generator().manual_seed(0))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import (
     Clip,
     CompleteTeacherForcing,
@@ -24,7 +24,7 @@ def hidden(clip: Clip) -> torch.Tensor:
 
 
 def outputs(
-    forcing: MaskedFrames, model: MagiTransformer, clip: Clip, hidden_BTN: torch.Tensor, conditions: bool = True
+    forcing: MaskedFrames, model: MagiVideoTransformer, clip: Clip, hidden_BTN: torch.Tensor, conditions: bool = True
 ) -> torch.Tensor:
     training = forcing.sequence(clip, hidden_BTN, torch.Generator().manual_seed(0))
     return model(training)
@@ -35,7 +35,7 @@ def changed_frames(before: torch.Tensor, after: torch.Tensor) -> list[bool]:
 
 
 @pytest.mark.parametrize("t", range(T))
-def test_ctf_masked_frame_sees_only_complete_frames_before_it(model: MagiTransformer, clip: Clip, t: int) -> None:
+def test_ctf_masked_frame_sees_only_complete_frames_before_it(model: MagiVideoTransformer, clip: Clip, t: int) -> None:
     forcing = CompleteTeacherForcing(noise=CLEAN)
     hidden_BTN = hidden(clip)
     training = forcing.sequence(clip, hidden_BTN, None)
@@ -48,7 +48,7 @@ def test_ctf_masked_frame_sees_only_complete_frames_before_it(model: MagiTransfo
 
 
 @pytest.mark.parametrize("t", range(T))
-def test_ctf_masked_frames_do_not_see_each_other(model: MagiTransformer, clip: Clip, t: int) -> None:
+def test_ctf_masked_frames_do_not_see_each_other(model: MagiVideoTransformer, clip: Clip, t: int) -> None:
     forcing = CompleteTeacherForcing(noise=CLEAN)
     training = forcing.sequence(clip, hidden(clip), None)
     before = model(training)
@@ -59,7 +59,7 @@ def test_ctf_masked_frames_do_not_see_each_other(model: MagiTransformer, clip: C
     assert changed_frames(before, after) == [s == t and bool(visible) for s in range(T)]
 
 
-def test_ctf_observations_see_no_masked_frame_and_no_future(model: MagiTransformer, clip: Clip) -> None:
+def test_ctf_observations_see_no_masked_frame_and_no_future(model: MagiVideoTransformer, clip: Clip) -> None:
     mask = complete_mask(T)
     assert not mask[:T, T:].any(), "observations never see masked frames"
     assert torch.equal(mask[:T, :T], torch.ones(T, T).tril().bool())
@@ -69,7 +69,7 @@ def test_ctf_observations_see_no_masked_frame_and_no_future(model: MagiTransform
 
 
 @pytest.mark.parametrize("t", range(T))
-def test_ctf_gradient_reaches_the_past_alone(model: MagiTransformer, clip: Clip, t: int) -> None:
+def test_ctf_gradient_reaches_the_past_alone(model: MagiVideoTransformer, clip: Clip, t: int) -> None:
     training = CompleteTeacherForcing(noise=CLEAN).sequence(clip, hidden(clip), None)
     tokens = training.tokens_BSND.clone().requires_grad_()
     training.tokens_BSND = tokens
@@ -81,7 +81,7 @@ def test_ctf_gradient_reaches_the_past_alone(model: MagiTransformer, clip: Clip,
 
 
 @pytest.mark.parametrize("t", range(T))
-def test_mtf_sees_visible_tokens_of_the_past_and_itself(model: MagiTransformer, clip: Clip, t: int) -> None:
+def test_mtf_sees_visible_tokens_of_the_past_and_itself(model: MagiVideoTransformer, clip: Clip, t: int) -> None:
     forcing = MaskedTeacherForcing(noise=CLEAN)
     hidden_BTN = hidden(clip)
     hidden_BTN[:, :, 0] = False  # one visible token a frame, so that every frame has something to say
@@ -93,7 +93,7 @@ def test_mtf_sees_visible_tokens_of_the_past_and_itself(model: MagiTransformer, 
 
 
 @pytest.mark.parametrize("forcing", [CompleteTeacherForcing(noise=CLEAN), MaskedTeacherForcing(noise=CLEAN)])
-def test_masked_tokens_are_never_read(forcing: MaskedFrames, model: MagiTransformer, clip: Clip) -> None:
+def test_masked_tokens_are_never_read(forcing: MaskedFrames, model: MagiVideoTransformer, clip: Clip) -> None:
     training = forcing.sequence(clip, hidden(clip), None)
     before = model(training)
     training.tokens_BSND = training.tokens_BSND.masked_fill(training.masked_BSN[..., None], 1e6)

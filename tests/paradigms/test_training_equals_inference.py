@@ -7,7 +7,7 @@ import torch
 
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, CompleteTeacherForcing, MaskRatio, NoiseInjection
 
 T = 5
@@ -15,7 +15,7 @@ T = 5
 
 @pytest.mark.parametrize("temporal_position", ["interpolate", "rope"])
 def test_ctf_training_state_equals_state_over_the_cache(
-    make_model: Callable[..., MagiTransformer], clip: Clip, temporal_position: str
+    make_model: Callable[..., MagiVideoTransformer], clip: Clip, temporal_position: str
 ) -> None:
     model = make_model(temporal_position=temporal_position)
     hidden_BTN = MaskRatio().draw(2, T, 16, torch.Generator().manual_seed(1), "cpu")

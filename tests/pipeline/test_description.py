@@ -13,7 +13,7 @@ from magi_video.codecs.registry import CODECS
 from magi_video.errors import MagiError
 from magi_video.files.weights import SHIPPED
 from magi_video.pipeline.description import DEFAULTS, describe_model
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 
 @pytest.fixture
@@ -28,21 +28,21 @@ def change(path: Path, **changes: object) -> None:
 def test_settings_that_are_left_out_are_the_pipelines_own() -> None:
     import inspect
 
-    parameters = inspect.signature(MagiPipeline.__init__).parameters
+    parameters = inspect.signature(MagiVideoPipeline.__init__).parameters
     defaults = {name: parameters[name].default for name in parameters if name not in ("self", "transformer", "codec")}
     assert {name: value or DEFAULTS[name] for name, value in defaults.items()} == DEFAULTS
     assert list(CODECS) == list(CODEC_MODULES)
 
 
 @pytest.mark.parametrize(("file", "changes", "message"), [
-    ("model_index.json", {"_class_name": "FluxPipeline"}, "not a MagiPipeline but 'FluxPipeline'"),
+    ("model_index.json", {"_class_name": "FluxPipeline"}, "not a MagiVideoPipeline but 'FluxPipeline'"),
     ("model_index.json", {"height": -1}, "height is -1"),
     ("model_index.json", {"forcing": ["complete"]}, "unknown forcing"),
     ("model_index.json", {"training": [1]}, "training is"),
     ("transformer/config.json", {"depth": 60_000}, "does not hold the weights its config describes: no blocks.4"),
     ("transformer/config.json", {"depth": 3}, "24 tensors that its config does not describe"),
     ("transformer/config.json", {"mlp_width": 512}, "mlp_in.weight is [1024, 256], not [512, 256]"),
-    ("transformer/config.json", {"_class_name": "UNet"}, "holds UNet; expected MagiTransformer"),
+    ("transformer/config.json", {"_class_name": "UNet"}, "holds UNet; expected MagiVideoTransformer"),
     ("codec/config.json", {"_class_name": "Flux"}, "holds Flux; expected a codec: PixelCodec"),
 ])  # fmt: skip
 def test_a_folder_that_is_not_what_it_says_is_refused(

@@ -18,8 +18,8 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.errors import MagiError
-from magi_video.models.transformer import MagiTransformer
-from magi_video.pipeline.pipeline import MagiPipeline, MagiPipelineOutput
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.pipeline.pipeline import MagiVideoPipeline, MagiVideoPipelineOutput
 from magi_video.video.video import inspect_video
 from tests.codecs.codec_examples import TINY_CONFIG, Causal4x
 
@@ -35,10 +35,12 @@ def picture(seed: int = 0, side: int = 8) -> np.ndarray:
 
 
 @pytest.fixture
-def make_pipe(make_model: Callable[..., MagiTransformer]) -> Callable[..., MagiPipeline]:
-    def make(codec: Codec | None = None, side: int = 8, **changes: object) -> MagiPipeline:
+def make_pipe(make_model: Callable[..., MagiVideoTransformer]) -> Callable[..., MagiVideoPipeline]:
+    def make(codec: Codec | None = None, side: int = 8, **changes: object) -> MagiVideoPipeline:
         codec = PixelCodec() if codec is None else codec
-        pipe = MagiPipeline(make_model(**changes), codec, height=side, width=side, action_names=["LEFT", "RIGHT", "UP"])
+        pipe = MagiVideoPipeline(
+            make_model(**changes), codec, height=side, width=side, action_names=["LEFT", "RIGHT", "UP"]
+        )
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -46,19 +48,19 @@ def make_pipe(make_model: Callable[..., MagiTransformer]) -> Callable[..., MagiP
 
 
 @pytest.fixture
-def pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
+def pipe(make_pipe: Callable[..., MagiVideoPipeline]) -> MagiVideoPipeline:
     return make_pipe()
 
 
 @pytest.fixture
-def with_vae(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
+def with_vae(make_pipe: Callable[..., MagiVideoPipeline]) -> MagiVideoPipeline:
     codec = ImageVAECodec("AutoencoderTiny", TINY_CONFIG).eval()
     return make_pipe(codec, side=32, latent_channels=5)
 
 
-def test_saved_and_loaded_it_is_the_same_pipeline(pipe: MagiPipeline, tmp_path: Path) -> None:
+def test_saved_and_loaded_it_is_the_same_pipeline(pipe: MagiVideoPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path)
-    loaded = MagiPipeline.from_pretrained(tmp_path)
+    loaded = MagiVideoPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     before, after = (one(image=picture(), generator=seeded(), **CALL).frames for one in (pipe, loaded))
     assert np.abs(before - after).max() < 1e-5
@@ -68,15 +70,18 @@ def test_saved_and_loaded_it_is_the_same_pipeline(pipe: MagiPipeline, tmp_path: 
     }
 
 
-def test_a_pipeline_from_the_parts_of_another_makes_the_same(pipe: MagiPipeline) -> None:
+def test_a_pipeline_from_the_parts_of_another_makes_the_same(pipe: MagiVideoPipeline) -> None:
     frames = pipe(image=picture(), generator=seeded(), **CALL).frames
-    for twin in (MagiPipeline(**pipe.components, height=8, width=8), MagiPipeline.from_pipe(pipe, codec=pipe.codec)):
+    for twin in (
+        MagiVideoPipeline(**pipe.components, height=8, width=8),
+        MagiVideoPipeline.from_pipe(pipe, codec=pipe.codec),
+    ):
         twin.set_progress_bar_config(disable=True)
         assert twin.transformer is pipe.transformer
         assert np.array_equal(twin(image=picture(), generator=seeded(), **CALL).frames, frames)
 
 
-def test_the_call_has_the_arguments_that_diffusers_pipelines_share(pipe: MagiPipeline) -> None:
+def test_the_call_has_the_arguments_that_diffusers_pipelines_share(pipe: MagiVideoPipeline) -> None:
     assert isinstance(pipe, DiffusionPipeline)
     shared = {"generator", "output_type", "return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs"}
     assert shared <= set(inspect.signature(pipe.__call__).parameters)
@@ -84,7 +89,9 @@ def test_the_call_has_the_arguments_that_diffusers_pipelines_share(pipe: MagiPip
 
 def test_stream_takes_what_the_call_takes() -> None:
     """The arguments are told of once; here the two signatures are held together."""
-    call, stream = (dict(inspect.signature(one).parameters) for one in (MagiPipeline.__call__, MagiPipeline.stream))
+    call, stream = (
+        dict(inspect.signature(one).parameters) for one in (MagiVideoPipeline.__call__, MagiVideoPipeline.stream)
+    )
     assert (call.pop("num_frames").default, stream.pop("num_frames").default) == (16, None), "a stream may be endless"
     shared = [name for name in call if name in stream]
     assert [call[name] for name in shared] == [stream[name] for name in shared]
@@ -93,19 +100,19 @@ def test_stream_takes_what_the_call_takes() -> None:
     assert list(stream)[:-1] == shared, "in the same order"
 
 
-def test_a_tuple_holds_what_the_output_holds(pipe: MagiPipeline) -> None:
+def test_a_tuple_holds_what_the_output_holds(pipe: MagiVideoPipeline) -> None:
     output = pipe(image=picture(), generator=seeded(), **CALL)
     plain = pipe(image=picture(), generator=seeded(), return_dict=False, **CALL)
-    assert isinstance(output, MagiPipelineOutput) and type(plain) is tuple
+    assert isinstance(output, MagiVideoPipelineOutput) and type(plain) is tuple
     assert np.array_equal(plain[0], output.frames) and np.array_equal(output[0], output["frames"])
 
 
-def test_the_same_generator_makes_the_same_and_another_another(pipe: MagiPipeline) -> None:
+def test_the_same_generator_makes_the_same_and_another_another(pipe: MagiVideoPipeline) -> None:
     one, again, other = (pipe(image=picture(), generator=seeded(s), **CALL).frames for s in (1, 1, 2))
     assert np.array_equal(one, again) and not np.allclose(one[:, 1:], other[:, 1:], atol=1e-3)
 
 
-def test_a_video_of_a_batch_is_the_one_it_would_be_alone(pipe: MagiPipeline) -> None:
+def test_a_video_of_a_batch_is_the_one_it_would_be_alone(pipe: MagiVideoPipeline) -> None:
     pictures = [picture(0), Image.fromarray(picture(1)), picture(2)]
     batch = pipe(image=pictures, generator=[seeded(s) for s in range(3)], **CALL).frames
     assert len(batch) == 3
@@ -118,7 +125,7 @@ def test_a_video_of_a_batch_is_the_one_it_would_be_alone(pipe: MagiPipeline) -> 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_cast_to_half_precision_it_still_gives_finite_float32_frames(
-    with_vae: MagiPipeline, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+    with_vae: MagiVideoPipeline, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_vae.to(dtype)
     assert "float32" not in caplog.text, "diffusers' warning of nothing"
@@ -128,16 +135,16 @@ def test_cast_to_half_precision_it_still_gives_finite_float32_frames(
     assert frames.dtype == torch.float32 and bool(frames.isfinite().all())
 
 
-def test_moving_it_to_where_it_is_changes_nothing(pipe: MagiPipeline) -> None:
+def test_moving_it_to_where_it_is_changes_nothing(pipe: MagiVideoPipeline) -> None:
     before = pipe(image=picture(), generator=seeded(), **CALL).frames
     assert pipe.to("cpu") is pipe and pipe.device == torch.device("cpu")
     assert np.array_equal(pipe(image=picture(), generator=seeded(), **CALL).frames, before)
 
 
-def test_callbacks_see_every_frame_that_is_made(pipe: MagiPipeline) -> None:
+def test_callbacks_see_every_frame_that_is_made(pipe: MagiVideoPipeline) -> None:
     seen: list[tuple[int, int]] = []
 
-    def look(pipe: MagiPipeline, step: int, timestep: int, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def look(pipe: MagiVideoPipeline, step: int, timestep: int, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
         assert set(kwargs) == {"latents"} and kwargs["latents"].shape == (2, 3, 8, 8) and pipe.num_timesteps == 4
         seen.append((step, timestep))
         return kwargs
@@ -150,10 +157,10 @@ def test_callbacks_see_every_frame_that_is_made(pipe: MagiPipeline) -> None:
     assert np.array_equal(plain, watched)
 
 
-def test_callbacks_are_shown_what_they_ask_for_and_nothing_else(pipe: MagiPipeline) -> None:
+def test_callbacks_are_shown_what_they_ask_for_and_nothing_else(pipe: MagiVideoPipeline) -> None:
     shown: list[dict[str, Tensor]] = []
 
-    def look(pipe: MagiPipeline, step: int, timestep: int, kwargs: dict[str, Tensor]) -> None:
+    def look(pipe: MagiVideoPipeline, step: int, timestep: int, kwargs: dict[str, Tensor]) -> None:
         shown.append(kwargs)
 
     pipe(callback_on_step_end=look, callback_on_step_end_tensor_inputs=[], **CALL)
@@ -164,9 +171,9 @@ def test_callbacks_are_shown_what_they_ask_for_and_nothing_else(pipe: MagiPipeli
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 def test_latents_that_a_callback_changes_are_shown_and_become_the_past(
-    pipe: MagiPipeline, guidance_scale: float
+    pipe: MagiVideoPipeline, guidance_scale: float
 ) -> None:
-    def blacken(pipe: MagiPipeline, step: int, timestep: int, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def blacken(pipe: MagiVideoPipeline, step: int, timestep: int, kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"latents": torch.full_like(kwargs["latents"], -2.0)} if step == 1 else {}
 
     kwargs = CALL | {"actions": [pipe.action("LEFT")] * 4, "guidance_scale": guidance_scale, "guide": ("action",)}
@@ -176,13 +183,13 @@ def test_latents_that_a_callback_changes_are_shown_and_become_the_past(
     assert not np.allclose(changed[0, 2], plain[0, 2], atol=1e-3), "what follows has seen it"
 
 
-def test_a_callback_may_not_change_the_shape(pipe: MagiPipeline) -> None:
+def test_a_callback_may_not_change_the_shape(pipe: MagiVideoPipeline) -> None:
     with pytest.raises(MagiError, match="latents \\[1, 3, 8\\]; expected \\[1, 3, 8, 8\\]"):
         pipe(callback_on_step_end=lambda pipe, i, t, kwargs: {"latents": kwargs["latents"][..., 0]}, **CALL)
 
 
-def test_a_callback_can_end_the_video(pipe: MagiPipeline) -> None:
-    def stop(pipe: MagiPipeline, step: int, timestep: int, kwargs: dict[str, Tensor]) -> None:
+def test_a_callback_can_end_the_video(pipe: MagiVideoPipeline) -> None:
+    def stop(pipe: MagiVideoPipeline, step: int, timestep: int, kwargs: dict[str, Tensor]) -> None:
         pipe._interrupt = step == 2
 
     whole = pipe(image=picture(), generator=seeded(), **CALL).frames
@@ -192,7 +199,9 @@ def test_a_callback_can_end_the_video(pipe: MagiPipeline) -> None:
     assert pipe(image=picture(), generator=seeded(), **CALL).frames.shape[1] == 4, "the next call is not interrupted"
 
 
-def test_with_a_codec_that_compresses_time_a_step_is_a_latent_frame(make_pipe: Callable[..., MagiPipeline]) -> None:
+def test_with_a_codec_that_compresses_time_a_step_is_a_latent_frame(
+    make_pipe: Callable[..., MagiVideoPipeline],
+) -> None:
     steps: list[tuple[int, int]] = []
     pipe = make_pipe(Causal4x())
     frames = pipe(
@@ -202,7 +211,7 @@ def test_with_a_codec_that_compresses_time_a_step_is_a_latent_frame(make_pipe: C
     assert frames.shape[1] == 9 and steps == [(1, 8), (2, 16)]
 
 
-def test_the_progress_bar_counts_frames(pipe: MagiPipeline, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_bar_counts_frames(pipe: MagiVideoPipeline, capsys: pytest.CaptureFixture[str]) -> None:
     pipe(**CALL)
     assert "4/4" not in capsys.readouterr().err, "disabled"
     pipe.set_progress_bar_config(desc="video")
@@ -210,7 +219,7 @@ def test_the_progress_bar_counts_frames(pipe: MagiPipeline, capsys: pytest.Captu
     assert "video: 100%" in (shown := capsys.readouterr().err) and "4/4" in shown
 
 
-def test_frames_are_what_export_to_video_takes(pipe: MagiPipeline, tmp_path: Path) -> None:
+def test_frames_are_what_export_to_video_takes(pipe: MagiVideoPipeline, tmp_path: Path) -> None:
     frames = pipe(image=picture(), generator=seeded(), **CALL).frames[0]
     assert frames.dtype == np.float32 and frames.shape == (4, 8, 8, 3)
     assert frames.min() >= 0 and frames.max() <= 1
@@ -221,7 +230,7 @@ def test_frames_are_what_export_to_video_takes(pipe: MagiPipeline, tmp_path: Pat
         assert inspect_video(file).num_frames == 4
 
 
-def visits(monkeypatch: pytest.MonkeyPatch, pipe: MagiPipeline) -> list[str]:
+def visits(monkeypatch: pytest.MonkeyPatch, pipe: MagiVideoPipeline) -> list[str]:
     """The networks that are brought to the device, as they are."""
     order: list[str] = []
     bring = CpuOffload.pre_forward
@@ -235,7 +244,7 @@ def visits(monkeypatch: pytest.MonkeyPatch, pipe: MagiPipeline) -> list[str]:
 
 
 def test_under_model_offloading_each_network_comes_once_a_turn(
-    with_vae: MagiPipeline, monkeypatch: pytest.MonkeyPatch
+    with_vae: MagiVideoPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kwargs = {"image": picture(side=32), **CALL}
     plain = with_vae(generator=seeded(), **kwargs).frames
@@ -249,13 +258,13 @@ def test_under_model_offloading_each_network_comes_once_a_turn(
     assert len(list(with_vae.stream(generator=seeded(), **kwargs))) == 4
 
 
-def test_model_offloading_with_a_codec_without_weights(pipe: MagiPipeline) -> None:
+def test_model_offloading_with_a_codec_without_weights(pipe: MagiVideoPipeline) -> None:
     plain = pipe(image=picture(), generator=seeded(), **CALL).frames
     pipe.enable_model_cpu_offload(device="cpu")
     assert pipe.offloads and np.array_equal(pipe(image=picture(), generator=seeded(), **CALL).frames, plain)
 
 
-def test_what_offloading_cannot_do_is_told(make_pipe: Callable[..., MagiPipeline]) -> None:
+def test_what_offloading_cannot_do_is_told(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
     pipe = make_pipe(temporal_position="rope")
     for refused in (pipe.enable_sequential_cpu_offload, pipe.enable_group_offload):
         with pytest.raises(MagiError, match="use enable_model_cpu_offload"):

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.errors import MagiError
 from magi_video.models.layers import Block
-from magi_video.models.transformer import MagiTransformer
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from tests.codecs.codec_examples import Causal4x
 
 STEPS = {"num_mask_steps": 2, "num_denoise_steps": 3}
@@ -30,11 +30,11 @@ def picture(seed: int = 0, height: int = 8, width: int = 8) -> np.ndarray:
 
 
 @pytest.fixture
-def make_pipeline(make_model: Callable[..., MagiTransformer]) -> Callable[..., MagiPipeline]:
-    def make(**changes: object) -> MagiPipeline:
+def make_pipeline(make_model: Callable[..., MagiVideoTransformer]) -> Callable[..., MagiVideoPipeline]:
+    def make(**changes: object) -> MagiVideoPipeline:
         codec = PixelCodec()
         codec.set_statistics([0.0] * 3, [0.5] * 3)
-        pipeline = MagiPipeline(
+        pipeline = MagiVideoPipeline(
             make_model(**changes), codec, height=8, width=8, frame_rate=10.0, action_names=["LEFT", "RIGHT", "FIRE"]
         )
         pipeline.set_progress_bar_config(disable=True)
@@ -44,11 +44,11 @@ def make_pipeline(make_model: Callable[..., MagiTransformer]) -> Callable[..., M
 
 
 @pytest.fixture
-def pipe(make_pipeline: Callable[..., MagiPipeline]) -> MagiPipeline:
+def pipe(make_pipeline: Callable[..., MagiVideoPipeline]) -> MagiVideoPipeline:
     return make_pipeline()
 
 
-def test_first_frame_k_frames_and_none(pipe: MagiPipeline) -> None:
+def test_first_frame_k_frames_and_none(pipe: MagiVideoPipeline) -> None:
     one = pipe(image=picture(), num_frames=4, generator=seeded(0), **STEPS).frames
     assert one.shape == (1, 4, 8, 8, 3) and one.dtype == np.float32 and 0 <= one.min() <= one.max() <= 1
     assert np.abs(one[0, 0] * 255 - picture()).max() < 1, "the given frame comes first, as it was"
@@ -58,13 +58,13 @@ def test_first_frame_k_frames_and_none(pipe: MagiPipeline) -> None:
     assert none.shape == (2, 3, 8, 8, 3) and np.abs(none[0] - none[1]).max() > 0.05
 
 
-def test_stream_gives_the_same_frames_one_by_one(pipe: MagiPipeline) -> None:
+def test_stream_gives_the_same_frames_one_by_one(pipe: MagiVideoPipeline) -> None:
     whole = pipe(image=picture(), num_frames=4, generator=seeded(1), **STEPS).frames
     frames = list(pipe.stream(image=picture(), num_frames=4, generator=seeded(1), **STEPS))
     assert len(frames) == 4 and np.allclose(np.stack(frames, axis=1), whole, atol=1e-6)
 
 
-def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiPipeline) -> None:
+def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiVideoPipeline) -> None:
     own = pipe.config.mask_steps, pipe.config.denoise_steps
     assert (pipe.sampling_settings().num_mask_steps, pipe.sampling_settings().num_denoise_steps) == own
     fast = pipe.sampling_settings("fast", num_mask_steps=3)
@@ -76,7 +76,7 @@ def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiPipeline) -> 
         pipe.stream(image=picture(), setting="warp")
 
 
-def test_a_thousand_frames_cost_no_more_memory_than_the_window(make_pipeline: Callable[..., MagiPipeline]) -> None:
+def test_a_thousand_frames_cost_no_more_memory_than_the_window(make_pipeline: Callable[..., MagiVideoPipeline]) -> None:
     pipe = make_pipeline(temporal_position="rope")
     held = []
     model = pipe.transformer
@@ -92,7 +92,9 @@ def no_compiler(*_: object) -> Callable[..., object]:
     raise RuntimeError("no C++ compiler\nhere")
 
 
-def test_compiling_that_fails_leaves_generation_as_it_was(pipe: MagiPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_that_fails_leaves_generation_as_it_was(
+    pipe: MagiVideoPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = pipe(image=picture(), num_frames=3, generator=seeded(1), **STEPS).frames
     monkeypatch.setattr(Block, "compile", lambda block: torch.nn.Module.compile(block, backend=no_compiler))
     problem = pipe.compile(image=picture(), **STEPS)
@@ -100,13 +102,13 @@ def test_compiling_that_fails_leaves_generation_as_it_was(pipe: MagiPipeline, mo
     assert np.array_equal(pipe(image=picture(), num_frames=3, generator=seeded(1), **STEPS).frames, before)
 
 
-def test_stream_without_end_where_positions_are_relative(make_pipeline: Callable[..., MagiPipeline]) -> None:
+def test_stream_without_end_where_positions_are_relative(make_pipeline: Callable[..., MagiVideoPipeline]) -> None:
     stream = make_pipeline(temporal_position="rope").stream(image=picture(), generator=seeded(0), **STEPS)
     assert len(list(itertools.islice(stream, 12))) == 12
     assert len(list(make_pipeline().stream(image=picture(), **STEPS))) == 5, "else the length of a training clip"
 
 
-def test_a_video_depends_on_its_own_generator_alone(pipe: MagiPipeline) -> None:
+def test_a_video_depends_on_its_own_generator_alone(pipe: MagiVideoPipeline) -> None:
     four = pipe(image=picture(), num_frames=3, num_videos=4, generator=[seeded(s) for s in range(4)], **STEPS).frames
     alone = pipe(image=picture(), num_frames=3, generator=[seeded(2)], **STEPS).frames
     assert np.allclose(four[2], alone[0], atol=1e-4)
@@ -117,14 +119,14 @@ def test_a_video_depends_on_its_own_generator_alone(pipe: MagiPipeline) -> None:
     assert np.array_equal(single, again)
 
 
-def test_cache_makes_no_difference(pipe: MagiPipeline) -> None:
+def test_cache_makes_no_difference(pipe: MagiVideoPipeline) -> None:
     cached, uncached = (
         pipe(image=picture(), num_frames=7, generator=seeded(3), use_cache=use, **STEPS).frames for use in (True, False)
     )
     assert np.allclose(cached, uncached, atol=1e-4)
 
 
-def test_actions_by_array_by_name_and_by_generator(pipe: MagiPipeline) -> None:
+def test_actions_by_array_by_name_and_by_generator(pipe: MagiVideoPipeline) -> None:
     fire = pipe.action("FIRE", "LEFT")
     assert fire.tolist() == [1, 0, 1]
     rows = [None, fire, fire, None]
@@ -135,14 +137,14 @@ def test_actions_by_array_by_name_and_by_generator(pipe: MagiPipeline) -> None:
 
 
 @pytest.fixture
-def compressing(make_pipeline: Callable[..., MagiPipeline]) -> MagiPipeline:
+def compressing(make_pipeline: Callable[..., MagiVideoPipeline]) -> MagiVideoPipeline:
     """A pipeline whose latent frames hold four frames each, but for the first."""
     pipe = make_pipeline()
     pipe.register_modules(codec=Causal4x())
     return pipe
 
 
-def test_a_codec_that_compresses_time_gives_the_frames_that_were_asked_for(compressing: MagiPipeline) -> None:
+def test_a_codec_that_compresses_time_gives_the_frames_that_were_asked_for(compressing: MagiVideoPipeline) -> None:
     made = compressing(image=picture(), num_frames=17, generator=seeded(0), **STEPS).frames
     assert made.shape == (1, 17, 8, 8, 3) and np.array_equal(made[0, 1], made[0, 4])
     for frames in (1, 4, 5):
@@ -159,7 +161,7 @@ def test_a_codec_that_compresses_time_gives_the_frames_that_were_asked_for(compr
 
 
 def test_no_end_needs_a_codec_that_does_not_wait_for_it(
-    make_pipeline: Callable[..., MagiPipeline], monkeypatch: pytest.MonkeyPatch
+    make_pipeline: Callable[..., MagiVideoPipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = make_pipeline(temporal_position="rope")
     pipe.register_modules(codec=Causal4x())
@@ -169,7 +171,7 @@ def test_no_end_needs_a_codec_that_does_not_wait_for_it(
         pipe.stream(image=picture(), **STEPS)
 
 
-def test_a_latent_frame_is_told_the_mean_of_the_known_actions_of_its_frames(compressing: MagiPipeline) -> None:
+def test_a_latent_frame_is_told_the_mean_of_the_known_actions_of_its_frames(compressing: MagiVideoPipeline) -> None:
     left, fire = compressing.action("LEFT"), compressing.action("FIRE")
     kwargs = {"image": picture(), "num_frames": 7, **STEPS}
 
@@ -183,7 +185,7 @@ def test_a_latent_frame_is_told_the_mean_of_the_known_actions_of_its_frames(comp
     assert np.array_equal(frames([None] * 7), compressing(generator=seeded(0), **kwargs).frames)
 
 
-def test_actions_are_taken_when_their_latent_frame_is_begun(compressing: MagiPipeline) -> None:
+def test_actions_are_taken_when_their_latent_frame_is_begun(compressing: MagiVideoPipeline) -> None:
     taken = []
 
     def act() -> Iterator[np.ndarray]:
@@ -198,7 +200,7 @@ def test_actions_are_taken_when_their_latent_frame_is_begun(compressing: MagiPip
     assert len(taken) == 5
 
 
-def test_output_types(pipe: MagiPipeline) -> None:
+def test_output_types(pipe: MagiVideoPipeline) -> None:
     kwargs = {"image": picture(), "num_frames": 2, **STEPS}
     array = pipe(generator=seeded(0), **kwargs).frames
     tensor = pipe(generator=seeded(0), output_type="pt", **kwargs).frames
@@ -207,14 +209,14 @@ def test_output_types(pipe: MagiPipeline) -> None:
     assert isinstance(pictures[0][1], Image.Image) and pictures[0][1].size == (8, 8)
 
 
-def test_pictures_of_another_size_are_cropped_and_resized(pipe: MagiPipeline) -> None:
+def test_pictures_of_another_size_are_cropped_and_resized(pipe: MagiVideoPipeline) -> None:
     frames = pipe(image=Image.fromarray(picture(0, 30, 50)), num_frames=2, **STEPS).frames
     assert frames.shape == (1, 2, 8, 8, 3)
 
 
-def test_saved_and_loaded_gives_the_same(pipe: MagiPipeline, tmp_path: Path) -> None:
+def test_saved_and_loaded_gives_the_same(pipe: MagiVideoPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "model")
-    loaded = MagiPipeline.from_pretrained(tmp_path / "model")
+    loaded = MagiVideoPipeline.from_pretrained(tmp_path / "model")
     kwargs = {"image": picture(), "num_frames": 3, **STEPS}
     one, two = (each(generator=seeded(0), **kwargs).frames for each in (pipe, loaded))
     assert np.allclose(one, two, atol=1e-5)
@@ -225,7 +227,7 @@ def test_saved_and_loaded_gives_the_same(pipe: MagiPipeline, tmp_path: Path) -> 
     assert kinds == {".json", ".safetensors"}, "nothing that would have to be unpickled"
 
 
-def test_saved_in_half_precision_it_is_half_as_large_and_still_itself(pipe: MagiPipeline, tmp_path: Path) -> None:
+def test_saved_in_half_precision_it_is_half_as_large_and_still_itself(pipe: MagiVideoPipeline, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "whole")
     pipe.save_pretrained(tmp_path / "half", torch_dtype=torch.float16)
     size = {
@@ -233,7 +235,7 @@ def test_saved_in_half_precision_it_is_half_as_large_and_still_itself(pipe: Magi
         for name in ("whole", "half")
     }
     assert size["half"] < 0.6 * size["whole"]
-    loaded = MagiPipeline.from_pretrained(tmp_path / "half")
+    loaded = MagiVideoPipeline.from_pretrained(tmp_path / "half")
     assert loaded.transformer.token_in.weight.dtype == torch.float32
     assert pipe.transformer.token_in.weight.dtype == torch.float32, "saving leaves the pipeline as it was"
     assert torch.allclose(loaded.transformer.token_in.weight, pipe.transformer.token_in.weight, atol=1e-3)
@@ -241,7 +243,7 @@ def test_saved_in_half_precision_it_is_half_as_large_and_still_itself(pipe: Magi
 
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.float16])
 def test_weights_that_are_saved_from_a_file_leave_the_file_as_it_is(
-    pipe: MagiPipeline, tmp_path: Path, dtype: torch.dtype | None
+    pipe: MagiVideoPipeline, tmp_path: Path, dtype: torch.dtype | None
 ) -> None:
     checkpoint = tmp_path / "ema.safetensors"
     save_file({name: one + 1 for name, one in pipe.transformer.state_dict().items()}, checkpoint)
@@ -283,13 +285,13 @@ def test_weights_that_are_saved_from_a_file_leave_the_file_as_it_is(
     ({"image": np.zeros((0, 8, 3), np.uint8)}, "uint8"),
     ({"actions": ["LEFT", "LEFT", "LEFT"]}, "vector of 3 .*, as of pipe.action; got 'LEFT'"),
 ])  # fmt: skip
-def test_bad_input_is_refused_in_one_line(pipe: MagiPipeline, kwargs: dict[str, object], message: str) -> None:
+def test_bad_input_is_refused_in_one_line(pipe: MagiVideoPipeline, kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(MagiError, match=message) as error:
         pipe(**{"num_frames": 3, **STEPS, **kwargs})
     assert "\n" not in str(error.value)
 
 
-def test_more_given_frames_than_asked_for(pipe: MagiPipeline) -> None:
+def test_more_given_frames_than_asked_for(pipe: MagiVideoPipeline) -> None:
     with pytest.raises(MagiError, match="at least the 4 frames given"):
         pipe(video=np.stack([picture()] * 4), num_frames=3, **STEPS)
 
@@ -348,15 +350,15 @@ def damage_extra(folder: Path) -> None:
     ],
 )
 def test_damaged_checkpoints_are_told_in_one_line(
-    pipe: MagiPipeline, tmp_path: Path, damage: Callable[[Path], None]
+    pipe: MagiVideoPipeline, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     pipe.save_pretrained(tmp_path)
     damage(tmp_path)
     with pytest.raises(MagiError) as error:
-        MagiPipeline.from_pretrained(tmp_path)
+        MagiVideoPipeline.from_pretrained(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_unknown_models_are_told_what_there_is() -> None:
     with pytest.raises(MagiError, match="give a folder, a hub id, or one of"):
-        MagiPipeline.from_pretrained("no-such-model")
+        MagiVideoPipeline.from_pretrained("no-such-model")

@@ -12,7 +12,7 @@ from magi_video.models.epsilon import EpsilonHead, GaussianChain, respaced_times
 from magi_video.models.flow import FlowHead
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, OBSERVATION
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling import SamplingSettings
 from tests.rollouts import start_rollout
 
@@ -20,7 +20,7 @@ LABEL = {"noise_level": {"size": 6}, "label": {"size": 3}, "action": {"size": 2,
 
 
 def roll(
-    model: MagiTransformer, seeds: list[int], label: int | None, settings: SamplingSettings, **options: Any
+    model: MagiVideoTransformer, seeds: list[int], label: int | None, settings: SamplingSettings, **options: Any
 ) -> Tensor:
     """Five frames, the first given; the same action throughout."""
     rows = len(seeds)
@@ -33,7 +33,7 @@ def roll(
 
 
 @pytest.fixture(params=["epsilon", "flow"])
-def labelled(request: pytest.FixtureRequest, make_model: Callable[..., MagiTransformer]) -> MagiTransformer:
+def labelled(request: pytest.FixtureRequest, make_model: Callable[..., MagiVideoTransformer]) -> MagiVideoTransformer:
     return make_model(conditions=LABEL, head=request.param)
 
 
@@ -86,7 +86,7 @@ def test_two_equal_halves_change_nothing(sampler: str) -> None:
     assert torch.allclose(plain, guided, atol=1e-4)
 
 
-def test_scale_one_is_no_guidance_to_the_bit_and_costs_no_row(labelled: MagiTransformer) -> None:
+def test_scale_one_is_no_guidance_to_the_bit_and_costs_no_row(labelled: MagiVideoTransformer) -> None:
     rows: list[int] = []
     labelled.blocks[0].register_forward_hook(lambda _block, inputs, _out: rows.append(len(inputs[0])))
     plain = roll(labelled, [1, 2], 1, SamplingSettings(3, 4))
@@ -96,7 +96,7 @@ def test_scale_one_is_no_guidance_to_the_bit_and_costs_no_row(labelled: MagiTran
     assert set(rows) == {2, 4}
 
 
-def test_scale_zero_is_the_free_model(labelled: MagiTransformer) -> None:
+def test_scale_zero_is_the_free_model(labelled: MagiVideoTransformer) -> None:
     # With learned variances the ancestral sampler takes them from the first half.
     ddim = {"sampler": "ddim"} if labelled.config.head == "epsilon" else {}
     free = roll(labelled, [1, 2], None, SamplingSettings(3, 4, **ddim))  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def test_scale_zero_is_the_free_model(labelled: MagiTransformer) -> None:
 @pytest.mark.parametrize("joined", [True, False])
 @pytest.mark.parametrize("sampler", [None, "second"])
 def test_cached_and_uncached_agree_under_guidance(
-    labelled: MagiTransformer, kind: int, joined: bool, sampler: str | None, monkeypatch: pytest.MonkeyPatch
+    labelled: MagiVideoTransformer, kind: int, joined: bool, sampler: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("magi_video.fast.past.JOINED_PLACES", 1000 if joined else 0)
     name = None if sampler is None else labelled.diffusion_head.samplers[1]
@@ -118,7 +118,7 @@ def test_cached_and_uncached_agree_under_guidance(
     assert cached.std() > 0.1 and torch.allclose(cached, uncached, atol=1e-4, rtol=1e-4)
 
 
-def test_reused_work_is_exact_under_guidance_where_places_do_not_see_each_other(labelled: MagiTransformer) -> None:
+def test_reused_work_is_exact_under_guidance_where_places_do_not_see_each_other(labelled: MagiVideoTransformer) -> None:
     for block in labelled.blocks:
         torch.nn.init.zeros_(block.spatial.project.weight)  # type: ignore[union-attr, arg-type]
     exact, reused = (
@@ -128,13 +128,13 @@ def test_reused_work_is_exact_under_guidance_where_places_do_not_see_each_other(
     assert torch.allclose(reused, exact, atol=1e-5)
 
 
-def test_a_guided_sample_depends_on_its_own_seed_alone(labelled: MagiTransformer) -> None:
+def test_a_guided_sample_depends_on_its_own_seed_alone(labelled: MagiVideoTransformer) -> None:
     settings = SamplingSettings(3, 4, guidance_scale=3.0)
     three, one = roll(labelled, [5, 6, 7], 1, settings), roll(labelled, [6], 1, settings)
     assert torch.allclose(three[1], one[0], atol=1e-4, rtol=1e-4)
 
 
-def test_only_named_conditions_are_guided(labelled: MagiTransformer) -> None:
+def test_only_named_conditions_are_guided(labelled: MagiVideoTransformer) -> None:
     """Guiding what was not given leads away from nothing: the halves are equal."""
     plain = roll(labelled, [1], None, SamplingSettings(3, 4))
     assert torch.allclose(roll(labelled, [1], None, SamplingSettings(3, 4, guidance_scale=5.0)), plain, atol=1e-4)
@@ -142,7 +142,7 @@ def test_only_named_conditions_are_guided(labelled: MagiTransformer) -> None:
     assert not torch.allclose(roll(labelled, [1], None, by_action), plain, atol=1e-3)
 
 
-def test_guidance_away_from_what_is_asked_for_changes_nothing(labelled: MagiTransformer) -> None:
+def test_guidance_away_from_what_is_asked_for_changes_nothing(labelled: MagiVideoTransformer) -> None:
     settings = SamplingSettings(3, 4, guidance_scale=5.0)
     negative = {"label": torch.tensor([2])}
     assert torch.allclose(
@@ -150,7 +150,7 @@ def test_guidance_away_from_what_is_asked_for_changes_nothing(labelled: MagiTran
     )
 
 
-def test_what_is_done_to_a_guided_frame_is_done_to_both_halves(labelled: MagiTransformer) -> None:
+def test_what_is_done_to_a_guided_frame_is_done_to_both_halves(labelled: MagiVideoTransformer) -> None:
     def changed(use_cache: bool) -> Tensor:
         rollout = start_rollout(labelled, [0], SamplingSettings(3, 4, guidance_scale=3.0), 3, use_cache=use_cache)
         told = {"label": torch.tensor([1])}

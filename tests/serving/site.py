@@ -18,8 +18,8 @@ from starlette.testclient import TestClient, WebSocketTestSession
 from torch import nn
 
 from magi_video.codecs.pixels import PixelCodec
-from magi_video.models.transformer import MagiTransformer
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving import reading
 from magi_video.serving.app import Service, create_app
 from magi_video.serving.connections import configure
@@ -50,15 +50,15 @@ def decoded(jpeg: bytes) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def make_pipe() -> Callable[..., MagiPipeline]:
+def make_pipe() -> Callable[..., MagiVideoPipeline]:
     """Small pipelines whose frames depend on everything: the past, the action, the seed."""
 
-    def make(actions: bool = True, steps: tuple[int, int] = (2, 3), **more: Any) -> MagiPipeline:
+    def make(actions: bool = True, steps: tuple[int, int] = (2, 3), **more: Any) -> MagiVideoPipeline:
         torch.manual_seed(0)
         conditions: dict[str, dict[str, Any]] = {"noise_level": {"size": 6}} | more.pop("conditions", {})
         if actions:
             conditions["action"] = {"size": len(ACTIONS), "kind": "vector", "drop": 0.1}
-        transformer = MagiTransformer(
+        transformer = MagiVideoTransformer(
             latent_channels=3,
             latent_height=SIDE,
             latent_width=SIDE,
@@ -79,7 +79,7 @@ def make_pipe() -> Callable[..., MagiPipeline]:
         nn.init.normal_(transformer.diffusion_head.net.token_out.weight, std=0.02)
         codec = PixelCodec()
         codec.set_statistics([0.0] * 3, [0.5] * 3)
-        return MagiPipeline(
+        return MagiVideoPipeline(
             transformer,
             codec,
             height=SIDE,
@@ -103,7 +103,7 @@ class WordEncoder:
 
 
 @pytest.fixture(scope="session")
-def words_pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
+def words_pipe(make_pipe: Callable[..., MagiVideoPipeline]) -> MagiVideoPipeline:
     """A model without actions that takes a class and words."""
     conditions = {"text": {"size": 8, "kind": "sequence", "tokens": 2}, "label": {"size": 2}}
     pipe = make_pipe(actions=False, conditions=conditions, class_names=["Jumping", "Walking"])
@@ -112,12 +112,12 @@ def words_pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
 
 
 @pytest.fixture(scope="session")
-def pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
+def pipe(make_pipe: Callable[..., MagiVideoPipeline]) -> MagiVideoPipeline:
     return make_pipe()
 
 
 @pytest.fixture(scope="session")
-def slow_pipe(make_pipe: Callable[..., MagiPipeline]) -> MagiPipeline:
+def slow_pipe(make_pipe: Callable[..., MagiVideoPipeline]) -> MagiVideoPipeline:
     """Its exact frames take long enough for something to happen meanwhile."""
     return make_pipe(steps=(4, 40))
 
@@ -185,10 +185,10 @@ class Site:
 
 
 @pytest.fixture
-def make_site(pipe: MagiPipeline) -> Iterator[Callable[..., Site]]:
+def make_site(pipe: MagiVideoPipeline) -> Iterator[Callable[..., Site]]:
     opened: list[TestClient] = []
 
-    def make(pipe: MagiPipeline = pipe, host: str = "127.0.0.1", **limits: Any) -> Site:
+    def make(pipe: MagiVideoPipeline = pipe, host: str = "127.0.0.1", **limits: Any) -> Site:
         app = create_app(pipe, "tiny", FIRST_FRAMES, ServingLimits(**limits), host)
         client = TestClient(app, base_url=BASE)
         client.__enter__()
@@ -225,7 +225,10 @@ def start_server() -> Iterator[Callable[..., Server]]:
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(
-        pipe: MagiPipeline, first_frames: list[FirstFrame] = FIRST_FRAMES, proxies: Sequence[str] = (), **limits: Any
+        pipe: MagiVideoPipeline,
+        first_frames: list[FirstFrame] = FIRST_FRAMES,
+        proxies: Sequence[str] = (),
+        **limits: Any,
     ) -> Server:
         app = create_app(pipe, "tiny", first_frames, ServingLimits(**limits))
         listening = socket.create_server(("127.0.0.1", 0))

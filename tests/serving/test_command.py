@@ -18,7 +18,7 @@ import pytest
 from magi_video.cli import main
 from magi_video.cli.serve import address, listen, public
 from magi_video.errors import MagiError
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.video.image import write_image
 from tests.serving.site import picture
 
@@ -55,7 +55,7 @@ def test_where_the_browser_goes_and_who_can_come() -> None:
 
 
 def test_it_serves_a_folder_until_it_is_interrupted(
-    make_pipe: Callable[..., MagiPipeline], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_pipe: Callable[..., MagiVideoPipeline], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "world"
     make_pipe().save_pretrained(folder)

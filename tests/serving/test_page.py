@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from tests.serving.site import Server, picture, png
 
 LONG = 30_000  # milliseconds, on a busy machine
 
 
 @pytest.fixture(scope="module")
-def server(chromium: Any, start_server: Callable[..., Server], make_pipe: Callable[..., MagiPipeline]) -> Server:
+def server(chromium: Any, start_server: Callable[..., Server], make_pipe: Callable[..., MagiVideoPipeline]) -> Server:
     return start_server(make_pipe(steps=(4, 30)), max_players=2, max_share=1)
 
 
@@ -100,7 +100,7 @@ def test_a_video_is_made_watched_and_downloaded(open_page: Callable[..., Any], t
 
 
 def test_a_video_is_cancelled(
-    open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiPipeline]
+    open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiVideoPipeline]
 ) -> None:
     server = start_server(make_pipe(steps=(4, 1000)))  # so slow that no machine is done before the click
     page = open_page(server)
@@ -213,7 +213,7 @@ def test_a_dropped_connection_is_taken_up_again(open_page: Callable[..., Any], s
 
 
 def test_a_video_is_asked_for_in_words(
-    open_page: Callable[..., Any], start_server: Callable[..., Server], words_pipe: MagiPipeline
+    open_page: Callable[..., Any], start_server: Callable[..., Server], words_pipe: MagiVideoPipeline
 ) -> None:
     server = start_server(words_pipe)
     page = open_page(server)
@@ -244,7 +244,7 @@ def test_a_video_is_asked_for_in_words(
 
 
 def test_a_missing_text_encoder_is_told(
-    open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiPipeline]
+    open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiVideoPipeline]
 ) -> None:
     pipe = make_pipe(conditions={"text": {"size": 8, "kind": "sequence", "tokens": 2}})
     page = open_page(start_server(pipe))
@@ -254,7 +254,7 @@ def test_a_missing_text_encoder_is_told(
 
 
 def test_it_fits_a_phone_and_every_control_has_a_name(
-    open_page: Callable[..., Any], start_server: Callable[..., Server], words_pipe: MagiPipeline
+    open_page: Callable[..., Any], start_server: Callable[..., Server], words_pipe: MagiVideoPipeline
 ) -> None:
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "color_scheme": "dark"}
     page = open_page(**phone)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving.errors import WITHHELD, told
 from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
@@ -175,7 +175,7 @@ def test_limits_are_above_zero() -> None:
         ServingLimits(idle_seconds=float("nan"))
 
 
-def test_a_game_has_its_own_pace(make_pipe: Callable[..., MagiPipeline]) -> None:
+def test_a_game_has_its_own_pace(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
     import asyncio
 
     from magi_video.serving.play import Game, Player

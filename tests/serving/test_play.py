@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import WebSocketTestSession
 
 from magi_video.files.weights import SHIPPED
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving.keys import Controls
 from magi_video.serving.play import Player
 from magi_video.serving.requests import find_first_frames
@@ -81,7 +81,7 @@ def test_a_frame_says_with_which_keys_it_was_made(site: Site) -> None:
             assert told["source"] == "model" and told["ms"] > 0
 
 
-def test_a_tap_between_two_frames_is_not_lost(site: Site, pipe: MagiPipeline) -> None:
+def test_a_tap_between_two_frames_is_not_lost(site: Site, pipe: MagiVideoPipeline) -> None:
     async def tapped() -> list[list[float]]:
         player = Player(pipe, Controls(pipe.config.action_names), Worker())
         actions = player._actions(1)
@@ -197,7 +197,7 @@ def test_nonsense_is_answered_or_passed_over(site: Site) -> None:
 
 
 def test_worlds_of_models_with_absolute_positions_end(
-    make_site: Callable[..., Site], make_pipe: Callable[..., MagiPipeline]
+    make_site: Callable[..., Site], make_pipe: Callable[..., MagiVideoPipeline]
 ) -> None:
     site = make_site(make_pipe(transformer={"temporal_position": "interpolate"}))
     assert not site.client.get("/api/model").json()["endless"]
@@ -209,7 +209,7 @@ def test_worlds_of_models_with_absolute_positions_end(
 
 
 def test_the_real_game_runs_beside_on_the_same_actions(
-    make_site: Callable[..., Site], make_pipe: Callable[..., MagiPipeline]
+    make_site: Callable[..., Site], make_pipe: Callable[..., MagiVideoPipeline]
 ) -> None:
     gymnasium = pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
@@ -278,7 +278,7 @@ def test_the_real_game_runs_beside_on_the_same_actions(
 def test_the_shipped_worlds_are_played(
     make_site: Callable[..., Site], name: str, size: tuple[int, int], interval: int, keys: list[str], change: float
 ) -> None:
-    site = make_site(MagiPipeline.from_pretrained(name))
+    site = make_site(MagiVideoPipeline.from_pretrained(name))
     site.service.first_frames[:] = find_first_frames(SHIPPED / name, *size)
     told = site.client.get("/api/model").json()
     assert len(told["first_frames"]) >= 2 and told["interval"] == interval
@@ -294,7 +294,7 @@ def test_the_shipped_worlds_are_played(
 
 def test_doom_itself_runs_beside_the_shipped_world(make_site: Callable[..., Site]) -> None:
     pytest.importorskip("vizdoom", reason="ViZDoom is not installed")
-    site = make_site(MagiPipeline.from_pretrained("doom"))
+    site = make_site(MagiVideoPipeline.from_pretrained("doom"))
     game = site.client.get("/api/model").json()["games"][0]
     with site.connect("/api/play") as line:
         hear(line, "hello")

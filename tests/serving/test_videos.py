@@ -16,7 +16,7 @@ from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
 from magi_video.errors import MagiError
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving.app import STATIC
 from magi_video.serving.errors import WITHHELD
 from magi_video.video.video import read_frames, write_video
@@ -56,7 +56,7 @@ def test_what_the_model_can_do_is_told(site: Site) -> None:
 
 
 def test_a_video_is_what_the_pipeline_makes_and_can_be_taken_home(
-    site: Site, pipe: MagiPipeline, tmp_path: Path
+    site: Site, pipe: MagiVideoPipeline, tmp_path: Path
 ) -> None:
     asked = {"first": 1, "frames": 6, "interval": 2, "setting": "exact", "seed": 7, "actions": "FIRE*2 LEFT"}
     ordered = site.order(**asked)
@@ -200,7 +200,7 @@ def test_requests_of_other_sites_are_refused(site: Site) -> None:
         assert line.receive_json()["type"] == "hello"
 
 
-def test_cancelling_keeps_what_is_there(make_site: Callable[..., Site], slow_pipe: MagiPipeline) -> None:
+def test_cancelling_keeps_what_is_there(make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline) -> None:
     site = make_site(slow_pipe)
     token = site.order(frames=240, setting="exact")["video"]
     with site.connect(f"/api/videos/{token}/frames") as line:
@@ -220,7 +220,7 @@ def test_cancelling_keeps_what_is_there(make_site: Callable[..., Site], slow_pip
     assert site.client.delete("/api/videos/unknown").status_code == 400
 
 
-def test_the_queue_has_places_an_order_and_an_end(make_site: Callable[..., Site], slow_pipe: MagiPipeline) -> None:
+def test_the_queue_has_places_an_order_and_an_end(make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline) -> None:
     site = make_site(slow_pipe, max_queue=2, max_running=1, max_share=1)
     asked = {"frames": 240, "setting": "exact"}
     first, second, third = (site.order(**asked) for _ in range(3))  # without a cookie each is another visitor's
@@ -234,7 +234,7 @@ def test_the_queue_has_places_an_order_and_an_end(make_site: Callable[..., Site]
     assert site.client.get(f"/api/videos/{third['video']}").json()["position"] == 1
 
 
-def test_one_visitor_cannot_take_all_places(make_site: Callable[..., Site], slow_pipe: MagiPipeline) -> None:
+def test_one_visitor_cannot_take_all_places(make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline) -> None:
     site = make_site(slow_pipe, max_running=2)
     asked = {"frames": 240, "setting": "exact"}
     site.client.get("/")
@@ -249,7 +249,7 @@ def test_one_visitor_cannot_take_all_places(make_site: Callable[..., Site], slow
             assert line.receive_json()["type"] in ("frame", "state")
 
 
-def test_a_visitor_who_goes_away_frees_the_place(make_site: Callable[..., Site], slow_pipe: MagiPipeline) -> None:
+def test_a_visitor_who_goes_away_frees_the_place(make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline) -> None:
     site = make_site(slow_pipe, grace_seconds=1.0, max_running=1)
     token = site.order(frames=240, setting="exact")["video"]
     with site.connect(f"/api/videos/{token}/frames") as line:
@@ -275,7 +275,7 @@ def test_old_results_make_room(make_site: Callable[..., Site]) -> None:
 
 
 def test_a_defect_is_told_without_its_details(
-    make_site: Callable[..., Site], make_pipe: Callable[..., MagiPipeline], monkeypatch: pytest.MonkeyPatch
+    make_site: Callable[..., Site], make_pipe: Callable[..., MagiVideoPipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = make_pipe()
 
@@ -291,7 +291,7 @@ def test_a_defect_is_told_without_its_details(
 
 
 def test_a_place_on_the_server_is_told_to_nobody(
-    site: Site, pipe: MagiPipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    site: Site, pipe: MagiVideoPipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def misplaced(*asked: Any, **more: Any) -> Any:
         raise MagiError("/root/secret: no such file")
@@ -314,7 +314,7 @@ def test_a_place_on_the_server_is_told_to_nobody(
 
 
 def test_a_model_without_actions_has_no_controls(
-    make_site: Callable[..., Site], make_pipe: Callable[..., MagiPipeline]
+    make_site: Callable[..., Site], make_pipe: Callable[..., MagiVideoPipeline]
 ) -> None:
     site = make_site(make_pipe(actions=False))
     assert site.client.get("/api/model").json()["controls"] == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.uploads import MAX_UPLOADS, Uploads
 from magi_video.serving.videos import BusyError
@@ -22,7 +22,7 @@ PATIENCE = 30.0
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Callable[..., Server], pipe: MagiPipeline) -> Server:
+def server(start_server: Callable[..., Server], pipe: MagiVideoPipeline) -> Server:
     return start_server(pipe, slow_seconds=1.0, max_connections=16)
 
 
@@ -151,7 +151,7 @@ def test_large_headers_are_refused(call: Callable[..., socket.socket]) -> None:
     assert status(call(request("/api/status"), OTHERS)) == 200
 
 
-def test_silent_connections_leave_room_for_others(start_server: Callable[..., Server], pipe: MagiPipeline) -> None:
+def test_silent_connections_leave_room_for_others(start_server: Callable[..., Server], pipe: MagiVideoPipeline) -> None:
     server = start_server(pipe, slow_seconds=60.0, max_connections=16)
     port = int(server.url.rpartition(":")[2])
 
@@ -169,7 +169,7 @@ def test_silent_connections_leave_room_for_others(start_server: Callable[..., Se
         one.close()
 
 
-def test_slow_uploads_leave_room_for_others(start_server: Callable[..., Server], pipe: MagiPipeline) -> None:
+def test_slow_uploads_leave_room_for_others(start_server: Callable[..., Server], pipe: MagiVideoPipeline) -> None:
     server = start_server(pipe, slow_seconds=60.0)
     port = int(server.url.rpartition(":")[2])
     slow = [socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=(OURS, 0)) for _ in range(6)]
@@ -184,7 +184,9 @@ def test_slow_uploads_leave_room_for_others(start_server: Callable[..., Server],
         one.close()
 
 
-def test_orders_without_cookies_leave_room_for_others(make_site: Callable[..., Site], slow_pipe: MagiPipeline) -> None:
+def test_orders_without_cookies_leave_room_for_others(
+    make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline
+) -> None:
     site = make_site(slow_pipe)
     asked = {"frames": 240, "setting": "exact"}
     answers = [site.client.post("/api/videos", json=asked).status_code for _ in range(10)]
@@ -220,7 +222,7 @@ def test_uploads_of_one_address_do_not_push_out_those_of_others() -> None:
 
 
 def test_a_proxy_speaks_for_others_if_it_is_trusted(
-    start_server: Callable[..., Server], slow_pipe: MagiPipeline
+    start_server: Callable[..., Server], slow_pipe: MagiVideoPipeline
 ) -> None:
     asked = json.dumps({"frames": 240, "setting": "exact"}).encode()
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving.requests import MAX_TEXT
 from tests.serving.site import Site, picture
 
 
 @pytest.fixture
-def words_site(make_site: Callable[..., Site], words_pipe: MagiPipeline) -> Site:
+def words_site(make_site: Callable[..., Site], words_pipe: MagiVideoPipeline) -> Site:
     return make_site(words_pipe)
 
 
-def made(pipe: MagiPipeline, **asked: Any) -> np.ndarray:
+def made(pipe: MagiVideoPipeline, **asked: Any) -> np.ndarray:
     generator = torch.Generator().manual_seed(0)
     return 255 * pipe(image=picture(1), num_frames=3, generator=generator, **asked).frames[0]
 
@@ -33,7 +33,7 @@ def made(pipe: MagiPipeline, **asked: Any) -> np.ndarray:
         {"label": 1, "guidance_scale": 4.0},
     ],
 )
-def test_a_video_follows_what_is_told(words_site: Site, words_pipe: MagiPipeline, asked: dict[str, Any]) -> None:
+def test_a_video_follows_what_is_told(words_site: Site, words_pipe: MagiVideoPipeline, asked: dict[str, Any]) -> None:
     frames, last = words_site.follow(words_site.order(first=0, frames=3, setting="exact", **asked)["video"])
     assert last["state"] == "done", last
     assert len(frames) == 3
@@ -82,7 +82,7 @@ def test_a_model_without_words_refuses_them(site: Site, asked: dict[str, Any]) -
     assert "takes none" not in answer.json()["error"]
 
 
-def without_encoder(make_pipe: Callable[..., MagiPipeline], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def without_encoder(make_pipe: Callable[..., MagiVideoPipeline], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A model with words on a machine where the extra is not installed."""
     pipe = make_pipe(conditions={"text": {"size": 8, "kind": "sequence", "tokens": 2}})
     pipe.text_folder = folder / "text_encoder"
@@ -94,7 +94,7 @@ def without_encoder(make_pipe: Callable[..., MagiPipeline], folder: Path, monkey
 
 def test_the_missing_extra_is_told_and_the_rest_works(
     make_site: Callable[..., Site],
-    make_pipe: Callable[..., MagiPipeline],
+    make_pipe: Callable[..., MagiVideoPipeline],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -107,7 +107,7 @@ def test_the_missing_extra_is_told_and_the_rest_works(
 
 
 def test_an_unusable_encoder_is_told_without_its_place(
-    make_site: Callable[..., Site], make_pipe: Callable[..., MagiPipeline], tmp_path: Path
+    make_site: Callable[..., Site], make_pipe: Callable[..., MagiVideoPipeline], tmp_path: Path
 ) -> None:
     pipe = make_pipe(conditions={"text": {"size": 8, "kind": "sequence", "tokens": 2}})
     pipe.text_folder = tmp_path / "text_encoder"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import Preset
 from magi_video.serving.keys import Controls
 from magi_video.training.display import Silent
@@ -28,12 +28,12 @@ class Notes(Silent):
 
 def run(
     folder: Path, names: list[str], recipe: Callable[..., Preset], out: Path, **changes: Any
-) -> tuple[MagiPipeline, list[str]]:
+) -> tuple[MagiVideoPipeline, list[str]]:
     """Train on a recording that names these actions, of which FAST alone is taken."""
     (folder / "recording.json").write_text(json.dumps({"action_names": names}))
     preset, notes = recipe(steps=3, **changes), Notes()
     train(dataclasses.replace(preset, model=dataclasses.replace(preset.model, actions=True)), folder, out, 0, notes)
-    return MagiPipeline.from_pretrained(out), [line for line in notes.lines if "never shows" in line]
+    return MagiVideoPipeline.from_pretrained(out), [line for line in notes.lines if "never shows" in line]
 
 
 def test_an_action_that_nobody_took_is_a_key_that_does_nothing(

@@ -8,13 +8,13 @@ import torch
 
 from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL
 from magi_video.models.sequence import MASKED, FrameSequence
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, find_paradigm
 from magi_video.sampling import SamplingSettings
 from tests.rollouts import start_rollout
 
 
-def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiTransformer]) -> None:
+def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiVideoTransformer]) -> None:
     model = make_model(num_frames=1, conditions={NOISE_LEVEL: {"size": 6}, LABEL: {"size": 2, "drop": 0.1}})
     forcing = find_paradigm("complete")()
     label_B = torch.arange(16) % 2
@@ -43,7 +43,7 @@ def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiT
 )
 def test_conditions_differ_from_the_start(name: str, spec: dict[str, Any], values: list[Any]) -> None:
     torch.manual_seed(0)
-    model = MagiTransformer(3, 8, 8, width=64, depth=1, heads=2, mlp_width=64, conditions={name: spec})
+    model = MagiVideoTransformer(3, 8, 8, width=64, depth=1, heads=2, mlp_width=64, conditions={name: spec})
     frame = FrameSequence(
         tokens_BSND=torch.zeros(3, 1, model.num_tokens, model.token_dim),
         masked_BSN=torch.ones(3, 1, model.num_tokens, dtype=torch.bool),

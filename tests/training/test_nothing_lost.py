@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import load_file
 from torch.utils.data import get_worker_info
 
-from magi_video import MagiPipeline
+from magi_video import MagiVideoPipeline
 from magi_video.data.clips import PixelReader
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
@@ -237,7 +237,7 @@ def test_a_run_with_a_damaged_file_goes_on_or_says_which(
             (run / name).write_bytes(data)
     train(recipe(steps=4, checkpoint_every=2), videos, run)
     assert bits(run) == bits(tmp_path / "whole")
-    MagiPipeline.from_pretrained(run)
+    MagiVideoPipeline.from_pretrained(run)
 
 
 # --- processes that load data -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from magi_video.files.checkpoints import optimizer_tensors, restore_optimizer
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import TrainConfig
 from magi_video.training.optimization import (
     BETAS,
@@ -17,7 +17,7 @@ from magi_video.training.optimization import (
 )
 
 
-def decayed(model: MagiTransformer, config: TrainConfig) -> set[str]:
+def decayed(model: MagiVideoTransformer, config: TrainConfig) -> set[str]:
     """Names of the parameters that decay; all others have a group without decay."""
     optimizer = build_optimizer(model, config)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -34,7 +34,7 @@ def test_weight_decay_is_mars_not_on_biases_norms_and_the_head() -> None:
         "text": {"size": 5, "kind": "sequence", "tokens": 3},
     }  # fmt: skip
     with torch.device("meta"):
-        model = MagiTransformer(latent_height=8, latent_width=8, width=16, depth=1, heads=2, conditions=conditions)
+        model = MagiVideoTransformer(latent_height=8, latent_width=8, width=16, depth=1, heads=2, conditions=conditions)
     free = set(dict(model.named_parameters())) - decayed(model, TrainConfig())
     assert free == {
         name
@@ -69,7 +69,7 @@ def test_the_ramp_is_as_long_as_it_is_said_to_be() -> None:
         assert average.get_decay(reached - 1) < decay == average.get_decay(reached)
 
 
-def test_the_fused_step_is_adamw_and_its_state_is_saved_and_restored_like_any(model: MagiTransformer) -> None:
+def test_the_fused_step_is_adamw_and_its_state_is_saved_and_restored_like_any(model: MagiVideoTransformer) -> None:
     reference = copy.deepcopy(model)
     optimizer = build_optimizer(model, TrainConfig())
     plain = torch.optim.AdamW(
@@ -78,7 +78,7 @@ def test_the_fused_step_is_adamw_and_its_state_is_saved_and_restored_like_any(mo
         lr=TrainConfig().learning_rate, betas=BETAS, fused=False, foreach=False,
     )  # fmt: skip
 
-    def step(model: MagiTransformer, optimizer: torch.optim.Optimizer, number: int) -> None:
+    def step(model: MagiVideoTransformer, optimizer: torch.optim.Optimizer, number: int) -> None:
         generator = torch.Generator().manual_seed(number)
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=generator)
@@ -99,7 +99,7 @@ def test_the_fused_step_is_adamw_and_its_state_is_saved_and_restored_like_any(mo
 
 
 @pytest.mark.parametrize("largest", [0.5, 100.0], ids=["clipped", "not clipped"])
-def test_gradients_are_scaled_and_then_clipped_as_pytorch_does(model: MagiTransformer, largest: float) -> None:
+def test_gradients_are_scaled_and_then_clipped_as_pytorch_does(model: MagiVideoTransformer, largest: float) -> None:
     reference = copy.deepcopy(model)
     for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
         other.grad = torch.randn_like(parameter)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import Preset
 from magi_video.training import preview
 from magi_video.training.run import train
@@ -24,9 +24,9 @@ Recipe = Callable[..., Preset]
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What each sheet's continuations were asked with, and the titles of its rows."""
     asked: list[dict[str, Any]] = []
-    call, sheet = MagiPipeline.__call__, preview.contact_sheet
+    call, sheet = MagiVideoPipeline.__call__, preview.contact_sheet
 
-    def note_call(self: MagiPipeline, **arguments: Any) -> Any:
+    def note_call(self: MagiVideoPipeline, **arguments: Any) -> Any:
         asked.append(arguments)
         return call(self, **arguments)
 
@@ -35,7 +35,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             arguments["title"] = title
         return sheet(rows, labels=labels, **options)
 
-    monkeypatch.setattr(MagiPipeline, "__call__", note_call)
+    monkeypatch.setattr(MagiVideoPipeline, "__call__", note_call)
     monkeypatch.setattr(preview, "contact_sheet", note_titles)
     return asked
 
@@ -66,8 +66,10 @@ def test_sheets_take_the_captions_vectors_from_the_training(
     recipe: Recipe, tmp_path: Path, length_encoder: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[torch.Tensor] = []
-    encode_text = MagiPipeline.encode_text
-    monkeypatch.setattr(MagiPipeline, "encode_text", lambda *given: (made.append(encode_text(*given)), made[-1])[1])
+    encode_text = MagiVideoPipeline.encode_text
+    monkeypatch.setattr(
+        MagiVideoPipeline, "encode_text", lambda *given: (made.append(encode_text(*given)), made[-1])[1]
+    )
     monkeypatch.setattr("magi_video.pipeline.pipeline.TextEncoder", None)  # which nobody asks for
     captions = ["a blue ball", "a red ball, still"]
     for number, caption in enumerate(captions):

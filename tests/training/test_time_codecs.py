@@ -13,7 +13,7 @@ from magi_video.cli import main
 from magi_video.codecs.registry import load_codec
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import CodecConfig, Preset
 from magi_video.training import preparation
 from magi_video.training.preparation import clips_to_measure, prepare_codec, pretrained_codec
@@ -54,7 +54,7 @@ def test_train_generate_and_stream(
 ) -> None:
     run = train(preset_on(recipe, codecs / kind), videos, tmp_path / "run")
     assert (run / "samples" / "step_00000003.png").is_file()
-    pipe = MagiPipeline.from_pretrained(run)
+    pipe = MagiVideoPipeline.from_pretrained(run)
     assert pipe.codec.temporal_factor == 4 and pipe.transformer.config.num_frames == 3
     assert pipe.codec.fingerprint() == load_codec(run / "codec").fingerprint()
     given = VideoFolder(videos).read(0, range(5)).numpy()

@@ -15,7 +15,7 @@ from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.files import checkpoints
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import Preset
 from magi_video.training.run import train
 from magi_video.video.video import write_video
@@ -99,7 +99,7 @@ def learn_by_heart(preset: Preset, folder: Path) -> tuple[float, float, dict[str
     train(preset, folder / "clips", folder / "run")
     losses = [json.loads(line)["loss"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     assert np.mean(losses[-10:]) < 0.1 * losses[0]
-    made = MagiPipeline.from_pretrained(folder / "run")(
+    made = MagiVideoPipeline.from_pretrained(folder / "run")(
         image=[clip[0] for clip in truth], num_frames=4, num_mask_steps=16, num_denoise_steps=100,
         generator=torch.Generator().manual_seed(0),
     ).frames  # fmt: skip
@@ -145,7 +145,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     latest = checkpoints.latest_checkpoint(run / "checkpoints")
     assert latest is not None and latest.step == 3
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_00000003"], "nothing half-written stays"
-    MagiPipeline.from_pretrained(run)
+    MagiVideoPipeline.from_pretrained(run)
     monkeypatch.undo()
     train(recipe(), videos, run)
     assert checkpoints.latest_checkpoint(run / "checkpoints").step == 6  # type: ignore[union-attr]
@@ -205,7 +205,7 @@ def test_another_recipe_or_seed_in_the_folder_is_refused(videos: Path, recipe: R
 
 def test_masked_teacher_forcing_trains_by_the_same_loop(videos: Path, recipe: Recipe, tmp_path: Path) -> None:
     train(dataclasses.replace(recipe(steps=2), forcing="masked"), videos, tmp_path / "run")
-    pipe = MagiPipeline.from_pretrained(tmp_path / "run")
+    pipe = MagiVideoPipeline.from_pretrained(tmp_path / "run")
     assert pipe.config.forcing == "masked"
     assert pipe(num_frames=3, num_mask_steps=2, num_denoise_steps=3).frames.shape == (1, 3, 16, 16, 3)
 

@@ -18,7 +18,7 @@ from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.codecs.base import Codec
 from magi_video.fast.speed import begin_past
 from magi_video.models.random import SampleNoise
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.paradigms.masking import unmasking_schedule
 from magi_video.sampling import Rollout, SamplingSettings
@@ -119,7 +119,7 @@ class Generator:
     """
 
     subject: Subject
-    model: MagiTransformer
+    model: MagiVideoTransformer
     settings: SamplingSettings
     batch: int
     device: torch.device

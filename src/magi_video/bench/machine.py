@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from magi_video.errors import MagiError
 from magi_video.fast.probes import PRECISIONS
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 
 PEAK_SIDE, PEAK_REPEATS = 2048, 10
 LONG_PRODUCT = 0.5
@@ -121,7 +121,7 @@ def available_memory_bytes(device: torch.device) -> int | None:
     return amounts[0] if amounts else None
 
 
-def generation_bytes(model: MagiTransformer, batch: int, frames: int, dtype: torch.dtype, is_random: bool) -> int:
+def generation_bytes(model: MagiVideoTransformer, batch: int, frames: int, dtype: torch.dtype, is_random: bool) -> int:
     """Least memory of a rollout: weights (random ones are drawn in float32 before they are cast) and frame cache."""
     config = model.config
     places = model.num_places
@@ -131,7 +131,7 @@ def generation_bytes(model: MagiTransformer, batch: int, frames: int, dtype: tor
     return count_parameters(model) * (dtype.itemsize + drawn) + cache
 
 
-def training_bytes(model: MagiTransformer, batch: int, frames: int, dtype: torch.dtype) -> int:
+def training_bytes(model: MagiVideoTransformer, batch: int, frames: int, dtype: torch.dtype) -> int:
     """Least memory of a training step: 16 bytes a parameter, and what the backward needs of the layers' products.
 
     Each layer keeps its normalised inputs, queries, keys, values, what was attended, and both sides of the MLP's GELU,

@@ -11,7 +11,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 
 PART = "part: "
 """Begins the name of every range that marks a part of the network."""
@@ -48,7 +48,7 @@ class Profile:
     by_part: dict[str, float]
 
 
-def profile_call(model: MagiTransformer, function: Callable[[], Any], device: torch.device) -> Profile:
+def profile_call(model: MagiVideoTransformer, function: Callable[[], Any], device: torch.device) -> Profile:
     """Profile a call that uses the model."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     with marked_parts(model), profile(activities=activities) as recorded:
@@ -57,7 +57,7 @@ def profile_call(model: MagiTransformer, function: Callable[[], Any], device: to
 
 
 @contextmanager
-def marked_parts(model: MagiTransformer) -> Iterator[None]:
+def marked_parts(model: MagiVideoTransformer) -> Iterator[None]:
     """While it lasts, what runs in the spatial layers, the temporal layers and the head is marked in a profile."""
     ranges: list[record_function] = []
 

@@ -13,8 +13,8 @@ from magi_video.errors import MagiError
 from magi_video.files.weights import HUB_ID, read_json, resolve_model, shipped_models
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.conditions import unknown
-from magi_video.models.transformer import MagiTransformer, make_transformer
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.models.transformer import MagiVideoTransformer, make_transformer
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import PRESETS, Preset, SampleConfig, from_dict, load_preset
 from magi_video.training.sizing import find_architecture
 
@@ -35,8 +35,8 @@ class Subject:
     name: str
     kind: Literal["model", "preset"]
     preset: Preset
-    outline: MagiTransformer
-    load: Callable[[torch.dtype], MagiTransformer]
+    outline: MagiVideoTransformer
+    load: Callable[[torch.dtype], MagiVideoTransformer]
     codec: Codec | None = None
 
 
@@ -60,17 +60,17 @@ def open_subject(name: str) -> Subject:
 
 def open_model(name: str) -> Subject:
     """A trained model; its recipe is the one it was trained with, as far as it is known."""
-    pipe = MagiPipeline.from_pretrained(name)
+    pipe = MagiVideoPipeline.from_pretrained(name)
     steps = SampleConfig(pipe.config.mask_steps, pipe.config.denoise_steps, pipe.config.first_step)
     try:
         recipe = from_dict(Preset, pipe.config.training.get("preset", {}) | {"forcing": pipe.config.forcing}, name)
     except MagiError:  # trained by another version; the paradigm and the steps are all that is needed
         recipe = Preset(forcing=pipe.config.forcing)
     with torch.device("meta"):
-        outline: Any = MagiTransformer.from_config(read_json(resolve_model(name) / "transformer" / "config.json"))
+        outline: Any = MagiVideoTransformer.from_config(read_json(resolve_model(name) / "transformer" / "config.json"))
 
-    def load(dtype: torch.dtype) -> MagiTransformer:
-        return MagiPipeline.from_pretrained(name, torch_dtype=dtype).transformer
+    def load(dtype: torch.dtype) -> MagiVideoTransformer:
+        return MagiVideoPipeline.from_pretrained(name, torch_dtype=dtype).transformer
 
     return Subject(name, "model", replace(recipe, sample=steps), outline, load, pipe.codec)
 
@@ -85,7 +85,7 @@ def make_subject(name: str, preset: Preset) -> Subject:
     with torch.device("meta"):
         outline = build(preset)
 
-    def load(dtype: torch.dtype) -> MagiTransformer:
+    def load(dtype: torch.dtype) -> MagiVideoTransformer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             # The plain `to`: the one of diffusers warns of modules to keep in float32, of which there are none.
@@ -94,12 +94,12 @@ def make_subject(name: str, preset: Preset) -> Subject:
     return Subject(name, "preset", preset, outline, load)
 
 
-def build(preset: Preset) -> MagiTransformer:
+def build(preset: Preset) -> MagiVideoTransformer:
     """The preset's transformer, as `magi train` would build it for its codec and for data with actions and classes."""
     return make_transformer(find_architecture(preset))
 
 
-def blank_conditions(model: MagiTransformer, batch: int, frames: int, device: torch.device) -> dict[str, Tensor]:
+def blank_conditions(model: MagiVideoTransformer, batch: int, frames: int, device: torch.device) -> dict[str, Tensor]:
     """Values for the conditions that a user would give: no action taken, class 0; `[B, frames]` or with a size more."""
     values = {}
     for name in (ACTION, LABEL, TEXT):

@@ -15,7 +15,7 @@ from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.fast.allocator import keep_freed_memory
 from magi_video.fast.kernels import linear_product_pays, use_training_kernels
 from magi_video.fast.speed import speed_up
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, Paradigm, find_paradigm
 from magi_video.training.optimization import build_optimizer
 from magi_video.training.preparation import build_paradigm
@@ -83,7 +83,7 @@ class Stepper:
         device: where.
     """
 
-    def __init__(self, subject: Subject, model: MagiTransformer, batch: int, precision: str, device: torch.device):
+    def __init__(self, subject: Subject, model: MagiVideoTransformer, batch: int, precision: str, device: torch.device):
         self.paradigm = build_paradigm(subject.preset)
         self.model = model.train()
         self.config = subject.preset.train

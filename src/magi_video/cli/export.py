@@ -29,8 +29,8 @@ def main(argv: list[str]) -> None:
     """Parse, export, tell."""
     settings = parse(Export, "magi export", argv)
     from magi_video.hub.export import export_model
-    from magi_video.pipeline.pipeline import MagiPipeline
+    from magi_video.pipeline.pipeline import MagiVideoPipeline
 
-    pipe = MagiPipeline.from_pretrained(settings.model)
+    pipe = MagiVideoPipeline.from_pretrained(settings.model)
     for file in export_model(pipe, settings.out, settings.form, settings.frames):
         print(f"{file}  {file.stat().st_size / 1e6:.1f} MB")

@@ -19,7 +19,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision
 
 if TYPE_CHECKING:
-    from magi_video.pipeline.pipeline import MagiPipeline
+    from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 VIEW_SIDE = 256
 """Small videos are enlarged, by a whole number, until their short side has this many pixels."""
@@ -218,7 +218,7 @@ def make_videos(settings: Generate, display: TaskDisplay, held: ExitStack) -> di
     return report
 
 
-def compile_aloud(pipe: "MagiPipeline", asked: dict[str, Any]) -> None:
+def compile_aloud(pipe: "MagiVideoPipeline", asked: dict[str, Any]) -> None:
     """Compile the pipeline for what will be asked of it, and tell how it went."""
     say = partial(print, file=sys.stderr) if is_main_process() else lambda *_: None
     say("compiling, which takes a minute or two the first time")
@@ -266,7 +266,7 @@ def growing_files(
         yield add, kept
 
 
-def read_inputs(settings: Generate, pipe: "MagiPipeline") -> dict[str, Any]:
+def read_inputs(settings: Generate, pipe: "MagiVideoPipeline") -> dict[str, Any]:
     """The given frames and actions, read and checked."""
     from magi_video.data.clips import clip_frames
     from magi_video.video.image import read_image

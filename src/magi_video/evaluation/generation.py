@@ -42,7 +42,7 @@ from magi_video.files.atomic import files_sha256, write_array
 from magi_video.files.lock import claimed
 from magi_video.files.weights import read_json, resolve_model
 from magi_video.pipeline.inputs import check_seeds
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import choose_for
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 
@@ -106,7 +106,7 @@ class Generation:
 
     def __init__(
         self,
-        pipe: MagiPipeline,
+        pipe: MagiVideoPipeline,
         videos: VideoFolder,
         picks: Sequence[Pick],
         contexts: ClipSet,
@@ -293,7 +293,7 @@ def evaluate(
         use_fast_float32()
 
     def begin() -> tuple[Sets, Generation]:
-        pipe = MagiPipeline.from_pretrained(model).to(processes.device)
+        pipe = MagiVideoPipeline.from_pretrained(model).to(processes.device)
         size = (pipe.config.height, pipe.config.width)
         videos, warnings = open_videos(data, protocol)
         everything, picks = real_clips(videos, protocol, numbers.larger(protocol), size)

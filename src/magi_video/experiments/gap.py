@@ -9,7 +9,7 @@ from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.conditions import unknown
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.paradigms import MaskRatio, find_paradigm
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.video.image import to_model_range
 
 DRAWS = 8
@@ -24,7 +24,7 @@ def last_frame_loss(model: Path, clips_NTHWC: Clips, interval: int) -> dict[str,
         as_generated: the past as inference shows it, complete; as_trained: the past as training showed it: complete for
         complete teacher forcing (the same number), masked at the training's ratios for masked teacher forcing.
     """
-    pipe = MagiPipeline.from_pretrained(model)
+    pipe = MagiVideoPipeline.from_pretrained(model)
     transformer = pipe.transformer
     tokens_NTPD = transformer.patchify(pipe.codec.encode(to_model_range_all(clips_NTHWC)))
     batch, frames, places, _ = tokens_NTPD.shape

@@ -23,7 +23,7 @@ from magi_video.experiments.runs import Workplace
 from magi_video.fast.probes import choose_precision, use_fast_float32
 from magi_video.files.atomic import write_array, write_json
 from magi_video.files.weights import read_json
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 BATCH = 32
 DETECTOR_RECORD = "precision.json"
@@ -65,14 +65,14 @@ class Measures:
     def samples(
         self, name: str, model: Path, context: Clips | None = None, num_frames: int | None = None, **settings: Any
     ) -> Clips:
-        """A model's continuations of the context set, or of other clips; settings as `MagiPipeline.__call__` takes."""
+        """A model's continuations of the context set, or of other clips; settings are `MagiVideoPipeline`'s."""
         clips = self.context if context is None else context
         length = num_frames or self.world.frames
         return self._kept("samples", name, lambda: self._generate(name, model, clips, length, settings))
 
     def _generate(self, name: str, model: Path, clips: Clips, length: int, settings: dict[str, Any]) -> Clips:
         use_fast_float32()
-        pipe = MagiPipeline.from_pretrained(model)
+        pipe = MagiVideoPipeline.from_pretrained(model)
         pipe.set_progress_bar_config(disable=True)
         given = clips[:, : self.world.given]
         done: list[Clips] = []
@@ -96,7 +96,7 @@ class Measures:
 
     def seconds_per_frame(self, model: Path, settings: dict[str, Any]) -> float:
         """Median seconds of a generated frame of a single video, with decoding; of `TIMED_FRAMES`."""
-        pipe = MagiPipeline.from_pretrained(model)
+        pipe = MagiVideoPipeline.from_pretrained(model)
         given = self.context[:1, : self.world.given]
         moments = [time.perf_counter()]
         frames = len(given[0]) + TIMED_FRAMES

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from magi_video.experiments.worlds import World
-from magi_video.models.transformer import MagiTransformer
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 LENGTHS = (8, 16, 32, 64, 128)
 
@@ -24,10 +24,10 @@ def time_against_frames(model: Path, world: World, lengths: tuple[int, ...] = LE
         frames, seconds_cached, seconds_uncached (lists), r2 (of the straight line through the cached curve, from every
         frame of it), r2_uncached, seconds_per_frame_cached and _uncached of every frame.
     """
-    pipe = MagiPipeline.from_pretrained(model)
+    pipe = MagiVideoPipeline.from_pretrained(model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        transformer: Any = MagiTransformer.from_config(
+        transformer: Any = MagiVideoTransformer.from_config(
             dict(pipe.transformer.config) | {"temporal_position": "interpolate"}
         )
     pipe.register_modules(transformer=transformer.eval())
@@ -52,7 +52,7 @@ def time_against_frames(model: Path, world: World, lengths: tuple[int, ...] = LE
     }
 
 
-def generate_seconds(pipe: MagiPipeline, world: World, frames: int, use_cache: bool) -> np.ndarray:
+def generate_seconds(pipe: MagiVideoPipeline, world: World, frames: int, use_cache: bool) -> np.ndarray:
     """Seconds of every frame of one video, from nothing."""
     stream = pipe.stream(
         num_frames=frames,

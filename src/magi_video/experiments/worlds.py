@@ -155,9 +155,7 @@ def smoke_preset(preset: Preset) -> Preset:
         preset,
         data=replace(preset.data, height=32, width=32, num_frames=10),
         codec=CodecConfig(codec="pixels"),
-        model=replace(
-            preset.model, patch_size=4, hidden=32, depth=2, heads=2, mlp=64, head_width=32, head_depth=1
-        ),
+        model=replace(preset.model, patch_size=4, hidden=32, depth=2, heads=2, mlp=64, head_width=32, head_depth=1),
         train=replace(preset.train, steps=8, warmup_steps=2, checkpoint_every=4, precision="float32"),
         sample=SampleConfig(mask_steps=2, denoise_steps=2),
     )

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import torch
 
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 
 
-def compile_blocks(model: MagiTransformer, attempt: Callable[[], object]) -> str | None:
+def compile_blocks(model: MagiVideoTransformer, attempt: Callable[[], object]) -> str | None:
     """Let PyTorch compile the blocks of a model, but the last, in place; the names of its weights stay.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor
 from magi_video.fast.cache import PlacesCache, pick
 from magi_video.fast.layers import Wanted
 from magi_video.models.sequence import FrameSequence
-from magi_video.models.transformer import FrameContext, MagiTransformer
+from magi_video.models.transformer import FrameContext, MagiVideoTransformer
 
 JOINED_PLACES = 128
 """On CPUs, places up to which two frames share a pass: the products of more rows gain nothing from each other."""
@@ -28,7 +28,7 @@ class FastPast:
         reuse: whether a pass may read the changed tokens of a frame alone.
     """
 
-    def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None, reuse: bool = False) -> None:
+    def __init__(self, model: MagiVideoTransformer, batch: int, total_frames: int | None, reuse: bool = False) -> None:
         self.model = model
         self.cache = PlacesCache.of(model.make_cache(batch, total_frames), reuse)
         self.reuse = reuse

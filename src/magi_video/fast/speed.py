@@ -10,7 +10,7 @@ from magi_video.fast import head, kernels, layers, linear
 from magi_video.fast.past import FastPast
 from magi_video.fast.probes import packing_pays
 from magi_video.models.layers import Block, SpatialLayer, TemporalLayer
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Paradigm
 from magi_video.sampling.past import Past
 from magi_video.sampling.settings import SamplingSettings
@@ -45,7 +45,9 @@ def restore(model: M) -> M:
     return model
 
 
-def make_past(model: MagiTransformer, batch: int, total_frames: int | None, settings: SamplingSettings) -> FastPast:
+def make_past(
+    model: MagiVideoTransformer, batch: int, total_frames: int | None, settings: SamplingSettings
+) -> FastPast:
     """The past of a rollout by the fast path: the model is sped up, and packed where that pays (`pack_linears`).
 
     Args:
@@ -60,7 +62,7 @@ def make_past(model: MagiTransformer, batch: int, total_frames: int | None, sett
 
 def begin_past(
     paradigm: Paradigm,
-    model: MagiTransformer,
+    model: MagiVideoTransformer,
     batch: int,
     total_frames: int | None,
     settings: SamplingSettings,
@@ -89,7 +91,7 @@ def begin_past(
     return paradigm.make_past(model, batch * (2 if settings.guided else 1), total_frames)
 
 
-def prepare(model: MagiTransformer) -> None:
+def prepare(model: MagiVideoTransformer) -> None:
     """Make a model in eval mode fast, in place; packed where that pays (`pack_linears`)."""
     speed_up(model)
     if model.dtype == torch.bfloat16 and packing_pays():

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from magi_video.models.architecture import ACTION, LABEL, TEXT
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.registry import declared
 
 LIBRARY = "magi-video"
@@ -22,7 +22,7 @@ SOURCES = {
 
 
 def model_card(
-    pipe: MagiPipeline,
+    pipe: MagiVideoPipeline,
     name: str,
     metrics: Sequence[Mapping[str, Any]] = (),
     license_id: str | None = None,
@@ -65,7 +65,7 @@ def model_card(
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
 
-def tags(pipe: MagiPipeline) -> list[str]:
+def tags(pipe: MagiVideoPipeline) -> list[str]:
     """What the hub finds the model by."""
     found = ["video-generation", "autoregressive", "masked-modeling", "diffusion", "magi"]
     found.append(f"{pipe.config.forcing}-teacher-forcing")
@@ -93,7 +93,7 @@ def eval_results(metrics: Sequence[Mapping[str, Any]]) -> list[EvalResult]:
     return found
 
 
-def summary(pipe: MagiPipeline) -> str:
+def summary(pipe: MagiVideoPipeline) -> str:
     """A paragraph on what the model is."""
     paradigm = declared("paradigms").get(pipe.config.forcing, {"title": _plain(pipe.config.forcing)})["title"]
     told = ", under actions" if ACTION in pipe.transformer.condition_tokens.specs else ""
@@ -106,10 +106,10 @@ def summary(pipe: MagiPipeline) -> str:
     )
 
 
-def usage(pipe: MagiPipeline, name: str) -> str:
+def usage(pipe: MagiVideoPipeline, name: str) -> str:
     """A snippet that runs as it is."""
-    lines = ["import numpy as np", "import torch", "from magi_video import MagiPipeline", ""]
-    lines += [f'pipe = MagiPipeline.from_pretrained("{_plain(name)}")']
+    lines = ["import numpy as np", "import torch", "from magi_video import MagiVideoPipeline", ""]
+    lines += [f'pipe = MagiVideoPipeline.from_pretrained("{_plain(name)}")']
     size = f"({pipe.config.height}, {pipe.config.width}, 3)"
     lines.append(f"first_frame = np.zeros({size}, np.uint8)  # or a PIL image of any size")
     told = ""
@@ -129,7 +129,7 @@ def usage(pipe: MagiPipeline, name: str) -> str:
     return "\n".join(["```python", *lines, "```", "", "```bash", *commands, "```"])
 
 
-def model_facts(pipe: MagiPipeline) -> list[tuple[str, str]]:
+def model_facts(pipe: MagiVideoPipeline) -> list[tuple[str, str]]:
     """Rows on the network and the codec."""
     network, codec, config = pipe.transformer, pipe.codec, pipe.config
     head = _count(network.diffusion_head)
@@ -152,7 +152,7 @@ def model_facts(pipe: MagiPipeline) -> list[tuple[str, str]]:
     return rows
 
 
-def training(pipe: MagiPipeline) -> str:
+def training(pipe: MagiVideoPipeline) -> str:
     """Data and recipe, as far as they are recorded."""
     record = pipe.config.training or {}
     preset, data = _mapping(record, "preset"), _mapping(record, "data")
@@ -194,7 +194,7 @@ def scores(metrics: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join([table(head, rows), *(f"- {text}" for text in told)])
 
 
-def limits(pipe: MagiPipeline) -> str:
+def limits(pipe: MagiVideoPipeline) -> str:
     """What not to expect, from what the model is."""
     told = [
         "It has seen nothing but its training data: a first frame of another kind is continued as if it were of that.",
@@ -208,7 +208,7 @@ def limits(pipe: MagiPipeline) -> str:
     return "\n".join(f"- {line}" for line in told)
 
 
-def licence(pipe: MagiPipeline, license_id: str | None) -> str:
+def licence(pipe: MagiVideoPipeline, license_id: str | None) -> str:
     """Of the weights, and where the data came from if that asks to be named."""
     told = f"The weights: {_plain(license_id)}." if license_id else "Its makers have not stated one."
     games = _mapping(pipe.config.training or {}, "data").get("games") or []

@@ -25,10 +25,10 @@ from magi_video.files.atomic import make_folder, part_beside, write_json
 from magi_video.models.conditions import unknown
 from magi_video.models.epsilon import ancestral_tables, respaced_timesteps
 from magi_video.models.sequence import MASKED, FrameSequence
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import find_paradigm
 from magi_video.paradigms.masking import unmasking_schedule
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 FACTS = "export.json"
 MAX_FRAMES = 10_000  # a past that long fits in no memory
@@ -66,7 +66,7 @@ class GivenPast:
 class FrameStep(nn.Module):
     """The transformer's pass over one frame."""
 
-    def __init__(self, model: MagiTransformer) -> None:
+    def __init__(self, model: MagiVideoTransformer) -> None:
         super().__init__()
         self.model = model
 
@@ -115,7 +115,7 @@ class FrameStep(nn.Module):
 class DenoiseStep(nn.Module):
     """One evaluation of the diffusion head."""
 
-    def __init__(self, model: MagiTransformer) -> None:
+    def __init__(self, model: MagiVideoTransformer) -> None:
         super().__init__()
         self.net = model.diffusion_head.net
 
@@ -128,7 +128,7 @@ class DenoiseStep(nn.Module):
 class Encode(nn.Module):
     """Pixels `[1, 3, height, width]` in [0, 1] → tokens `[1, N, D]`."""
 
-    def __init__(self, pipe: MagiPipeline) -> None:
+    def __init__(self, pipe: MagiVideoPipeline) -> None:
         super().__init__()
         self.codec, self.patchify = pipe.codec, pipe.transformer.patchify
 
@@ -141,7 +141,7 @@ class Encode(nn.Module):
 class Decode(nn.Module):
     """Tokens of latent frames `[1, L, N, D]` → pixels of what they hold, `[1, T, 3, height, width]` in [0, 1]."""
 
-    def __init__(self, pipe: MagiPipeline) -> None:
+    def __init__(self, pipe: MagiVideoPipeline) -> None:
         super().__init__()
         self.codec, self.unpatchify = pipe.codec, pipe.transformer.unpatchify
 
@@ -165,7 +165,7 @@ class Extent:
     decoded: int
 
     @classmethod
-    def of(cls, pipe: MagiPipeline, frames: int | None = None) -> Self:
+    def of(cls, pipe: MagiVideoPipeline, frames: int | None = None) -> Self:
         """Of videos of up to `frames` frames, those of a training clip if None; "rope" has no limit but the codec's.
 
         Raises:
@@ -180,7 +180,7 @@ class Extent:
 
 
 @torch.no_grad()
-def export_frame_step(model: MagiTransformer, slots: int) -> Programs:
+def export_frame_step(model: MagiVideoTransformer, slots: int) -> Programs:
     """`frame` and `denoise` of a model, for any batch size and number of tokens to denoise.
 
     Args:
@@ -217,7 +217,7 @@ def export_frame_step(model: MagiTransformer, slots: int) -> Programs:
 
 
 @torch.no_grad()
-def export_codec(pipe: MagiPipeline, decoded: int) -> Programs:
+def export_codec(pipe: MagiVideoPipeline, decoded: int) -> Programs:
     """`encode`, of one frame, and `decode`, of so many latent frames."""
     pixels = torch.zeros(1, 3, pipe.config.height, pipe.config.width)
     tokens = torch.zeros(1, decoded, pipe.transformer.num_tokens, pipe.transformer.token_dim)
@@ -227,7 +227,7 @@ def export_codec(pipe: MagiPipeline, decoded: int) -> Programs:
     }
 
 
-def facts(pipe: MagiPipeline, extent: Extent) -> dict[str, Any]:
+def facts(pipe: MagiVideoPipeline, extent: Extent) -> dict[str, Any]:
     """What a driver needs to know: sizes, kinds, and the numbers of the schedule and the sampler."""
     model = pipe.transformer
     cache = model.make_cache(1, None if model.config.temporal_position == "rope" else model.config.num_frames)
@@ -260,7 +260,7 @@ def facts(pipe: MagiPipeline, extent: Extent) -> dict[str, Any]:
 
 
 def export_model(
-    pipe: MagiPipeline, out: Path, form: Literal["pt2", "onnx"] = "pt2", frames: int | None = None
+    pipe: MagiVideoPipeline, out: Path, form: Literal["pt2", "onnx"] = "pt2", frames: int | None = None
 ) -> list[Path]:
     """Write a model's programs and `export.json` into a folder.
 

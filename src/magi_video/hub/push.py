@@ -17,7 +17,7 @@ from magi_video.files.atomic import scratch_folder, write_json
 from magi_video.files.json import read_json
 from magi_video.files.weights import resolve_model
 from magi_video.hub.card import model_card
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 SENT = (
     "model_index.json",
@@ -57,7 +57,7 @@ def write_release(
         MagiError: the model, a metrics file or `out` is not as described.
     """
     folder = resolve_model(model)
-    pipe = MagiPipeline.from_pretrained(folder)
+    pipe = MagiVideoPipeline.from_pretrained(folder)
     if (folder / ENCODER_FOLDER).is_dir():
         check_encoder(folder / ENCODER_FOLDER)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -1,7 +1,7 @@
 """What a transformer is before it is built: its sizes, and the shapes of its weights by arithmetic, without PyTorch.
 
-`magi info` and `magi plan` answer from this alone; `MagiTransformer` checks its arguments by it. The tests hold the
-shapes against the ones of the built network.
+`magi info` and `magi plan` answer from this alone; `MagiVideoTransformer` checks its arguments by it. The tests hold
+the shapes against the ones of the built network.
 """
 
 import math
@@ -77,7 +77,7 @@ def condition_specs(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, Co
 
 @dataclass(frozen=True)
 class Architecture:
-    """The arguments of `MagiTransformer`, which tells of them, checked; and what follows from them.
+    """The arguments of `MagiVideoTransformer`, which tells of them, checked; and what follows from them.
 
     Raises:
         MagiError: a size, a head or a position that no model can have.

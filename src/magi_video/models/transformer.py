@@ -38,7 +38,7 @@ class FrameContext(NamedTuple):
     rotary: tuple[Tensor, Tensor] | None
 
 
-class MagiTransformer(ModelMixin, ConfigMixin):
+class MagiVideoTransformer(ModelMixin, ConfigMixin):
     """The spatial-temporal transformer with its diffusion head (paper, section 4 and appendix A.1).
 
     Args:
@@ -228,6 +228,10 @@ class MagiTransformer(ModelMixin, ConfigMixin):
         return block(*arguments)
 
 
-def make_transformer(architecture: Architecture) -> MagiTransformer:
+def make_transformer(architecture: Architecture) -> MagiVideoTransformer:
     """The transformer of an architecture, with random weights."""
-    return MagiTransformer(**asdict(architecture))
+    return MagiVideoTransformer(**asdict(architecture))
+
+
+MagiTransformer = MagiVideoTransformer
+"""Its former name."""

@@ -14,7 +14,7 @@ from magi_video.errors import MagiError
 from magi_video.models.dropout import DropoutRates
 from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.sequence import FrameSequence
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
 from magi_video.registry import Registry
@@ -112,7 +112,9 @@ class Paradigm(ABC):
         """
 
     @abstractmethod
-    def total_loss(self, model: MagiTransformer, clip: Clip, generator: Generators = None) -> tuple[Tensor, Tensor]:
+    def total_loss(
+        self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
+    ) -> tuple[Tensor, Tensor]:
         """Loss over a batch as a sum over tokens, and the number of these tokens: float32 scalars.
 
         A batch may be split between processes and in parts: its mean loss is the sum of the totals over the sum of the
@@ -124,7 +126,7 @@ class Paradigm(ABC):
             generator: source of every draw (ratios, orders, noise, dropout, dropped conditions), on the clip's device.
         """
 
-    def loss(self, model: MagiTransformer, clip: Clip, generator: Generators = None) -> Tensor:
+    def loss(self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None) -> Tensor:
         """Mean loss, a float32 scalar; arguments as of `total_loss`."""
         total, tokens = self.total_loss(model, clip, generator)
         return total / tokens
@@ -147,7 +149,7 @@ class Paradigm(ABC):
         if 0 < given < self.given_frames:
             raise MagiError(f"{self.name} goes on from {self.given_frames} frames or more, got {given}")
 
-    def make_past(self, model: MagiTransformer, batch: int, total_frames: int | None) -> Past:
+    def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
         """What generation keeps of finished frames.
 
         Args:
@@ -157,7 +159,7 @@ class Paradigm(ABC):
         """
         return CachedPast(model, batch, total_frames)
 
-    def make_recomputed_past(self, model: MagiTransformer) -> Past:
+    def make_recomputed_past(self, model: MagiVideoTransformer) -> Past:
         """The slow reference of `make_past`: the same results without keeping keys and values."""
         return RecomputedPast(model)
 
@@ -167,7 +169,12 @@ class Paradigm(ABC):
 
     @abstractmethod
     def generate(
-        self, model: MagiTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, settings: SamplingSettings
+        self,
+        model: MagiVideoTransformer,
+        past: Past,
+        frames: FrameSequence,
+        noise: SampleNoise,
+        settings: SamplingSettings,
     ) -> None:
         """Generate the next frames in place: fill `frames.tokens_BSND`; nothing of them is masked at the end.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from magi_video.models.dropout import Dropout
 from magi_video.models.random import Generators, SampleNoise, draw
 from magi_video.models.sequence import FrameSequence
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Clip, Paradigm
 from magi_video.paradigms.masking import masked_generation
 from magi_video.sampling.past import Past
@@ -28,7 +28,9 @@ class MaskedFrames(Paradigm):
             generator: of the noise that is injected.
         """
 
-    def total_loss(self, model: MagiTransformer, clip: Clip, generator: Generators = None) -> tuple[Tensor, Tensor]:
+    def total_loss(
+        self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
+    ) -> tuple[Tensor, Tensor]:
         """See `Paradigm.total_loss`: over the masked tokens of all frames."""
         batch, frames, tokens, _ = clip.tokens_BTND.shape
         masked_BTN = self.mask_ratio.draw(batch, frames, tokens, generator, clip.tokens_BTND.device)
@@ -41,7 +43,12 @@ class MaskedFrames(Paradigm):
         return head_loss(model, clip, z_BTNW, masked_BTN, self.diffusion_batch_mul, generator)
 
     def generate(
-        self, model: MagiTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, settings: SamplingSettings
+        self,
+        model: MagiVideoTransformer,
+        past: Past,
+        frames: FrameSequence,
+        noise: SampleNoise,
+        settings: SamplingSettings,
     ) -> None:
         """See `Paradigm.generate`: one frame, by masked diffusion."""
         masked_generation(model, past, frames, noise, settings)
@@ -55,7 +62,7 @@ def own_frame(masked_TN: Tensor) -> Tensor:
 
 
 def head_loss(
-    model: MagiTransformer, clip: Clip, z_BTNW: Tensor, counted_BTN: Tensor, repeats: int, generator: Generators
+    model: MagiVideoTransformer, clip: Clip, z_BTNW: Tensor, counted_BTN: Tensor, repeats: int, generator: Generators
 ) -> tuple[Tensor, Tensor]:
     """The diffusion head's loss (paper, section 4; MAR) over some tokens, summed, and their number.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from magi_video.errors import MagiError
 from magi_video.models.random import Generators, SampleNoise, draw
 from magi_video.models.sequence import FrameSequence
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling.past import Past
 from magi_video.sampling.settings import SamplingSettings
 
@@ -65,7 +65,7 @@ def unmasking_schedule(num_tokens: int, num_mask_steps: int) -> list[int]:
 
 
 def masked_generation(
-    model: MagiTransformer, past: Past, frame: FrameSequence, noise: SampleNoise, settings: SamplingSettings
+    model: MagiVideoTransformer, past: Past, frame: FrameSequence, noise: SampleNoise, settings: SamplingSettings
 ) -> None:
     """Generate a frame by masked diffusion (paper, section 4; MAR): arguments as of `Paradigm.generate`, of one frame.
 

@@ -15,11 +15,14 @@ from magi_video.models.architecture import Architecture
 from magi_video.registry import declared
 
 INDEX_FILE = "model_index.json"
+PIPELINES = ("MagiVideoPipeline", "MagiPipeline")
+TRANSFORMERS = ("MagiVideoTransformer", "MagiTransformer")
+"""Names of the classes in saved files, today's first."""
 DEFAULTS: dict[str, Any] = {
     "forcing": "complete", "height": 256, "width": 256, "frame_rate": 25.0, "action_names": [], "class_names": [],
     "forcing_options": {}, "mask_steps": 64, "denoise_steps": 100, "first_step": None, "training": {},
 }  # fmt: skip
-"""Of `MagiPipeline`'s settings."""
+"""Of `MagiVideoPipeline`'s settings."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,8 @@ class Description:
     codec_parameters: int
 
 
-def read_index(folder: Path, name: str) -> dict[str, Any]:
-    """The settings in a pipeline's `model_index.json`.
-
-    Args:
-        folder: of the pipeline.
-        name: of its class, which the file must name too.
+def read_index(folder: Path) -> dict[str, Any]:
+    """The settings in the `model_index.json` of a pipeline's folder.
 
     Raises:
         MagiError: there is no such file, or it is one of another class.
@@ -52,8 +51,8 @@ def read_index(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / INDEX_FILE).exists():
         raise MagiError(f"{folder}: not the folder of a model: it has no {INDEX_FILE}")
     index = read_json(folder / INDEX_FILE)
-    if class_name(index) != name:
-        raise MagiError(f"{folder}: not a {name} but {class_name(index)!r}")
+    if class_name(index) not in PIPELINES:
+        raise MagiError(f"{folder}: not a {PIPELINES[0]} but {class_name(index)!r}")
     return {name: value for name, value in index.items() if not name.startswith("_")}
 
 
@@ -64,7 +63,7 @@ def describe_model(name: str | Path) -> Description:
         MagiError: there is no such model, a file of it is missing, or its weights are not those that it describes.
     """
     folder = resolve_model(name)
-    settings = {name: value for name, value in read_index(folder, "MagiPipeline").items() if value is not None}
+    settings = {name: value for name, value in read_index(folder).items() if value is not None}
     settings = DEFAULTS | settings
     architecture = read_architecture(folder / "transformer")
     check_settings(settings, architecture, None, str(folder / INDEX_FILE))
@@ -84,8 +83,8 @@ def read_architecture(folder: Path) -> Architecture:
         MagiError: they have not, or the folder holds no transformer.
     """
     config = read_json(folder / "config.json")
-    if class_name(config) != "MagiTransformer":
-        raise MagiError(f"{folder} holds {class_name(config)}; expected MagiTransformer")
+    if class_name(config) not in TRANSFORMERS:
+        raise MagiError(f"{folder} holds {class_name(config)}; expected {TRANSFORMERS[0]}")
     architecture = Architecture.from_config(config, str(folder))
     files = weight_files(folder, WEIGHTS)
     if not files:

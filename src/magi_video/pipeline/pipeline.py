@@ -19,7 +19,7 @@ from magi_video.fast.speed import begin_past, speed_up
 from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.random import Generators, SampleNoise
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.pipeline.description import INDEX_FILE
 from magi_video.pipeline.diffusers_api import ConventionalPipeline, StepCallback, StepFunction
@@ -41,7 +41,7 @@ from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 
 
 @dataclass
-class MagiPipelineOutput(BaseOutput):
+class MagiVideoPipelineOutput(BaseOutput):
     """The result.
 
     Attributes:
@@ -52,7 +52,7 @@ class MagiPipelineOutput(BaseOutput):
     frames: Any
 
 
-class MagiPipeline(ConventionalPipeline):
+class MagiVideoPipeline(ConventionalPipeline):
     """A trained model with its codec.
 
     Args:
@@ -74,12 +74,12 @@ class MagiPipeline(ConventionalPipeline):
     """
 
     model_cpu_offload_seq = "transformer->codec"  # each makes room for the other; given frames are encoded first
-    transformer: MagiTransformer
+    transformer: MagiVideoTransformer
     codec: Codec
 
     def __init__(
         self,
-        transformer: MagiTransformer,
+        transformer: MagiVideoTransformer,
         codec: Codec,
         forcing: str = "complete",
         height: int = 256,
@@ -115,7 +115,7 @@ class MagiPipeline(ConventionalPipeline):
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype = torch.float32
-    ) -> "MagiPipeline":
+    ) -> "MagiVideoPipeline":
         """Load a model.
 
         Args:
@@ -127,7 +127,7 @@ class MagiPipeline(ConventionalPipeline):
             MagiError: there is no such model, or a file of it is missing, truncated or of another shape.
         """
         folder = resolve_model(pretrained_model_name_or_path)
-        settings = read_pipeline(folder, cls.__name__, torch_dtype)
+        settings = read_pipeline(folder, torch_dtype)
         try:
             pipe = cls(**settings)
         except TypeError as error:  # a setting that there is not
@@ -204,7 +204,7 @@ class MagiPipeline(ConventionalPipeline):
         callback_on_step_end: StepFunction | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         first_step: int | None = None,
-    ) -> MagiPipelineOutput:
+    ) -> MagiVideoPipelineOutput:
         """Generate whole videos.
 
         Args:
@@ -265,7 +265,7 @@ class MagiPipeline(ConventionalPipeline):
                 made.append(frame_BCHW)
                 bar.update()
         self.maybe_free_model_hooks()
-        output = MagiPipelineOutput(frames=convert_output(torch.stack(made, dim=1), output_type))
+        output = MagiVideoPipelineOutput(frames=convert_output(torch.stack(made, dim=1), output_type))
         return output if return_dict else output.to_tuple()
 
     def stream(
@@ -466,3 +466,7 @@ class MagiPipeline(ConventionalPipeline):
         if text is not None:
             constant[TEXT] = self.encode_text(spread_texts(text, batch))
         return FrameActions(self.config.action_names, batch, self.codec.temporal_factor).each_frame(actions, constant)
+
+
+MagiPipeline = MagiVideoPipeline
+"""Its former name."""

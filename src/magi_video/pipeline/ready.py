@@ -11,8 +11,8 @@ from magi_video.distributed import Processes
 from magi_video.fast.precision import check_precision
 from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
 from magi_video.fast.threads import choose_threads
-from magi_video.models.transformer import MagiTransformer
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Ready:
         cores: threads that PyTorch would take by itself.
     """
 
-    pipe: MagiPipeline
+    pipe: MagiVideoPipeline
     choice: Choice
     threads: int
     cores: int
@@ -52,13 +52,13 @@ def make_ready(
         processes: that generate, on their devices; all have the main one's precision.
         threads: of the CPU; if not given, those that the model's products are worth (`threads.py`).
         videos: made together in a process.
-        steps: of a frame: setting, num_mask_steps and num_denoise_steps as `MagiPipeline.sampling_settings` takes them.
+        steps: of a frame: setting, num_mask_steps and num_denoise_steps, as `sampling_settings` takes them.
 
     Raises:
         MagiError: there is no such model or precision.
     """
     check_precision(precision)
-    pipe, device, cores = MagiPipeline.from_pretrained(model), processes.device, torch.get_num_threads()
+    pipe, device, cores = MagiVideoPipeline.from_pretrained(model), processes.device, torch.get_num_threads()
     asked = pipe.sampling_settings(**steps)
     each = (asked.num_mask_steps, asked.num_denoise_steps)
     choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, each, videos))
@@ -71,7 +71,7 @@ def make_ready(
 
 
 def choose_for(
-    model: MagiTransformer,
+    model: MagiVideoTransformer,
     precision: str,
     device: torch.device,
     steps: tuple[int, int],
@@ -95,6 +95,6 @@ def choose_for(
     return choose_precision(precision, device, "generation", shape, reason)
 
 
-def product_flops(model: MagiTransformer, videos: int = 1) -> int:
+def product_flops(model: MagiVideoTransformer, videos: int = 1) -> int:
     """Floating-point operations of the largest product in a pass over one frame of every video."""
     return 2 * videos * model.num_places * model.config.width * model.config.mlp_width

@@ -15,35 +15,36 @@ from magi_video.codecs.text_encoder import ENCODER_FOLDER, copy_encoder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import link_or_copy, part_beside
 from magi_video.files.weights import check_settings, load_strictly
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.description import INDEX_FILE, read_index
 
 if TYPE_CHECKING:
-    from magi_video.pipeline.pipeline import MagiPipeline
+    from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 
-def read_pipeline(folder: Path, name: str, torch_dtype: torch.dtype) -> dict[str, Any]:
+def read_pipeline(folder: Path, torch_dtype: torch.dtype) -> dict[str, Any]:
     """What a pipeline was saved with, by the names of its constructor's arguments.
 
     Args:
         folder: of the pipeline.
-        name: of its class, which the folder must name too.
         torch_dtype: of all weights.
 
     Raises:
         MagiError: a file is missing, truncated or of another shape, or the settings do not fit the weights.
     """
-    settings = read_index(folder, name)
+    settings = read_index(folder)
     settings |= {
-        "transformer": load_strictly(MagiTransformer, str(folder / "transformer"), torch_dtype),
+        "transformer": load_strictly(MagiVideoTransformer, str(folder / "transformer"), torch_dtype),
         "codec": load_codec(folder / "codec").to(torch_dtype),
     }
     check_settings(settings, settings["transformer"].architecture, settings["codec"], str(folder / INDEX_FILE))
     return settings
 
 
-def write_pipeline(pipe: "MagiPipeline", folder: Path, torch_dtype: torch.dtype | None, weights: Path | None) -> None:
-    """Write a pipeline: each file whole or not at all, `model_index.json` last; see `MagiPipeline.save_pretrained`."""
+def write_pipeline(
+    pipe: "MagiVideoPipeline", folder: Path, torch_dtype: torch.dtype | None, weights: Path | None
+) -> None:
+    """Write a pipeline: each file whole or not at all, `model_index.json` last; see its `save_pretrained`."""
     part = part_beside(folder / "model")
     try:
         if weights is None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from magi_video.models.sequence import FrameSequence, causal_mask
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 
 
 class Past(Protocol):
@@ -37,7 +37,7 @@ class CachedPast:
         total_frames: of the rollout; None for one without end ("rope").
     """
 
-    def __init__(self, model: MagiTransformer, batch: int, total_frames: int | None) -> None:
+    def __init__(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> None:
         self.model = model
         self.cache = model.make_cache(batch, total_frames)
 
@@ -54,7 +54,7 @@ class CachedPast:
 class RecomputedPast:
     """The past as frames, read again in every pass: the slow reference of `CachedPast`."""
 
-    def __init__(self, model: MagiTransformer) -> None:
+    def __init__(self, model: MagiVideoTransformer) -> None:
         self.model = model
         self.window = model.config.num_frames if model.config.temporal_position == "rope" else None
         self.frames: list[FrameSequence] = []

@@ -24,7 +24,7 @@ from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.conditions import unknown
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling.past import CachedPast, Past
 from magi_video.sampling.settings import SamplingSettings
 
@@ -45,7 +45,12 @@ class FrameGenerator(Protocol):
         ...
 
     def generate(
-        self, model: MagiTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, settings: SamplingSettings
+        self,
+        model: MagiVideoTransformer,
+        past: Past,
+        frames: FrameSequence,
+        noise: SampleNoise,
+        settings: SamplingSettings,
     ) -> None:
         """See `Paradigm.generate`."""
         ...
@@ -68,7 +73,7 @@ class Rollout:
 
     def __init__(
         self,
-        model: MagiTransformer,
+        model: MagiVideoTransformer,
         paradigm: FrameGenerator,
         noise: SampleNoise,
         settings: SamplingSettings,

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from magi_video.errors import MagiError
 from magi_video.fast.threads import Pace
 from magi_video.models.architecture import TEXT
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling import SETTINGS
 from magi_video.serving.bodies import TooLargeError, read_request, receive
 from magi_video.serving.errors import WITHHELD, told
@@ -51,7 +51,7 @@ class Service:
 
     def __init__(
         self,
-        pipe: MagiPipeline,
+        pipe: MagiVideoPipeline,
         first_frames: list[FirstFrame],
         limits: ServingLimits,
         folder: Path,
@@ -112,7 +112,7 @@ class Service:
 
 
 def create_app(
-    pipe: MagiPipeline,
+    pipe: MagiVideoPipeline,
     name: str,
     first_frames: Sequence[FirstFrame] = (),
     limits: ServingLimits | None = None,

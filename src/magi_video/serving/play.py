@@ -28,7 +28,7 @@ from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Task, Worker
 
 if TYPE_CHECKING:
-    from magi_video.pipeline.pipeline import MagiPipeline
+    from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 MAX_UNSENT = 4
 """Messages that may wait for a slow connection before the world waits for it."""
@@ -44,7 +44,7 @@ class Game:
     """What is played: one world from its first frame on.
 
     Attributes:
-        arguments: of `MagiPipeline.stream`.
+        arguments: of `MagiVideoPipeline.stream`.
         companion: the real game beside it, which gives the first frame.
         keeps_companion: the real game goes on that ran beside the world before.
         seed: of the real game's episode.
@@ -68,7 +68,7 @@ class Player(Task):
 
     def __init__(
         self,
-        pipe: MagiPipeline,
+        pipe: MagiVideoPipeline,
         controls: Controls,
         worker: Worker,
         address: str = "",
@@ -281,7 +281,9 @@ class Players:
         pace: chooses the number of threads anew when the players' pace falls; it stays if not given.
     """
 
-    def __init__(self, pipe: MagiPipeline, worker: Worker, limits: ServingLimits, pace: Pace | None = None) -> None:
+    def __init__(
+        self, pipe: MagiVideoPipeline, worker: Worker, limits: ServingLimits, pace: Pace | None = None
+    ) -> None:
         self.pace = pace or Pace()
         self.controls = Controls(pipe.config.action_names)
         self._pipe, self._worker, self._limits = pipe, worker, limits

@@ -1,4 +1,4 @@
-"""What visitors' requests become: checked against the model and the limits, then arguments of `MagiPipeline.stream`.
+"""What visitors' requests become: checked against the model and the limits, then arguments of the pipeline's `stream`.
 
 Nothing in a request is a path: first frames are chosen by number, uploads by their random token.
 """
@@ -25,7 +25,7 @@ from magi_video.serving.uploads import Uploads
 from magi_video.video.image import fit_frames, read_image
 
 if TYPE_CHECKING:
-    from magi_video.pipeline.pipeline import MagiPipeline
+    from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 MAX_SCRIPT = 300
 MAX_TEXT = 1_000
@@ -85,9 +85,9 @@ def find_first_frames(folder: Path, height: int, width: int) -> list[FirstFrame]
 
 
 def stream_arguments(
-    asked: Beginning, pipe: MagiPipeline, first_frames: list[FirstFrame], uploads: Uploads
+    asked: Beginning, pipe: MagiVideoPipeline, first_frames: list[FirstFrame], uploads: Uploads
 ) -> dict[str, Any]:
-    """Arguments of `MagiPipeline.stream`, but for the number of frames and the actions.
+    """Arguments of `MagiVideoPipeline.stream`, but for the number of frames and the actions.
 
     Raises:
         MagiError: the request does not fit this model, or its upload is gone.
@@ -116,9 +116,9 @@ def stream_arguments(
 
 
 def video_arguments(
-    asked: VideoRequest, pipe: MagiPipeline, first_frames: list[FirstFrame], uploads: Uploads, max_frames: int
+    asked: VideoRequest, pipe: MagiVideoPipeline, first_frames: list[FirstFrame], uploads: Uploads, max_frames: int
 ) -> dict[str, Any]:
-    """All arguments of `MagiPipeline.stream` for a video; raises as `stream_arguments`."""
+    """All arguments of `MagiVideoPipeline.stream` for a video; raises as `stream_arguments`."""
     arguments = stream_arguments(asked, pipe, first_frames, uploads)
     given = len(arguments.get("video", ()))
     if not max(2, given) <= asked.frames <= max_frames:
@@ -131,7 +131,7 @@ def video_arguments(
     return arguments | _word_arguments(asked, pipe)
 
 
-def _word_arguments(asked: VideoRequest, pipe: MagiPipeline) -> dict[str, Any]:
+def _word_arguments(asked: VideoRequest, pipe: MagiVideoPipeline) -> dict[str, Any]:
     specs = pipe.transformer.condition_tokens.specs
     for text in (asked.text, asked.negative_text):
         if text is not None:
@@ -144,7 +144,7 @@ def _word_arguments(asked: VideoRequest, pipe: MagiPipeline) -> dict[str, Any]:
     return {"text": asked.text, "negative_text": asked.negative_text, "guidance_scale": asked.guidance_scale}
 
 
-def find_text_problem(pipe: MagiPipeline) -> str | None:
+def find_text_problem(pipe: MagiVideoPipeline) -> str | None:
     """Loads the text encoder of a model that has one; says in a line why it cannot be used, None where it can."""
     if TEXT not in pipe.transformer.condition_tokens.specs:
         return None

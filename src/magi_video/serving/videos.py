@@ -24,7 +24,7 @@ from magi_video.serving.notify import Bell
 from magi_video.serving.worker import Task, Worker
 
 if TYPE_CHECKING:
-    from magi_video.pipeline.pipeline import MagiPipeline
+    from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 OVER = ("done", "cancelled", "failed")
 OF_ONE_VISITOR = 3
@@ -47,7 +47,7 @@ class Video(Task):
     """
 
     def __init__(
-        self, pipe: MagiPipeline, arguments: dict[str, Any], owner: str, address: str, desk: VideoDesk
+        self, pipe: MagiVideoPipeline, arguments: dict[str, Any], owner: str, address: str, desk: VideoDesk
     ) -> None:
         self.token = secrets.token_urlsafe(16)
         self.owner, self.address = owner, address
@@ -127,7 +127,7 @@ class VideoDesk:
         folder: for the files, a subfolder a video.
     """
 
-    def __init__(self, pipe: MagiPipeline, worker: Worker, limits: ServingLimits, folder: Path) -> None:
+    def __init__(self, pipe: MagiVideoPipeline, worker: Worker, limits: ServingLimits, folder: Path) -> None:
         self._pipe, self._worker, self._limits, self._folder = pipe, worker, limits, folder
         self._videos: dict[str, Video] = {}
         self._loop = asyncio.get_running_loop()

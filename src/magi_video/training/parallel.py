@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from magi_video.models.random import Generators
-from magi_video.models.transformer import MagiTransformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, Paradigm
 
 
@@ -25,7 +25,7 @@ class Objective(nn.Module):
         paradigm: whose loss.
     """
 
-    def __init__(self, transformer: MagiTransformer, paradigm: Paradigm) -> None:
+    def __init__(self, transformer: MagiVideoTransformer, paradigm: Paradigm) -> None:
         super().__init__()
         self.transformer, self.paradigm = transformer, paradigm
 

@@ -28,7 +28,7 @@ from magi_video.latents.encoding import encode_latents
 from magi_video.models.architecture import ACTION
 from magi_video.models.conditions import VectorCondition
 from magi_video.models.dropout import DropoutRates
-from magi_video.models.transformer import MagiTransformer, make_transformer
+from magi_video.models.transformer import MagiVideoTransformer, make_transformer
 from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
 from magi_video.presets import CodecConfig, Preset
 from magi_video.training.sizing import WORD_SIZE, find_architecture
@@ -227,7 +227,7 @@ def build_paradigm(preset: Preset) -> Paradigm:
 
 def build_model(
     preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str], text_size: int = WORD_SIZE
-) -> MagiTransformer:
+) -> MagiVideoTransformer:
     """The preset's transformer, fitted to the codec's latents, the names of the `actions`, the data's classes and the
     numbers in a vector of the text encoder."""
     if preset.model.actions and not actions:
@@ -249,7 +249,7 @@ def untaken_actions(videos: VideoFolder) -> list[str]:
     return [name for name, shown in zip(videos.action_names, taken, strict=True) if not shown]
 
 
-def silence_actions(model: MagiTransformer, columns: list[int]) -> None:
+def silence_actions(model: MagiVideoTransformer, columns: list[int]) -> None:
     """Let actions that no video shows do nothing.
 
     Their inputs are always 0, so training never changes their weights, which would stay the noise they begin as.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from magi_video.data.folder import VideoFolder
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.training.captions import CaptionTable
 from magi_video.video.image import contact_sheet, fit_frames, write_image
 
@@ -30,7 +30,7 @@ class Preview:
     def __init__(
         self,
         videos: VideoFolder,
-        pipeline: MagiPipeline,
+        pipeline: MagiVideoPipeline,
         num_frames: int,
         captions: CaptionTable | None = None,
         count: int = 3,

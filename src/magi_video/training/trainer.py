@@ -1,7 +1,7 @@
 """The training loop: one for every paradigm, codec and head.
 
 A run is a folder, and the folder is a model: `model_index.json`, `transformer/` (the averaged weights) and `codec/` can
-be loaded by `MagiPipeline.from_pretrained` from the first checkpoint on. Everything random in step s is drawn from
+be loaded by `MagiVideoPipeline.from_pretrained` from the first checkpoint on. Everything random in step s is drawn from
 generators seeded by (seed, s, clip), so a resumed run makes the very steps that it would have made, and so does one of
 another number of processes, but for the order in which it sums.
 """
@@ -44,7 +44,7 @@ from magi_video.files.checkpoints import (
 )
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.paradigms import Clip
-from magi_video.pipeline.pipeline import MagiPipeline
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import product_flops
 from magi_video.presets import Preset
 from magi_video.training.captions import CaptionTable
@@ -141,7 +141,7 @@ class Trainer:
             temporal_factor=codec.temporal_factor,
             flip=preset.data.flip,
         )
-        self.pipeline = MagiPipeline(
+        self.pipeline = MagiVideoPipeline(
             model,
             self.codec,
             forcing=preset.forcing,
@@ -416,7 +416,7 @@ class Trainer:
     def _write_preview(self, preview: Preview | None) -> None:
         """Continuations by the model as it lies in the folder: a copy, so that sharded weights stay where they are."""
         if preview is not None:
-            preview.pipeline = MagiPipeline.from_pretrained(self.out).to(self.device)
+            preview.pipeline = MagiVideoPipeline.from_pretrained(self.out).to(self.device)
             preview.pipeline.text_encoder = self.captions  # encoded already: no encoder is loaded for them again
             preview.write(self.out / "samples" / f"step_{self.step:08d}.png")
             preview.pipeline = self.pipeline
