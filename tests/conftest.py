@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from magi_video.models.categorical import CategoricalHead
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip
 
@@ -48,12 +49,17 @@ def make_model() -> Callable[..., MagiVideoTransformer]:
             "head_depth": 2,
             "conditions": {"noise_level": {"size": 6}, "action": {"size": 3, "kind": "vector", "drop": 0.1}},
         }
+        if changes.get("head") == "categorical":  # as many tokens, each one code
+            settings |= {"patch_size": 1, "latent_height": 4, "latent_width": 4, "codes": 20}
         model = MagiVideoTransformer(**settings | changes).eval()
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.15)
         # A head of zero output, as at the start of training, would hide differences; a wild one would amplify them.
-        nn.init.normal_(model.diffusion_head.net.token_out.weight, std=0.02)
+        if isinstance(model.diffusion_head, CategoricalHead):
+            model.diffusion_head.set_codebook(torch.randn(20, 3))
+        else:
+            nn.init.normal_(model.diffusion_head.net.token_out.weight, std=0.02)
         return model
 
     return make

@@ -89,6 +89,21 @@ def test_the_heads_sampling(make_model: Make, head: str, sampler: str) -> None:
     assert counted == head_flops(Sizes.of(model.architecture), 2 * tokens, evaluations=steps, times=steps).total
 
 
+def test_the_categorical_head_in_training_and_in_sampling(make_model: Make) -> None:
+    model, tokens = make_model(head="categorical"), 6
+    head, sizes = model.diffusion_head, Sizes.of(model.architecture)
+    z = torch.randn(tokens, 32, requires_grad=True)
+    read = pass_flops(sizes, 1, 1)
+    ahead, back = (
+        one + read * -times for one, times in zip(training_flops(sizes, 1, 1, tokens, 4), (1, 2), strict=True)
+    )
+    assert count_executed(lambda: head.loss(torch.randn(tokens, 3), z)) == ahead.head == 2 * tokens * 20 * (32 + 3)
+    assert count_executed(lambda: head.loss(torch.randn(tokens, 3), z).sum().backward()) == ahead.head + back.head
+    with torch.no_grad():
+        counted = count_executed(lambda: head.sample(z.detach()[None], SampleNoise.from_seeds([0])))
+    assert counted == head_flops(sizes, tokens, evaluations=1, times=1).total
+
+
 @pytest.mark.parametrize("past", [1, 3])
 def test_a_frame_is_its_passes_and_its_head_calls(make_model: Make, past: int) -> None:
     model = make_model(conditions=None)

@@ -8,6 +8,7 @@ import torch
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import Architecture
+from magi_video.models.categorical import CategoricalHead
 from magi_video.models.transformer import make_transformer
 from magi_video.presets import PRESETS, load_preset
 from magi_video.training.sizing import find_architecture
@@ -31,7 +32,9 @@ def check(architecture: Architecture) -> None:
     assert shapes == {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert sum(architecture.parameters_by_part().values()) == sum(p.numel() for p in model.parameters())
     assert architecture.num_places == model.num_places and architecture.specs == model.condition_tokens.specs
-    assert architecture.head_outputs == model.diffusion_head.net.token_out.out_features
+    head = model.diffusion_head
+    last = head.logits if isinstance(head, CategoricalHead) else head.net.token_out
+    assert architecture.head_outputs == last.out_features
     assert Architecture.from_config(dict(model.config), "here").specs == architecture.specs
 
 
@@ -40,7 +43,10 @@ def test_every_presets_weights_have_the_shapes_that_arithmetic_gives(name: str) 
     check(find_architecture(load_preset(name)))
 
 
-@pytest.mark.parametrize("changes", [{}, EVERYTHING])
+CATEGORICAL = {"head": "categorical", "codes": 7, "patch_size": 1}
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, CATEGORICAL])
 def test_so_have_those_of_every_condition_and_head(changes: dict[str, Any]) -> None:
     check(Architecture(**SMALL | changes))
 
@@ -54,6 +60,11 @@ def test_so_have_those_of_every_condition_and_head(changes: dict[str, Any]) -> N
     ({"conditions": {"label": {"size": -5}}}, "condition label: -5 must be a whole number"),
     ({"conditions": {"label": {"size": 5, "kind": ["x"]}}}, "condition label: 1 tokens of kind"),
     ({"head": ["epsilon"]}, "here"),
+    (CATEGORICAL | {"patch_size": 2}, "predicts one code a token: patch_size must be 1, got 2"),
+    (CATEGORICAL | {"codes": None}, "a categorical head needs a codec with a codebook"),
+    (CATEGORICAL | {"codes": 1}, "codes 1 must be a whole number from 2"),
+    (CATEGORICAL | {"codes": True}, "codes True must be a whole number from 2"),
+    ({"codes": 7}, "a model with codes (7) has a categorical head, not 'epsilon'"),
 ])  # fmt: skip
 def test_a_config_that_describes_no_model_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(MagiError, match=r"^here: ") as refused:

@@ -47,6 +47,7 @@ class Sizes:
         vectors: numbers in a frame's vector and sequence conditions, each of which goes through a linear layer.
         head_width, head_depth, head_out: h, the residual blocks of the head, and numbers of its output.
         frequencies: of the head's embedding of the diffusion time.
+        codes: V of a categorical head, which is one linear layer; 0 of the others.
     """
 
     width: int
@@ -60,6 +61,7 @@ class Sizes:
     head_depth: int
     head_out: int
     frequencies: int
+    codes: int = 0
 
     @classmethod
     def of(cls, architecture: Architecture) -> "Sizes":
@@ -77,6 +79,7 @@ class Sizes:
             head_depth=architecture.head_depth,
             head_out=architecture.head_outputs,
             frequencies=TIME_FREQUENCIES,
+            codes=architecture.codes or 0,
         )
 
 
@@ -103,8 +106,10 @@ def head_flops(sizes: Sizes, tokens: int, evaluations: int, times: int) -> Flops
 
     A token's condition costs 2 W h once; an evaluation 2 (D h + 5 h² for each residual block + 2 h² + h · outputs);
     each of `times` diffusion times (one an evaluation of all tokens in sampling, one a row in training)
-    2 (frequencies · h + h²).
+    2 (frequencies · h + h²). Of a categorical head a token costs 2 W V, once.
     """
+    if sizes.codes:
+        return Flops(head=2 * tokens * sizes.width * sizes.codes)
     h = sizes.head_width
     row = sizes.token_dim * h + sizes.head_depth * 5 * h**2 + 2 * h**2 + h * sizes.head_out
     return Flops(head=2 * (tokens * (sizes.width * h + evaluations * row) + times * (sizes.frequencies * h + h**2)))
@@ -134,7 +139,8 @@ def training_flops(sizes: Sizes, batch: int, frames: int, predicted: int, repeat
     """Forward and backward of a training step.
 
     Every product has two in the backward, one for each factor's gradient; but the data (tokens, vector conditions,
-    noisy tokens, times) asks for none, so the layers that read it have one.
+    noisy tokens, times) asks for none, so the layers that read it have one. A categorical head looks up the targets'
+    codes, 2 D V a token, which has no backward.
 
     Args:
         sizes: of the model.
@@ -145,6 +151,10 @@ def training_flops(sizes: Sizes, batch: int, frames: int, predicted: int, repeat
     """
     rows, h = predicted * repeats, sizes.head_width
     read = pass_flops(sizes, batch * frames, frames)
+    if sizes.codes:
+        head = head_flops(sizes, predicted, 1, times=0)
+        targets = Flops(head=2 * predicted * sizes.token_dim * sizes.codes)
+        return read + head + targets, (read + head) * 2 + Flops(embedding=-read.embedding)
     forward = read + head_flops(sizes, predicted, repeats, times=rows)
     from_data = Flops(embedding=read.embedding, head=2 * rows * (sizes.token_dim + sizes.frequencies) * h)
     return forward, forward * 2 + from_data * -1

@@ -14,10 +14,10 @@ from typing import Literal
 
 from magi_video.bench.flops import Sizes
 from magi_video.fast.padding import padded
-from magi_video.models.architecture import NUM_TRAIN_STEPS, Architecture, Shape, part_of
+from magi_video.models.architecture import CODEBOOK, NUM_TRAIN_STEPS, Architecture, Shape, part_of
 
-FLOAT32, STATISTICS = 4, 8
-"""Bytes of a number, and of a row's mean and deviation that a norm keeps."""
+FLOAT32, STATISTICS, CODE = 4, 8, 8
+"""Bytes of a number, of a row's mean and deviation that a norm keeps, and of a code (int64)."""
 
 Sharding = Literal["none", "full"]
 
@@ -98,6 +98,7 @@ def step_memory(
     total = sum(parts.values())
     # FSDP2 splits each tensor's first dimension: the largest share is what counts.
     held = total if sharding == "none" else sum(_share(shape, devices) for _, shape in model.shapes())
+    trained = held - sum(_share(shape, devices) for name, shape in model.shapes() if name == CODEBOOK)
     blocks = parts["spatial"] + parts["temporal"]
     casts, gathered = 0, 0
     if sharding == "none":
@@ -109,8 +110,8 @@ def step_memory(
     kept = activation_bytes(model, work)
     return Memory(
         weights=FLOAT32 * held,
-        gradients=FLOAT32 * held,
-        optimizer=2 * FLOAT32 * held,
+        gradients=FLOAT32 * trained,
+        optimizer=2 * FLOAT32 * trained,
         average=FLOAT32 * held,
         casts=casts,
         gathered=gathered,
@@ -199,9 +200,12 @@ def head_bytes(sizes: Sizes, work: Workload) -> int:
 
     A residual block keeps 10 h a row (its modulation 3, 1 + scale, the norm's input and output, the two linear layers'
     and the activation's inputs, what the gate multiplies), the condition 2 h, the output layer 4 h, the noisy token and
-    the loss 14 D; an embedded diffusion time (each step once) its sinusoids and 2 h.
+    the loss 14 D; an embedded diffusion time (each step once) its sinusoids and 2 h. A categorical head keeps its input
+    and the V log-probabilities of each token, and the token's code.
     """
     tokens = head_tokens(sizes, work)
+    if sizes.codes:
+        return tokens * (FLOAT32 * (sizes.width + sizes.codes) + CODE)
     h, draws = sizes.head_width, tokens * work.repeats
     row = (10 * sizes.head_depth + 6) * h + 14 * sizes.token_dim
     times = min(draws, NUM_TRAIN_STEPS) * (sizes.frequencies + 2 * h)
@@ -218,8 +222,8 @@ def head_tokens(sizes: Sizes, work: Workload) -> int:
 
 
 def temporary_bytes(sizes: Sizes, work: Workload) -> int:
-    """Two of the largest tensors that a backward makes on its way: the MLP's, or the head's modulations."""
+    """Two of the largest tensors that a backward makes on its way: the MLP's, or the head's modulations or logits."""
     number = 2 if work.low_precision else FLOAT32
     mlp = work.clips * work.frames * sizes.places * sizes.mlp * number
-    head = head_tokens(sizes, work) * work.repeats * 3 * sizes.head_width * FLOAT32
+    head = head_tokens(sizes, work) * (sizes.codes or work.repeats * 3 * sizes.head_width) * FLOAT32
     return 2 * max(mlp, head)

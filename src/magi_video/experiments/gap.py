@@ -7,6 +7,7 @@ import torch
 from magi_video.experiments.clips import Clips
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.conditions import unknown
+from magi_video.models.head import DiffusionHead
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.paradigms import MaskRatio, find_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
@@ -51,7 +52,9 @@ def last_frame_loss(model: Path, clips_NTHWC: Clips, interval: int) -> dict[str,
         generator = torch.Generator().manual_seed(0)
         uniform_RM = torch.rand(DRAWS, len(target_MD), generator=generator)
         eps_RMD = torch.randn(DRAWS, *target_MD.shape, generator=generator)
-        losses[name] = round(float(transformer.diffusion_head.loss(target_MD, z_MW, uniform_RM, eps_RMD).mean()), 4)
+        head = transformer.diffusion_head
+        assert isinstance(head, DiffusionHead)  # the worlds' recipes have one
+        losses[name] = round(float(head.loss(target_MD, z_MW, uniform_RM, eps_RMD).mean()), 4)
     return losses
 
 

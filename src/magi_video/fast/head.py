@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.fast.padding import padded
+from magi_video.models.categorical import CategoricalHead
 from magi_video.models.epsilon import NUM_TRAIN_STEPS, EpsilonHead
 from magi_video.models.flow import FlowHead
 from magi_video.models.head import DenoisingMLP, DiffusionHead, Modulation
@@ -80,8 +81,19 @@ class FastFlowHead(FastHead, FlowHead):
     """`FlowHead` over a `FastDenoisingMLP`."""
 
 
+class FastCategoricalHead(CategoricalHead):
+    """`CategoricalHead`, whose loss is computed for a padded number of tokens: see `FastHead.loss`."""
+
+    def loss(self, target_MD: Tensor, z_MW: Tensor) -> Tensor:
+        """As of `CategoricalHead`."""
+        count = len(target_MD)
+        more = padded(count) - count
+        return super().loss(F.pad(target_MD, (0, 0, 0, more)), F.pad(z_MW, (0, 0, 0, more)))[:count]
+
+
 FAST: dict[type[nn.Module], type[nn.Module]] = {
     DenoisingMLP: FastDenoisingMLP,
     EpsilonHead: FastEpsilonHead,
     FlowHead: FastFlowHead,
+    CategoricalHead: FastCategoricalHead,
 }

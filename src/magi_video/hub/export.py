@@ -24,6 +24,7 @@ from magi_video.errors import MagiError
 from magi_video.files.atomic import make_folder, part_beside, write_json
 from magi_video.models.conditions import unknown
 from magi_video.models.epsilon import ancestral_tables, respaced_timesteps
+from magi_video.models.head import DiffusionHead
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import find_paradigm
@@ -117,6 +118,7 @@ class DenoiseStep(nn.Module):
 
     def __init__(self, model: MagiVideoTransformer) -> None:
         super().__init__()
+        assert isinstance(model.diffusion_head, DiffusionHead)
         self.net = model.diffusion_head.net
 
     def forward(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor) -> Tensor:
@@ -274,13 +276,16 @@ def export_model(
         The files.
 
     Raises:
-        MagiError: ONNX is asked for and not installed, `frames` is out of its range, or `out` cannot be written.
+        MagiError: ONNX is asked for and not installed, `frames` is out of its range, the head does not denoise, or `out`
+            cannot be written.
     """
     if form == "onnx":
         try:
             import onnxscript  # noqa: F401  (torch.onnx needs it)
         except ImportError:
             raise MagiError('ONNX is not installed: pip install "magi-video[export]"') from None
+    if not isinstance(pipe.transformer.diffusion_head, DiffusionHead):
+        raise MagiError("a model with a categorical head cannot be exported yet: only heads that denoise can")
     extent = Extent.of(pipe, frames)
     make_folder(out)
     programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)

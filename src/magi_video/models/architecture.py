@@ -16,7 +16,12 @@ ACTION = "action"
 LABEL = "label"
 TEXT = "text"
 HEAD_OUTPUTS = {"epsilon": 2, "flow": 1}
-"""Numbers that each head predicts for one of a token: the epsilon head learns variances too."""
+"""Numbers that each diffusion head predicts for one of a token: the epsilon head learns variances too."""
+CATEGORICAL = "categorical"
+"""The head of discrete tokens."""
+HEADS = (*HEAD_OUTPUTS, CATEGORICAL)
+CODEBOOK = "diffusion_head.codebook"
+"""Name of the vectors of its codes, the only weights that are not trained."""
 TEMPORAL_POSITIONS = ("interpolate", "rope")
 TIME_FREQUENCIES = 256
 """Sinusoids of a diffusion time (MAR)."""
@@ -50,13 +55,33 @@ def check_first_step(head: str, first_step: int) -> None:
     """Refuse a diffusion time at which no sampler of a head can begin.
 
     Args:
-        head: one of `HEAD_OUTPUTS`.
-        first_step: 0…999 for the epsilon head; the flow head has none to choose.
+        head: one of `HEADS`.
+        first_step: 0…999 for the epsilon head; the others have none to choose.
     """
     if head != "epsilon":
         raise MagiError(f"a {head} head has no first denoise step to choose, got {first_step}")
     if not 0 <= first_step < NUM_TRAIN_STEPS:
         raise MagiError(f"the first denoise step must lie in 0…{NUM_TRAIN_STEPS - 1}, got {first_step}")
+
+
+def check_codes(head: str, codes: Any, patch_size: int) -> None:
+    """Refuse a head without the tokens it is for.
+
+    Args:
+        head: one of `HEADS`.
+        codes: of the codec, whole number from 2 to `MAX_SIZE`; None of one whose latents are continuous.
+        patch_size: latent places on a token's side.
+    """
+    if head != CATEGORICAL:
+        if codes is not None:
+            raise MagiError(f"a model with codes ({str(codes)[:40]}) has a categorical head, not {head!r}")
+        return
+    if codes is None:
+        raise MagiError("a categorical head needs a codec with a codebook (vq, vq_model); this one's are continuous")
+    if type(codes) is not int or not 2 <= codes <= MAX_SIZE:
+        raise MagiError(f"codes {str(codes)[:40]} must be a whole number from 2 to {MAX_SIZE}")
+    if patch_size != 1:
+        raise MagiError(f"a categorical head predicts one code a token: patch_size must be 1, got {patch_size}")
 
 
 def condition_specs(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, ConditionSpec]:
@@ -99,6 +124,7 @@ class Architecture:
     max_interval: int = 25
     conditions: Mapping[str, Any] | None = None
     temporal_position: str = "interpolate"
+    codes: int | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -113,8 +139,9 @@ class Architecture:
             raise MagiError(f"latent size {height}×{columns} is not a multiple of patch size {patch}")
         if self.width % 4 or self.width % self.heads or (self.width // self.heads) % 2:
             raise MagiError(f"width {self.width} must be a multiple of 4 and of twice the {self.heads} heads")
-        if self.head not in HEAD_OUTPUTS:
-            raise MagiError(f"unknown head {self.head!r}: choose from {', '.join(HEAD_OUTPUTS)}")
+        if self.head not in HEADS:
+            raise MagiError(f"unknown head {self.head!r}: choose from {', '.join(HEADS)}")
+        check_codes(self.head, self.codes, self.patch_size)
         if self.temporal_position not in TEMPORAL_POSITIONS:
             raise MagiError(f"unknown temporal_position {self.temporal_position!r}: choose from {TEMPORAL_POSITIONS}")
         if not 1 <= self.max_interval <= self.num_intervals:
@@ -158,8 +185,8 @@ class Architecture:
 
     @property
     def head_outputs(self) -> int:
-        """Numbers that the diffusion head predicts for a token."""
-        return HEAD_OUTPUTS[self.head] * self.token_dim
+        """Numbers that the head predicts for a token."""
+        return self.codes or HEAD_OUTPUTS[self.head] * self.token_dim
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Every parameter's name and shape."""
@@ -175,7 +202,11 @@ class Architecture:
                 yield from _layer(f"blocks.{index}.{layer}", width, self.mlp_width)
         yield from _norm("norm_out", width)
         yield "head_position", (self.num_tokens, width)
-        yield from self._head("diffusion_head.net", self.head_width)
+        if self.codes:
+            yield CODEBOOK, (self.codes, self.token_dim)
+            yield from _linear("diffusion_head.logits", width, self.codes)
+        else:
+            yield from self._head("diffusion_head.net", self.head_width)
 
     def _head(self, at: str, width: int) -> Iterator[tuple[str, Shape]]:
         yield from _linear(f"{at}.token_in", self.token_dim, width)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NUM_TRAIN_STEPS, check_first_step
-from magi_video.models.head import DiffusionHead, NormalNoise
+from magi_video.models.head import DiffusionHead, Noise
 
 HALF_BIN = 1 / 255
 """Half the width of the bins of the likelihood at step 0: pixels of 256 levels in [−1, 1], as in MAR."""
@@ -211,8 +211,8 @@ class EpsilonHead(DiffusionHead):
     def sample(
         self,
         z_BnW: Tensor,
-        noise: NormalNoise,
-        num_steps: int,
+        noise: Noise,
+        num_denoise_steps: int,
         *,
         sampler: str | None = None,
         first_step: int | None = None,
@@ -221,17 +221,16 @@ class EpsilonHead(DiffusionHead):
     ) -> Tensor:
         """See `DiffusionHead.sample`; deterministic samplers use the temperature on the starting noise alone."""
         sampler = self.find_sampler(sampler)
-        first_step, order = self.find_first_step(sampler, num_steps, first_step), SAMPLERS[sampler].order
-        times = torch.tensor(respaced_timesteps(num_steps, first_step)[::-1], device=z_BnW.device)
+        first_step, order = self.find_first_step(sampler, num_denoise_steps, first_step), SAMPLERS[sampler].order
+        times = torch.tensor(respaced_timesteps(num_denoise_steps, first_step)[::-1], device=z_BnW.device)
         predict = self.denoiser(times, z_BnW, guidance)
         shape = (z_BnW.shape[1], self.token_dim)
         if order is None:
-            noise_BSnD = noise.normal(num_steps, *shape)
-            return ancestral(predict, ancestral_tables(num_steps, first_step), noise_BSnD, temperature)
+            noise_BSnD = noise.normal(num_denoise_steps, *shape)
+            return ancestral(predict, ancestral_tables(num_denoise_steps, first_step), noise_BSnD, temperature)
         x_BnD = noise.normal(*shape) * temperature
-        return multistep(
-            lambda i, x: predict(i, x)[..., : self.token_dim], solver_tables(num_steps, first_step, order), x_BnD
-        )
+        tables = solver_tables(num_denoise_steps, first_step, order)
+        return multistep(lambda i, x: predict(i, x)[..., : self.token_dim], tables, x_BnD)
 
 
 def ancestral(

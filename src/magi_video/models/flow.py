@@ -5,7 +5,7 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import check_first_step
-from magi_video.models.head import DiffusionHead, NormalNoise
+from magi_video.models.head import DiffusionHead, Noise
 
 TIME_SCALE = 1000.0  # the network's time embedding is made for 0…1000
 
@@ -41,8 +41,8 @@ class FlowHead(DiffusionHead):
     def sample(
         self,
         z_BnW: Tensor,
-        noise: NormalNoise,
-        num_steps: int,
+        noise: Noise,
+        num_denoise_steps: int,
         *,
         sampler: str | None = None,
         first_step: int | None = None,
@@ -51,14 +51,14 @@ class FlowHead(DiffusionHead):
     ) -> Tensor:
         """See `DiffusionHead.sample`."""
         sampler = self.find_sampler(sampler)
-        self.find_first_step(sampler, num_steps, first_step)
+        self.find_first_step(sampler, num_denoise_steps, first_step)
         midpoint = sampler == "midpoint"
         x = noise.normal(z_BnW.shape[1], self.token_dim) * temperature
         # Every time at which the velocity is asked for: a step's beginning, with "midpoint" its middle too.
-        times = torch.linspace(1, 0, num_steps + 1, device=x.device)
+        times = torch.linspace(1, 0, num_denoise_steps + 1, device=x.device)
         predict = self.denoiser(times[:-1] * TIME_SCALE, z_BnW, guidance)
-        stride = -1 / num_steps
-        for step in range(0, num_steps, 2 if midpoint else 1):
+        stride = -1 / num_denoise_steps
+        for step in range(0, num_denoise_steps, 2 if midpoint else 1):
             ahead = x + stride * predict(step, x)
             x = x + 2 * stride * predict(step + 1, ahead) if midpoint else ahead
         return x

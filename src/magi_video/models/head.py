@@ -1,12 +1,13 @@
-"""The diffusion head: a small MLP that denoises one token at a time, given the transformer's output z for that token.
+"""The head: from the transformer's output z for a token to the token, with its loss and its sampling.
 
-Every head has the same network (MAR's `SimpleMLPAdaLN`) and the same two methods: `loss` for training and `sample` for
-any number of denoising steps. `models/epsilon.py` and `models/flow.py` are the two objectives.
+`TokenHead` is what the paradigms know of it. The paper's is a `DiffusionHead`: a small MLP (MAR's `SimpleMLPAdaLN`)
+that denoises one token at a time; `models/epsilon.py` and `models/flow.py` are its two objectives. For discrete tokens
+there is the linear head of `models/categorical.py`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +15,18 @@ from torch import Tensor, nn
 
 from magi_video.errors import MagiError
 from magi_video.models.embeddings import TimestepEmbedding
+from magi_video.models.random import Generators, draw
 
 
-class NormalNoise(Protocol):
-    """A source of standard normal noise for B samples, each with its own generator."""
+class Noise(Protocol):
+    """A source of random numbers for B samples, each with its own generator."""
 
     def normal(self, *shape: int) -> Tensor:
-        """Float32 noise `[B, *shape]`."""
+        """Standard normal numbers `[B, *shape]`, float32."""
+        ...
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1), `[B, *shape]`, float32."""
         ...
 
 
@@ -99,20 +105,95 @@ class DenoisingMLP(nn.Module):
         return self.token_out(torch.addcmul(shift, self.norm_out(x), scale))
 
 
-class DiffusionHead(nn.Module, ABC):
-    """What the trainer and the sampler know of a head.
+class TokenHead(nn.Module, ABC):
+    """What the paradigms, the trainer and the sampler know of a head.
 
     Training runs it in float32 whatever the transformer runs in; in sampling, tokens and noise are float32 and the
     network has the precision of its weights.
     """
 
-    samplers: tuple[str, ...]
-    """Names that `sample` accepts, the default first."""
+    samplers: ClassVar[tuple[str, ...]]
+    """Names that `find_sampler` accepts, the default first."""
+    options: ClassVar[tuple[str, ...]]
+    """Names of the sampling settings that `sample` takes."""
 
-    def __init__(self, token_dim: int, out_dim: int, condition_dim: int, width: int, depth: int) -> None:
+    def __init__(self, token_dim: int) -> None:
         super().__init__()
         self.token_dim = token_dim
+
+    def find_sampler(self, name: str | None) -> str:
+        """The sampler of that name, or the default; a `MagiError` lists the names."""
+        if name is not None and name not in self.samplers:
+            raise MagiError(f"unknown sampler {name!r}: this head has {', '.join(self.samplers)}")
+        return name or self.samplers[0]
+
+    @abstractmethod
+    def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int | None:
+        """The training step at which a chain of so many steps begins: the one asked for, or the sampler's own (None).
+
+        Args:
+            sampler: one of `samplers`.
+            num_steps: network evaluations.
+            first_step: 0…999, or None.
+
+        Returns:
+            The step; None for a head that has no such steps.
+
+        Raises:
+            MagiError: `sample` cannot take so many steps, or steps from there.
+        """
+
+    def find_denoise_steps(self, asked: int | None, usual: int) -> int:
+        """How many denoising steps: as asked for, else the usual number; always 1 for a head that does not denoise.
+
+        Raises:
+            MagiError: the head does not denoise, and several steps are asked for.
+        """
+        return usual if asked is None else asked
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Give the weights their first values."""
+
+    @abstractmethod
+    def total_loss(
+        self, target_BKD: Tensor, z_BKW: Tensor, counted_BK: Tensor, repeats: int, generator: Generators
+    ) -> tuple[Tensor, Tensor]:
+        """Loss over some tokens, summed, and their number: float32 scalars. Runs outside of autocast.
+
+        Args:
+            target_BKD: clean tokens, unit variance.
+            z_BKW: the transformer's outputs for them.
+            counted_BK: True for the tokens that have a loss.
+            repeats: random draws for each of them, over which its loss is averaged; for heads that draw.
+            generator: source of the draws. They are made for every token: a token's do not depend on how many count.
+        """
+
+    @abstractmethod
+    def sample(self, z_BnW: Tensor, noise: Noise, *args: Any, **options: Any) -> Tensor:
+        """Tokens `[B, n, D]`, float32, for n tokens of each of B samples.
+
+        Args:
+            z_BnW: the transformer's outputs; with guidance `[2B, n, W]`, first what follows from the conditions, then
+                what comes without them.
+            noise: one generator a sample.
+            args: see the subclass.
+            options: `guidance`, the scale of classifier-free guidance (None for none), and those that the head lists.
+        """
+
+
+class DiffusionHead(TokenHead):
+    """A head that denoises."""
+
+    options = ("num_denoise_steps", "sampler", "first_step", "temperature")
+
+    def __init__(self, token_dim: int, out_dim: int, condition_dim: int, width: int, depth: int) -> None:
+        super().__init__(token_dim)
         self.net = DenoisingMLP(token_dim, out_dim, condition_dim, width, depth)
+
+    def reset_parameters(self) -> None:
+        """See `DenoisingMLP.reset_parameters`."""
+        self.net.reset_parameters()
 
     def denoiser(self, times: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Callable[[int, Tensor], Tensor]:
         """The network for given tokens: `predict(i, x)` is its float32 output for `x` `[B, n, D]` at time i.
@@ -141,27 +222,21 @@ class DiffusionHead(nn.Module, ABC):
         guided = torch.lerp(uncond[..., : self.token_dim], cond[..., : self.token_dim], guidance)
         return torch.cat([guided, cond[..., self.token_dim :]], dim=-1)
 
-    def find_sampler(self, name: str | None) -> str:
-        """The sampler of that name, or the default; a `MagiError` lists the names."""
-        if name is not None and name not in self.samplers:
-            raise MagiError(f"unknown sampler {name!r}: this head has {', '.join(self.samplers)}")
-        return name or self.samplers[0]
-
-    @abstractmethod
-    def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int | None:
-        """The training step at which a chain of so many steps begins: the one asked for, or the sampler's own (None).
-
-        Args:
-            sampler: one of `samplers`.
-            num_steps: network evaluations.
-            first_step: 0…999, or None.
-
-        Returns:
-            The step; None for a head that has no such steps.
-
-        Raises:
-            MagiError: `sample` cannot take so many steps, or steps from there.
-        """
+    def total_loss(
+        self, target_BKD: Tensor, z_BKW: Tensor, counted_BK: Tensor, repeats: int, generator: Generators
+    ) -> tuple[Tensor, Tensor]:
+        """See `TokenHead.total_loss`: a token's draws are times and noise (paper, section 4; MAR)."""
+        batch, tokens, size = target_BKD.shape
+        uniform_BRK = draw(torch.rand, (batch, repeats, tokens), generator, target_BKD.device)
+        eps_BRKD = draw(torch.randn, (batch, repeats, tokens, size), generator, target_BKD.device)
+        counted_M = counted_BK.flatten().nonzero()[:, 0]
+        losses_RM = self.loss(
+            target_BKD.flatten(0, 1)[counted_M].float(),
+            z_BKW.flatten(0, 1)[counted_M].float(),
+            uniform_BRK.transpose(0, 1).flatten(1, 2)[:, counted_M],
+            eps_BRKD.transpose(0, 1).flatten(1, 2)[:, counted_M],
+        )
+        return losses_RM.sum() / repeats, losses_RM.new_tensor(float(len(counted_M)))
 
     @abstractmethod
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
@@ -179,8 +254,8 @@ class DiffusionHead(nn.Module, ABC):
     def sample(
         self,
         z_BnW: Tensor,
-        noise: NormalNoise,
-        num_steps: int,
+        noise: Noise,
+        num_denoise_steps: int,
         *,
         sampler: str | None = None,
         first_step: int | None = None,
@@ -193,7 +268,7 @@ class DiffusionHead(nn.Module, ABC):
             z_BnW: the transformer's outputs for n tokens of each of B samples; with guidance `[2B, n, W]`, first what
                 follows from the conditions, then what comes without them.
             noise: one generator a sample.
-            num_steps: network evaluations, 1…1000.
+            num_denoise_steps: network evaluations, 1…1000.
             sampler: one of `samplers`; None for the default.
             first_step: see `find_first_step`.
             temperature: scales the noise; 1 samples the model's distribution, less is safer and duller.

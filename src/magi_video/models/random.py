@@ -59,6 +59,11 @@ class SampleNoise:
         draws = [torch.randn(shape, generator=one, device=one.device) for one in self.generators]
         return torch.stack(draws).to(self.device)
 
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform in [0, 1), `[B, *shape]`, float32."""
+        draws = [torch.rand(shape, generator=one, device=one.device) for one in self.generators]
+        return torch.stack(draws).to(self.device)
+
     def permutation(self, length: int) -> Tensor:
         """A uniformly random order of 0…length−1 for each sample, `[B, length]`."""
         draws = [torch.randperm(length, generator=one, device=one.device) for one in self.generators]

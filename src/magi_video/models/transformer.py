@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL, Architecture
 from magi_video.models.cache import FrameCache
+from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import ConditionTokens
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
-from magi_video.models.head import DiffusionHead
+from magi_video.models.head import TokenHead
 from magi_video.models.layers import Block
 from magi_video.models.sequence import FrameSequence
 
-HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
+DIFFUSION_HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
 
 
 class FrameContext(NamedTuple):
@@ -47,13 +48,14 @@ class MagiVideoTransformer(ModelMixin, ConfigMixin):
         patch_size: side P of the square that makes one token of D = C·P² numbers.
         num_frames: frames T of a training clip.
         width, depth, heads, mlp_width: of the blocks; one block is two Transformer layers.
-        head: "epsilon" (MAR's) or "flow".
-        head_width, head_depth: of the diffusion head's MLP.
+        head: "epsilon" (MAR's), "flow", or "categorical" for discrete tokens.
+        head_width, head_depth: of the diffusion head's MLP; the categorical head has none.
         num_intervals: size of the interval vocabulary (25 in the paper).
         max_interval: largest interval that training showed; `num_intervals` at most.
         conditions: name → {"size", "kind", "drop", "tokens"} of each condition; see `ConditionSpec`.
         temporal_position: "interpolate" (sinusoids added to the input; rollouts longer than T interpolate them, their
             length fixed at the start) or "rope" (relative, unbounded rollouts over a sliding window of T frames).
+        codes: of the categorical head, as many as the codec has.
     """
 
     config_name = "config.json"
@@ -78,11 +80,12 @@ class MagiVideoTransformer(ModelMixin, ConfigMixin):
         max_interval: int = 25,
         conditions: dict[str, Any] | None = None,
         temporal_position: str = "interpolate",
+        codes: int | None = None,
     ) -> None:
         super().__init__()
         self.architecture = Architecture(
             latent_channels, latent_height, latent_width, patch_size, num_frames, width, depth, heads, mlp_width,
-            head, head_width, head_depth, num_intervals, max_interval, conditions, temporal_position,
+            head, head_width, head_depth, num_intervals, max_interval, conditions, temporal_position, codes,
         )  # fmt: skip
         rows, columns = latent_height // patch_size, latent_width // patch_size
         self.num_tokens = self.architecture.num_tokens
@@ -97,7 +100,11 @@ class MagiVideoTransformer(ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(Block(width, heads, mlp_width) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width, eps=1e-6)
         self.head_position = nn.Parameter(torch.zeros(self.num_tokens, width))
-        self.diffusion_head: DiffusionHead = HEADS[head](self.token_dim, width, head_width, head_depth)
+        self.diffusion_head: TokenHead = (
+            CategoricalHead(self.token_dim, width, codes)
+            if codes
+            else DIFFUSION_HEADS[head](self.token_dim, width, head_width, head_depth)
+        )
         self.gradient_checkpointing = False
         self.register_buffer("spatial_position", sinusoidal_2d(rows, columns, width), persistent=False)
         self.reset_parameters()
@@ -113,7 +120,7 @@ class MagiVideoTransformer(ModelMixin, ConfigMixin):
                 nn.init.normal_(module.weight, std=0.02)
         for embedding in (self.mask_token, self.kind_position, self.head_position):
             nn.init.normal_(embedding, std=0.02)
-        self.diffusion_head.net.reset_parameters()
+        self.diffusion_head.reset_parameters()
         self.condition_tokens.reset_parameters()
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from magi_video.models.dropout import Dropout
-from magi_video.models.random import Generators, SampleNoise, draw
+from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Clip, Paradigm
@@ -64,27 +64,17 @@ def own_frame(masked_TN: Tensor) -> Tensor:
 def head_loss(
     model: MagiVideoTransformer, clip: Clip, z_BTNW: Tensor, counted_BTN: Tensor, repeats: int, generator: Generators
 ) -> tuple[Tensor, Tensor]:
-    """The diffusion head's loss (paper, section 4; MAR) over some tokens, summed, and their number.
+    """The head's loss (paper, section 4) over some tokens, summed, and their number.
 
     Args:
         model: whose head.
         clip: the target: the clip itself, never what masking or noise made of it.
         z_BTNW: the transformer's output for every token.
         counted_BTN: True for the tokens that have a loss.
-        repeats: independent draws of time and noise for each of them.
-        generator: source of the draws. They are made for every token: a token's do not depend on how many count.
+        repeats: independent draws of time and noise for each of them, where the head denoises.
+        generator: source of the draws.
     """
-    batch, frames, tokens, size = clip.tokens_BTND.shape
-    device = clip.tokens_BTND.device
-    each = (batch, repeats, frames * tokens)
-    uniform_BRK = draw(torch.rand, each, generator, device)
-    eps_BRKD = draw(torch.randn, (*each, size), generator, device)
-    counted_M = counted_BTN.flatten().nonzero()[:, 0]
-    with torch.autocast(device.type, enabled=False):  # the head is float32 throughout
-        losses_RM = model.diffusion_head.loss(
-            clip.tokens_BTND.flatten(0, 2)[counted_M].float(),
-            z_BTNW.flatten(0, 2)[counted_M].float(),
-            uniform_BRK.transpose(0, 1).flatten(1, 2)[:, counted_M],
-            eps_BRKD.transpose(0, 1).flatten(1, 2)[:, counted_M],
+    with torch.autocast(z_BTNW.device.type, enabled=False):  # the head is float32 throughout
+        return model.diffusion_head.total_loss(
+            clip.tokens_BTND.flatten(1, 2), z_BTNW.flatten(1, 2), counted_BTN.flatten(1), repeats, generator
         )
-        return losses_RM.sum() / repeats, losses_RM.new_tensor(float(len(counted_M)))

@@ -1,17 +1,24 @@
 """Masking (MAR; paper, sections 4 and 5.2): which tokens training masks, and how masked tokens appear in generation."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
+from magi_video.models.categorical import CategoricalHead
+from magi_video.models.head import TokenHead
 from magi_video.models.random import Generators, SampleNoise, draw
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling.past import Past
 from magi_video.sampling.settings import SamplingSettings
+
+Read = Callable[[Tensor], Tensor]
+"""Gives z `[R, n, W]` at places `[B, n]` of B samples; R is B, or 2B with guidance."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +71,112 @@ def unmasking_schedule(num_tokens: int, num_mask_steps: int) -> list[int]:
     return counts
 
 
+class RandomOrder:
+    """Tokens appear in a uniformly random order, drawn at the start (MAR)."""
+
+    def __init__(self, noise: SampleNoise, num_tokens: int) -> None:
+        self.left_Bm = noise.permutation(num_tokens)
+
+    def predict(
+        self, head: TokenHead, read: Read, count: int, progress: float, noise: SampleNoise, options: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Predict the tokens of a mask step.
+
+        Args:
+            head: of the model.
+            read: gives z `[R, n, W]` at places `[B, n]`.
+            count: of tokens that appear in this step.
+            progress: share of the mask steps that are done after this one, in (0, 1].
+            noise: one generator a sample.
+            options: of the head's `sample`.
+
+        Returns:
+            The places `[B, count]` and the tokens `[B, count, D]` there.
+        """
+        places_Bn, self.left_Bm = self.left_Bm[:, :count], self.left_Bm[:, count:]
+        return places_Bn, head.sample(read(places_Bn), noise, **options)
+
+
+class ConfidenceOrder(RandomOrder):
+    """All tokens that are still masked are predicted, and those stay of which the head is most confident (MaskGIT).
+
+    Confidence is the log-probability of what was drawn plus Gumbel noise, which falls linearly to zero over the mask
+    steps (Chang et al. 2022; MAGVIT's `choice_temperature`).
+
+    Args:
+        num_tokens: N.
+        temperature: of the noise at the beginning.
+        noise: one generator a sample.
+    """
+
+    def __init__(self, noise: SampleNoise, num_tokens: int, temperature: float) -> None:
+        self.temperature = temperature
+        self.left_Bm = torch.arange(num_tokens, device=noise.device).repeat(len(noise.generators), 1)
+
+    def predict(
+        self, head: TokenHead, read: Read, count: int, progress: float, noise: SampleNoise, options: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """See `RandomOrder.predict`."""
+        assert isinstance(head, CategoricalHead)
+        codes_Bm, confidence_Bm = head.sample_codes(read(self.left_Bm), noise, **options)
+        uniform_Bm = noise.uniform(self.left_Bm.shape[1]).clamp(min=torch.finfo(torch.float32).tiny)
+        gumbel_Bm = -(-uniform_Bm.log()).log()
+        confidence_Bm = confidence_Bm + self.temperature * (1 - progress) * gumbel_Bm
+        order_Bm = confidence_Bm.argsort(dim=-1, descending=True, stable=True)
+        stay_Bn, go_Bm = order_Bm[:, :count], order_Bm[:, count:].sort(-1).values
+        places_Bn, self.left_Bm = self.left_Bm.gather(1, stay_Bn), self.left_Bm.gather(1, go_Bm)
+        return places_Bn, head.look_up(codes_Bm.gather(1, stay_Bn))
+
+
+def unmask(
+    head: TokenHead,
+    tokens_RND: Tensor,
+    masked_RN: Tensor,
+    read: Callable[[Tensor, Tensor | None], Tensor],
+    noise: SampleNoise,
+    settings: SamplingSettings,
+) -> None:
+    """Fill in masked tokens over K mask steps, in place; the head makes those of each step.
+
+    Args:
+        head: of the model.
+        tokens_RND: of B samples, or of 2B with guidance; N may be tokens of several frames.
+        masked_RN: all True.
+        read: gives z `[R, n, W]` at places `[R, n]`; its second argument are the places whose input has changed since
+            it was last called, those of the first at the end, or None where all are to be read (`Past.read`).
+        noise: one generator a sample.
+        settings: steps, order and what the head takes.
+    """
+    tokens, halves = masked_RN.shape[1], len(masked_RN) // len(noise.generators)
+    order = (
+        ConfidenceOrder(noise, tokens, settings.choice_temperature)
+        if settings.order == "confidence"
+        else RandomOrder(noise, tokens)
+    )
+    options = {name: getattr(settings, name) for name in head.options}
+    counts, done = unmasking_schedule(tokens, settings.num_mask_steps), 0
+    appeared_Rn = torch.empty(len(masked_RN), 0, dtype=torch.long, device=masked_RN.device)
+    for step, count in enumerate(counts):
+
+        def read_both(places_Bn: Tensor, step: int = step, appeared_Rn: Tensor = appeared_Rn) -> Tensor:
+            places_Rn = places_Bn.repeat(halves, 1)
+            fresh = step % settings.refresh == 0
+            return read(places_Rn, None if fresh else torch.cat([appeared_Rn, places_Rn], dim=1))
+
+        done += count
+        options["guidance"] = settings.guidance(done / tokens)
+        places_Bn, tokens_BnD = order.predict(head, read_both, count, (step + 1) / len(counts), noise, options)
+        appeared_Rn, tokens_RnD = places_Bn.repeat(halves, 1), tokens_BnD.repeat(halves, 1, 1)
+        tokens_RND.scatter_(1, appeared_Rn[..., None].expand_as(tokens_RnD), tokens_RnD)
+        masked_RN.scatter_(1, appeared_Rn, False)
+
+
 def masked_generation(
     model: MagiVideoTransformer, past: Past, frame: FrameSequence, noise: SampleNoise, settings: SamplingSettings
 ) -> None:
-    """Generate a frame by masked diffusion (paper, section 4; MAR): arguments as of `Paradigm.generate`, of one frame.
+    """Generate a frame over K mask steps (paper, section 4; MAR): arguments as of `Paradigm.generate`, of one frame."""
 
-    The tokens appear in a random order, over K mask steps; the head denoises those of each step from pure noise.
-    """
-    tokens_RND, masked_RN = frame.tokens_BSND[:, 0], frame.masked_BSN[:, 0]
-    halves = len(tokens_RND) // len(noise.generators)
-    order_RN = noise.permutation(model.num_tokens).repeat(halves, 1)
-    before = done = 0
-    for step, count in enumerate(unmasking_schedule(model.num_tokens, settings.num_mask_steps)):
-        places_Rn = order_RN[:, done : done + count]
-        changed_Rm = None if step % settings.refresh == 0 else order_RN[:, before : done + count]
-        z_RnW = past.read(frame, places_Rn, changed_Rm)
-        before, done = done, done + count
-        predicted_BnD = model.diffusion_head.sample(
-            z_RnW,
-            noise,
-            settings.num_denoise_steps,
-            sampler=settings.sampler,
-            first_step=settings.first_step,
-            temperature=settings.temperature,
-            guidance=settings.guidance(done / model.num_tokens),
-        )
-        predicted_RnD = predicted_BnD.repeat(halves, 1, 1)
-        tokens_RND.scatter_(1, places_Rn[..., None].expand_as(predicted_RnD), predicted_RnD)
-        masked_RN.scatter_(1, places_Rn, False)
+    def read(places_Rn: Tensor, changed_Rm: Tensor | None) -> Tensor:
+        return past.read(frame, places_Rn, changed_Rm)
+
+    unmask(model.diffusion_head, frame.tokens_BSND[:, 0], frame.masked_BSN[:, 0], read, noise, settings)

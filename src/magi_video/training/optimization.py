@@ -29,6 +29,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:  # the codebook of a categorical head
+            continue
         vector = parameter.ndim == 1 and not name.endswith(EMBEDDED_VECTORS)
         embedding = name.endswith(("_position", *EMBEDDED_VECTORS)) or id(parameter) in tables
         exempt = vector or name.startswith("diffusion_head.") or (embedding and not config.decay_embeddings)
