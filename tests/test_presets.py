@@ -99,7 +99,7 @@ def test_a_number_that_may_be_left_open_is_a_number_or_null() -> None:
     ('{"modle": {}}', "unknown setting 'modle'"),
     ('{"model": {"depth": "8"}}', "depth must be of type int"),
     ('{"model": {"depth": true}}', "depth must be of type int"),
-    ('{"forcing": "noisy"}', "must be one of complete, masked"),
+    ('{"forcing": "noisy"}', "forcing must be one of complete, "),
     ('{"data": {"max_interval": 26}}', "max ≤ 25"),
     ('{"exposure": {"mask_ratio_min": 0}}', "mask_ratio_min"),
     ('{"train": {"workers": -1}}', "train: workers must be a number from 0, got -1"),

@@ -18,7 +18,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision, modern
 from magi_video.files.json import read_json
 from magi_video.models.architecture import check_first_step
-from magi_video.registry import declared
+from magi_video.registry import declared, read_option
 
 
 @dataclass(frozen=True)
@@ -296,17 +296,12 @@ def check_name(folder: str, setting: str, name: str) -> None:
 def check_paradigm(name: str, options: dict[str, str]) -> None:
     """Raise a `MagiError` unless there is a paradigm of that name with these hyper-parameters."""
     check_name("paradigms", "forcing", name)
-    own = declared("paradigms")[name].get("options", {})
+    own, choices, limits = (declared("paradigms")[name].get(key, {}) for key in ("options", "choices", "limits"))
     for option, value in options.items():
         names = ", ".join(own) or "none"
         check(option in own, f"forcing_options: {option!r} is none of {name}'s; it has {names}")
-        try:
-            type(own[option])(value)
-        except ValueError:
-            kind = type(own[option]).__name__
-            raise MagiError(f"forcing_options: {option} must be of type {kind}, got {value!r}") from None
-        among = declared("paradigms")[name].get("choices", {}).get(option)
-        check(among is None or value in among, f"forcing_options: {option} must be one of {among}, got {value!r}")
+        where = f"forcing_options: {option}"
+        read_option(where, value, own[option], choices.get(option, ()), limits.get(option, ()))
 
 
 def check(condition: bool, message: str) -> None:

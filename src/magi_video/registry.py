@@ -8,11 +8,11 @@ A class that registers itself says what it is in plain values of its body:
         title = "MAGI: …"
 
 `declared` reads these values without importing the file. A `Registry` imports the file when the class is asked for.
-Standard library alone.
+No PyTorch.
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -119,3 +119,28 @@ def _plain_values(node: ast.ClassDef) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | dict | tuple)
+
+
+def read_option(name: str, value: Any, default: Any, choices: Sequence[str] = (), limits: Sequence[float] = ()) -> Any:
+    """A hyper-parameter, given as a value or as its text, in the type of its default.
+
+    Args:
+        name: for messages.
+        value: what was given.
+        default: a number or a text.
+        choices: what a text may be; empty for anything.
+        limits: the least and the most that a number may be; empty for any number.
+
+    Raises:
+        MagiError: it has another type, or is not allowed.
+    """
+    kind = type(default)
+    try:
+        read = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise MagiError(f"{name} must be of type {kind.__name__}, got {str(value)[:60]!r}") from None
+    if choices and read not in choices:
+        raise MagiError(f"{name} must be one of {', '.join(choices)}, got {str(read)[:60]!r}")
+    if limits and not limits[0] <= read <= limits[1]:
+        raise MagiError(f"{name} must lie in {limits[0]:g}…{limits[1]:g}, got {read:g}")
+    return read

@@ -12,7 +12,7 @@ from magi_video.bench.generation import Generator, count_frame, fit_line, sampli
 from magi_video.bench.profiling import marked_parts, profile_call, purpose
 from magi_video.bench.report import Options, benchmark
 from magi_video.bench.subject import blank_conditions, open_subject
-from magi_video.bench.training import Stepper, mean_hidden, sequence_frames
+from magi_video.bench.training import Stepper, mean_share, sequence_frames
 from magi_video.errors import MagiError
 from magi_video.fast.linear import pack_linears
 from magi_video.models.transformer import MagiVideoTransformer
@@ -65,7 +65,7 @@ def test_a_batch_is_halved_until_memory_and_time_allow(monkeypatch: pytest.Monke
 
 def test_training_follows_the_paradigm() -> None:
     assert sequence_frames(open_subject("tiny")) == 8 and sequence_frames(open_subject("tiny-mtf")) == 4
-    assert mean_hidden(build_paradigm(load_preset("ucf101")), 256) == pytest.approx(0.87, abs=0.01)
+    assert mean_share(build_paradigm(load_preset("ucf101")), 256, 16) == pytest.approx(0.87, abs=0.01)
 
 
 def test_a_step_trains() -> None:

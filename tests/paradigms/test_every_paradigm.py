@@ -21,6 +21,7 @@ from magi_video.presets import load_preset
 from magi_video.registry import declared
 from magi_video.sampling import CachedPast, Past, RecomputedPast, Rollout, SamplingSettings
 from magi_video.training.preparation import build_paradigm
+from magi_video.training.sizing import loss_share
 
 T, N = 5, 16
 SETTINGS = SamplingSettings(num_mask_steps=3, num_denoise_steps=4)
@@ -91,6 +92,17 @@ def test_a_recipe_changes_its_paradigm_in_one_line_and_takes_its_steps(name: str
         load_preset("doom", forcing=name, nonsense=1)
 
 
+def test_as_many_tokens_have_a_loss_as_the_plan_counts(
+    paradigm: Paradigm, make_model: Callable[..., MagiVideoTransformer]
+) -> None:
+    model, clips = make_model(depth=1, head_depth=1), 200
+    clip = Clip(torch.randn(clips, T, N, 12), torch.ones(clips, dtype=torch.long))
+    with torch.no_grad():
+        _, counted = paradigm.total_loss(model, clip, torch.Generator().manual_seed(0))
+    expected, _ = loss_share(paradigm.name, 0.7, 0.25, N, T)
+    assert float(counted) / (clips * T * N) == pytest.approx(expected, rel=0.03)
+
+
 def test_outputs_depend_on_what_the_paradigm_says_and_on_nothing_else(
     paradigm: Paradigm, model: MagiVideoTransformer
 ) -> None:
@@ -138,7 +150,7 @@ def test_training_states_are_generation_states(
         z = model(training)
         for past in pasts(model, 1, T, SETTINGS):
             for t in range(T):
-                read = past.read(frame_of(training, len(training.kind_S) - T + t), places)
+                read = past.read(frame_of(training, training.tokens_BSND.shape[1] - T + t), places)
                 assert torch.allclose(read, z[:, t], atol=1e-5), (type(past).__name__, t)
                 past.append(frame_of(training, t))
 
@@ -146,9 +158,13 @@ def test_training_states_are_generation_states(
 def frame_of(sequence: FrameSequence, s: int) -> FrameSequence:
     at = slice(s, s + 1) if s != -1 else slice(s, None)
     return FrameSequence(
-        sequence.tokens_BSND[:, at], sequence.masked_BSN[:, at], sequence.kind_S[at], sequence.position_S[at].double(),
-        sequence.interval_B, {name: value[:, at] for name, value in sequence.conditions.items()},
-    )  # fmt: skip
+        sequence.tokens_BSND[:, at],
+        sequence.masked_BSN[:, at],
+        sequence.kind_S[..., at],
+        sequence.position_S[at].double(),
+        sequence.interval_B,
+        {name: value[:, at] for name, value in sequence.conditions.items()},
+    )
 
 
 def pasts(model: MagiVideoTransformer, batch: int, frames: int, settings: SamplingSettings) -> list[Past]:

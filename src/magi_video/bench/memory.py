@@ -30,7 +30,7 @@ class Workload:
         clips: B, of a micro batch.
         frames: S of the training sequence.
         predicted: T of them, whose tokens are learned.
-        hidden, spread: mean share of a predicted frame's tokens that is hidden, and its standard deviation.
+        hidden, spread: mean share of a clip's tokens that have a loss, and its standard deviation from frame to frame.
         repeats: diffusion draws for each.
         low_precision: whether the transformer runs under bfloat16 autocast.
         fused_attention: whether attention keeps no probabilities.

@@ -12,7 +12,7 @@ from magi_video.errors import MagiError
 from magi_video.models.architecture import Architecture
 from magi_video.presets import Preset
 from magi_video.registry import declared
-from magi_video.training.sizing import find_architecture, hidden_share, untrained_codec
+from magi_video.training.sizing import find_architecture, loss_share, untrained_codec
 
 MFU = 0.4
 """Share of the peaks that is assumed where none is given."""
@@ -158,8 +158,10 @@ def make_plan(
         )
     model, encoder = find_architecture(preset), find_encoder(preset)
     sizes, repeats = Sizes.of(model), preset.exposure.diffusion_batch_mul
-    hidden, spread = hidden_share(preset.exposure.mask_ratio_min, preset.exposure.mask_ratio_std, sizes.tokens)
-    latent_frames = model.num_frames
+    latent_frames, exposure = model.num_frames, preset.exposure
+    hidden, spread = loss_share(
+        preset.forcing, exposure.mask_ratio_min, exposure.mask_ratio_std, sizes.tokens, latent_frames
+    )
     frames = declared("paradigms")[preset.forcing]["training_frames"] * latent_frames
     predicted = round(batch * latent_frames * sizes.tokens * hidden)
     ahead, back = training_flops(sizes, batch, frames, predicted, repeats)

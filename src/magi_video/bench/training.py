@@ -19,7 +19,7 @@ from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, Paradigm, find_paradigm
 from magi_video.training.optimization import build_optimizer
 from magi_video.training.preparation import build_paradigm
-from magi_video.training.sizing import hidden_share
+from magi_video.training.sizing import loss_share
 
 Progress = Callable[[str, int, int], None]
 
@@ -148,7 +148,7 @@ def measure_training(
         Sizes.of(stepper.model.architecture),
         batch,
         sequence_frames(subject),
-        predicted=round(batch * frames * tokens * mean_hidden(stepper.paradigm, tokens)),
+        predicted=round(batch * frames * tokens * mean_share(stepper.paradigm, tokens, frames)),
         repeats=stepper.paradigm.diffusion_batch_mul,
     )
     total = (forward + backward).total
@@ -174,6 +174,7 @@ def measure_training(
     )
 
 
-def mean_hidden(paradigm: Paradigm, tokens: int) -> float:
-    """Mean share of a frame's tokens that training hides."""
-    return hidden_share(paradigm.mask_ratio.minimum, paradigm.mask_ratio.std, tokens)[0]
+def mean_share(paradigm: Paradigm, tokens: int, frames: int) -> float:
+    """Mean share of a clip's tokens that have a loss."""
+    ratio = paradigm.mask_ratio
+    return loss_share(paradigm.name, ratio.minimum, ratio.std, tokens, frames)[0]

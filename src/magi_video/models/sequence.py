@@ -18,7 +18,7 @@ class FrameSequence:
     Attributes:
         tokens_BSND: token values; a value under `masked_BSN` is never read.
         masked_BSN: True where the mask token takes the token's place.
-        kind_S: `OBSERVATION` or `MASKED` for every frame.
+        kind_S: `OBSERVATION` or `MASKED` for every frame, `[S]`, or `[B, S]` where clips differ.
         position_S: temporal position of every frame, not necessarily an integer.
         interval_B: interval between frames, 1…25, integers.
         conditions: value of each condition by name, `[B, S]` or `[B, S, size]`; a missing name is unknown.
@@ -46,7 +46,7 @@ class FrameSequence:
         return FrameSequence(
             tokens_BSND=torch.cat([part.tokens_BSND for part in parts], dim=1),
             masked_BSN=torch.cat([part.masked_BSN for part in parts], dim=1),
-            kind_S=torch.cat([part.kind_S for part in parts]),
+            kind_S=torch.cat([part.kind_S for part in parts], dim=-1),
             position_S=torch.cat([part.position_S for part in parts]),
             interval_B=first.interval_B,
             conditions={name: torch.cat([part.conditions[name] for part in parts], dim=1) for name in first.conditions},

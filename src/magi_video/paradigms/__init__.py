@@ -8,20 +8,24 @@ it below. Recipes, the command line, the model card and the documents take their
 
 from magi_video.paradigms.base import PARADIGMS, Clip, Paradigm, find_paradigm, make_paradigm, register
 from magi_video.paradigms.complete import CompleteTeacherForcing
+from magi_video.paradigms.genie import Genie
 from magi_video.paradigms.masked import MaskedTeacherForcing
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
+from magi_video.paradigms.videomar import VideoMAR
 
 __all__ = [
     "PARADIGMS",
     "Clip",
     "CompleteTeacherForcing",
+    "Genie",
     "MaskRatio",
     "MaskedFrames",
     "MaskedTeacherForcing",
     "NoiseInjection",
     "Paradigm",
+    "VideoMAR",
     "find_paradigm",
     "make_paradigm",
     "register",

@@ -17,7 +17,7 @@ from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
-from magi_video.registry import Registry
+from magi_video.registry import Registry, read_option
 from magi_video.sampling.past import CachedPast, Past, RecomputedPast
 from magi_video.sampling.settings import SamplingSettings
 
@@ -48,7 +48,7 @@ class Paradigm(ABC):
         options: of the paradigm itself, by name: values, or texts of them.
 
     Raises:
-        MagiError: the paradigm has no such option.
+        MagiError: the paradigm has no such option, or the option cannot be that.
     """
 
     name: ClassVar[str]
@@ -71,6 +71,10 @@ class Paradigm(ABC):
     past: ClassVar[Literal["complete", "masked", "noisy"]]
     """What training shows of the frames before (injected noise aside)."""
 
+    loss_frames: ClassVar[Literal["all", "later", "one"]] = "all"
+    """Frames of a clip that have a loss: all, all but the first, or one."""
+    loss_share: ClassVar[float | None] = None
+    """Mean share of the tokens of these frames that have a loss, under the default options; None: as `mask_ratio`."""
     frame_cache: ClassVar[bool] = True
     """Whether the past is the frame-level cache, `CachedPast`; a faster one of the same results may then replace it."""
     steps: ClassVar[dict[str, int]] = {}
@@ -82,6 +86,8 @@ class Paradigm(ABC):
     """Hyper-parameters of its own by name, with their defaults; they become attributes of these types."""
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Option → the values that it may have, where only some make sense."""
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}
+    """Option → the least and the most that it may be, where not every number makes sense."""
 
     def __init__(
         self,
@@ -98,9 +104,8 @@ class Paradigm(ABC):
         if unknown := set(options) - set(self.options):
             raise MagiError(f"{self.name} has no option {min(unknown)!r}; it has {', '.join(self.options) or 'none'}")
         for name, default in self.options.items():
-            value = type(default)(options.get(name, default))
-            if name in self.choices and value not in self.choices[name]:
-                raise MagiError(f"{self.name}: {name} must be one of {', '.join(self.choices[name])}, got {value!r}")
+            choices, limits = self.choices.get(name, ()), self.limits.get(name, ())
+            value = read_option(f"{self.name}: {name}", options.get(name, default), default, choices, limits)
             setattr(self, name, value)
 
     @abstractmethod

@@ -28,19 +28,28 @@ class MaskedFrames(Paradigm):
             generator: of the noise that is injected.
         """
 
+    def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
+        """Which tokens of a clip training masks, boolean `[B, T, N]`: by `mask_ratio`, each frame by itself."""
+        batch, frames, tokens, _ = clip.tokens_BTND.shape
+        return self.mask_ratio.draw(batch, frames, tokens, generator, clip.tokens_BTND.device)
+
+    def counted(self, masked_BTN: Tensor) -> Tensor:
+        """Which tokens have a loss, boolean `[B, T, N]`: every masked one."""
+        return masked_BTN
+
     def total_loss(
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
-        """See `Paradigm.total_loss`: over the masked tokens of all frames."""
-        batch, frames, tokens, _ = clip.tokens_BTND.shape
-        masked_BTN = self.mask_ratio.draw(batch, frames, tokens, generator, clip.tokens_BTND.device)
+        """See `Paradigm.total_loss`: over the tokens that are counted."""
+        batch = len(clip.tokens_BTND)
+        masked_BTN = self.draw_masks(clip, generator)
         clip = Clip(clip.tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
         sequence = self.sequence(clip, masked_BTN, generator)
         if model.training and self.dropout.any:
             device = clip.tokens_BTND.device
             sequence.dropout = Dropout.drawn(self.dropout, batch, len(model.blocks), generator, device)
         z_BTNW = model(sequence)
-        return head_loss(model, clip, z_BTNW, masked_BTN, self.diffusion_batch_mul, generator)
+        return head_loss(model, clip, z_BTNW, self.counted(masked_BTN), self.diffusion_batch_mul, generator)
 
     def generate(
         self,

@@ -118,6 +118,21 @@ def hidden_share(minimum: float, std: float, tokens: int) -> tuple[float, float]
     return mean, math.sqrt(max(0.0, square - mean * mean))
 
 
+def loss_share(forcing: str, minimum: float, std: float, tokens: int, frames: int) -> tuple[float, float]:
+    """Share of a clip's tokens that have a loss, on average, and its standard deviation from frame to frame.
+
+    Args:
+        forcing: name of the paradigm.
+        minimum, std, tokens: as of `hidden_share`.
+        frames: of the clip.
+    """
+    values = declared("paradigms")[forcing]
+    learned = {"all": frames, "later": frames - 1, "one": 1}[values.get("loss_frames", "all")]
+    share = values.get("loss_share")
+    mean, spread = hidden_share(minimum, std, tokens) if share is None else (share, 0.0)
+    return mean * learned / frames, spread
+
+
 def _normal(value: float) -> float:
     """Distribution function of the standard normal."""
     return 0.5 * (1 + math.erf(value / math.sqrt(2)))
