@@ -48,7 +48,7 @@ class DataConfig:
 class CodecConfig:
     """From pixels to latents."""
 
-    codec: Literal["image_vae", "video_vae", "omnitokenizer", "small_vae", "pixels"] = "image_vae"
+    codec: str = "image_vae"
     """"image_vae" and "video_vae": a diffusers 2D or causal 3D VAE; "omnitokenizer": a converted OmniTokenizer VAE;
     "small_vae": our own 2D VAE, trained first on the same data; "pixels": none."""
     vae: str = "CompVis/stable-diffusion-v1-4"
@@ -228,13 +228,30 @@ class Preset:
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     @property
+    def codec_group(self) -> str:
+        """Name of the group of settings that the codec has of its own; "" if it has none."""
+        return declared("codecs")[self.codec.codec].get("settings", "")
+
+    @property
+    def codec_settings(self) -> Any:
+        """That group; None if the codec has no settings of its own."""
+        return getattr(self, self.codec_group) if self.codec_group else None
+
+    @property
+    def codec_steps(self) -> int:
+        """Steps of the codec's training; 0 for one that is not trained here."""
+        return self.codec_settings.steps if declared("codecs")[self.codec.codec].get("trained") else 0
+
+    @property
     def codec_precision(self) -> Precision:
-        """Of the small VAE's training: its own, or the model's where it has none."""
-        return self.train.precision if self.small_vae.precision == "auto" else self.small_vae.precision
+        """Of the codec's training: its own, or the model's where it has none."""
+        own: Precision = getattr(self.codec_settings, "precision", "auto")
+        return self.train.precision if own == "auto" else own
 
     def __post_init__(self) -> None:
         check_paradigm(self.forcing, self.forcing_options)
         check_name("data", "dataset", self.data.dataset)
+        check_name("codecs", "codec", self.codec.codec)
         check(1 <= self.data.min_interval <= self.data.max_interval <= 25, "intervals must satisfy 1 ≤ min ≤ max ≤ 25")
         check(self.data.num_frames >= 1, "num_frames must be at least 1")
         check(0 <= self.data.flip <= 1, f"flip must lie in [0, 1], got {self.data.flip}")
@@ -265,6 +282,11 @@ class Preset:
             for name, most in bounds.items():
                 value = getattr(getattr(self, group), name)
                 check(value <= most, f"{group}: {name} must be at most {most:,}, got {value}")
+
+
+def codec_groups() -> list[str]:
+    """The groups of settings that codecs have of their own."""
+    return [values["settings"] for values in declared("codecs").values() if values.get("settings")]
 
 
 FORMER: dict[str, dict[str, Any]] = {"train": {"decay_embeddings": False}}

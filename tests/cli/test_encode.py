@@ -5,14 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from magi_video.cli import main
+from magi_video.codecs.base import CODECS
 from magi_video.codecs.pixels import PixelCodec
-from magi_video.codecs.registry import CODECS
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.lock import claimed
@@ -183,12 +184,13 @@ def test_refusals_in_one_line(
 
 
 @pytest.fixture
-def causal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def causal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Folder of a codec that compresses time four times."""
-    monkeypatch.setitem(CODECS, "Causal4x", Causal4x)
+    CODECS.register(Causal4x)
     monkeypatch.setattr(Causal4x, "from_pretrained", classmethod(PixelCodec.from_pretrained.__func__))  # no weights
     Causal4x().save_pretrained(tmp_path / "causal")
-    return tmp_path / "causal"
+    yield tmp_path / "causal"
+    CODECS.forget("causal4x")
 
 
 def short(**data: int) -> Preset:

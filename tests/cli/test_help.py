@@ -83,7 +83,7 @@ def test_completion_knows_the_options_of_every_command(verb: str) -> None:
     assert "--help" in words.options
     if verb in ("train", "encode"):
         assert "--small-vae.width" in words.options and "--out" in words.options
-        assert words.options["--codec"] == ("image_vae", "video_vae", "omnitokenizer", "small_vae", "pixels")
+        assert set(words.options["--codec"]) >= {"image_vae", "video_vae", "omnitokenizer", "small_vae", "pixels"}
         assert "doom-mtf" in words.first
     if verb == "demo":
         assert words.first == ("doom", "atari")

@@ -133,6 +133,7 @@ def make_video(batch: int = 2, frames: int = 5, height: int = 16, width: int = 2
 class Causal4x(Codec):
     """Keeps frames 0, 4, 8, … and repeats them: time compression as a causal video VAE has it, without weights."""
 
+    name = "causal4x"
     latent_channels = 3
     spatial_factor = 1
     temporal_factor = 4

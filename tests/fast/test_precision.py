@@ -86,7 +86,8 @@ def test_recipes_of_earlier_versions_load_under_todays_names() -> None:
 
 def test_the_precision_of_training_reaches_the_codec_unless_it_has_its_own() -> None:
     def codec_precision(train: str, own: str) -> str:
-        return from_dict(Preset, {"train": {"precision": train}, "small_vae": {"precision": own}}, "").codec_precision
+        recipe = {"codec": {"codec": "small_vae"}, "train": {"precision": train}, "small_vae": {"precision": own}}
+        return from_dict(Preset, recipe, "").codec_precision
 
     assert codec_precision("float32", "auto") == "float32" and codec_precision("auto", "auto") == "auto"
     assert codec_precision("float32", "bf16") == "bf16"

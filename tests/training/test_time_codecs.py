@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from magi_video.cli import main
+from magi_video.codecs.base import CODECS
 from magi_video.codecs.registry import load_codec
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import CodecConfig, Preset
 from magi_video.training import preparation
-from magi_video.training.preparation import clips_to_measure, prepare_codec, pretrained_codec
+from magi_video.training.preparation import clips_to_measure, prepare_codec
 from magi_video.training.run import train
 from tests.codecs.codec_examples import make_omnitokenizer, make_vae
 
@@ -105,7 +106,11 @@ def test_what_does_not_fit_is_told_before_anything_is_trained(
     with pytest.raises(MagiError, match="18x16"):
         train(preset_on(recipe, codecs / "wan", height=18), videos, tmp_path / "run1")
     with pytest.raises(MagiError, match="convert-omnitokenizer"):
-        pretrained_codec(CodecConfig(codec="omnitokenizer", vae=str(tmp_path / "nowhere"), vae_subfolder=""))
+        CODECS["omnitokenizer"].pretrained(
+            CodecConfig(codec="omnitokenizer", vae=str(tmp_path / "nowhere"), vae_subfolder="")
+        )
     load_codec(codecs / "omnitokenizer")
     with pytest.raises(MagiError, match="one of AutoencoderKLCosmos"):
-        pretrained_codec(CodecConfig(codec="video_vae", vae=str(codecs / "omnitokenizer"), vae_subfolder=""))
+        CODECS["video_vae"].pretrained(
+            CodecConfig(codec="video_vae", vae=str(codecs / "omnitokenizer"), vae_subfolder="")
+        )

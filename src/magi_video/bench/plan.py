@@ -8,11 +8,12 @@ from magi_video.bench.flops import Flops, Sizes, training_flops
 from magi_video.bench.hardware import GIB, Hardware
 from magi_video.bench.memory import FLOAT32, Memory, Sharding, Workload, step_memory
 from magi_video.codecs.cost import Encoder, find_encoder
+from magi_video.codecs.sizes import untrained_codec
 from magi_video.errors import MagiError
 from magi_video.models.architecture import Architecture
 from magi_video.presets import Preset
 from magi_video.registry import declared
-from magi_video.training.sizing import find_architecture, loss_share, untrained_codec
+from magi_video.training.sizing import find_architecture, loss_share
 
 MFU = 0.4
 """Share of the peaks that is assumed where none is given."""
@@ -252,7 +253,7 @@ def survey(preset: Preset, model: Architecture, encoder: Encoder | None, online:
         source = f"{data}: about {videos:,} videos of {frames} frames, going by {looked} of them"
     row = model.latent_channels * model.latent_height * model.latent_width * 2  # float16
     ways = 2 if preset.data.flip and not online else 1  # the mirror images have latents of their own
-    if preset.codec.codec == "pixels":
+    if not declared("codecs")[preset.codec.codec].get("compresses", True):
         return Latents(True, 0, videos, 0, "pixels are not encoded")
     rows = model.num_frames if online else frames
     flops = encoder.flops if encoder and online else encoder.flops // preset.data.num_frames if encoder else None
@@ -292,6 +293,6 @@ def assumptions(
         told.append(f"latents depend on the interval and are encoded in every step, {network}")
     elif encoder:
         told.append(f"latents are encoded once; the codec is counted as {encoder.name}")
-    if preset.codec.codec == "small_vae":
-        told.append("the small VAE's own training is not counted")
+    if preset.codec_steps:
+        told.append(f"the training of the codec ({preset.codec.codec}) is not counted")
     return told

@@ -13,7 +13,7 @@ from tyro.conf import arg
 
 from magi_video.cli.parsing import parse as parse_options
 from magi_video.cli.progress import TaskDisplay, is_main_process
-from magi_video.cli.recipe import DataOptions, split_recipe
+from magi_video.cli.recipe import CodecOptions, DataOptions, split_recipe
 from magi_video.errors import MagiError
 from magi_video.presets import PRESETS, CodecConfig, DataConfig, Preset, SmallVAEConfig, from_dict, load_preset
 from magi_video.training.stopping import StopSignals
@@ -56,7 +56,7 @@ class Command:
     json: bool = False
     """Print the figures as JSON."""
     clips: Annotated[DataOptions, arg(name="")] = dataclasses.field(default_factory=DataOptions)
-    codec: Annotated[CodecConfig, arg(name="")] = dataclasses.field(default_factory=CodecConfig)
+    codec: Annotated[CodecOptions, arg(name="")] = dataclasses.field(default_factory=CodecOptions)
     small_vae: SmallVAEConfig = dataclasses.field(default_factory=SmallVAEConfig)
 
 
@@ -66,8 +66,8 @@ def parse(argv: list[str]) -> tuple[Command, Path | None]:
     run = Path(name) if Path(name).is_dir() and name not in PRESETS else None
     preset = load_preset(name) if run is None else run_preset(run)
     missing: Any = tyro.MISSING
-    clips = DataOptions(**vars(preset.data))
-    default = Command(data=missing, out=missing, clips=clips, codec=preset.codec, small_vae=preset.small_vae)
+    clips, codec = DataOptions(**vars(preset.data)), CodecOptions(**vars(preset.codec))
+    default = Command(data=missing, out=missing, clips=clips, codec=codec, small_vae=preset.small_vae)
     command = parse_options(Command, f"magi encode {name}", rest, HELP, default)
     return command, None if run is None else run / "codec"
 
@@ -86,7 +86,9 @@ def main(argv: list[str]) -> None:
     command, codec = parse(argv)
     if not command.shard_size > 0 or (command.workers is not None and command.workers < 1):
         raise MagiError(f"--shard-size {command.shard_size}, --workers {command.workers}; expected more than 0 of each")
-    preset = Preset(data=DataConfig(**vars(command.clips)), codec=command.codec, small_vae=command.small_vae)
+    preset = Preset(
+        data=DataConfig(**vars(command.clips)), codec=CodecConfig(**vars(command.codec)), small_vae=command.small_vae
+    )
     began = time.perf_counter()
     with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
         from magi_video.training.encode import encode

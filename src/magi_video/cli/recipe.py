@@ -36,6 +36,15 @@ class DataOptions(DataConfig):
     """"folder": any tree of video files; the others: their official layouts with their lists."""
 
 
+@dataclass(frozen=True)
+class CodecOptions(CodecConfig):
+    """`CodecConfig`, its choices shown."""
+
+    codec: Annotated[str, named("codecs")] = "image_vae"
+    """"image_vae" and "video_vae": a diffusers 2D or causal 3D VAE; "omnitokenizer": a converted OmniTokenizer VAE;
+    "small_vae": our own 2D VAE, trained first on the same data; "pixels": none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
     """Every field of a preset; a command adds its own."""
@@ -45,7 +54,7 @@ class RecipeOptions:
     forcing_options: Annotated[dict[str, str], arg(metavar="NAME VALUE …")] = dataclasses.field(default_factory=dict)
     """Hyper-parameters of the paradigm itself, by name."""
     clips: Annotated[DataOptions, arg(name="")] = dataclasses.field(default_factory=DataOptions)
-    codec: Annotated[CodecConfig, arg(name="")] = dataclasses.field(default_factory=CodecConfig)
+    codec: Annotated[CodecOptions, arg(name="")] = dataclasses.field(default_factory=CodecOptions)
     model: Annotated[ModelConfig, arg(name="")] = dataclasses.field(default_factory=ModelConfig)
     exposure: Annotated[ExposureConfig, arg(name="")] = dataclasses.field(default_factory=ExposureConfig)
     train: Annotated[TrainConfig, arg(name="")] = dataclasses.field(default_factory=TrainConfig)
@@ -55,6 +64,7 @@ class RecipeOptions:
     def preset(self) -> Preset:
         """The recipe that the options make."""
         groups = {one.name: getattr(self, one.name) for one in dataclasses.fields(Preset) if one.name != "data"}
+        groups["codec"] = CodecConfig(**vars(self.codec))
         return Preset(data=DataConfig(**vars(self.clips)), **groups)
 
 
@@ -102,5 +112,6 @@ def parse_recipe(
     name, rest = split_recipe(argv, example)
     preset = load_preset(name, find_forcing(rest))
     groups = {one.name: getattr(preset, one.name) for one in dataclasses.fields(preset)}
-    default = options(clips=DataOptions(**vars(groups.pop("data"))), **groups, **own)
+    groups |= {"clips": DataOptions(**vars(groups.pop("data"))), "codec": CodecOptions(**vars(preset.codec))}
+    default = options(**groups, **own)
     return parse(options, f"magi {verb} {name}", rest, description, default)

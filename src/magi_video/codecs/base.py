@@ -9,24 +9,45 @@ and `latent_size`, never assume them.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 
-from magi_video.codecs.sizes import LatentSizes
+from magi_video.codecs.cost import find_encoder
+from magi_video.codecs.sizes import LatentSizes, untrained_codec
 from magi_video.errors import MagiError
+from magi_video.presets import CodecConfig, Preset
+from magi_video.registry import Registry
+
+OnStep = Callable[[int, dict[str, float]], None]
+"""Called after each step of a codec's training: steps done, figures by name."""
 
 
 class Codec(LatentSizes, ModelMixin, ConfigMixin):
     """Base of all codecs. A subclass sets the numbers of `LatentSizes` and writes `encode_raw` and `decode_raw`.
+
+    Under `@register` a recipe can name it. The numbers of `LatentSizes` in the body of its class are then what a plan
+    counts with before the codec is there; where they depend on the weights, an instance sets its own.
 
     Its `__init__` takes `latents_mean` and `latents_std` among its registered config arguments and ends with
     `self.set_statistics(mean, std)`, so that the statistics travel in `config.json`.
     """
 
     config_name = "config.json"
+
+    name: ClassVar[str]
+    """In recipes and on the command line."""
+    title: ClassVar[str]
+    """What it is, in one line."""
+    settings: ClassVar[str] = ""
+    """Group of the recipe that holds its own settings; "" for none. Numbers of `LatentSizes` among them count."""
+    trained: ClassVar[bool] = False
+    """Whether it is trained on the data of the run, by `train_on`; its settings then have `steps` and `batch_size`."""
+    compresses: ClassVar[bool] = True
+    """Whether latents differ from pixels, so that it saves time to keep them."""
 
     streams: bool = True
     """Whether `decode_stream` gives pixels before the last latent frame is there."""
@@ -126,6 +147,46 @@ class Codec(LatentSizes, ModelMixin, ConfigMixin):
                 setattr(self, f"_{name}", values_C[:, None, None])
         return self
 
+    # --- from a recipe --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def pretrained(cls, settings: CodecConfig) -> "Codec":
+        """The codec that a recipe names, with the statistics it comes with; `MagiError` if it is not to be had."""
+        return cls()
+
+    @classmethod
+    def sizes_for(cls, preset: Preset) -> LatentSizes:
+        """What the codec of a recipe makes of sizes, before its weights are fetched or trained.
+
+        Raises:
+            MagiError: it does not take the recipe's pixels, or is not to be had.
+        """
+        find_encoder(preset)
+        return untrained_codec(preset)
+
+    @classmethod
+    def train_on(
+        cls,
+        preset: Preset,
+        batches: Callable[[int], torch.Tensor],
+        measured: Sequence[torch.Tensor],
+        folder: Path,
+        *,
+        on_step: OnStep | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> "Codec":
+        """Train the codec on frames, save it in a folder and return it; the same call again goes on.
+
+        Args:
+            preset: the recipe.
+            batches: gives the frames of each step, float `[B, 3, H, W]` in [−1, 1]: a pure function of the step.
+            measured: such batches to measure the statistics of the latents on.
+            folder: of the codec; checkpoints are kept in it until the training is done.
+            on_step: called after each step.
+            say: called with lines for the user.
+        """
+        raise NotImplementedError(f"{cls.__name__} is not trained here")
+
     # --- identity -------------------------------------------------------------------------------------------------
 
     def fingerprint(self) -> str:
@@ -141,3 +202,8 @@ class Codec(LatentSizes, ModelMixin, ConfigMixin):
         """Write `config.json`, without the private path that the codec happened to be loaded from."""
         self.register_to_config(_name_or_path="")
         super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+
+CODECS: Registry[Codec] = Registry("codecs", "codec")
+"""Every codec that a recipe can name."""
+register = CODECS.register

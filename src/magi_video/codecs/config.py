@@ -4,14 +4,6 @@ from dataclasses import dataclass
 
 from magi_video.fast.precision import Precision
 
-CODEC_MODULES = {
-    "PixelCodec": "pixels",
-    "ImageVAECodec": "image_vae",
-    "VideoVAECodec": "video_vae",
-    "OmniTokenizerCodec": "omnitokenizer",
-}
-"""Classes that a saved codec may name, and the modules of `codecs` that define them."""
-
 
 @dataclass(frozen=True)
 class SmallVAEConfig:
@@ -54,3 +46,8 @@ class SmallVAEConfig:
     checkpoint_every: int = 250
     """Steps between two checkpoints of an unfinished training."""
     seed: int = 0
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels per latent position, along height and along width."""
+        return int(2 ** (len(self.encoder_blocks) - 1))

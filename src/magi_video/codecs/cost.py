@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 from magi_video.codecs.config import SmallVAEConfig
+from magi_video.codecs.sizes import untrained_codec
 from magi_video.errors import MagiError
 from magi_video.presets import Preset
 
@@ -31,13 +32,11 @@ class Encoder:
     Attributes:
         parameters: of encoder and decoder, in float32 on every device.
         flops: of one clip.
-        online: whether every training step encodes, rather than one pass over the data set.
         name: of the VAE that was counted.
     """
 
     parameters: int
     flops: int
-    online: bool
     name: str
 
 
@@ -53,22 +52,24 @@ def find_encoder(preset: Preset) -> Encoder | None:
     """
     data, small = preset.data, preset.small_vae
     size = (data.num_frames, data.height, data.width)
-    known: dict[str, tuple[str, int, Callable[[Size], int], tuple[int, int], bool]] = {
-        "image_vae": ("Stable Diffusion's VAE", STABLE_DIFFUSION_PARAMETERS, _stable_diffusion, (1, 8), False),
-        "small_vae": ("the small VAE", small_vae_parameters(small), lambda size: _small_vae(small, size),
-                      (1, 2 ** (len(small.encoder_blocks) - 1)), False),
-        "video_vae": ("Cosmos CV 4×8×8", COSMOS_PARAMETERS, _cosmos, (4, 8), True),
-        "omnitokenizer": ("OmniTokenizer's VAE", OMNITOKENIZER_PARAMETERS, _omnitokenizer, (4, 64), True),
-    }  # fmt: skip
+    known: dict[str, tuple[str, int, Callable[[Size], int]]] = {
+        "image_vae": ("Stable Diffusion's VAE", STABLE_DIFFUSION_PARAMETERS, _stable_diffusion),
+        "small_vae": ("the small VAE", small_vae_parameters(small), lambda size: _small_vae(small, size)),
+        "video_vae": ("Cosmos CV 4×8×8", COSMOS_PARAMETERS, _cosmos),
+        "omnitokenizer": ("OmniTokenizer's VAE", OMNITOKENIZER_PARAMETERS, _omnitokenizer),
+    }
     if preset.codec.codec not in known:
         return None
-    name, parameters, count, (frames, side), online = known[preset.codec.codec]
+    name, parameters, count = known[preset.codec.codec]
+    sizes = untrained_codec(preset)
+    windows = OMNI_WINDOW if preset.codec.codec == "omnitokenizer" else 1
+    frames, side = sizes.temporal_factor, sizes.spatial_factor * windows
     if (data.num_frames - 1) % frames or data.height % side or data.width % side:
         raise MagiError(
             f"{name} does not take clips of {data.num_frames} frames of {data.height}×{data.width} pixels; expected "
             f"1 + a multiple of {frames} frames, and sides that {side} divides"
         )
-    return Encoder(parameters, count(size), online, name)
+    return Encoder(parameters, count(size), name)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, places: int) -> int:

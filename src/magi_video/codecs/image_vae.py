@@ -11,6 +11,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
+from magi_video.codecs.base import register
 from magi_video.codecs.vae import VAECodec
 from magi_video.errors import MagiError
 
@@ -22,8 +23,15 @@ PIXELS_ELSEWHERE = 1 << 18
 """The same on an accelerator."""
 
 
+@register
 class ImageVAECodec(VAECodec):
     """A diffusers image VAE; without measured statistics, its own scaling (SD-1.4: mean 0, deviation 1 / 0.18215)."""
+
+    name = "image_vae"
+    title = "a diffusers 2D VAE"
+    latent_channels = 4
+    spatial_factor = 8
+    temporal_factor = 1
 
     vae_classes: ClassVar[dict[str, Any]] = IMAGE_VAES
     memory_format = torch.channels_last

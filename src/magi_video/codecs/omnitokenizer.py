@@ -9,6 +9,7 @@ read in the wrong order (`time_layout="published"`), so that a latent frame depe
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -16,8 +17,12 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from magi_video.codecs.base import Codec, register
+from magi_video.codecs.registry import load_codec
+from magi_video.codecs.sizes import LatentSizes
 from magi_video.codecs.temporal import Memory, TemporalCodec
 from magi_video.errors import MagiError
+from magi_video.presets import CodecConfig, Preset
 
 TimeLayout = Literal["causal", "published"]
 ROTARY_BASE = 10_000.0
@@ -25,6 +30,7 @@ SIMILARITY_SCALE = 8.0
 """Of the cosine between a query and a key."""
 
 
+@register
 class OmniTokenizerCodec(TemporalCodec):
     """OmniTokenizer as a codec; the latent is the mean of the posterior.
 
@@ -42,6 +48,12 @@ class OmniTokenizerCodec(TemporalCodec):
             latent frame depends on later ones, and a video is decoded as a whole.
         latents_mean, latents_std: statistics of each raw latent channel; 0 and 1 until they are measured.
     """
+
+    name = "omnitokenizer"
+    title = "a converted OmniTokenizer VAE"
+    latent_channels = 8
+    spatial_factor = 8
+    temporal_factor = 4
 
     @register_to_config
     def __init__(
@@ -93,6 +105,25 @@ class OmniTokenizerCodec(TemporalCodec):
             [0.0] * latent_channels if latents_mean is None else latents_mean,
             [1.0] * latent_channels if latents_std is None else latents_std,
         )
+
+    @classmethod
+    def pretrained(cls, settings: CodecConfig) -> Codec:
+        """See `Codec.pretrained`."""
+        folder = Path(settings.vae, settings.vae_subfolder)
+        if not folder.is_dir():
+            raise MagiError(
+                f"no folder {folder}; expected OmniTokenizer's weights as converted by "
+                "magi weights convert-omnitokenizer CHECKPOINT --out FOLDER, named with --vae"
+            )
+        codec = load_codec(folder)
+        if not isinstance(codec, cls):
+            raise MagiError(f"{folder} holds {type(codec).__name__}; expected {cls.__name__}")
+        return codec
+
+    @classmethod
+    def sizes_for(cls, preset: Preset) -> LatentSizes:
+        """See `Codec.sizes_for`: of the weights themselves, which are a folder of this machine."""
+        return cls.pretrained(preset.codec)
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the latent of a `height` × `width` picture, which must consist of whole windows."""

@@ -7,15 +7,19 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from magi_video.codecs.base import Codec
+from magi_video.codecs.base import Codec, register
 
 
+@register
 class PixelCodec(Codec):
     """Pixels as latents: 3 channels, full size, every frame by itself.
 
     Until measured statistics are set, mean 0 and deviation 1: latents are the pixels in [-1, 1].
     """
 
+    name = "pixels"
+    title = "no compression"
+    compresses = False
     latent_channels = 3
     spatial_factor = 1
     temporal_factor = 1

@@ -1,6 +1,10 @@
-"""Shapes of latents by arithmetic, the same for every codec. Standard library alone."""
+"""Shapes of latents by arithmetic, the same for every codec. Imports no PyTorch."""
+
+from dataclasses import dataclass
 
 from magi_video.errors import MagiError
+from magi_video.presets import Preset
+from magi_video.registry import declared
 
 
 class LatentSizes:
@@ -38,3 +42,29 @@ class LatentSizes:
                 f"{type(self).__name__} cannot encode {height}x{width} pixels; expected sides that {factor} divides"
             )
         return height // factor, width // factor
+
+
+@dataclass(frozen=True)
+class UntrainedCodec(LatentSizes):
+    """Of a codec, what a transformer is built from.
+
+    Attributes:
+        latent_channels: channels of a latent frame.
+        spatial_factor: pixels per latent position, along height and along width.
+        temporal_factor: pixel frames per latent frame after the first.
+    """
+
+    latent_channels: int
+    spatial_factor: int
+    temporal_factor: int
+
+
+def untrained_codec(preset: Preset) -> UntrainedCodec:
+    """The sizes of a preset's codec without building or fetching it.
+
+    They follow from the codec's own settings where these name them; else they are what its class declares: SD's for an
+    image VAE, those of Cosmos CV 4×8×8 for a video VAE (Wan 2.1's are the same).
+    """
+    values, own = declared("codecs")[preset.codec.codec], preset.codec_settings
+    names = ("latent_channels", "spatial_factor", "temporal_factor")
+    return UntrainedCodec(*(getattr(own, name, None) or values[name] for name in names))

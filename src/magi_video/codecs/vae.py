@@ -8,8 +8,10 @@ import torch
 from diffusers.configuration_utils import FrozenDict, register_to_config
 
 from magi_video.codecs.base import Codec
+from magi_video.codecs.sizes import LatentSizes, UntrainedCodec
 from magi_video.errors import MagiError
 from magi_video.files.weights import class_name, load_strictly, read_config
+from magi_video.presets import CodecConfig, Preset
 
 MOST_FACTOR = 4096
 """Channels of a latent, and pixels of a side or frames that become one: no VAE comes near."""
@@ -62,7 +64,17 @@ class VAECodec(Codec):
         raise NotImplementedError
 
     @classmethod
-    def sizes_of(cls, name: str, subfolder: str | None = None) -> tuple[int, int, int]:
+    def pretrained(cls, settings: CodecConfig) -> Codec:
+        """See `Codec.pretrained`."""
+        return cls.from_vae(settings.vae, settings.vae_subfolder or None)
+
+    @classmethod
+    def sizes_for(cls, preset: Preset) -> LatentSizes:
+        """See `Codec.sizes_for`."""
+        return cls.sizes_of(preset.codec.vae, preset.codec.vae_subfolder or None)
+
+    @classmethod
+    def sizes_of(cls, name: str, subfolder: str | None = None) -> UntrainedCodec:
         """Latent channels, spatial factor and temporal factor of a pretrained VAE; of the hub only its config is
         fetched. Arguments and errors as `from_vae`."""
         place = {} if subfolder is None else {"subfolder": subfolder}
@@ -80,7 +92,7 @@ class VAECodec(Codec):
         for number in (channels, spatial, temporal):
             if type(number) is not int or not 1 <= number <= MOST_FACTOR:
                 raise MagiError(f"{name}: a config that no VAE has ({str(number)[:20]}); expected 1 to {MOST_FACTOR}")
-        return channels, spatial, temporal
+        return UntrainedCodec(channels, spatial, temporal)
 
     @classmethod
     def _known_class(cls, name: str, config: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from magi_video.codecs.base import register
 from magi_video.codecs.temporal import Memory, TemporalCodec
 from magi_video.codecs.tiling import Tile, blend_tiles, spread_tiles
 from magi_video.codecs.vae import VAECodec
@@ -18,8 +19,15 @@ from magi_video.codecs.video_coders import CODERS
 from magi_video.errors import MagiError
 
 
+@register
 class VideoVAECodec(TemporalCodec, VAECodec):
     """A diffusers video VAE with per-channel latent statistics."""
+
+    name = "video_vae"
+    title = "a diffusers causal 3D VAE"
+    latent_channels = 16
+    spatial_factor = 8
+    temporal_factor = 4
 
     vae_classes: ClassVar[dict[str, Any]] = {name: coder.vae_class for name, coder in CODERS.items()}
     tile: int | None = None

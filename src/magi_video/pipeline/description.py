@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magi_video.codecs.config import CODEC_MODULES
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.weights import WEIGHTS, check_settings, class_name, resolve_model, stored_shapes, weight_files
 from magi_video.models.architecture import Architecture
-from magi_video.registry import declared
+from magi_video.registry import CLASS, declared
 
 INDEX_FILE = "model_index.json"
 PIPELINES = ("MagiVideoPipeline", "MagiPipeline")
@@ -70,8 +69,9 @@ def describe_model(name: str | Path) -> Description:
     if settings["forcing"] not in tuple(declared("paradigms")):
         raise MagiError(f"{folder}: unknown forcing {str(settings['forcing'])[:60]!r}")
     codec = class_name(read_json(folder / "codec" / "config.json"))
-    if codec not in CODEC_MODULES:
-        raise MagiError(f"{folder / 'codec'} holds {codec}; expected a codec: {', '.join(CODEC_MODULES)}")
+    known = [values[CLASS] for values in declared("codecs").values()]
+    if codec not in known:
+        raise MagiError(f"{folder / 'codec'} holds {codec}; expected a codec: {', '.join(known)}")
     stored = stored_shapes(weight_files(folder / "codec", WEIGHTS))
     return Description(settings, architecture, codec, sum(math.prod(shape) for _, shape in stored))
 

@@ -24,7 +24,7 @@ from magi_video.latents.cache import CODEC_FOLDER, TABLE_FILE, LatentCache
 from magi_video.latents.encoding import SHARD_BYTES, Encoded, encode_latents
 from magi_video.latents.grid import ClipGrid
 from magi_video.latents.table import CachedVideos, VideoTable
-from magi_video.presets import Preset
+from magi_video.presets import Preset, codec_groups
 from magi_video.training.display import Display, Silent
 from magi_video.training.feasibility import find_sizes
 from magi_video.training.preparation import finished_codec, open_videos, prepare_codec, save_codec
@@ -91,7 +91,7 @@ def encode(
         if provenance.news:
             kept = (out / CODEC_FOLDER / "config.json").is_file()
             display.say(provenance.news + (", and with the codec that it has" if kept else ""))
-        display.stage("codec", preset.small_vae.steps if _is_to_be_trained(preset, codec, out) else 0)
+        display.stage("codec", preset.codec_steps if _is_to_be_trained(preset, codec, out) else 0)
         prepared = processes.main_first(lambda: _prepare(preset, codec, videos, out, seed, display))
         grid = _clip_grid(preset, prepared, intervals, stride)
         flips = preset.data.flip > 0
@@ -168,18 +168,20 @@ def latent_recipe(preset: Preset) -> dict[str, Any]:
     """What of a recipe the latents depend on, but for size and clips, which a cache's index tells."""
     recipe: dict[str, Any] = {"dataset": preset.data.dataset, "codec": asdict(preset.codec)}
     recipe |= {name: getattr(preset.data, name) for name in DATA_SETS.find(preset.data.dataset).settings}
-    if preset.codec.codec == "small_vae":
-        recipe["small_vae"] = asdict(preset.small_vae)
+    if preset.codec_settings is not None:
+        recipe[preset.codec_group] = asdict(preset.codec_settings)
     return without_precision({"recipe": json.loads(json.dumps(recipe))})["recipe"]
 
 
 def without_precision(record: dict[str, Any]) -> dict[str, Any]:
-    """A cache's record but for the precision of the small VAE's training: the codec itself is what latents hang on."""
+    """A cache's record but for the precision of the codec's training: the codec itself is what latents depend on."""
     recipe = record.get("recipe")
-    if not isinstance(recipe, dict) or not isinstance(small := recipe.get("small_vae"), dict):
+    if not isinstance(recipe, dict):
         return record
-    kept = {name: value for name, value in small.items() if name != "precision"}
-    return record | {"recipe": recipe | {"small_vae": kept}}
+    groups = {group: dict(recipe[group]) for group in codec_groups() if isinstance(recipe.get(group), dict)}
+    for values in groups.values():
+        values.pop("precision", None)
+    return record | {"recipe": recipe | groups}
 
 
 def _captions(videos: VideoFolder, display: Display) -> list[str | None]:
@@ -195,7 +197,7 @@ def _captions(videos: VideoFolder, display: Display) -> list[str | None]:
 
 
 def _is_to_be_trained(preset: Preset, codec: str | Path | None, out: Path) -> bool:
-    return preset.codec.codec == "small_vae" and codec is None and not (out / CODEC_FOLDER / "config.json").exists()
+    return preset.codec_steps > 0 and codec is None and not (out / CODEC_FOLDER / "config.json").exists()
 
 
 def _prepare(

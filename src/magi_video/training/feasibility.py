@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from magi_video.codecs.cost import find_encoder
-from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.base import CODECS
 from magi_video.codecs.registry import load_codec
 from magi_video.codecs.sizes import LatentSizes
-from magi_video.codecs.vae import VAECodec
-from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.limits import machine_memory
 from magi_video.presets import Preset, TrainConfig
-from magi_video.training.preparation import pretrained_codec
-from magi_video.training.sizing import UntrainedCodec, find_architecture, untrained_codec
+from magi_video.training.sizing import find_architecture
 
 COPIES_ON_CPU = 5
 """Of each weight: itself, its gradient, two moments and its average."""
@@ -74,19 +70,12 @@ def find_sizes(preset: Preset, codec_folder: Path | None = None) -> LatentSizes:
     Raises:
         MagiError: it does not take the recipe's frames, or is not to be had.
     """
-    data, settings = preset.data, preset.codec
+    data = preset.data
     sizes: LatentSizes
     if codec_folder is not None and (codec_folder / "config.json").is_file():
         sizes = load_codec(codec_folder)
-    elif settings.codec in ("image_vae", "video_vae"):
-        kind: type[VAECodec] = ImageVAECodec if settings.codec == "image_vae" else VideoVAECodec
-        channels, spatial, temporal = kind.sizes_of(settings.vae, settings.vae_subfolder or None)
-        sizes = UntrainedCodec(channels, spatial, temporal)
-    elif settings.codec == "omnitokenizer":
-        sizes = pretrained_codec(settings)  # a folder of this machine, never fetched
     else:
-        find_encoder(preset)  # says in its words what the small VAE does not take
-        sizes = untrained_codec(preset)
+        sizes = CODECS.find(preset.codec.codec).sizes_for(preset)
     sizes.latent_size(data.height, data.width)
     sizes.num_latent_frames(data.num_frames)
     return sizes

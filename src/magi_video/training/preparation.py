@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -11,14 +11,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from magi_video.codecs.base import Codec
-from magi_video.codecs.image_vae import ImageVAECodec
-from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
-from magi_video.codecs.pixels import PixelCodec
+from magi_video.codecs.base import CODECS, Codec, OnStep
 from magi_video.codecs.registry import load_codec
 from magi_video.codecs.statistics import measure_statistics
-from magi_video.codecs.training import CHECKPOINTS, train_image_vae
-from magi_video.codecs.video_vae import VideoVAECodec
+from magi_video.codecs.training import CHECKPOINTS
 from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader, PixelReader
 from magi_video.data.folder import DATA_SETS, VideoFolder
 from magi_video.distributed import Processes
@@ -30,7 +26,7 @@ from magi_video.models.conditions import VectorCondition
 from magi_video.models.dropout import DropoutRates
 from magi_video.models.transformer import MagiVideoTransformer, make_transformer
 from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
-from magi_video.presets import CodecConfig, Preset
+from magi_video.presets import Preset
 from magi_video.training.sizing import WORD_SIZE, find_architecture
 from magi_video.video.image import fit_frames, to_model_range
 
@@ -41,7 +37,6 @@ FRAME_BYTES = 2**29
 """Of decoded frames, kept in memory."""
 STATISTICS_CLIPS = 64
 STATISTICS_FROM = 10**9
-OnStep = Callable[[int, dict[str, float]], None]
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
@@ -118,11 +113,11 @@ def prepare_codec(
     folder = out / "codec"
     if finished_codec(out) is not None:
         return load_codec(folder)
-    if preset.codec.codec == "small_vae":
-        batches = frame_batches(preset, videos, preset.small_vae.batch_size, seed)
-        settings = replace(preset.small_vae, precision=preset.codec_precision)
-        return train_image_vae(settings, batches, frames_to_measure(batches), folder, on_step=on_step, say=say)
-    codec = pretrained_codec(preset.codec)
+    kind = CODECS.find(preset.codec.codec)
+    if kind.trained:
+        batches = frame_batches(preset, videos, preset.codec_settings.batch_size, seed)
+        return kind.train_on(preset, batches, frames_to_measure(batches), folder, on_step=on_step, say=say)
+    codec = kind.pretrained(preset.codec)
     codec.latent_size(preset.data.height, preset.data.width)
     codec.num_latent_frames(preset.data.num_frames)
     codec.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -153,27 +148,6 @@ def save_codec(codec: Codec, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def pretrained_codec(settings: CodecConfig) -> Codec:
-    """The codec that a preset names, with the statistics it came with."""
-    subfolder = settings.vae_subfolder or None
-    if settings.codec == "image_vae":
-        return ImageVAECodec.from_vae(settings.vae, subfolder)
-    if settings.codec == "video_vae":
-        return VideoVAECodec.from_vae(settings.vae, subfolder)
-    if settings.codec == "omnitokenizer":
-        folder = Path(settings.vae, settings.vae_subfolder)
-        if not folder.is_dir():
-            raise MagiError(
-                f"no folder {folder}; expected OmniTokenizer's weights as converted by "
-                "magi weights convert-omnitokenizer CHECKPOINT --out FOLDER, named with --vae"
-            )
-        codec = load_codec(folder)
-        if not isinstance(codec, OmniTokenizerCodec):
-            raise MagiError(f"{folder} holds {type(codec).__name__}; expected OmniTokenizerCodec")
-        return codec
-    return PixelCodec()
-
-
 def frame_batches(preset: Preset, videos: VideoFolder, batch_size: int, seed: int) -> FrameBatches:
     """Frames of the preset's size, for training and measuring codecs."""
     return FrameBatches(videos, preset.data.height, preset.data.width, batch_size, derive_seed(seed, 1))
@@ -195,7 +169,7 @@ def clips_to_measure(preset: Preset, videos: VideoFolder, seed: int) -> Iterator
 
 def caches_latents(codec: Codec) -> bool:
     """Whether latents are encoded once: not where that saves nothing, nor where they depend on the interval."""
-    return codec.temporal_factor == 1 and not isinstance(codec, PixelCodec)
+    return codec.temporal_factor == 1 and codec.compresses
 
 
 def prepare_reader(

@@ -17,7 +17,7 @@ from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.files.json import read_json
 from magi_video.files.lock import claimed, differences
 from magi_video.latents.cache import CODEC_FOLDER
-from magi_video.presets import Preset, former, from_dict
+from magi_video.presets import Preset, codec_groups, former, from_dict
 from magi_video.training.captions import prepare_captions
 from magi_video.training.choices import CHOSEN, settle_choices
 from magi_video.training.display import Display, Silent
@@ -183,13 +183,14 @@ def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, A
     if isinstance(recorded, dict):
         recorded = recorded | {group: recorded[group] | values for group, values in former(recorded).items()}
     preset = asdict(from_dict(Preset, recorded, "run.json: preset"))
-    del preset["small_vae"]["precision"]  # the codec's own record keeps to it
+    for group in codec_groups():
+        preset[group].pop("precision", None)  # the codec's own record keeps to it
     if "checkpoints" in made:
         kept = {name: value for name, value in preset["train"].items() if name not in FREE}
         return preset | {"train": kept, "sample": None, "seed": record.get("seed")}
     kept = {}
     if "codec" in made:
-        kept |= {name: preset[name] for name in ("data", "codec", "small_vae")} | {"seed": record.get("seed")}
+        kept |= {name: preset[name] for name in ("data", "codec", *codec_groups())} | {"seed": record.get("seed")}
     if ENCODER_FOLDER in made:
         kept["text_encoder"] = preset["model"]["text_encoder"]
     return kept
@@ -210,7 +211,7 @@ def prepare_latents(
         if done < total:
             signals.check("encoding latents")
 
-    display.stage("codec", preset.small_vae.steps if preset.codec.codec == "small_vae" else 0)
+    display.stage("codec", preset.codec_steps)
     codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance, display.say))
     display.stage("latents", len(videos.videos) * (1 + (preset.data.flip > 0)) if caches_latents(codec) else 0)
     return codec, *prepare_reader(preset, videos, codec, out, advance_latents)

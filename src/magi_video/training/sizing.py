@@ -1,10 +1,9 @@
 """What a recipe makes, by arithmetic: latents, transformer, hidden tokens. Imports no PyTorch."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
-from magi_video.codecs.sizes import LatentSizes
+from magi_video.codecs.sizes import LatentSizes, untrained_codec
 from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL, TEXT, Architecture
 from magi_video.presets import Preset
 from magi_video.registry import declared
@@ -14,35 +13,6 @@ ACTIONS, CLASSES, WORD_SIZE = 6, 101, 384
 a word's vector as the presets' text encoder gives."""
 FINEST = 2**16
 """Parts of a frame that are told apart when hidden tokens are counted."""
-
-
-@dataclass(frozen=True)
-class UntrainedCodec(LatentSizes):
-    """Of a codec, what a transformer is built from.
-
-    Attributes:
-        latent_channels: channels of a latent frame.
-        spatial_factor: pixels per latent position, along height and along width.
-        temporal_factor: pixel frames per latent frame after the first.
-    """
-
-    latent_channels: int
-    spatial_factor: int
-    temporal_factor: int
-
-
-def untrained_codec(preset: Preset) -> UntrainedCodec:
-    """A preset's codec, untrained and without fetching it: an image VAE counts as SD's, a video VAE as Cosmos CV 4×8×8
-    (which Wan 2.1's equals in this)."""
-    small = preset.small_vae
-    shapes = {
-        "pixels": (3, 1, 1),
-        "small_vae": (small.latent_channels, 2 ** (len(small.encoder_blocks) - 1), 1),
-        "image_vae": (4, 8, 1),
-        "video_vae": (16, 8, 4),
-        "omnitokenizer": (8, 8, 4),
-    }
-    return UntrainedCodec(*shapes[preset.codec.codec])
 
 
 def find_architecture(
