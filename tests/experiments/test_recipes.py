@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from magi_video.errors import MagiError
+from magi_video.evaluation.baselines import baselines
 from magi_video.evaluation.features import Detectors
 from magi_video.experiments import recipes, rollout, timing
-from magi_video.experiments.clips import copied, frozen, real_sets, shuffled
+from magi_video.experiments.clips import every, real_sets
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.experiments.measure import Measures
 from magi_video.experiments.publish import publish, summarise
@@ -41,14 +42,17 @@ def test_both_scales_have_the_same_worlds() -> None:
         assert (small.given, small.interval, small.frames) == (large.given, large.interval, large.frames)
 
 
-def test_damages() -> None:
+def test_the_rows_without_a_model() -> None:
     clips = np.random.default_rng(0).integers(0, 256, (3, 10, 4, 4, 3), np.uint8)
-    mixed = shuffled(clips)
-    assert not np.array_equal(mixed, clips)
+    rows = {name: every(change) for name, change in baselines(4, None).items()}
+    assert list(rows) == ["still", "copy_last", "shuffled"], "no codec, no row of it"
+    mixed = rows["shuffled"](clips)
+    assert all(not np.array_equal(one, clip) for one, clip in zip(mixed, clips, strict=True))
     assert np.array_equal(np.sort(mixed, axis=1), np.sort(clips, axis=1))
-    assert np.array_equal(frozen(clips)[:, 7], clips[:, 0])
-    held = copied(4)(clips)
+    assert np.array_equal(rows["still"](clips)[:, 7], clips[:, 0])
+    held = rows["copy_last"](clips)
     assert np.array_equal(held[:, :4], clips[:, :4]) and np.array_equal(held[:, 9], clips[:, 3])
+    assert np.array_equal(every(baselines(0, None)["copy_last"])(clips), rows["still"](clips))
 
 
 def test_the_real_sets_share_no_video(measures: Measures) -> None:

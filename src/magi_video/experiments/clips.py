@@ -7,6 +7,7 @@ import numpy as np
 from magi_video.data.clips import clip_frames
 from magi_video.data.folder import VideoFolder
 from magi_video.data.ucf101 import UCF101
+from magi_video.evaluation.baselines import Baseline
 from magi_video.experiments.runs import Workplace
 from magi_video.experiments.worlds import World
 from magi_video.video.image import fit_frames
@@ -54,25 +55,9 @@ def read_clips(videos: VideoFolder, chosen: list[tuple[int, int]], world: World,
     )
 
 
-def shuffled(clips_NTHWC: Clips) -> Clips:
-    """Each clip's frames in an order of its own."""
-    orders = [np.random.default_rng([7, index]).permutation(clips_NTHWC.shape[1]) for index in range(len(clips_NTHWC))]
-    return np.stack([clip[order] for clip, order in zip(clips_NTHWC, orders, strict=True)])
-
-
-def frozen(clips_NTHWC: Clips) -> Clips:
-    """Each clip's first frame, for ever."""
-    return np.repeat(clips_NTHWC[:, :1], clips_NTHWC.shape[1], axis=1)
-
-
-def copied(given: int) -> Callable[[Clips], Clips]:
-    """The given frames, then the last of them for ever: the forecast that any model must beat."""
-
-    def copy(clips_NTHWC: Clips) -> Clips:
-        rest = clips_NTHWC.shape[1] - given
-        return np.concatenate([clips_NTHWC[:, :given], np.repeat(clips_NTHWC[:, given - 1 : given], rest, 1)], 1)
-
-    return copy
+def every(change: Baseline) -> Callable[[Clips], Clips]:
+    """A change of one clip, made on each clip of a set."""
+    return lambda clips_NTHWC: np.stack([change(clip, index) for index, clip in enumerate(clips_NTHWC)])
 
 
 def noise(clips_NTHWC: Clips) -> Clips:

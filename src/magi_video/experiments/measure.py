@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from magi_video.codecs.base import Codec
+from magi_video.codecs.registry import load_codec
 from magi_video.evaluation.features import Detectors, full_precision, video_features
 from magi_video.evaluation.frechet import Moments, bootstrap_interval, frechet_distance
 from magi_video.evaluation.measures import clip_motion, compare_motion
 from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.experiments.clips import Clips, real_sets
+from magi_video.experiments.oracle import find_oracle
 from magi_video.experiments.runs import Workplace
 from magi_video.fast.probes import choose_precision, use_fast_float32
 from magi_video.files.atomic import write_array, write_json
@@ -61,6 +64,12 @@ class Measures:
     def context(self) -> Clips:
         """The clips that models continue."""
         return self.sets[1]
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The one that all models of the world share."""
+        self.workplace.prepare()
+        return load_codec(self.folder / "prepared" / "codec")
 
     def samples(
         self, name: str, model: Path, context: Clips | None = None, num_frames: int | None = None, **settings: Any
@@ -164,6 +173,13 @@ class Measures:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, kept)
         return kept
+
+    def oracle(self, name: str, clips: Callable[[], Clips]) -> Scores:
+        """What the world's oracle says of continuations of the context set, as "oracle"; nothing where it has none."""
+        if self.world.oracle is None:
+            return {}
+        read = find_oracle(self.world.oracle)
+        return {"oracle": self.kept_figures(f"{name}-oracle", lambda: read(clips(), self.context, self.world.given))}
 
     def _fvd(self, name: str, clips: Callable[[], Clips]) -> Scores:
         real = self.features("reference", lambda: self.reference)

@@ -44,7 +44,7 @@ class BallStates:
     hue_TK: np.ndarray
 
     @property
-    def there_TK(self) -> np.ndarray:
+    def there_TK(self) -> np.ndarray:  # noqa: N802 (the shape suffix)
         """Whether a ball is seen."""
         return self.area_TK >= LEAST_AREA
 
@@ -54,7 +54,7 @@ def read_balls(clip_THWC: np.ndarray) -> BallStates:
     if clip_THWC.dtype != np.uint8 or clip_THWC.ndim != 4 or clip_THWC.shape[3] != 3:
         got = f"{clip_THWC.dtype} {list(clip_THWC.shape)}"
         raise MagiError(f"the world of balls is read from uint8 [frames, height, width, 3], got {got}")
-    frames, height, width, _ = clip_THWC.shape
+    height, width = clip_THWC.shape[1:3]
     if height != width:
         raise MagiError(f"the world of balls is square, got {height}×{width} pixels")
     whole = np.pi * (RADIUS * height) ** 2
@@ -95,7 +95,7 @@ class BallScores:
     """How right the generated frames of a clip are, one value a frame; the first F frames were given, G = T − F follow.
 
     Attributes:
-        apart_G: 1 where exactly two separate balls are seen. The truth has its own share, which is what to compare with.
+        apart_G: 1 where exactly two separate balls are seen. The truth has its own share, to compare with.
         number_G: 1 where as many separate balls are seen as in the true frame.
         area_G: mean over balls of |area − the true frame's|, in areas of a ball.
         hue_G: mean over the balls that are seen of the difference from the ball's own hue, degrees; NaN without any.
@@ -149,9 +149,9 @@ def balls(fake_NTHWC: Clips, truth_NTHWC: Clips, given: int) -> dict[str, Any]:
     """The scores of a set of clips that continue true ones.
 
     Returns:
-        name → mean over clips and generated frames of each of `BallScores`, `per_frame` → name → mean over clips of each
-        generated frame, `per_clip` → name → mean over the frames of each clip (for intervals over clips). None where no
-        frame of any clip has the value.
+        name → mean over clips and generated frames of each of `BallScores`; `per_frame` → name → mean over clips of
+        each generated frame; `per_clip` → name → mean over the frames of each clip (for intervals over clips). None
+        where no frame of any clip has the value.
     """
     scored = [score_balls(fake, truth, given) for fake, truth in zip(fake_NTHWC, truth_NTHWC, strict=True)]
     result: dict[str, Any] = {"per_frame": {}, "per_clip": {}}

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from magi_video.errors import MagiError
-from magi_video.experiments import plots, tables
+from magi_video.experiments import plots, table1_report, tables
 from magi_video.experiments.recipes import RECIPES, mean_and_deviation
+from magi_video.experiments.table1 import TABLE1
 from magi_video.experiments.worlds import CPU_WORLDS
 from magi_video.files.atomic import write_json
 from magi_video.files.weights import read_json
@@ -24,7 +25,7 @@ def publish(out: str | Path) -> Path:
     out = Path(out)
     found = {
         recipe: {path.stem.removeprefix(f"{recipe}-"): read_json(path) for path in sorted(paths)}
-        for recipe in RECIPES
+        for recipe in (*RECIPES, TABLE1)
         if (paths := list((out / "results").glob(f"{recipe}-*.json")))
     }
     if not found:
@@ -35,6 +36,9 @@ def publish(out: str | Path) -> Path:
     write_json(report / "reproduction.json", summary)
     (report / "tables.md").write_text(tables.write(summary), encoding="utf-8")
     plots.write(summary, report)
+    for world, figures in found.get(TABLE1, {}).items():
+        (report / f"table1_{world}.md").write_text(table1_report.page(world, figures), encoding="utf-8")
+        plots.save(table1_report.curves(world, figures), report / f"table1_{world}.png")
     return report
 
 
@@ -54,6 +58,8 @@ def summarise(found: dict[str, dict[str, Figures]]) -> Figures:
         summary["kv_cache"] = timed.get(PRIMARY, next(iter(timed.values())))
     if rolled := found.get("rollout"):
         summary["rollout"] = rolled.get(PRIMARY, next(iter(rolled.values()))) | {"worlds": rolled}
+    if rows := found.get(TABLE1):
+        summary["table1"] = {world: table1_report.summarise(world, figures) for world, figures in rows.items()}
     if stepped := found.get("sampling-steps"):
         summary["sampling_steps"] = stepped.get(PRIMARY, next(iter(stepped.values())))
     return summary

@@ -5,17 +5,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
-
-from magi_video.codecs.registry import load_codec
-from magi_video.experiments import clips as made
-from magi_video.experiments.clips import Clips
+from magi_video.evaluation.baselines import baselines
+from magi_video.experiments.clips import Clips, every, noise
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.rollout import long_rollout
 from magi_video.experiments.timing import time_against_frames
-from magi_video.video.image import to_model_range, to_uint8
 
 ABLATIONS = ("ctf-no-interval", "ctf-no-noise", "ctf-no-both")
 ROLLED_OUT = ("ctf", "ctf-no-both")
@@ -26,14 +21,11 @@ DENOISE_STEPS = (5, 10, 20)
 
 def sensitivity(m: Measures, seeds: Sequence[int]) -> Scores:
     """What the score says of clips whose faults are known: can it tell at all, and what is its floor?"""
-    given = m.world.given
+    rows = baselines(m.world.given, m.codec)
     damages: dict[str, Callable[[Clips], Clips]] = {
         "floor": lambda clips: clips,
-        "codec": lambda clips: through_codec(m, clips),
-        "shuffled": made.shuffled,
-        "copy_last": made.copied(given),
-        "frozen": made.frozen,
-        "noise": made.noise,
+        **{"frozen" if name == "still" else name: every(change) for name, change in rows.items()},
+        "noise": noise,
     }
     return {name: m.score(name, partial(damaged, m, damage)) for name, damage in damages.items()}
 
@@ -41,14 +33,6 @@ def sensitivity(m: Measures, seeds: Sequence[int]) -> Scores:
 def damaged(m: Measures, damage: Callable[[Clips], Clips]) -> Clips:
     """The context set with a fault."""
     return damage(m.context)
-
-
-def through_codec(m: Measures, clips_NTHWC: Clips) -> Clips:
-    """Encoded and decoded: what is lost before any model has done anything."""
-    m.workplace.prepare()
-    codec = load_codec(m.folder / "prepared" / "codec")
-    with torch.no_grad():
-        return np.stack([to_uint8(codec.decode(codec.encode(to_model_range(clip)[None]))[0]) for clip in clips_NTHWC])
 
 
 def ctf_vs_mtf(m: Measures, seeds: Sequence[int]) -> Scores:

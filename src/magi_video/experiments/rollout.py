@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from magi_video.data.folder import VideoFolder
+from magi_video.evaluation.baselines import baselines
 from magi_video.evaluation.frechet import Moments, frechet_distance
 from magi_video.evaluation.measures import clip_motion
-from magi_video.experiments.clips import Clips, copied, read_clips
+from magi_video.experiments.clips import Clips, every, read_clips
 from magi_video.video.image import contact_sheet, write_image
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def long_rollout(m: "Measures", models: dict[str, Path]) -> dict[str, Any]:
     """
     reference, truth = long_sets(m)
     given = m.world.given
-    sets = {"true": truth, "copy_last": copied(given)(truth)}
+    sets = {"true": truth, "copy_last": every(baselines(given, None)["copy_last"])(truth)}
     for name, model in models.items():
         sets[name] = m.samples(f"rollout-{name}", model, context=truth, num_frames=FRAMES)
         sheet = contact_sheet(list(sets[name][:4]), columns=20, max_frames=20)

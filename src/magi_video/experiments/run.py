@@ -3,14 +3,17 @@
 import platform
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.experiments.measure import Measures
+from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.recipes import RECIPES
+from magi_video.experiments.rows import Row
 from magi_video.experiments.runs import Workplace
+from magi_video.experiments.table1 import TABLE1, table1
 from magi_video.experiments.worlds import SCALES, Scale, World
 from magi_video.files.atomic import write_json
 from magi_video.files.lock import alone, settle
@@ -41,6 +44,7 @@ def reproduce(
     scale: Scale = "cpu",
     worlds: Sequence[str] = ("balls", "gameplay", "ucf101"),
     seeds: Sequence[int] = (0, 1, 2),
+    rows: Sequence[str] | None = None,
     data: str | Path | None = None,
     display: Display | None = None,
     signals: StopSignals | None = None,
@@ -48,11 +52,12 @@ def reproduce(
     """Run one recipe; the same call again goes on where it stopped.
 
     Args:
-        recipe: one of `RECIPES`, or "all".
+        recipe: one of `RECIPES`, "all" of them, or "table1".
         out: folder for everything; figures in OUT/results/RECIPE-WORLD.json.
-        scale: "cpu" or "gpu".
+        scale: "smoke", "cpu" or "gpu".
         worlds: where it is run, as far as it applies to them.
         seeds: of the training runs.
+        rows: of the recipe "table1", as `experiments.rows` writes them; all if not given.
         data: UCF-101 in its official layout, for the world of that name.
         display: shows progress.
         signals: that ask to stop; none if not given.
@@ -65,10 +70,14 @@ def reproduce(
         MagiError: unknown names, missing data, no seeds, `out` holds another scale, or another call is at work on one
             of the worlds there.
     """
-    if recipe not in (*RECIPES, "all"):
-        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join(RECIPES)}, all")
+    if recipe not in (*RECIPES, TABLE1, "all"):
+        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join(RECIPES)}, {TABLE1}, all")
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
+    if rows is not None and recipe != TABLE1:
+        raise MagiError(f"rows are of the recipe {TABLE1}, not of {recipe}")
+    for row in rows or ():
+        Row.parse(row)
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
     chosen = find_worlds(scale, worlds)
     settle(out / "reproduce.json", {"scale": scale}, "results")
@@ -80,9 +89,19 @@ def reproduce(
                 if recipe == "all" and world.name not in APPLIES.get(name, (world.name,)):
                     continue
                 workplace = Workplace(world, out / world.name, None if data is None else Path(data), display, signals)
-                figures = RECIPES[name](Measures(workplace), seeds)
-                write_json(out / "results" / f"{name}-{world.name}.json", figures | {"world": world.name} | machine())
+                result = out / "results" / f"{name}-{world.name}.json"
+                keep = partial(write_result, result, world)
+                if name == TABLE1:
+                    measures = Measures(workplace, fid_frames=world.frames - world.given)
+                    keep(table1(measures, seeds, rows, keep))
+                else:
+                    keep(RECIPES[name](Measures(workplace), seeds))
     return out / "results"
+
+
+def write_result(path: Path, world: World, figures: Scores) -> None:
+    """A recipe's figures in a world, and where they were measured."""
+    write_json(path, figures | {"world": world.name} | machine())
 
 
 def machine() -> dict[str, object]:

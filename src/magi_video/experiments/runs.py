@@ -17,6 +17,7 @@ from typing import Literal
 
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
+from magi_video.experiments.rows import Row
 from magi_video.experiments.worlds import World
 from magi_video.files.atomic import link_or_copy, write_json
 from magi_video.files.weights import read_json
@@ -50,7 +51,12 @@ VARIANTS: dict[str, Callable[[Preset], Preset]] = {
     "ctf-no-noise": without_noise,
     "ctf-no-both": lambda preset: without_noise(without_intervals(preset)),
 }
-"""What the recipes compare, each as a change of the world's own recipe."""
+"""What the recipes on one claim compare, as changes of the world's own recipe; other names are rows of table 1."""
+
+
+def changed(preset: Preset, variant: str) -> Preset:
+    """The recipe of a variant: one of `VARIANTS`, or a row as `experiments.rows` writes it."""
+    return VARIANTS[variant](preset) if variant in VARIANTS else Row.parse(variant).preset(preset)
 
 
 @dataclass(frozen=True)
@@ -157,15 +163,20 @@ class Workplace:
                 seconds[name].append(self.world.preset.train.batch_size / next(loop)["clips_per_second"])
         return {name: statistics.median(values[2:]) for name, values in seconds.items()}
 
+    def run_folder(self, variant: str, seed: int) -> Path:
+        """Where a variant is trained."""
+        name = variant if variant in VARIANTS else Row.parse(variant).key
+        return self.folder / "runs" / f"{name}-seed{seed}"
+
     def model(self, variant: str, seed: int, steps: int) -> Path:
         """The model of a variant after so many steps; trained if it is not there."""
-        run = self.folder / "runs" / f"{variant}-seed{seed}"
+        run = self.run_folder(variant, seed)
         target = run / "models" / f"{steps:06d}"
         if (target / "model_index.json").is_file():
             return target
         self.prepare()
         self.claim(run)
-        preset = VARIANTS[variant](self.world.preset)
+        preset = changed(self.world.preset, variant)
         preset = replace(preset, train=replace(preset.train, steps=steps))
         self.display.say(f"{self.world.name}: training {variant}, seed {seed}, to step {steps}")
         train(preset, self.train_data, run, seed, self.display, signals=self.signals)

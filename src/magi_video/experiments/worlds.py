@@ -108,7 +108,6 @@ CPU_WORLDS = (
         given=5,
         interval=1,
         num_clips=128,
-        fid=False,
         game="magi/BouncingBalls-v0",
         episodes=512,
         train_frames=64,
@@ -156,7 +155,7 @@ def smoke_preset(preset: Preset) -> Preset:
         data=replace(preset.data, height=32, width=32, num_frames=10),
         codec=CodecConfig(codec="pixels"),
         model=replace(preset.model, patch_size=4, hidden=32, depth=2, heads=2, mlp=64, head_width=32, head_depth=1),
-        train=replace(preset.train, steps=8, warmup_steps=2, checkpoint_every=4, precision="float32"),
+        train=replace(preset.train, steps=4, warmup_steps=2, checkpoint_every=4, precision="float32"),
         sample=SampleConfig(mask_steps=2, denoise_steps=2),
     )
 
@@ -165,7 +164,8 @@ SMOKE_WORLDS = tuple(
     replace(
         world,
         preset=smoke_preset(world.preset),
-        num_clips=6,
+        num_clips=3,
+        fid=False,
         frames=10,
         episodes=world.episodes and 16,
         train_frames=min(world.train_frames, 64),

@@ -1,0 +1,64 @@
+"""Clips that need no model and tell what a score is worth: what any model must beat, and what no score may like.
+
+real        other real clips: the floor, what a perfect model would get with so few clips
+codec       the true clips through the codec: what is lost before a model has done anything
+still       the first frame for ever
+copy_last   the given frames, then the last of them for ever: the forecast that any model must beat
+shuffled    the true clips, each one's frames in an order of its own: every frame right, the motion wrong
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from magi_video.codecs.base import Codec
+from magi_video.video.image import to_model_range, to_uint8
+
+Clip = np.ndarray
+"""uint8 [T, H, W, 3]."""
+SHUFFLE_SEED = 7
+
+
+def still(clip_THWC: Clip) -> Clip:
+    """The first frame for ever."""
+    return np.repeat(clip_THWC[:1], len(clip_THWC), axis=0)
+
+
+def copy_last(clip_THWC: Clip, given: int) -> Clip:
+    """The first `given` frames, then the last of them for ever; with none given, `still`."""
+    given = max(given, 1)
+    return np.concatenate([clip_THWC[:given], np.repeat(clip_THWC[given - 1 : given], len(clip_THWC) - given, axis=0)])
+
+
+def shuffled(clip_THWC: Clip, index: int) -> Clip:
+    """The frames in an order drawn for clip `index` of a set; never the true one."""
+    random, order = np.random.default_rng([SHUFFLE_SEED, index]), np.arange(len(clip_THWC))
+    while len(order) > 1 and (np.diff(order) == 1).all():
+        order = random.permutation(len(clip_THWC))
+    return clip_THWC[order]
+
+
+def through_codec(clip_THWC: Clip, codec: Codec) -> Clip:
+    """Encoded and decoded, cut to the length that was given."""
+    with torch.no_grad():
+        return to_uint8(codec.decode(codec.encode(to_model_range(clip_THWC)[None]))[0])[: len(clip_THWC)]
+
+
+Baseline = Callable[[Clip, int], Clip]
+"""From a true clip and its index in the set to the clip that is scored."""
+
+
+def baselines(given: int, codec: Codec | None) -> dict[str, Baseline]:
+    """Every row that is made of the true clips, by name.
+
+    Args:
+        given: frames that a model is given.
+        codec: of the models; None leaves its row out.
+    """
+    rows: dict[str, Baseline] = {} if codec is None else {"codec": lambda clip, index: through_codec(clip, codec)}
+    return rows | {
+        "still": lambda clip, index: still(clip),
+        "copy_last": lambda clip, index: copy_last(clip, given),
+        "shuffled": shuffled,
+    }

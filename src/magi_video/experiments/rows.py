@@ -1,0 +1,58 @@
+"""The rows of the paper's table 1: every registered paradigm, and the one that has two faithful builds.
+
+A row is written `NAME` or `NAME:option=value,…`, the options being the paradigm's own.
+"""
+
+from dataclasses import dataclass, replace
+
+from magi_video.presets import Preset, check_paradigm, own_steps
+from magi_video.registry import declared
+
+ORDER = ("complete", "masked", "genie", "videomar", "diffusion", "diffusion-v", "raster", "window", "joint")
+"""The order in which the rows are worth having; others come after."""
+BUILDS = ("raster:attention=flat",)
+"""Rows besides the paradigms' defaults."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        name: as it is written.
+        forcing, options: the paradigm, and what is changed of its own.
+    """
+
+    name: str
+    forcing: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, name: str) -> "Row":
+        """The row that a name stands for; `MagiError` if there is no such paradigm or option."""
+        forcing, _, rest = name.partition(":")
+        options = dict((one.partition("=")[0], one.partition("=")[2]) for one in rest.split(",") if one)
+        check_paradigm(forcing, options)
+        return cls(name, forcing, tuple(options.items()))
+
+    @property
+    def key(self) -> str:
+        """The name as part of a file name."""
+        return self.name.replace(":", "-").replace("=", "-").replace(",", "-")
+
+    def preset(self, preset: Preset) -> Preset:
+        """A recipe under this row's paradigm, with its own numbers of steps where it has any."""
+        return replace(
+            preset,
+            forcing=self.forcing,
+            forcing_options=dict(self.options),
+            sample=own_steps(self.forcing, preset.sample),
+        )
+
+
+def all_rows() -> list[str]:
+    """Every row by name, in their order."""
+    known = declared("paradigms")
+    names = [name for name in ORDER if name in known] + [name for name in known if name not in ORDER]
+    builds = [name for name in BUILDS if name.partition(":")[0] in known]
+    return names + builds

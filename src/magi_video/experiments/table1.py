@@ -1,0 +1,194 @@
+"""`magi reproduce table1`: the paper's Table 1 on one backbone, with what each row costs and how well it continues.
+
+Every row is trained once, to the end of the longer of its two budgets; a run's beginning is the run of a shorter
+budget, for the learning rate is constant after the warm-up:
+
+- equal steps: the steps of the world's recipe;
+- equal operations: as many steps as cost the operations of so many steps of complete teacher forcing.
+
+Everything that is measured lies in files of its own under OUT/WORLD/, so a stopped call goes on where it was, and
+`--rows` and `--seeds` may come in any order; the table is made of what is there.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from magi_video.evaluation.baselines import baselines
+from magi_video.experiments.clips import every
+from magi_video.experiments.costs import equal_steps, generation_costs, training_step_flops
+from magi_video.experiments.measure import Measures, Scores
+from magi_video.experiments.rows import Row, all_rows
+from magi_video.files.atomic import write_json
+from magi_video.files.weights import read_json
+from magi_video.paradigms import find_paradigm
+from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.presets import Preset
+from magi_video.video.image import contact_sheet, write_image
+
+TABLE1 = "table1"
+"""The recipe's name."""
+POINTS = 4
+"""Points of a learning curve at equal distances; the end of the second budget is one more."""
+TERA = 1e12
+SHEET_CLIPS, SHEET_FRAMES = 2, 16
+Keep = Callable[[Scores], None]
+
+
+def table1(
+    m: Measures, seeds: Sequence[int], rows: Sequence[str] | None = None, keep: Keep = lambda figures: None
+) -> Scores:
+    """Train and score rows; what is there already is kept.
+
+    Args:
+        m: the world's measures.
+        seeds: of the training runs.
+        rows: as `experiments.rows` writes them; all if not given.
+        keep: called with the table as it stands whenever a run has ended.
+
+    Returns:
+        The table of all rows and seeds that the world's folder holds; see `collect`.
+    """
+    chosen = [Row.parse(name) for name in (all_rows() if rows is None else rows)]
+    references = reference_rows(m)
+    for seed in seeds:
+        for row in chosen:
+            run_row(m, row, seed)
+            keep(collect(m, references))
+    figures = collect(m, references)
+    write_sheet(m, figures)
+    return figures
+
+
+def reference_rows(m: Measures) -> dict[str, Scores]:
+    """The rows that need no model: real (the floor), codec, still, copy_last, shuffled."""
+    rows = {"floor": lambda clips: clips} | {
+        name: every(change) for name, change in baselines(m.world.given, m.codec).items()
+    }
+    return {name: score(m, name, lambda: change(m.context), fid=True) for name, change in rows.items()}  # noqa: B023
+
+
+def score(m: Measures, name: str, clips: Callable[[], np.ndarray], *, fid: bool) -> Scores:
+    """All scores of a clip set that continues the context set; the oracle's among them where the world has one."""
+    return m.score(name, clips, paired=True, fid=fid and m.world.fid) | m.oracle(name, clips)
+
+
+def run_row(m: Measures, row: Row, seed: int) -> None:
+    """Train one row with one seed and score its budgets' ends first, then the other points of its learning curve."""
+    path = run_path(m, row, seed)
+    budgets = budgets_of(m, row)
+    steps = m.world.preset.train.steps
+    points = sorted({max(1, round(steps * part / POINTS)) for part in range(1, POINTS + 1)} | set(budgets.values()))
+    models = {step: m.workplace.model(row.name, seed, step) for step in points}
+    known = read_json(path) if path.is_file() else {}
+    figures: Scores = {"points": {}} | known
+    figures |= {"row": row.name, "seed": seed, "budgets": budgets, "step_tflop": step_tflop(m, row)}
+    if "costs" not in figures:
+        figures["costs"] = generation_costs(models[budgets["equal_steps"]], m.world)
+    figures["paradigm"] = columns(row)
+    figures["sampling"] = sampling(models[budgets["equal_steps"]])
+    losses = training_losses(m.workplace.run_folder(row.name, seed) / "log.jsonl")
+    ends = list(dict.fromkeys(budgets.values()))
+    for step in [*ends, *(step for step in points if step not in ends)]:
+        name = f"{row.key}-seed{seed}-step{step}"
+        scored = score(m, name, partial(m.samples, name, models[step]), fid=step in ends)
+        figures["points"][str(step)] = scored | {"loss": loss_before(losses, step)}
+        write_json(path, figures)
+
+
+def run_path(m: Measures, row: Row, seed: int) -> Path:
+    """Where a run's figures lie."""
+    return m.folder / "table1" / f"{row.key}-seed{seed}.json"
+
+
+def budgets_of(m: Measures, row: Row) -> dict[str, int]:
+    """Steps of both budgets."""
+    preset = m.world.preset
+    reference = Row.parse("complete").preset(preset)
+    counted = m.kept_figures(
+        f"budget-{row.key}", lambda: {"equal_operations": equal_steps(row.preset(preset), reference)}
+    )
+    return {"equal_steps": preset.train.steps, "equal_operations": max(1, counted["equal_operations"])}
+
+
+def step_tflop(m: Measures, row: Row) -> float:
+    """Operations of a training step, in 10¹²."""
+    preset: Preset = row.preset(m.world.preset)
+    counted = m.kept_figures(f"step-flops-{row.key}", lambda: {"tflop": training_step_flops(preset) / TERA})
+    return float(counted["tflop"])
+
+
+def columns(row: Row) -> Scores:
+    """The paper's own columns."""
+    paradigm = find_paradigm(row.forcing)
+    return {
+        "title": paradigm.title,
+        "unit": paradigm.unit,
+        "attention": paradigm.temporal_attention,
+        "cached": paradigm.cached,
+        "variable_context": paradigm.variable_context,
+        "past": paradigm.past,
+    }
+
+
+def sampling(model: Path) -> Scores:
+    """With how many steps a model generates."""
+    settings = MagiVideoPipeline.from_pretrained(model).sampling_settings()
+    return {"mask_steps": settings.num_mask_steps, "denoise_steps": settings.num_denoise_steps}
+
+
+def training_losses(log: Path) -> list[tuple[int, float]]:
+    """Step and loss of every logged step."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    return [(int(one["step"]), float(one["loss"])) for one in map(json.loads, lines) if "loss" in one]
+
+
+def loss_before(losses: list[tuple[int, float]], step: int, points: int = 20) -> float | None:
+    """Mean of the last logged losses up to a step."""
+    values = [loss for at, loss in losses if at <= step][-points:]
+    return round(fmean(values), 5) if values else None
+
+
+def collect(m: Measures, references: dict[str, Scores]) -> Scores:
+    """The table of everything that the world's folder holds.
+
+    Returns:
+        references: name → scores; n: clips of each side; given, interval, frames; steps: of equal steps; runs: row →
+        list of what each seed left, in the order of seeds.
+    """
+    runs: dict[str, list[Scores]] = {}
+    for path in sorted((m.folder / "table1").glob("*-seed*.json")):
+        one = read_json(path)
+        runs.setdefault(one["row"], []).append(one)
+    order = {name: place for place, name in enumerate(all_rows())}
+    return {
+        "references": references,
+        "n": len(m.context),
+        "given": m.world.given,
+        "interval": m.world.interval,
+        "frames": m.world.frames,
+        "steps": m.world.preset.train.steps,
+        "runs": {
+            name: sorted(runs[name], key=lambda one: one["seed"])
+            for name in sorted(runs, key=lambda n: order.get(n, 99))
+        },
+    }
+
+
+def write_sheet(m: Measures, figures: Scores) -> None:
+    """OUT/WORLD/table1.png: the truth and each row's continuations of the same clips."""
+    videos, labels = [], []
+    for clip in range(min(SHEET_CLIPS, len(m.context))):
+        videos.append(m.context[clip])
+        labels.append(f"clip {clip}: true ({m.world.given} given)")
+        for name, runs in figures["runs"].items():
+            end = runs[0]["budgets"]["equal_steps"]
+            path = m.folder / "samples" / f"{Row.parse(name).key}-seed{runs[0]['seed']}-step{end}.npy"
+            if path.is_file():
+                videos.append(np.load(path, allow_pickle=False, mmap_mode="r")[clip])
+                labels.append(f"{name}, seed {runs[0]['seed']}, step {end}")
+    write_image(m.folder / "table1.png", contact_sheet(videos, columns=SHEET_FRAMES, labels=labels, min_side=64))

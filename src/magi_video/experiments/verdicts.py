@@ -1,0 +1,102 @@
+"""What figures of several seeds allow to say: the rule of docs/preregistration.md, as a function.
+
+Scores are distances or errors: lower is better. A claim is that A is better than B.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Answer = Literal["confirmed", "refuted", "cannot tell"]
+FEWEST_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class References:
+    """What a score says of clips that need no model.
+
+    Attributes:
+        floor, shuffled: 95 % intervals of other real clips and of shuffled ones.
+        copy_last: of the last given frame held.
+    """
+
+    floor: tuple[float, float]
+    shuffled: tuple[float, float]
+    copy_last: float
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether the score tells real from shuffled: their intervals do not overlap."""
+        return self.floor[1] < self.shuffled[0]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer, and why in words."""
+
+    answer: Answer
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.answer}: {self.why}"
+
+
+def verdict(
+    a: Sequence[float], b: Sequence[float], references: References, names: tuple[str, str] = ("A", "B")
+) -> Verdict:
+    """Whether A is better than B by one score.
+
+    Args:
+        a, b: the score of each seed.
+        references: what the same score says of clips that need no model.
+        names: of A and B, for the words.
+    """
+    first, second = names
+    if not references.can_tell:
+        return Verdict("cannot tell", "the score does not tell real clips from shuffled ones here")
+    if min(len(a), len(b)) < FEWEST_SEEDS:
+        better = f"; so far {first} {span(a)}, {second} {span(b)}" if a and b else ""
+        return Verdict("cannot tell", f"{min(len(a), len(b))} of {FEWEST_SEEDS} seeds{better}")
+    if max(a) < min(b):
+        if max(b) < references.copy_last:
+            return Verdict(
+                "confirmed", f"{first}'s worst seed ({short(max(a))}) is better than {second}'s best ({short(min(b))})"
+            )
+        return Verdict(
+            "cannot tell", f"{second} ({span(b)}) does not beat copying the last frame ({short(references.copy_last)})"
+        )
+    if max(b) < min(a):
+        if max(a) < references.copy_last:
+            return Verdict(
+                "refuted", f"{second}'s worst seed ({short(max(b))}) is better than {first}'s best ({short(min(a))})"
+            )
+        return Verdict(
+            "cannot tell", f"{first} ({span(a)}) does not beat copying the last frame ({short(references.copy_last)})"
+        )
+    return Verdict("cannot tell", f"the seeds overlap: {first} {span(a)}, {second} {span(b)}")
+
+
+def joined(answers: Sequence[Verdict]) -> Verdict:
+    """The answer of several scores: contradiction, or silence of all, is "cannot tell"; else what one of them says."""
+    said = {one.answer for one in answers} - {"cannot tell"}
+    why = "; ".join(dict.fromkeys(one.why for one in answers))
+    if len(said) == 1:
+        return Verdict(said.pop(), why)
+    return Verdict("cannot tell", ("the scores contradict each other: " if said else "") + why)
+
+
+def beats(values: Sequence[float], reference: float) -> Literal["yes", "no", "some seeds"]:
+    """Whether every seed, none, or some are better than a reference."""
+    count = sum(value < reference for value in values)
+    return "yes" if count == len(values) else "some seeds" if count else "no"
+
+
+def span(values: Sequence[float]) -> str:
+    """Lowest to highest."""
+    low, high = short(min(values)), short(max(values))
+    return low if low == high else f"{low}…{high}"
+
+
+def short(value: float) -> str:
+    """Four digits, and no exponent."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

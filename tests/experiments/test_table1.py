@@ -1,0 +1,125 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from magi_video.errors import MagiError
+from magi_video.experiments import table1_report
+from magi_video.experiments.costs import equal_steps, spread, training_step_flops
+from magi_video.experiments.measure import Measures
+from magi_video.experiments.publish import publish
+from magi_video.experiments.rows import BUILDS, Row, all_rows
+from magi_video.experiments.run import reproduce, write_result
+from magi_video.experiments.runs import Workplace
+from magi_video.experiments.table1 import budgets_of, table1
+from magi_video.experiments.worlds import CPU_WORLDS, SMOKE_WORLDS, World
+from magi_video.paradigms import PARADIGMS
+from magi_video.training.display import Silent
+from tests.experiments.conftest import toy_detectors
+
+
+@pytest.fixture(scope="module")
+def measures(world: World, tmp_path_factory: pytest.TempPathFactory) -> Measures:
+    small = replace(world, num_clips=4, episodes=8)
+    folder = tmp_path_factory.mktemp("table1") / small.name
+    return Measures(Workplace(small, folder, None, Silent()), fid_frames=8, detectors=toy_detectors())
+
+
+def test_every_paradigm_is_a_row() -> None:
+    assert set(PARADIGMS) <= set(all_rows()) and all_rows()[0] == "complete"
+    assert set(all_rows()) - set(PARADIGMS) <= set(BUILDS)
+    base = CPU_WORLDS[0].preset
+    for name in all_rows():
+        row = Row.parse(name)
+        preset = row.preset(base)
+        assert preset.forcing == row.forcing and preset.forcing_options == dict(row.options)
+        assert replace(preset, forcing="complete", forcing_options={}, sample=base.sample) == base
+        assert "/" not in row.key and ":" not in row.key
+
+
+def test_the_budgets_cost_the_same() -> None:
+    base = SMOKE_WORLDS[0].preset
+    base = replace(base, train=replace(base.train, steps=1000))
+    complete, masked = (Row.parse(name).preset(base) for name in ("complete", "masked"))
+    assert equal_steps(complete, complete) == 1000
+    longer = equal_steps(masked, complete)
+    spent = [training_step_flops(complete) * 1000, training_step_flops(masked) * longer]
+    assert spent[1] == pytest.approx(spent[0], rel=1e-3)
+    assert 1400 < longer < 2000, "half the frames through the blocks, as many through the head"
+
+
+def test_a_step_of_several_frames_is_shared() -> None:
+    assert spread([(5.0, 0), (6.0, 2), (1.0, 1)]) == [3.0, 3.0, 1.0]
+
+
+def test_two_rows_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[list[str]] = []
+    first = table1(measures, [0], ["complete"], lambda figures: kept.append(list(figures["runs"])))
+    assert kept == [["complete"]] and list(first["runs"]) == ["complete"]
+    figures = table1(measures, [0], ["masked"])
+    assert list(figures["runs"]) == ["complete", "masked"], "what the folder holds stays in the table"
+    monkeypatch.setattr("magi_video.experiments.runs.train", lambda *_, **__: pytest.fail("trained again"))
+    again = table1(measures, [0], ["masked", "complete"])
+    assert json.dumps(again) == json.dumps(figures)
+
+    out = measures.folder.parent
+    write_result(out / "results" / "table1-balls.json", measures.world, figures)
+    report = publish(out)
+    summary = json.loads((report / "reproduction.json").read_text())["table1"]["balls"]
+    names = {"floor", "codec", "still", "copy_last", "shuffled", "n", "rows"}
+    assert names <= set(summary) and summary["n"] == 4
+    row = summary["rows"]["masked"]
+    fields = {
+        "seeds",
+        "fvd",
+        "oracle",
+        "paired",
+        "fid_by_frame",
+        "drift",
+        "seconds_per_frame",
+        "train_steps",
+        "train_tflop",
+    }
+    assert fields | {"verdict", "flops_per_frame", "curve", "equal_operations"} <= set(row)
+    assert len(row["fvd"]) == len(row["drift"]) == 1 and len(row["fid_by_frame"]) == len(row["seconds_per_frame"]) == 8
+    budgets = budgets_of(measures, Row.parse("masked"))
+    assert row["train_steps"] == budgets["equal_steps"] == 3
+    assert row["equal_operations"]["train_steps"] == budgets["equal_operations"] > 3
+    assert {point["step"] for point in row["curve"][0]} == {1, 2, 3, budgets["equal_operations"]}
+    assert summary["rows"]["complete"]["equal_operations"]["fvd"] == summary["rows"]["complete"]["fvd"]
+    assert "cannot tell" in row["verdict"] and "1 of 3 seeds" in row["verdict"]
+    page = (report / "table1_balls.md").read_text()
+    assert "| `masked` | frame | causal | yes | yes | masked |" in page and "*copy-last*" in page
+    assert (report / "table1_balls.png").stat().st_size > 1000
+    assert (measures.folder / "table1.png").stat().st_size > 1000
+
+
+def test_the_baselines_are_what_they_are_called(measures: Measures) -> None:
+    references = table1(measures, [0], ["complete"])["references"]
+    assert references["still"]["motion"]["fake_speed"] == 0 == references["codec"]["oracle"]["position"]
+    assert references["floor"]["fvd"] < references["still"]["fvd"]
+    assert references["shuffled"]["oracle"]["speed"] > references["floor"]["oracle"]["speed"]
+
+
+def test_drift_is_positive_where_quality_falls() -> None:
+    assert table1_report.drift([30, 29, *[20] * 8]) > 0 > table1_report.drift([20, 21, *[30] * 8])
+
+
+def test_the_interval_over_clips_holds_the_mean() -> None:
+    values = list(np.random.default_rng(0).normal(10, 1, 100))
+    low, high = table1_report.interval_over_clips([*values, None])
+    assert low < np.mean(values) < high and high - low == pytest.approx(0.4, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(("moon",), "forcing must be one of"), (("complete:colour=red",), "colour")],
+)
+def test_bad_rows_are_one_line(tmp_path: Path, rows: tuple[str, ...], message: str) -> None:
+    with pytest.raises(MagiError, match=message):
+        reproduce("table1", tmp_path, rows=rows)
+    with pytest.raises(MagiError, match="rows are of the recipe table1"):
+        reproduce("kv-cache", tmp_path, rows=("complete",))
+    assert not list(tmp_path.iterdir())
