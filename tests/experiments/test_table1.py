@@ -15,6 +15,7 @@ from magi_video.experiments.run import reproduce, write_result
 from magi_video.experiments.runs import Workplace
 from magi_video.experiments.table1 import budgets_of, table1
 from magi_video.experiments.worlds import CPU_WORLDS, SMOKE_WORLDS, World
+from magi_video.files.atomic import write_json
 from magi_video.paradigms import PARADIGMS
 from magi_video.training.display import Silent
 from tests.experiments.conftest import toy_detectors
@@ -24,7 +25,7 @@ from tests.experiments.conftest import toy_detectors
 def measures(world: World, tmp_path_factory: pytest.TempPathFactory) -> Measures:
     small = replace(world, num_clips=4, episodes=8)
     folder = tmp_path_factory.mktemp("table1") / small.name
-    return Measures(Workplace(small, folder, None, Silent()), fid_frames=8, detectors=toy_detectors())
+    return Measures(Workplace(small, folder, None, Silent()), fid_frames=3, detectors=toy_detectors())
 
 
 def test_every_paradigm_is_a_row() -> None:
@@ -56,10 +57,16 @@ def test_a_step_of_several_frames_is_shared() -> None:
 
 def test_two_rows_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[list[str]] = []
+    began = measures.folder / "table1" / "masked-seed7.json"
+    point = {"fvd": 9.0, "psnr": 1.0, "loss": 2.0}
+    run = {"row": "masked", "seed": 7, "budgets": {"equal_steps": 3, "equal_operations": 5}, "step_tflop": 0.1}
+    write_json(began, run | {"points": {"2": point}})
     first = table1(measures, [0], ["complete"], lambda figures: kept.append(list(figures["runs"])))
     assert kept == [["complete"]] and list(first["runs"]) == ["complete"]
     figures = table1(measures, [0], ["masked"])
     assert list(figures["runs"]) == ["complete", "masked"], "what the folder holds stays in the table"
+    assert [one["seed"] for one in figures["runs"]["masked"]] == [0]
+    assert [one["seed"] for one in figures["unfinished"]["masked"]] == [7]
     monkeypatch.setattr("magi_video.experiments.runs.train", lambda *_, **__: pytest.fail("trained again"))
     again = table1(measures, [0], ["masked", "complete"])
     assert json.dumps(again) == json.dumps(figures)
@@ -83,7 +90,11 @@ def test_two_rows_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPatc
         "train_tflop",
     }
     assert fields | {"verdict", "flops_per_frame", "curve", "equal_operations"} <= set(row)
-    assert len(row["fvd"]) == len(row["drift"]) == 1 and len(row["fid_by_frame"]) == len(row["seconds_per_frame"]) == 8
+    assert (
+        len(row["fvd"]) == len(row["drift"]) == 1
+        and len(row["fid_by_frame"]) == 3
+        and len(row["seconds_per_frame"]) == 8
+    )
     budgets = budgets_of(measures, Row.parse("masked"))
     assert row["train_steps"] == budgets["equal_steps"] == 3
     assert row["equal_operations"]["train_steps"] == budgets["equal_operations"] > 3
@@ -91,6 +102,7 @@ def test_two_rows_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPatc
     assert summary["rows"]["complete"]["equal_operations"]["fvd"] == summary["rows"]["complete"]["fvd"]
     assert "cannot tell" in row["verdict"] and "1 of 3 seeds" in row["verdict"]
     page = (report / "table1_balls.md").read_text()
+    assert "| `masked` | 7 | 2 | 5 | 9.0 | 1.00 |  | 2.0000 |" in page
     assert "| `masked` | frame | causal | yes | yes | masked |" in page and "*copy-last*" in page
     assert (report / "table1_balls.png").stat().st_size > 1000
     assert (measures.folder / "table1.png").stat().st_size > 1000

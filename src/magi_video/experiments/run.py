@@ -13,7 +13,7 @@ from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.recipes import RECIPES
 from magi_video.experiments.rows import Row
 from magi_video.experiments.runs import Workplace
-from magi_video.experiments.table1 import TABLE1, table1
+from magi_video.experiments.table1 import FID_FRAMES, TABLE1, table1
 from magi_video.experiments.worlds import SCALES, Scale, World
 from magi_video.files.atomic import write_json
 from magi_video.files.lock import alone, settle
@@ -92,7 +92,7 @@ def reproduce(
                 result = out / "results" / f"{name}-{world.name}.json"
                 keep = partial(write_result, result, world)
                 if name == TABLE1:
-                    measures = Measures(workplace, fid_frames=world.frames - world.given)
+                    measures = Measures(workplace, fid_frames=FID_FRAMES)
                     keep(table1(measures, seeds, rows, keep))
                 else:
                     keep(RECIPES[name](Measures(workplace), seeds))

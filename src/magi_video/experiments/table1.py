@@ -35,6 +35,8 @@ TABLE1 = "table1"
 POINTS = 4
 """Points of a learning curve at equal distances; the end of the second budget is one more."""
 TERA = 1e12
+FID_FRAMES = 4
+"""Frames of a clip, evenly spread over the generated ones, at which the FID is taken: the costliest of the scores."""
 SHEET_CLIPS, SHEET_FRAMES = 2, 16
 Keep = Callable[[Scores], None]
 
@@ -78,24 +80,21 @@ def score(m: Measures, name: str, clips: Callable[[], np.ndarray], *, fid: bool)
 
 
 def run_row(m: Measures, row: Row, seed: int) -> None:
-    """Train one row with one seed and score its budgets' ends first, then the other points of its learning curve."""
+    """Train one row with one seed; each point of its learning curve, both budgets' ends among them, is scored when it
+    is reached."""
     path = run_path(m, row, seed)
-    budgets = budgets_of(m, row)
-    steps = m.world.preset.train.steps
-    points = sorted({max(1, round(steps * part / POINTS)) for part in range(1, POINTS + 1)} | set(budgets.values()))
-    models = {step: m.workplace.model(row.name, seed, step) for step in points}
-    known = read_json(path) if path.is_file() else {}
-    figures: Scores = {"points": {}} | known
+    budgets, total = budgets_of(m, row), m.world.preset.train.steps
+    points = {max(1, round(total * part / POINTS)) for part in range(1, POINTS + 1)} | set(budgets.values())
+    figures: Scores = {"points": {}} | (read_json(path) if path.is_file() else {})
     figures |= {"row": row.name, "seed": seed, "budgets": budgets, "step_tflop": step_tflop(m, row)}
-    if "costs" not in figures:
-        figures["costs"] = generation_costs(models[budgets["equal_steps"]], m.world)
     figures["paradigm"] = columns(row)
-    figures["sampling"] = sampling(models[budgets["equal_steps"]])
-    losses = training_losses(m.workplace.run_folder(row.name, seed) / "log.jsonl")
-    ends = list(dict.fromkeys(budgets.values()))
-    for step in [*ends, *(step for step in points if step not in ends)]:
+    for step in sorted(points):
+        model = m.workplace.model(row.name, seed, step)
+        if "costs" not in figures:
+            figures |= {"costs": generation_costs(model, m.world), "sampling": sampling(model)}
         name = f"{row.key}-seed{seed}-step{step}"
-        scored = score(m, name, partial(m.samples, name, models[step]), fid=step in ends)
+        scored = score(m, name, partial(m.samples, name, model), fid=step in budgets.values())
+        losses = training_losses(m.workplace.run_folder(row.name, seed) / "log.jsonl")
         figures["points"][str(step)] = scored | {"loss": loss_before(losses, step)}
         write_json(path, figures)
 
@@ -158,13 +157,15 @@ def collect(m: Measures, references: dict[str, Scores]) -> Scores:
 
     Returns:
         references: name → scores; n: clips of each side; given, interval, frames; steps: of equal steps; runs: row →
-        list of what each seed left, in the order of seeds.
+        list of what each seed left, in the order of seeds; unfinished: the same of runs that have not reached the ends
+        of both budgets.
     """
-    runs: dict[str, list[Scores]] = {}
-    for path in sorted((m.folder / "table1").glob("*-seed*.json")):
-        one = read_json(path)
-        runs.setdefault(one["row"], []).append(one)
+    found: dict[str, dict[str, list[Scores]]] = {"runs": {}, "unfinished": {}}
+    runs = sorted((read_json(path) for path in (m.folder / "table1").glob("*-seed*.json")), key=lambda one: one["seed"])
     order = {name: place for place, name in enumerate(all_rows())}
+    for run in sorted(runs, key=lambda one: order.get(one["row"], len(order))):
+        ended = all(str(step) in run["points"] for step in run["budgets"].values())
+        found["runs" if ended else "unfinished"].setdefault(run["row"], []).append(run)
     return {
         "references": references,
         "n": len(m.context),
@@ -172,10 +173,7 @@ def collect(m: Measures, references: dict[str, Scores]) -> Scores:
         "interval": m.world.interval,
         "frames": m.world.frames,
         "steps": m.world.preset.train.steps,
-        "runs": {
-            name: sorted(runs[name], key=lambda one: one["seed"])
-            for name in sorted(runs, key=lambda n: order.get(n, 99))
-        },
+        **found,
     }
 
 

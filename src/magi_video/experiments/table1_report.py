@@ -44,7 +44,7 @@ def brief(scores: Figures) -> Figures:
     """Without what there is one of a clip or a frame."""
     kept = {name: scores[name] for name in ("fvd", "fvd_interval", *PAIRED, "motion") if name in scores}
     if "fid_per_frame" in scores:
-        kept["fid_by_frame"] = scores["fid_per_frame"]
+        kept |= {"fid_by_frame": scores["fid_per_frame"], "fid_frames": scores["fid_frames"]}
     if "oracle" in scores:
         kept["oracle"] = flat(scores["oracle"])
     return kept
@@ -212,6 +212,8 @@ def page(world: str, figures: Figures) -> str:
     if "fid_per_frame" in figures["references"]["floor"]:
         told = "**FID by generated frame** (biased upwards with so few pictures: compare with the floor alone)"
         parts.append(f"{told}\n\n{fid(rows, figures)}")
+    if figures.get("unfinished"):
+        parts.append("**Runs that have not reached the end of their budgets**\n\n" + unfinished(figures["unfinished"]))
     parts.append("**In words**\n\n" + "\n".join(f"- `{name}` {row['verdict']}." for name, row in rows.items()))
     return "\n\n".join(parts) + "\n"
 
@@ -323,7 +325,20 @@ def fid(rows: Figures, figures: Figures) -> str:
         for name, row in rows.items()
         if "fid_by_frame" in row
     ]
-    return table(["frame", *range(figures["given"], figures["frames"])], lines)
+    return table(["frame", *figures["references"]["floor"]["fid_frames"]], lines)
+
+
+def unfinished(runs: dict[str, list[Figures]]) -> str:
+    """The points so far of runs that are in no table yet."""
+    head = ["row", "seed", "step", "of", "FVD", "PSNR", DECIDING, "loss"]
+    lines = []
+    for name, seeds in runs.items():
+        for run in seeds:
+            for point in curve_of(run):
+                position = number(point.get("oracle", {}).get(DECIDING), 2)
+                figures = [number(point["fvd"], 1), number(point["psnr"], 2), position, number(point["loss"], 4)]
+                lines.append([f"`{name}`", run["seed"], point["step"], max(run["budgets"].values()), *figures])
+    return table(head, lines)
 
 
 def number(value: float | None, digits: int) -> str:
