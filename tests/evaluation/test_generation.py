@@ -180,6 +180,23 @@ def test_from_nothing(evaluated: Evaluated, tmp_path: Path) -> None:
     assert len(made) == 5 and not np.array_equal(made[0][0], made[1][0])
 
 
+def test_rows_that_need_no_model(evaluated: Evaluated, tmp_path: Path) -> None:
+    plain = evaluated(context_frames=3, num=3)
+    result = evaluated(context_frames=3, num=3, baselines=True)
+    rows = result.pop("baselines")
+    assert list(rows) == ["real", "codec", "still", "copy_last", "shuffled"]
+    assert {**result, "warnings": plain["warnings"]} == plain, "the model's own figures stay as they are"
+    assert "paired" not in rows["real"] and rows["codec"]["paired"]["psnr"] > 50, "a pixel codec loses nothing"
+    assert rows["still"]["motion"]["fake_speed"] == 0 < rows["shuffled"]["motion"]["fake_jerk"]
+    assert rows["copy_last"]["num_fake"] == 3 and "fid_by_frame" in rows["copy_last"]
+    told = [one for one in result["warnings"] if one not in plain["warnings"]]
+    assert any(
+        one.startswith("the model (FVD ") and "does not beat copying the last given frame" in one for one in told
+    )
+    few = evaluated(context_frames=3, num=80, baselines=True, fid=False, lpips=False, out=tmp_path / "few")
+    assert "real" not in few["baselines"] and any(one.startswith("no floor") for one in few["warnings"])
+
+
 def test_numbers_and_sizes_of_a_protocol(evaluated: Evaluated) -> None:
     with pytest.raises(MagiError, match=r"6 real clips of 16 frames \(2 left out\), 2048 expected; --num 6"):
         evaluated("stylegan-v", num=None)

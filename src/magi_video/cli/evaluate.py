@@ -79,6 +79,9 @@ class Evaluate:
     """Compute LPIPS against the true continuation."""
     over_length: bool = True
     """Compute FVD of prefixes of the clips too."""
+    baselines: bool = False
+    """Score clips that need no model too: other real clips (the floor), the true ones through the codec, the first and
+    the last given frame held, shuffled frames. Says where the model does not beat them."""
     cache: bool = True
     """Keep the features of real clips in $MAGI_CACHE (or ~/.cache/magi-video)."""
     device: str = "auto"
@@ -125,6 +128,7 @@ def main(argv: list[str]) -> None:
             fid=settings.fid,
             lpips=settings.lpips,
             over_length=settings.over_length,
+            baselines=settings.baselines,
             cache=settings.cache,
             device=device,
             progress=bars.show,

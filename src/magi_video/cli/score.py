@@ -93,6 +93,8 @@ def tell(result: dict[str, Any], out: Path, as_json: bool) -> None:
     for name, value in result.get("paired", {}).items():
         lines.append(f"{name.upper():8} {value:g}")
     lines.append(f"clips    {result['num_real']} real, {result['num_fake']} generated; {result['protocol']['name']}")
+    for name, row in result.get("baselines", {}).items():
+        lines.append(f"         FVD of {name.replace('_', ' ')}: {row['fvd']:g}")
     if given := result["given_frames_scored"]:
         lines.append(f"given    FVD and FID count the {given} given frame{'s' * (given > 1)} of each clip")
     lines += [f"warning  {text}" for text in result["warnings"]]

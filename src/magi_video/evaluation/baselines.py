@@ -40,9 +40,12 @@ def shuffled(clip_THWC: Clip, index: int) -> Clip:
 
 
 def through_codec(clip_THWC: Clip, codec: Codec) -> Clip:
-    """Encoded and decoded, cut to the length that was given."""
+    """Encoded and decoded. Where the codec compresses time, the last frame is repeated until the latents are whole."""
+    frames = len(clip_THWC)
+    lacking = codec.num_pixel_frames(codec.covering_latent_frames(frames)) - frames
+    whole_THWC = np.concatenate([clip_THWC, np.repeat(clip_THWC[-1:], lacking, axis=0)])
     with torch.no_grad():
-        return to_uint8(codec.decode(codec.encode(to_model_range(clip_THWC)[None]))[0])[: len(clip_THWC)]
+        return to_uint8(codec.decode(codec.encode(to_model_range(whole_THWC)[None].to(codec.device)))[0])[:frames]
 
 
 Baseline = Callable[[Clip, int], Clip]

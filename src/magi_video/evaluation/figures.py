@@ -183,6 +183,31 @@ def told_of_rates(sets: Sets) -> list[str]:
     return [f"real clips show {shown[0]} frames/s, generated ones {shown[1]}: what moves alike moves at another speed"]
 
 
+BESIDE = ("fvd", "fvd_interval", "fid", "paired", "motion", "num_fake")
+"""What is kept of the figures of a baseline."""
+
+
+def beside(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a baseline that stand beside those of a model."""
+    kept = {name: result[name] for name in BESIDE if result.get(name) is not None}
+    return kept | {"fid_by_frame": result["per_frame"]["fid"]} if "fid" in result["per_frame"] else kept
+
+
+def told_of_baselines(result: dict[str, Any]) -> list[str]:
+    """What the rows without a model say of the score and of the model."""
+    rows, told = result["baselines"], []
+    real, shuffled = rows.get("real"), rows.get("shuffled")
+    if real is None:
+        told.append("no floor: the videos give no second set of clips as large as the first")
+    elif shuffled is not None and real["fvd_interval"][1] >= shuffled["fvd_interval"][0]:
+        told.append("FVD does not tell real clips from shuffled ones here: it cannot judge motion with these clips")
+    for name, what in (("copy_last", "copying the last given frame"), ("still", "a still first frame")):
+        if name in rows and result["fvd"] >= rows[name]["fvd"]:
+            told.append(f"the model (FVD {result['fvd']:g}) does not beat {what} ({rows[name]['fvd']:g})")
+            break
+    return told
+
+
 def joint_hash(side: Sequence[Measured]) -> str:
     """SHA-256 of a set: of its clips' hashes in order."""
     return hashlib.sha256("".join(one.hash for one in side).encode()).hexdigest()

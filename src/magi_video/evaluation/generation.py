@@ -22,6 +22,8 @@ from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes, one_by_one
 from magi_video.errors import MagiError
+from magi_video.evaluation.baselines import Baseline
+from magi_video.evaluation.baselines import baselines as rows_without_model
 from magi_video.evaluation.clipset import Origin, load_array
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import (
@@ -45,6 +47,7 @@ from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import choose_for
 from magi_video.sampling.settings import GUIDED, GuidanceSchedule
+from magi_video.video.image import fit_frames
 
 RECORD = "evaluate.json"
 CONTENT = "data_content_sha256"
@@ -254,6 +257,7 @@ def evaluate(
     fid: bool = True,
     lpips: bool = True,
     over_length: bool = True,
+    baselines: bool = False,
     cache: bool = True,
     device: str = "auto",
     progress: Progress = silent,
@@ -275,6 +279,7 @@ def evaluate(
         frames: frames of each clip; the protocol's own number if None.
         interval: between them; the protocol's own if None.
         sampling: how samples are made.
+        baselines: whether clips that need no model are scored too; see `evaluation.baselines`.
         detectors, fid, lpips, over_length, cache, device, progress: as for `magi_video.evaluation.score`.
         say: called with the line that tells the precision.
 
@@ -338,7 +343,31 @@ def evaluate(
             raise
         extra = {"model": str(model), "generation": settings}
         options: dict[str, Any] = {"over_length": over_length, "cache": cache, "progress": progress, "extra": extra}
+        options["baselines"] = baseline_sets(generation, sets) if baselines else None
         return score_sets(sets, protocol, processes, detectors=detectors, out=out, **options)
+
+
+def baseline_sets(generation: Generation, sets: Sets) -> dict[str, Sets]:
+    """The clips that need no model, as the protocol scores them: other real clips, and what is made of the true ones.
+
+    The other real clips are as many as the model's, the next ones that the protocol chooses, of other videos where
+    there are enough; they are left out where the videos give no more.
+    """
+    protocol, contexts, codec = generation.protocol, generation.contexts, generation.pipe.codec
+    size, count = (generation.pipe.config.height, generation.pipe.config.width), len(contexts)
+    chosen, _ = real_clips(generation.videos, protocol, len(sets.real) + count, size)
+    found = {}
+    if len(chosen) == len(sets.real) + count:
+        found["real"] = Sets(sets.real, chosen.last(count))
+
+    def made(change: Baseline, name: str) -> Sets:
+        def read(index: int) -> np.ndarray:
+            clip = change(fit_frames(contexts[index], *size), index)
+            return prepare(clip, protocol)
+
+        return Sets(sets.real, ClipSet(contexts.names, read, name, contexts.origins), sets.truth)
+
+    return found | {name: made(change, name) for name, change in rows_without_model(protocol.given, codec).items()}
 
 
 def choose_as_before(generation: Generation, out: Path) -> Choice:

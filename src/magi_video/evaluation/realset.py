@@ -70,6 +70,11 @@ class ClipSet:
         """The first clips of the set; all for None."""
         return ClipSet(self.names[:count], self._read, self.where, self.origins[:count], self.left_out)
 
+    def last(self, count: int) -> ClipSet:
+        """The last clips of the set."""
+        start = len(self) - count
+        return ClipSet(self.names[start:], lambda index: self._read(start + index), self.where, self.origins[start:])
+
 
 def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list[str]]:
     """The videos of a data set that a protocol speaks of, and warnings about how they were found.

@@ -69,6 +69,7 @@ SHOWN_ABOVE = (
     "warnings",
     "per_frame",
     "clips",
+    "baselines",
 )
 TABLES = ("protocol", "detectors", "model", "generation", "motion", "command", "fvd_over_length")
 
@@ -123,6 +124,7 @@ def _sections(title: str, metrics: Mapping[str, Any], strips: Sequence[Strip]) -
     if metrics.get("warnings"):
         parts.append(f'<section class="warnings"><h2>Warnings</h2>{_value(list(metrics["warnings"]))}</section>')
     parts.append(_cards(metrics))
+    parts += _baselines(metrics)
     if curves := _curves(metrics):
         parts.append(f'<h2>Curves</h2><div class="plots">{"".join(curves)}</div>{_numbers(metrics)}')
     if strips:
@@ -166,6 +168,35 @@ def _cards(metrics: Mapping[str, Any]) -> str:
         for heading, value, note in cards
     ]
     return f'<section class="cards">{"".join(shown)}</section>' if shown else ""
+
+
+BASELINES = {
+    "real": "other real clips (floor)",
+    "codec": "true clips through the codec",
+    "still": "first frame held",
+    "copy_last": "last given frame held",
+    "shuffled": "true clips, frames shuffled",
+}
+
+
+def _baselines(metrics: Mapping[str, Any]) -> list[str]:
+    """The rows that need no model, and the model among them."""
+    if not metrics.get("baselines"):
+        return []
+    rows = {"this model": metrics} | {BASELINES.get(name, name): one for name, one in metrics["baselines"].items()}
+    columns: list[tuple[str, tuple[str, ...]]] = [("FVD", ("fvd",)), *((heading, path) for path, heading, _ in CARDS)]
+    cells = []
+    for label, one in rows.items():
+        row = [f"<th>{escape(label)}</th>"]
+        for _, path in columns:
+            value: Any = one
+            for name in path:
+                value = (value or {}).get(name)
+            row.append(f"<td>{'' if value is None else escape(_short(value))}</td>")
+        cells.append(f"<tr>{''.join(row)}</tr>")
+    head = "<th></th>" + "".join(f"<th>{escape(heading)}</th>" for heading, _ in columns)
+    table = f'<div class="scroll"><table class="numbers"><tr>{head}</tr>{"".join(cells)}</table></div>'
+    return [f"<h2>Beside rows that need no model</h2>{table}"]
 
 
 def _short(value: float) -> str:

@@ -6,6 +6,7 @@ every figure from that, so that neither batch size nor process count can change 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from magi_video.evaluation.features import (
     prefix_lengths,
     video_features,
 )
-from magi_video.evaluation.figures import Measured, figures, write_result
+from magi_video.evaluation.figures import Measured, beside, figures, told_of_baselines, write_result
 from magi_video.evaluation.measures import clip_motion
 from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import Protocol, find_protocol
@@ -169,8 +170,15 @@ def score_sets(
     cache: bool = True,
     progress: Progress = silent,
     extra: dict[str, Any] | None = None,
+    baselines: Mapping[str, Sets] | None = None,
 ) -> dict[str, Any]:
-    """`score` for sets that are open already; `extra` goes into the result as it is."""
+    """`score` for sets that are open already.
+
+    Args (besides those of `score`):
+        extra: goes into the result as it is.
+        baselines: name → clips that need no model, against the same real clips; their figures stand beside those of
+            the generated ones, under "baselines".
+    """
     processes.once(lambda: None if out is None else make_folder(out))
     scored = protocol.frames - protocol.first_scored
     lengths = prefix_lengths(scored) if over_length else [scored]
@@ -179,8 +187,19 @@ def score_sets(
     real = measure_all(sets.real, None, replace(measurement, store=store), processes, "real clips", progress)
     fake = measure_all(sets.fake, sets.truth, measurement, processes, "generated clips", progress)
 
+    rows = {
+        name: measure_all(one.fake, one.truth, measurement, processes, f"baseline: {name}", progress)
+        for name, one in (baselines or {}).items()
+    }
+
     def finish() -> dict[str, Any]:
         result = figures(sets, real, fake, protocol, lengths, detectors) | (extra or {})
+        if baselines:
+            result["baselines"] = {
+                name: beside(figures(one, real, rows[name], protocol, lengths, detectors))
+                for name, one in baselines.items()
+            }
+            result["warnings"] += told_of_baselines(result)
         if out is not None:
             write_result(out, result, sets, real, fake)
         return result
