@@ -9,7 +9,7 @@ token, h width of the head, B clips, S frames of a pass.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from magi_video.models.architecture import TIME_FREQUENCIES, Architecture
 
@@ -83,21 +83,23 @@ class Sizes:
         )
 
 
-def pass_flops(sizes: Sizes, frames: int, keys: int) -> Flops:
+def pass_flops(sizes: Sizes, frames: int, keys: int, flat: bool = False) -> Flops:
     """One pass of the transformer over `frames` frames, each of which attends to `keys` frames along time.
 
     Every place of a frame costs 2 (4 W² + 2 W M) in the linear layers of each of the two layers of a block (24 W² at
     M = 4 W), 4 L W in spatial and 4 `keys` W in temporal attention; embedding it 2 (N D + vectors) W a frame. A
     sequence without a cache attends under a mask; its products are computed in full, so `keys` is its length.
+
+    With `flat` every layer attends to all places of the `keys` frames.
     """
     width, places = sizes.width, frames * sizes.places
     linear = sizes.depth * places * 2 * (4 * width**2 + 2 * width * sizes.mlp)
     return Flops(
         embedding=frames * 2 * (sizes.tokens * sizes.token_dim + sizes.vectors) * width,
         spatial_linear=linear,
-        spatial_attention=sizes.depth * places * 4 * sizes.places * width,
+        spatial_attention=sizes.depth * places * 4 * sizes.places * (keys if flat else 1) * width,
         temporal_linear=linear,
-        temporal_attention=sizes.depth * places * 4 * keys * width,
+        temporal_attention=sizes.depth * places * 4 * keys * (sizes.places if flat else 1) * width,
     )
 
 
@@ -135,7 +137,38 @@ def frame_flops(
     return passes + observation + head
 
 
-def training_flops(sizes: Sizes, batch: int, frames: int, predicted: int, repeats: int) -> tuple[Flops, Flops]:
+def token_frame_flops(sizes: Sizes, batch: int, denoise_steps: int, past: int, window: int | None, flat: bool) -> Flops:
+    """One frame generated token by token: every place of it is read once, and with `flat` the frame is done then.
+
+    Else a finished frame is read once more. Arguments as of `frame_flops`; a place attends to those of its frame that
+    are there already, half of them on average; with `flat` to all slots of the cache.
+    """
+    in_sight = window or past + 1
+    read = pass_flops(sizes, batch, min(past + 1, in_sight), flat)
+    observation = pass_flops(sizes, batch, min(past, in_sight)) if past and not flat else Flops()
+    if not flat:
+        conditions, tokens = sizes.places - sizes.tokens, sizes.tokens
+        pairs = (conditions + 1) ** 2 + sum(conditions + place + 1 for place in range(1, tokens))
+        read = replace(read, spatial_attention=sizes.depth * batch * 4 * pairs * sizes.width)
+    head = head_flops(sizes, batch * sizes.tokens, denoise_steps, times=sizes.tokens * denoise_steps)
+    return read + observation + head
+
+
+def reread_flops(
+    sizes: Sizes, batch: int, schedule: Sequence[int], denoise_steps: int, frames: int, made: int
+) -> Flops:
+    """A frame's share of a step without a cache, which reads `frames` frames in every pass and makes `made` of them.
+
+    The other arguments as of `frame_flops`; the tokens of the schedule are those of all frames that are read and new.
+    """
+    head = head_flops(sizes, batch * sum(schedule), denoise_steps, times=len(schedule) * denoise_steps)
+    step = pass_flops(sizes, batch * frames, frames) * len(schedule) + head
+    return Flops(**{name: value // made for name, value in asdict(step).items()})
+
+
+def training_flops(
+    sizes: Sizes, batch: int, frames: int, predicted: int, repeats: int, flat: bool = False
+) -> tuple[Flops, Flops]:
     """Forward and backward of a training step.
 
     Every product has two in the backward, one for each factor's gradient; but the data (tokens, vector conditions,
@@ -148,9 +181,10 @@ def training_flops(sizes: Sizes, batch: int, frames: int, predicted: int, repeat
         frames: of the training sequence, S (twice a clip's frames under complete teacher forcing).
         predicted: hidden tokens of all clips together.
         repeats: diffusion draws for each of them.
+        flat: whether every layer attends among all tokens of the sequence.
     """
     rows, h = predicted * repeats, sizes.head_width
-    read = pass_flops(sizes, batch * frames, frames)
+    read = pass_flops(sizes, batch * frames, frames, flat)
     if sizes.codes:
         head = head_flops(sizes, predicted, 1, times=0)
         targets = Flops(head=2 * predicted * sizes.token_dim * sizes.codes)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from magi_video.bench.counting import count_executed, peak_share
-from magi_video.bench.flops import Flops, Sizes, frame_flops
+from magi_video.bench.flops import Flops, Sizes, frame_flops, reread_flops, token_frame_flops
 from magi_video.bench.machine import clock, peak_memory_bytes
 from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.codecs.base import Codec
@@ -22,6 +22,7 @@ from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.paradigms.masking import unmasking_schedule
 from magi_video.sampling import Rollout, SamplingSettings
+from magi_video.training.sizing import attends_flat
 
 JPEG_QUALITY = 85
 Progress = Callable[[str, int, int], None]
@@ -143,7 +144,7 @@ class Generator:
             frames,
             past=begin_past(paradigm, self.model, self.batch, frames, self.settings, use_cache),
         )
-        for _ in range(given):
+        for _ in range(max(given, paradigm.given_frames)):
             shape = (self.batch, self.model.num_tokens, self.model.token_dim)
             rollout.observe(torch.randn(shape, device=self.device), self.conditions)
         return rollout
@@ -152,21 +153,35 @@ class Generator:
         self, frames: int, use_cache: bool | None = None, progress: Callable[[int], None] | None = None
     ) -> tuple[list[float], list[Tensor]]:
         """Seconds of each of so many frames after a given one, and their latents `[B, C, H, W]`."""
-        rollout = self.begin(1 + frames, use_cache=use_cache)
-        seconds, latents = [], []
-        for index in range(frames):
+        rollout = self.begin(self.given + frames, use_cache=use_cache)
+        seconds: list[float] = []
+        latents: list[Tensor] = []
+        while len(seconds) < frames:
+            count = min(rollout.step_frames, frames - len(seconds))
             began = clock(self.device)
-            tokens_BND = rollout.predict(self.conditions)
-            seconds.append(clock(self.device) - began)
-            latents.append(self.model.unpatchify(tokens_BND[:, None])[:, 0])
+            tokens_BSND = rollout.predict_frames([self.conditions] * count)
+            seconds += [(clock(self.device) - began) / count] * count  # frames that are made together share their time
+            latents += self.model.unpatchify(tokens_BSND).unbind(1)
             if progress:
-                progress(index + 1)
+                progress(len(seconds))
         return seconds, latents
 
     def middle_frame(self, frames: int) -> Callable[[], Tensor]:
-        """What makes the frame in the middle of so many; its past is given frames."""
-        rollout = self.begin(1 + frames, given=1 + frames // 2)
-        return lambda: rollout.predict(self.conditions)
+        """What makes the frame in the middle of so many; its past is given frames.
+
+        Where frames are made together it is made with as many as follow it in its step (`middle_frames`).
+        """
+        rollout = self.begin(self.given + frames, given=self.given + frames // 2)
+        return lambda: rollout.predict_frames([self.conditions] * rollout.step_frames)
+
+    @property
+    def given(self) -> int:
+        """Frames before the first that is timed."""
+        return make_paradigm(self.subject.preset.forcing, self.subject.preset.forcing_options).given_frames
+
+    def middle_frames(self, frames: int) -> int:
+        """Frames that `middle_frame` makes."""
+        return self.begin(self.given + frames, given=self.given + frames // 2).step_frames
 
 
 def measure_generation(
@@ -187,16 +202,9 @@ def measure_generation(
     memory = peak_memory_bytes(generator.device)
     codec = generator.subject.codec
     decode, encode = time_decoding(codec.to(generator.device), latents) if codec else (None, None)
-    settings, model = generator.settings, generator.model
+    settings = generator.settings
     median, quarter = statistics.median(seconds), math.ceil(frames / 4)
-    flops = frame_flops(
-        Sizes.of(model.architecture),
-        generator.batch,
-        unmasking_schedule(model.num_tokens, settings.num_mask_steps),
-        settings.num_denoise_steps,
-        past=1 + frames // 2,
-        window=model.config.num_frames if model.config.temporal_position == "rope" else None,
-    )
+    flops = middle_flops(generator, frames)
     executed = count_frame(generator, frames)
     return Generation(
         setting=setting,
@@ -227,8 +235,34 @@ def measure_generation(
     )
 
 
+def middle_flops(generator: Generator, frames: int) -> Flops:
+    """Operations of the algorithm for the frame in the middle of so many."""
+    model, settings, preset = generator.model, generator.settings, generator.subject.preset
+    paradigm = make_paradigm(preset.forcing, preset.forcing_options)
+    sizes, batch, past = Sizes.of(model.architecture), generator.batch, generator.given + frames // 2
+    window = model.config.num_frames if model.config.temporal_position == "rope" else None
+    denoise = settings.num_denoise_steps
+    if paradigm.unit == "token":
+        flat = attends_flat(preset.forcing, preset.forcing_options)
+        return token_frame_flops(sizes, batch, denoise, past, window, flat)
+    if paradigm.cached:
+        schedule = unmasking_schedule(model.num_tokens, settings.num_mask_steps)
+        return frame_flops(sizes, batch, schedule, denoise, past, window)
+    whole = paradigm.unit == "clip"
+    read = model.config.num_frames if whole else paradigm.given_frames + 1
+    new = read - paradigm.given_frames
+    schedule = unmasking_schedule(new * model.num_tokens, settings.num_mask_steps)
+    return reread_flops(sizes, batch, schedule, denoise, read, generator.middle_frames(frames))
+
+
 def count_frame(generator: Generator, frames: int) -> int | None:
     """Operations that the frame in the middle takes; see `count_executed`."""
+    counted = count_step(generator, frames)
+    return None if counted is None else counted // generator.middle_frames(frames)
+
+
+def count_step(generator: Generator, frames: int) -> int | None:
+    """Operations of the step that makes the frame in the middle."""
     counted = count_executed(generator.middle_frame(frames), generator.device.type)
     if counted is None and generator.model.dtype != torch.float32:
         # Weights packed for the CPU's bf16 units go through an operator without a formula; float32 ones do not.

@@ -36,6 +36,7 @@ class Workload:
         fused_attention: whether attention keeps no probabilities.
         checkpointing: whether blocks are computed again in the backward.
         attention_dropout, projection_dropout, mlp_dropout: rates; where there is one a mask is kept.
+        flat: whether every layer attends among all places of the sequence.
     """
 
     clips: int
@@ -50,6 +51,7 @@ class Workload:
     attention_dropout: float = 0.0
     projection_dropout: float = 0.0
     mlp_dropout: float = 0.0
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,9 +161,11 @@ def activation_bytes(model: Architecture, work: Workload) -> Activations:
     sizes, heads = Sizes.of(model), model.heads
     number = 2 if work.low_precision else FLOAT32
     rows, predicted = (work.clips * frames * sizes.places for frames in (work.frames, work.predicted))
-    spatial = layer_bytes(sizes, heads, rows, rows, sizes.places, work)
-    temporal = layer_bytes(sizes, heads, rows, rows, work.frames, work)
-    last_temporal = layer_bytes(sizes, heads, rows, predicted, work.frames, work)  # the others have no output
+    everything = work.frames * sizes.places
+    in_space, in_time = (everything, everything) if work.flat else (sizes.places, work.frames)
+    spatial = layer_bytes(sizes, heads, rows, rows, in_space, work)
+    temporal = layer_bytes(sizes, heads, rows, rows, in_time, work)
+    last_temporal = layer_bytes(sizes, heads, rows, min(predicted, rows), in_time, work)  # the others have no output
     tokens = work.clips * sizes.tokens
     embedded = tokens * work.frames * (sizes.token_dim * number + 1)
     head = head_bytes(sizes, work) + predicted * (FLOAT32 * sizes.width + STATISTICS)

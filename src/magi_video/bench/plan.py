@@ -13,7 +13,7 @@ from magi_video.errors import MagiError
 from magi_video.models.architecture import Architecture
 from magi_video.presets import Preset
 from magi_video.registry import declared
-from magi_video.training.sizing import find_architecture, loss_share
+from magi_video.training.sizing import attends_flat, find_architecture, loss_share, read_frames
 
 MFU = 0.4
 """Share of the peaks that is assumed where none is given."""
@@ -163,14 +163,15 @@ def make_plan(
     hidden, spread = loss_share(
         preset.forcing, exposure.mask_ratio_min, exposure.mask_ratio_std, sizes.tokens, latent_frames
     )
-    frames = declared("paradigms")[preset.forcing]["training_frames"] * latent_frames
+    frames = read_frames(preset.forcing, preset.forcing_options, latent_frames)
+    flat = attends_flat(preset.forcing, preset.forcing_options)
     predicted = round(batch * latent_frames * sizes.tokens * hidden)
-    ahead, back = training_flops(sizes, batch, frames, predicted, repeats)
+    ahead, back = training_flops(sizes, batch, frames, predicted, repeats, flat)
     work = Workload(
         batch // devices, frames, latent_frames, hidden, spread, repeats,
         trains_low(preset, hardware), hardware.fused_attention,
         attention_dropout=preset.train.attention_dropout, projection_dropout=preset.train.projection_dropout,
-        mlp_dropout=preset.train.mlp_dropout,
+        mlp_dropout=preset.train.mlp_dropout, flat=flat,
     )  # fmt: skip
     online = untrained_codec(preset).temporal_factor > 1
     encoding = (batch * encoder.flops if encoder else None) if online else 0

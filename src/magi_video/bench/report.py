@@ -32,8 +32,10 @@ from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision, check_precision
 from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
 from magi_video.fast.threads import choose_threads
+from magi_video.paradigms import find_paradigm
 from magi_video.pipeline.ready import choose_for, product_flops
 from magi_video.sampling.settings import SamplingSettings
+from magi_video.training.sizing import attends_flat
 
 Part = Literal["generate", "train", "uncached", "profile"]
 
@@ -134,6 +136,8 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
     check_precision(options.precision)
     subject, device, frames = open_subject(name), torch.device(options.device), options.frames
     parts = parts_to_run(options.parts)
+    if "uncached" in parts and not find_paradigm(subject.preset.forcing).cached:
+        raise MagiError(f"{subject.preset.forcing} has no cache to leave out: take the part uncached away")
     settings = sampling_settings(
         subject, options.setting, options.mask_steps, options.denoise_steps, options.sampler, options.first_step
     )
@@ -235,11 +239,14 @@ def pick_batch(subject: Subject, dtype: torch.dtype, device: torch.device, peak_
     What a trainer calls accumulation: the figures per clip are those of the recipe's batch or a little worse.
     """
     outline, frames, recipe = subject.outline, sequence_frames(subject), subject.preset
+    flat = attends_flat(recipe.forcing, recipe.forcing_options)
     clip_tokens = outline.config.num_frames * outline.num_tokens
     repeats, available = recipe.exposure.diffusion_batch_mul, available_memory_bytes(device)
 
     def is_too_much(batch: int) -> bool:
-        forward, backward = training_flops(Sizes.of(outline.architecture), batch, frames, batch * clip_tokens, repeats)
+        forward, backward = training_flops(
+            Sizes.of(outline.architecture), batch, frames, batch * clip_tokens, repeats, flat
+        )
         needed = training_bytes(outline, batch, frames, dtype)
         return (forward.total + backward.total) / 1e9 > 10 * peak_gflops or 2 * needed > (available or math.inf)
 

@@ -62,10 +62,11 @@ def open_model(name: str) -> Subject:
     """A trained model; its recipe is the one it was trained with, as far as it is known."""
     pipe = MagiVideoPipeline.from_pretrained(name)
     steps = SampleConfig(pipe.config.mask_steps, pipe.config.denoise_steps, pipe.config.first_step)
+    paradigm = {"forcing": pipe.config.forcing, "forcing_options": dict(pipe.config.forcing_options or {})}
     try:
-        recipe = from_dict(Preset, pipe.config.training.get("preset", {}) | {"forcing": pipe.config.forcing}, name)
+        recipe = from_dict(Preset, pipe.config.training.get("preset", {}) | paradigm, name)
     except MagiError:  # trained by another version; the paradigm and the steps are all that is needed
-        recipe = Preset(forcing=pipe.config.forcing)
+        recipe = Preset(**paradigm)
     with torch.device("meta"):
         outline: Any = MagiVideoTransformer.from_config(read_json(resolve_model(name) / "transformer" / "config.json"))
 

@@ -16,10 +16,10 @@ from magi_video.fast.allocator import keep_freed_memory
 from magi_video.fast.kernels import linear_product_pays, use_training_kernels
 from magi_video.fast.speed import speed_up
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms import Clip, Paradigm, find_paradigm
+from magi_video.paradigms import Clip, Paradigm
 from magi_video.training.optimization import build_optimizer
 from magi_video.training.preparation import build_paradigm
-from magi_video.training.sizing import loss_share
+from magi_video.training.sizing import attends_flat, loss_share, read_frames
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,7 +69,7 @@ class Training:
 
 def sequence_frames(subject: Subject) -> int:
     """Frames that the transformer reads for a clip under the subject's paradigm."""
-    return subject.outline.config.num_frames * find_paradigm(subject.preset.forcing).training_frames
+    return read_frames(subject.preset.forcing, subject.preset.forcing_options, subject.outline.config.num_frames)
 
 
 class Stepper:
@@ -150,6 +150,7 @@ def measure_training(
         sequence_frames(subject),
         predicted=round(batch * frames * tokens * mean_share(stepper.paradigm, tokens, frames)),
         repeats=stepper.paradigm.diffusion_batch_mul,
+        flat=attends_flat(subject.preset.forcing, subject.preset.forcing_options),
     )
     total = (forward + backward).total
     return Training(

@@ -81,7 +81,7 @@ def steps(pipe: MagiVideoPipeline, world: World) -> Iterator[int]:
         rollout.observe(torch.randn(1, model.num_tokens, model.token_dim, generator=given))
     yield 0
     while rollout.begun < world.frames:
-        count = paradigm.step_frames(rollout.begun, world.frames)
+        count = rollout.step_frames
         rollout.predict_frames([{}] * count)
         yield count
 

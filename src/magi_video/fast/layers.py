@@ -124,10 +124,13 @@ class FastBlock(Block):
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
         dropout: Dropout | None = None,
+        flat_PP: Tensor | None = None,
         wanted: Wanted | None = None,
         at_Bn: Tensor | None = None,
     ) -> Tensor:
         """`[B, S, L, W]` → `[B, Q, L, W]`, or what is wanted of it; arguments as of the two layers."""
+        if flat_PP is not None:
+            return super().forward(x_BSLW, dropout=dropout, rotary=rotary, flat_PP=flat_PP)
         if wanted is None or wanted.places_Bn is None or at_Bn is not None or x_BSLW.shape[1] > 1:
             in_space, in_time = (None, None) if dropout is None else (dropout.at(0), dropout.at(1))
             x_BSLW = self.spatial(x_BSLW, spatial_SLL, in_space, cache, None, at_Bn)

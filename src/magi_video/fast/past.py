@@ -82,7 +82,7 @@ class FastPast:
             x_BSLW = pick(x_BSLW[:, 0], at_Bn)[:, None]
         for number, (block, layer) in enumerate(zip(model.blocks, self.cache.layers, strict=True)):
             of = last if number == len(model.blocks) - 1 else None
-            x_BSLW = block(x_BSLW, mask_SS, None, context.rotary, layer, None, of, at_Bn)
+            x_BSLW = block(x_BSLW, mask_SS, None, context.rotary, layer, wanted=of, at_Bn=at_Bn)
         if places_Bn is None:
             return x_BSLW
         x_BSLW = x_BSLW[:, :, -places_Bn.shape[1] :]

@@ -66,6 +66,30 @@ class TransformerLayer(nn.Module):
             return x_BSLW + self.mlp_out(hidden)
         return x_BSLW + dropout.drop(self.mlp_out(dropout.drop(hidden, HIDDEN)), OUTPUT)
 
+    def among_all(
+        self,
+        x_BSLW: Tensor,
+        mask_PP: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        dropout: Dropout | None = None,
+    ) -> Tensor:
+        """Attention among all P = S · L places of all frames, `[B, S, L, W]` → the same shape.
+
+        Args:
+            x_BSLW: activations.
+            mask_PP: True where place (row) may attend to place (column).
+            rotary: cosines and signed sines `[S, head_dim]` of the frames' positions, for `temporal_position="rope"`.
+            dropout: of this layer, in training.
+        """
+        qkv = self.queries_keys_values(x_BSLW)
+        qk, v = qkv.split([2, 1], dim=3)
+        if rotary is not None:
+            cos, sin = (angles[:, None, None, None] for angles in rotary)
+            qk = rotate(qk, cos, sin)
+        q, k, v = (part.flatten(1, 2).transpose(1, 2)[:, None] for part in (*qk.unbind(3), v.squeeze(3)))  # B1HPd
+        attended = self.attend(q, k, v, mask_PP, dropout)[:, 0].transpose(1, 2)
+        return self.finish(x_BSLW, attended.unflatten(1, x_BSLW.shape[1:3]), dropout)
+
 
 class SpatialLayer(TransformerLayer):
     """Attention among the places of one frame: all of them, unless there is a mask."""
@@ -132,7 +156,15 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: LayerCache | None = None,
         dropout: Dropout | None = None,
+        flat_PP: Tensor | None = None,
     ) -> Tensor:
-        """`[B, S, L, W]` → `[B, Q, L, W]`; arguments as of the two layers, dropout that of the block."""
+        """`[B, S, L, W]` → `[B, Q, L, W]`; arguments as of the two layers, dropout that of the block.
+
+        With `flat_PP` both layers attend among the places of all frames (`TransformerLayer.among_all`).
+        """
         in_space, in_time = (None, None) if dropout is None else (dropout.at(0), dropout.at(1))
+        if flat_PP is not None:
+            return self.temporal.among_all(
+                self.spatial.among_all(x_BSLW, flat_PP, rotary, in_space), flat_PP, rotary, in_time
+            )
         return self.temporal(self.spatial(x_BSLW, spatial_SLL, in_space), mask_QS, rotary, cache, in_time)

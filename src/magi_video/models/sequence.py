@@ -23,7 +23,10 @@ class FrameSequence:
         interval_B: interval between frames, 1…25, integers.
         conditions: value of each condition by name, `[B, S]` or `[B, S, size]`; a missing name is unknown.
         mask_SS: temporal mask, True where the row's frame may attend to the column's; None over a cache.
-        spatial_SLL: spatial mask over the places of each frame (condition tokens, then tokens); None: all see all.
+        spatial_SNN: spatial mask over the tokens of each frame, True where the row may attend to the column; None: all
+            see all.
+        flat_SNSN: mask over the tokens of all frames together. Given, every layer attends among all of them, and
+            neither `mask_SS` nor `spatial_SNN` is asked.
         predicted: the last so many frames are asked for, the others are only seen; None for all frames.
         dropout: what a training pass drops; None elsewhere.
     """
@@ -35,7 +38,8 @@ class FrameSequence:
     interval_B: Tensor
     conditions: dict[str, Tensor] = field(default_factory=dict)
     mask_SS: Tensor | None = None
-    spatial_SLL: Tensor | None = None
+    spatial_SNN: Tensor | None = None
+    flat_SNSN: Tensor | None = None
     predicted: int | None = None
     dropout: Dropout | None = None
 
@@ -61,11 +65,34 @@ def causal_mask(frames: int, window: int | None = None, device: torch.device | s
     return allowed if window is None else allowed & (row - column < window)
 
 
-def raster_mask(conditions: int, tokens: int, device: torch.device | str = "cpu") -> Tensor:
-    """Spatial mask `[L, L]` of a frame in raster order: token i sees the condition tokens and tokens 0…i.
+def raster_mask(tokens: int, device: torch.device | str = "cpu") -> Tensor:
+    """Spatial mask `[N, N]` of a frame in raster order: token i sees the tokens 0…i."""
+    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
 
-    Condition tokens see each other alone: what they carry reaches every token, so they may not read any.
+
+def spatial_places(mask_SNN: Tensor, conditions: int) -> Tensor:
+    """A spatial mask with the frame's condition tokens in front, `[S, L, L]`.
+
+    Every token sees every condition. What a condition token reads reaches every token, so it sees the other conditions
+    and the tokens that all tokens see.
     """
-    mask = torch.ones(conditions + tokens, conditions + tokens, dtype=torch.bool, device=device).tril()
-    mask[:conditions, :conditions] = True
-    return mask
+    frames, tokens = mask_SNN.shape[:2]
+    places = conditions + tokens
+    mask_SLL = mask_SNN.new_ones(frames, places, places)
+    mask_SLL[:, :conditions, conditions:] = mask_SNN.all(1, keepdim=True)
+    mask_SLL[:, conditions:, conditions:] = mask_SNN
+    return mask_SLL
+
+
+def flat_places(mask_SNSN: Tensor, conditions: int) -> Tensor:
+    """A mask over the tokens of all frames with each frame's condition tokens in front, `[S · L, S · L]`.
+
+    The conditions of a frame are seen by the frames that see any token of it; they see as in `spatial_places`.
+    """
+    frames, tokens = mask_SNSN.shape[:2]
+    places = conditions + tokens
+    seen_SS = mask_SNSN.flatten(2).any(1).unflatten(1, (frames, tokens)).any(-1)
+    mask_SLSL = seen_SS[:, None, :, None].repeat(1, places, 1, places)
+    mask_SLSL[:, :conditions, :, conditions:] = mask_SNSN.all(1, keepdim=True)
+    mask_SLSL[:, conditions:, :, conditions:] = mask_SNSN
+    return mask_SLSL.view(frames * places, frames * places)

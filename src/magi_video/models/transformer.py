@@ -22,7 +22,7 @@ from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
 from magi_video.models.head import TokenHead
 from magi_video.models.layers import Block
-from magi_video.models.sequence import FrameSequence
+from magi_video.models.sequence import FrameSequence, flat_places, spatial_places
 
 DIFFUSION_HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
 
@@ -214,18 +214,23 @@ class MagiVideoTransformer(ModelMixin, ConfigMixin):
         """The head's conditions z of the frames that `sequence` asks for: `[B, predicted, N, width]`.
 
         Args:
-            sequence: frames to read; without a cache a temporal mask is needed.
+            sequence: frames to read; without a cache a temporal or a flat mask is needed.
             cache: the past of a rollout; the frames' keys and values are written into the slots that follow it.
         """
         embedding_BSLW, rotary = self.context(sequence)
         x_BSLW = self.embed(sequence, embedding_BSLW)
         mask_SS = sequence.mask_SS if cache is None else cache.begin(x_BSLW.shape[1])
         layers = [None] * len(self.blocks) if cache is None else cache.layers
+        spatial_SLL, flat_PP, conditions = None, None, self.condition_tokens.count
+        if sequence.spatial_SNN is not None:
+            spatial_SLL = spatial_places(sequence.spatial_SNN, conditions)
+        if sequence.flat_SNSN is not None:
+            flat_PP = flat_places(sequence.flat_SNSN, conditions)
         for number, (block, layer) in enumerate(zip(self.blocks, layers, strict=True), 1):
             if number == len(self.blocks) and mask_SS is not None and sequence.predicted is not None:
                 mask_SS = mask_SS[-sequence.predicted :]  # the last block computes no frame that is not asked for
             dropout = None if sequence.dropout is None else sequence.dropout.at(number - 1)
-            x_BSLW = self._run(block, x_BSLW, mask_SS, sequence.spatial_SLL, rotary, layer, dropout)
+            x_BSLW = self._run(block, x_BSLW, mask_SS, spatial_SLL, rotary, layer, dropout, flat_PP)
         return self.norm_out(x_BSLW[:, :, self.condition_tokens.count :]) + self.head_position.to(x_BSLW.dtype)
 
     def _run(self, block: nn.Module, *arguments: Any) -> Tensor:

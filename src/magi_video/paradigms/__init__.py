@@ -9,23 +9,29 @@ it below. Recipes, the command line, the model card and the documents take their
 from magi_video.paradigms.base import PARADIGMS, Clip, Paradigm, find_paradigm, make_paradigm, register
 from magi_video.paradigms.complete import CompleteTeacherForcing
 from magi_video.paradigms.genie import Genie
+from magi_video.paradigms.joint import Joint
 from magi_video.paradigms.masked import MaskedTeacherForcing
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
+from magi_video.paradigms.raster import Raster
 from magi_video.paradigms.videomar import VideoMAR
+from magi_video.paradigms.window import Window
 
 __all__ = [
     "PARADIGMS",
     "Clip",
     "CompleteTeacherForcing",
     "Genie",
+    "Joint",
     "MaskRatio",
     "MaskedFrames",
     "MaskedTeacherForcing",
     "NoiseInjection",
     "Paradigm",
+    "Raster",
     "VideoMAR",
+    "Window",
     "find_paradigm",
     "make_paradigm",
     "register",

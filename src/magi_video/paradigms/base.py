@@ -57,6 +57,10 @@ class Paradigm(ABC):
     """What it is, in one line."""
     training_frames: ClassVar[int]
     """Frames that the transformer reads in training for each frame of a clip: what a step costs."""
+    training_frames_of: ClassVar[dict[str, dict[str, int]]] = {}
+    """Option → value → `training_frames`, where an option changes them."""
+    training_window: ClassVar[str | None] = None
+    """Option that says how many frames, and one more, training reads of a clip, whatever its length; most have none."""
     cached_kind: ClassVar[int]
     """Kind of frame as which a finished frame enters the past: the one that training let later frames see."""
 
@@ -168,7 +172,7 @@ class Paradigm(ABC):
         """The slow reference of `make_past`: the same results without keeping keys and values."""
         return RecomputedPast(model)
 
-    def step_frames(self, begun: int, total_frames: int | None) -> int:
+    def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
         """How many frames one step of generation makes, when `begun` of `total_frames` are there."""
         return 1
 

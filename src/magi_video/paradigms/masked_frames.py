@@ -49,7 +49,10 @@ class MaskedFrames(Paradigm):
             device = clip.tokens_BTND.device
             sequence.dropout = Dropout.drawn(self.dropout, batch, len(model.blocks), generator, device)
         z_BTNW = model(sequence)
-        return head_loss(model, clip, z_BTNW, self.counted(masked_BTN), self.diffusion_batch_mul, generator)
+        predicted = z_BTNW.shape[1]  # the frames before them are only seen
+        target = Clip(clip.tokens_BTND[:, -predicted:], clip.interval_B)
+        counted_BTN = self.counted(masked_BTN)[:, -predicted:]
+        return head_loss(model, target, z_BTNW, counted_BTN, self.diffusion_batch_mul, generator)
 
     def generate(
         self,

@@ -172,11 +172,15 @@ def unmask(
 
 
 def masked_generation(
-    model: MagiVideoTransformer, past: Past, frame: FrameSequence, noise: SampleNoise, settings: SamplingSettings
+    model: MagiVideoTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, settings: SamplingSettings
 ) -> None:
-    """Generate a frame over K mask steps (paper, section 4; MAR): arguments as of `Paradigm.generate`, of one frame."""
+    """Generate frames over K mask steps (paper, section 4; MAR): arguments as of `Paradigm.generate`.
+
+    The tokens of several frames appear together, in one order.
+    """
 
     def read(places_Rn: Tensor, changed_Rm: Tensor | None) -> Tensor:
-        return past.read(frame, places_Rn, changed_Rm)
+        return past.read(frames, places_Rn, changed_Rm)
 
-    unmask(model.diffusion_head, frame.tokens_BSND[:, 0], frame.masked_BSN[:, 0], read, noise, settings)
+    tokens_RMD = frames.tokens_BSND.view(len(frames.tokens_BSND), -1, model.token_dim)
+    unmask(model.diffusion_head, tokens_RMD, frames.masked_BSN.view(len(tokens_RMD), -1), read, noise, settings)

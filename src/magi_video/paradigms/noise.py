@@ -32,3 +32,8 @@ class NoiseInjection:
         sigma_BT = self.max_sigma * level_BT / self.levels
         eps = draw(torch.randn, tokens_BTND.shape, generator, device, dtype=tokens_BTND.dtype)
         return tokens_BTND + sigma_BT[..., None, None] * eps, level_BT
+
+    def inject_clip(self, tokens_BTND: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
+        """As `inject`, with one level for all frames of a clip (GameNGen)."""
+        noisy_B1MD, level_B1 = self.inject(tokens_BTND.flatten(1, 2)[:, None], generator)
+        return noisy_B1MD.view_as(tokens_BTND), level_B1.expand(tokens_BTND.shape[:2])

@@ -406,8 +406,8 @@ class MagiVideoPipeline(ConventionalPipeline):
                 rollout.observe(tokens_BND, next(conditions))
                 yield latents_BCHW
         while rollout.total_frames is None or rollout.begun < rollout.total_frames:
-            first, count = rollout.begun, rollout.paradigm.step_frames(rollout.begun, rollout.total_frames)
-            tokens_BSND = rollout.predict_frames([next(conditions) for _ in range(count)])
+            first = rollout.begun
+            tokens_BSND = rollout.predict_frames([next(conditions) for _ in range(rollout.step_frames)])
             for s, latents_BCHW in enumerate(self.transformer.unpatchify(tokens_BSND).unbind(1)):
                 if on_step is not None:
                     latents_BCHW = on_step(first + s, latents_BCHW)

@@ -20,8 +20,8 @@ class Past(Protocol):
         """z `[B, n, width]` at some tokens of a frame that follows the past.
 
         Args:
-            frame: the frame in the making (S = 1).
-            places_Bn: the tokens whose z is asked for.
+            frame: the frame in the making; S > 1 where several are made together.
+            places_Bn: the tokens whose z is asked for, counted through all S frames.
             changed_Bm: the tokens whose input has changed since the frame was last read, those of `places_Bn` at the
                 end. A past that trades exactness for time may see the other tokens as they were; None forbids that.
         """
@@ -49,6 +49,37 @@ class CachedPast:
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
         """See `Past.read`; always exact."""
         return pick(self.model(frame, self.cache)[:, 0], places_Bn)
+
+
+class WindowPast:
+    """The last frames themselves, read again in every pass with what is made, each frame seeing all: nothing is cached.
+
+    Args:
+        model: the transformer.
+        size: frames that are kept.
+
+    Attributes:
+        frames: those that are.
+    """
+
+    def __init__(self, model: MagiVideoTransformer, size: int) -> None:
+        self.model = model
+        self.size = size
+        self.frames: list[FrameSequence] = []
+
+    def append(self, frame: FrameSequence) -> None:
+        """See `Past.append`."""
+        self.frames = [*self.frames, frame][-self.size :]
+
+    def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
+        """See `Past.read`; always exact. Positions count from the first frame that is kept."""
+        sequence = FrameSequence.join([*self.frames, frame])
+        length, made = len(sequence.position_S), len(frame.position_S)
+        device = frame.tokens_BSND.device
+        sequence.position_S = torch.arange(length, device=device)
+        sequence.mask_SS = torch.ones(length, length, dtype=torch.bool, device=device)
+        sequence.predicted = made
+        return pick(self.model(sequence).flatten(1, 2), places_Bn)
 
 
 class RecomputedPast:

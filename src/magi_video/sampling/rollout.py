@@ -25,7 +25,7 @@ from magi_video.models.conditions import unknown
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.sampling.past import CachedPast, Past
+from magi_video.sampling.past import Past
 from magi_video.sampling.settings import SamplingSettings
 
 Conditions = dict[str, Tensor]
@@ -40,8 +40,12 @@ class FrameGenerator(Protocol):
         """See `Paradigm.cached_kind`."""
         ...
 
-    def step_frames(self, begun: int, total_frames: int | None) -> int:
+    def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
         """See `Paradigm.step_frames`."""
+        ...
+
+    def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
+        """See `Paradigm.make_past`."""
         ...
 
     def generate(
@@ -66,7 +70,7 @@ class Rollout:
         settings: steps and sampler.
         interval_B: interval of every sample, 1…`max_interval` of the model.
         total_frames: frames that the rollout may reach, given ones included; None for an unbounded one ("rope").
-        past: of B samples, 2B under guidance; a `CachedPast` if not given.
+        past: of B samples, 2B under guidance; what the paradigm makes, if not given.
         negative: name → `[B, …]`, the value of a guided condition in the unconditional half (a negative text); unknown
             if not given.
     """
@@ -94,10 +98,15 @@ class Rollout:
         self.negative = negative or {}
         self.interval_R = interval_B.to(noise.device).repeat(self.halves)  # R rows: B, or 2B with guidance
         self.total_frames = total_frames
-        self.past = past or CachedPast(model, self.halves * self.batch, total_frames)
+        self.past = past or paradigm.make_past(model, self.halves * self.batch, total_frames)
         self._positions = None if total_frames is None else model.frame_positions(total_frames)
         self.begun = 0  # frames observed or predicted
         self._pending: list[FrameSequence] = []  # finished frames that have yet to enter the past
+
+    @property
+    def step_frames(self) -> int:
+        """Frames that the next step makes."""
+        return self.paradigm.step_frames(self.model, self.begun, self.total_frames)
 
     @torch.no_grad()
     def observe(self, tokens_BND: Tensor, conditions: Conditions | None = None) -> None:

@@ -27,7 +27,7 @@ from magi_video.models.dropout import DropoutRates
 from magi_video.models.transformer import MagiVideoTransformer, make_transformer
 from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
 from magi_video.presets import Preset
-from magi_video.training.sizing import WORD_SIZE, find_architecture
+from magi_video.training.sizing import WORD_SIZE, find_architecture, own_options
 from magi_video.video.image import fit_frames, to_model_range
 
 STATISTICS_BATCHES = 64
@@ -197,6 +197,11 @@ def build_paradigm(preset: Preset) -> Paradigm:
         DropoutRates(train.attention_dropout, train.projection_dropout, train.mlp_dropout),
         **preset.forcing_options,
     )
+
+
+def recorded_options(preset: Preset) -> dict[str, str]:
+    """Every hyper-parameter of the recipe's paradigm, those at their defaults too: a model keeps what it learned by."""
+    return {name: str(value) for name, value in own_options(preset.forcing, preset.forcing_options).items()}
 
 
 def build_model(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from magi_video.data.folder import VideoFolder
+from magi_video.paradigms import make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.training.captions import CaptionTable
 from magi_video.video.image import contact_sheet, fit_frames, write_image
@@ -38,6 +39,8 @@ class Preview:
         size = (pipeline.config.height, pipeline.config.width)
         long_enough = [index for index, video in enumerate(videos.videos) if video.num_frames >= num_frames]
         spread = np.linspace(0, len(long_enough) - 1, min(count, len(long_enough))).round().astype(int)
+        paradigm = make_paradigm(pipeline.config.forcing, pipeline.config.forcing_options)
+        self.given = pipeline.codec.num_pixel_frames(paradigm.given_frames)
         self.pipeline = pipeline
         self.truth: list[np.ndarray] = []
         self.told: list[dict[str, Any]] = []
@@ -60,7 +63,7 @@ class Preview:
         rows, labels = [], []
         for number, (truth, told) in enumerate(zip(self.truth, self.told, strict=True)):
             video = self.pipeline(
-                image=truth[0],
+                video=truth[: self.given],
                 num_frames=len(truth),
                 num_mask_steps=MASK_STEPS,
                 num_denoise_steps=DENOISE_STEPS,
@@ -73,7 +76,7 @@ class Preview:
 
     def _title(self, told: dict[str, Any]) -> str:
         """The line above a continuation: its video's class and caption, if the model is told them."""
-        title = "continued from frame 0"
+        title = f"continued from frame {self.given - 1}"
         if told["label"] is not None:
             title += f"; class {_shortened(self.pipeline.config.class_names[told['label']])}"
         if told["text"] is not None:

@@ -1,6 +1,7 @@
 """What a recipe makes, by arithmetic: latents, transformer, hidden tokens. Imports no PyTorch."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from magi_video.codecs.sizes import LatentSizes, untrained_codec
@@ -86,6 +87,31 @@ def hidden_share(minimum: float, std: float, tokens: int) -> tuple[float, float]
         mean += more / tokens
         square += more * (2 * count + 1) / tokens**2
     return mean, math.sqrt(max(0.0, square - mean * mean))
+
+
+def own_options(forcing: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Every hyper-parameter of a paradigm itself: as given, else its default."""
+    return {**declared("paradigms")[forcing].get("options", {}), **options}
+
+
+def read_frames(forcing: str, options: Mapping[str, str], frames: int) -> int:
+    """Frames that the transformer reads in training for a clip.
+
+    Args:
+        forcing: name of the paradigm.
+        options: of the paradigm itself.
+        frames: T, of the clip.
+    """
+    values, given = declared("paradigms")[forcing], own_options(forcing, options)
+    if window := values.get("training_window"):
+        return int(given[window]) + 1
+    by_option = [of[given[name]] for name, of in values.get("training_frames_of", {}).items()]
+    return (by_option or [values["training_frames"]])[0] * frames
+
+
+def attends_flat(forcing: str, options: Mapping[str, str]) -> bool:
+    """Whether every layer attends among all tokens of all frames."""
+    return own_options(forcing, options).get("attention") == "flat"
 
 
 def loss_share(forcing: str, minimum: float, std: float, tokens: int, frames: int) -> tuple[float, float]:

@@ -53,7 +53,14 @@ from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_average, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
-from magi_video.training.preparation import build_model, build_paradigm, derive_seed, silence_actions, untaken_actions
+from magi_video.training.preparation import (
+    build_model,
+    build_paradigm,
+    derive_seed,
+    recorded_options,
+    silence_actions,
+    untaken_actions,
+)
 from magi_video.training.preview import Preview
 from magi_video.training.stopping import StoppedError, StopSignals
 from magi_video.training.tracking import find_tracker, start_tracker
@@ -145,7 +152,7 @@ class Trainer:
             model,
             self.codec,
             forcing=preset.forcing,
-            forcing_options=preset.forcing_options,
+            forcing_options=recorded_options(preset),
             height=preset.data.height,
             width=preset.data.width,
             frame_rate=next(iter(self.clips.frame_rates), USUAL_RATE),

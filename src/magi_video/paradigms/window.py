@@ -1,0 +1,131 @@
+"""A window of fixed length, as in GameNGen (Valevski et al. 2024): the next frame after the C frames before it.
+
+sequence   o_1 … o_C  m               C + 1 frames of a clip from a random place in it; observations noise-injected
+all see    all                        attention along time is bidirectional
+loss       on the masked tokens of m  the others are only seen
+generates  frame by frame, by masked diffusion; every pass reads the last C frames again with the new one
+cache      none: what the C frames are to the network depends on the frame that is made after them
+
+C is the option `context`: 64 in the paper, 9 in its reproduction. It is part of what was learned, so a start with fewer
+frames is refused, and what is more than C frames ago is never seen. Positions count within the window, so a rollout has
+no end, whatever the temporal positions. Noise has one level a clip (x + σ ε, as the paper adds it), where complete
+teacher forcing draws one for each frame; generation reads at level 0.
+
+What is GameNGen's and not here: Stable Diffusion's U-Net with the frames side by side in its channels, and actions in
+place of its text. A step of training reads C + 1 frames and learns one, so a clip of T frames is used for one of its
+T − C windows: more of them would be more passes, since no two windows share what they compute.
+"""
+
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from magi_video.errors import MagiError
+from magi_video.models.architecture import NOISE_LEVEL
+from magi_video.models.random import Generators, draw
+from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.paradigms.base import Clip, register
+from magi_video.paradigms.masked_frames import MaskedFrames
+from magi_video.sampling.past import Past, WindowPast
+
+
+@register
+class Window(MaskedFrames):
+    """The next frame after a fixed number of frames, by bidirectional attention.
+
+    Attributes:
+        context: C, frames before the one that is made; 1 or more.
+    """
+
+    name = "window"
+    title = "the next frame after a fixed number of frames, all seeing all (as in GameNGen)"
+    training_frames = 1
+    training_window = "context"
+    cached_kind = OBSERVATION
+    unit = "frame"
+    temporal_attention = "bidirectional"
+    cached = False
+    variable_context = False
+    past = "complete"
+    loss_frames = "one"
+    frame_cache = False
+    options: ClassVar[dict[str, int | float | str]] = {"context": 4}
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"context": (1, 4096)}
+    context: int
+
+    @property
+    def given_frames(self) -> int:
+        """See `Paradigm.given_frames`: C."""
+        return self.context
+
+    def check_context(self, given: int, total_frames: int | None) -> None:
+        """See `Paradigm.check_context`: C frames or more."""
+        if given < self.context:
+            raise MagiError(
+                f"this window model makes a frame from the {self.context} before it, and training never showed it "
+                f"fewer: give {self.context} or more, got {given} (with a codec that compresses time: latent frames)"
+            )
+
+    def total_loss(
+        self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Paradigm.total_loss`: of one window of each clip.
+
+        Raises:
+            MagiError: the clips have no C + 1 frames.
+        """
+        return super().total_loss(model, self.draw_window(clip, generator), generator)
+
+    def draw_window(self, clip: Clip, generator: Generators) -> Clip:
+        """C + 1 frames of each clip, from a uniformly random place in it."""
+        batch, frames = clip.tokens_BTND.shape[:2]
+        size, device = self.context + 1, clip.tokens_BTND.device
+        if frames < size:
+            raise MagiError(
+                f"clips of {frames} frames hold no window of {self.context} and one more: make them longer, or the "
+                f"context shorter (--forcing-options context {max(1, frames - 1)})"
+            )
+        starts = partial(torch.randint, frames - size + 1)
+        place_BC = draw(starts, (batch, 1), generator, device) + torch.arange(size, device=device)
+        sample_B1 = torch.arange(batch, device=device)[:, None]
+        conditions = {name: value[sample_B1, place_BC] for name, value in clip.conditions.items()}
+        return Clip(clip.tokens_BTND[sample_B1, place_BC], clip.interval_B, conditions)
+
+    def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
+        """See `MaskedFrames.draw_masks`: in the last frame alone."""
+        batch, _, tokens, _ = clip.tokens_BTND.shape
+        masked_BTN = torch.zeros(clip.tokens_BTND.shape[:3], dtype=torch.bool, device=clip.tokens_BTND.device)
+        masked_BTN[:, -1:] = self.mask_ratio.draw(batch, 1, tokens, generator, clip.tokens_BTND.device)
+        return masked_BTN
+
+    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+        """See `MaskedFrames.sequence`: of a window, whose last frame is predicted."""
+        tokens_BTND, frames, device = clip.tokens_BTND, clip.tokens_BTND.shape[1], clip.tokens_BTND.device
+        noisy_BCND, level_BC = self.noise.inject_clip(tokens_BTND[:, :-1], generator)
+        kinds = [OBSERVATION] * (frames - 1) + [MASKED]
+        return FrameSequence(
+            tokens_BSND=torch.cat([noisy_BCND, tokens_BTND[:, -1:]], dim=1),
+            masked_BSN=torch.cat([torch.zeros_like(masked_BTN[:, :-1]), masked_BTN[:, -1:]], dim=1),
+            kind_S=torch.tensor(kinds, device=device),
+            position_S=torch.arange(frames, device=device),
+            interval_B=clip.interval_B,
+            conditions={**clip.conditions, NOISE_LEVEL: torch.cat([level_BC, torch.zeros_like(level_BC[:, :1])], 1)},
+            mask_SS=torch.ones(frames, frames, dtype=torch.bool, device=device),
+            predicted=1,
+        )
+
+    def visible(self, masked_TN: Tensor) -> Tensor:
+        """See `Paradigm.visible`: the whole window but what is masked of its last frame."""
+        seen_TN = ~masked_TN | (torch.arange(len(masked_TN), device=masked_TN.device) < len(masked_TN) - 1)[:, None]
+        return seen_TN.expand(*masked_TN.shape, *masked_TN.shape)
+
+    def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
+        """See `Paradigm.make_past`: the last C frames themselves."""
+        return WindowPast(model, self.context)
+
+    def make_recomputed_past(self, model: MagiVideoTransformer) -> Past:
+        """See `Paradigm.make_recomputed_past`: the same."""
+        return WindowPast(model, self.context)
