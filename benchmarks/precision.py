@@ -22,7 +22,7 @@ from magi_video.bench.machine import cpu_model
 from magi_video.bench.subject import Subject, open_subject
 from magi_video.bench.training import Stepper
 from magi_video.codecs.config import SmallVAEConfig
-from magi_video.codecs.training import build_small_vae, training_losses
+from magi_video.codecs.small_vae_training import SmallVAETraining
 from magi_video.fast.kernels import linear_product_pays
 from magi_video.fast.probes import PRECISIONS, choose_precision, use_fast_float32
 from magi_video.pipeline.pipeline import MagiVideoPipeline
@@ -42,12 +42,12 @@ def training_step(subject: Subject, batch: int, precision: str) -> Callable[[], 
 def codec_step(config: SmallVAEConfig, precision: str) -> Callable[[], None]:
     """Forward and backward of the small VAE on some pictures of 64×64."""
     config = replace(config, precision=precision)  # type: ignore[arg-type]
-    vae: Any = build_small_vae(config)
-    vae.to(memory_format=torch.channels_last).train()
+    training = SmallVAETraining(config)
+    training.network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     pictures = torch.rand(PICTURES, 3, 64, 64) * 2 - 1
 
     def step() -> None:
-        training_losses(vae, pictures, config, 0)["mse"].backward()
+        training.losses(pictures, 0)["mse"].backward()
 
     return step
 

@@ -11,12 +11,15 @@ from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCos
 from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVideo
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.autoencoders.vq_model import VQModel
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.video_vae import VideoVAECodec
+from magi_video.codecs.vq import VQCodec
+from magi_video.codecs.vq_model import VQModelCodec
 
 KL_CONFIG = {
     "block_out_channels": (8, 8, 8),
@@ -90,7 +93,18 @@ OMNITOKENIZER_CONFIG = {
     "head_dim": 16,
     "window": 2,
 }
+VQ_MODEL_CONFIG = {
+    "block_out_channels": (8, 8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "norm_num_groups": 4,
+    "latent_channels": 5,
+    "vq_embed_dim": 3,
+    "num_vq_embeddings": 30,
+}
+VQ_CONFIG = {"width": 8, "encoder_blocks": (0, 1, 1), "decoder_blocks": (1, 1, 0), "codebook_size": 30, "code_dim": 4}
 IMAGE_VAES = {"kl": (AutoencoderKL, KL_CONFIG), "tiny": (AutoencoderTiny, TINY_CONFIG)}
+VQ_MODELS = {"vq_model": (VQModel, VQ_MODEL_CONFIG)}
 VIDEO_VAES = {
     "cosmos": (AutoencoderKLCosmos, COSMOS_CONFIG),
     "cosmos-8x": (AutoencoderKLCosmos, COSMOS_8X_CONFIG),
@@ -104,8 +118,12 @@ VIDEO_VAES = {
 def make_vae(kind: str) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        vae_class, config = (IMAGE_VAES | VIDEO_VAES)[kind]
-        return vae_class(**config).eval()
+        vae_class, config = (IMAGE_VAES | VIDEO_VAES | VQ_MODELS)[kind]
+        vae = vae_class(**config).eval()
+        if kind in VQ_MODELS:  # its codes begin so close together that all vectors fall to a few
+            torch.nn.init.normal_(vae.quantize.embedding.weight)
+            torch.nn.init.normal_(vae.quant_conv.weight, std=2.0)
+        return vae
 
 
 def make_codec(kind: str) -> Codec:
@@ -113,6 +131,10 @@ def make_codec(kind: str) -> Codec:
         return PixelCodec()
     if kind == "omnitokenizer":
         return make_omnitokenizer()
+    if kind in ("vq", "fsq"):
+        return make_vq(kind)
+    if kind == "vq_model":
+        return VQModelCodec.from_module(make_vae(kind))
     return (ImageVAECodec if kind in IMAGE_VAES else VideoVAECodec).from_module(make_vae(kind))
 
 
@@ -124,6 +146,17 @@ def make_omnitokenizer(**changes: Any) -> OmniTokenizerCodec:
             if parameter.ndim > 1:  # smaller ones would hide differences
                 torch.nn.init.normal_(parameter, std=0.2)
     return codec
+
+
+def make_vq(kind: str) -> VQCodec:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        codec = VQCodec(**VQ_CONFIG, quantizer="ema" if kind == "vq" else "fsq", fsq_levels=(4, 4, 3)).eval()
+        for parameter in codec.parameters():
+            torch.nn.init.normal_(parameter, std=0.15 if kind == "vq" else 0.25)  # vectors that fall to many codes
+        if kind == "vq":
+            torch.nn.init.normal_(codec.vectors)
+        return codec
 
 
 def make_video(batch: int = 2, frames: int = 5, height: int = 16, width: int = 24, seed: int = 0) -> torch.Tensor:

@@ -16,7 +16,7 @@ from magi_video.codecs.registry import codec_classes, load_codec
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.errors import MagiError
 
-KINDS = ["pixels", "kl", "tiny", "cosmos", "wan", "cogvideox", "ltx", "omnitokenizer"]
+KINDS = ["pixels", "kl", "tiny", "cosmos", "wan", "cogvideox", "ltx", "omnitokenizer", "vq", "fsq", "vq_model"]
 
 
 @pytest.fixture(params=KINDS)

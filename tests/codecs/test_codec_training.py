@@ -10,7 +10,8 @@ import torch
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.quality import reconstruction_psnr
 from magi_video.codecs.registry import load_codec
-from magi_video.codecs.training import CHECKPOINTS, RECORD, build_small_vae, learning_rate, train_image_vae
+from magi_video.codecs.small_vae_training import build_small_vae, train_image_vae
+from magi_video.codecs.training import CHECKPOINTS, RECORD, learning_rate
 from magi_video.errors import MagiError
 from magi_video.training.stopping import StoppedError
 

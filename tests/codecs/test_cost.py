@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from magi_video.codecs.base import Codec
 from magi_video.codecs.cost import find_encoder
 from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
-from magi_video.codecs.training import build_small_vae
+from magi_video.codecs.small_vae_training import build_small_vae
 from magi_video.errors import MagiError
 from magi_video.presets import PRESETS, Preset, load_preset
 

@@ -1,20 +1,22 @@
-"""Settings of the small image VAE. Standard library alone, so that presets can be read without importing torch."""
+"""Settings of the codecs that are trained here. Standard library alone: presets are read without importing torch."""
 
 from dataclasses import dataclass
+from math import prod
+from typing import Literal
 
 from magi_video.fast.precision import Precision
 
 
 @dataclass(frozen=True)
-class SmallVAEConfig:
-    """Architecture and training recipe of the project's own image VAE (diffusers' `AutoencoderTiny`).
+class ImageCodecConfig:
+    """Architecture and training of a codec of the project's own: the encoder and decoder of diffusers'
+    `AutoencoderTiny`, with what a subclass puts between them.
 
     One level per entry of `encoder_blocks`; every level but the first halves the picture, so four levels give an
     8× smaller latent. `AutoencoderTiny` has one width throughout: residual blocks are cheap where pixels are few,
     hence no block at full size.
     """
 
-    latent_channels: int = 8
     width: int = 64
     """Channels of every convolution."""
     encoder_blocks: tuple[int, ...] = (0, 1, 1, 1)
@@ -31,12 +33,6 @@ class SmallVAEConfig:
     weight_decay: float = 0.01
     gradient_clip: float = 0.5
     """Largest norm of the whole gradient."""
-
-    latent_noise: float = 0.2
-    """Largest Gaussian noise added to the latents, in standard deviations of each channel; the level is uniform
-    from 0 to this per picture. It makes the decoder forgive small errors of a generated latent."""
-    latent_penalty: float = 1e-4
-    """Weight of the mean squared latent: keeps latents small (the decoder squashes them beyond ±3)."""
     edge_weight: float = 0.1
     """Weight of the squared error of horizontal and vertical differences: crisper edges."""
 
@@ -49,5 +45,50 @@ class SmallVAEConfig:
 
     @property
     def spatial_factor(self) -> int:
-        """Pixels per latent position, along height and along width."""
-        return int(2 ** (len(self.encoder_blocks) - 1))
+        """Pixels per latent place, along height and along width."""
+        return 2 ** (len(self.encoder_blocks) - 1)
+
+
+@dataclass(frozen=True)
+class SmallVAEConfig(ImageCodecConfig):
+    """The small image VAE: continuous latents."""
+
+    latent_channels: int = 8
+    latent_noise: float = 0.2
+    """Largest Gaussian noise added to the latents, in standard deviations of each channel; the level is uniform
+    from 0 to this per picture. It makes the decoder forgive small errors of a generated latent."""
+    latent_penalty: float = 1e-4
+    """Weight of the mean squared latent: keeps latents small (the decoder squashes them beyond ±3)."""
+
+
+@dataclass(frozen=True)
+class VQConfig(ImageCodecConfig):
+    """The VQ codec: the vector at each latent place is one of finitely many codes (van den Oord et al. 2017)."""
+
+    quantizer: Literal["ema", "fsq"] = "ema"
+    """"ema": the codes are learnt, as moving averages of the vectors that fall to each (VideoGPT); "fsq": they are a
+    fixed grid, and nothing is learnt but the encoder (finite scalar quantisation, Mentzer et al. 2023)."""
+    codebook_size: int = 1024
+    """Codes of "ema"; 2048 in VideoGPT, 1024 in MAGVIT and Genie."""
+    code_dim: int = 8
+    """Numbers of a code, of "ema"; 256 in VideoGPT and MAGVIT, 32 in Genie, 8 in OmniTokenizer."""
+    l2_normalize: bool = False
+    """Keep vectors and codes of "ema" at unit length, so that the nearest code is the one of the largest cosine."""
+    ema_decay: float = 0.99
+    """Of the codes' moving averages, a step."""
+    commitment: float = 0.25
+    """Weight of the mean squared distance between a vector and its code, which pulls the encoder to its codes."""
+    restart_every: int = 100
+    """Steps after which codes that none of them used begin anew, at vectors of the last batch; 0: never."""
+    fsq_levels: tuple[int, ...] = (8, 5, 5, 5)
+    """Values of each number of a code, of "fsq"; their product is the number of codes."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Numbers of a code."""
+        return len(self.fsq_levels) if self.quantizer == "fsq" else self.code_dim
+
+    @property
+    def codes(self) -> int:
+        """V, of either quantiser."""
+        return prod(self.fsq_levels) if self.quantizer == "fsq" else self.codebook_size

@@ -70,9 +70,23 @@ class ImageVAECodec(VAECodec):
     def _sub_batches(self, frames_BTCHW: torch.Tensor, pixels: int) -> tuple[torch.Tensor, ...]:
         """Frames one after another, as many at once as `max_pixels_at_once` allows at `pixels` each."""
         dtype = next(self.vae.parameters()).dtype  # diffusers' own `dtype` looks at every module: 5 % of a small decode
-        frames_NCHW = frames_BTCHW.flatten(0, 1).to(dtype, memory_format=torch.channels_last)
-        suited = PIXELS_ON_CPU if frames_NCHW.device.type == "cpu" else PIXELS_ELSEWHERE
-        return frames_NCHW.split(max(1, (self.max_pixels_at_once or suited) // pixels))
+        return split_frames(frames_BTCHW, pixels, dtype, self.max_pixels_at_once)
+
+
+def split_frames(
+    frames_BTCHW: torch.Tensor, pixels: int, dtype: torch.dtype, most: int | None = None
+) -> tuple[torch.Tensor, ...]:
+    """Frames one after another `[n, C, H, W]`, as many at once as suits the device at `pixels` each.
+
+    Args:
+        frames_BTCHW: pixels or latents.
+        pixels: of a frame.
+        dtype: of the result.
+        most: pixels of one pass, in place of what suits the device.
+    """
+    frames_NCHW = frames_BTCHW.flatten(0, 1).to(dtype, memory_format=torch.channels_last)
+    suited = PIXELS_ON_CPU if frames_NCHW.device.type == "cpu" else PIXELS_ELSEWHERE
+    return frames_NCHW.split(max(1, (most or suited) // pixels))
 
 
 def _spatial_factor(vae_class: str, settings: Any) -> int:

@@ -17,6 +17,9 @@ class LatentSizes:
     temporal_factor: int
     """Pixel frames per latent frame; the first frame always stands alone (causal), 1 = frame by frame."""
 
+    codes: int | None = None
+    """How many codes a latent place chooses from; None where latents are continuous."""
+
     def num_latent_frames(self, num_frames: int) -> int:
         """Latent frames of `num_frames` pixel frames: 1 + (num_frames − 1) / temporal_factor, which must be whole."""
         if num_frames < 1 or (num_frames - 1) % self.temporal_factor:

@@ -35,13 +35,24 @@ class ChannelStatistics:
         self.mean_C += delta_C * count / total
         self.count = total
 
-    def result(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation per channel (float64, population form); `MagiError` without data or for a dead channel."""
+    def result(self, discrete: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation per channel (float64, population form).
+
+        Args:
+            discrete: of latents that are codes. A number that is the same in all codes used is then left as it is,
+                with deviation 1.
+
+        Raises:
+            MagiError: there is no data, or a channel of continuous latents never varies.
+        """
         if self.count == 0:
             raise MagiError("no frames to measure latent statistics on")
         std_C = (self.squares_C / self.count).sqrt()
-        dead = (std_C <= 1e-7 * self.mean_C.abs().clamp(min=1e-7)).nonzero().flatten().tolist()
-        if dead:
+        dead_C = std_C <= 1e-7 * self.mean_C.abs().clamp(min=1e-7)
+        if discrete:
+            std_C[dead_C] = 1
+        elif dead_C.any():
+            dead = dead_C.nonzero().flatten().tolist()
             raise MagiError(f"latent channel(s) {dead} never vary, so they cannot be scaled to unit deviation")
         return self.mean_C.clone(), std_C
 
@@ -55,4 +66,4 @@ def measure_statistics(codec: Codec, batches: Iterable[torch.Tensor]) -> tuple[t
     statistics = ChannelStatistics(codec.latent_channels)
     for video_BTCHW in batches:
         statistics.update(codec.encode_raw(video_BTCHW.to(codec.device)))
-    return statistics.result()
+    return statistics.result(discrete=codec.codes is not None)

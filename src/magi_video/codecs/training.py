@@ -1,7 +1,8 @@
-"""Trains the project's own small image VAE: minutes on two CPU cores, resumable to the bit.
+"""Trains the project's own codecs of single frames: minutes on two CPU cores, resumable to the bit.
 
-Every step is a pure function of its number: the caller gives batches by step, and the latent noise is seeded by step,
-so a checkpoint holds weights, optimizer state and the step, and no random-number state.
+The loop is one for all of them; `codecs/small_vae_training.py` and `codecs/vq_training.py` are what it trains. Every step
+is a pure function of its number: the caller gives batches by step, and whatever is drawn is seeded by step, so a
+checkpoint holds tensors, optimizer state and the step, and no random-number state.
 """
 
 import json
@@ -12,16 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from torch import nn
 
 from magi_video.codecs.base import Codec
-from magi_video.codecs.config import SmallVAEConfig
-from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.config import ImageCodecConfig
 from magi_video.codecs.quality import reconstruction_psnr
-from magi_video.codecs.statistics import measure_statistics
+from magi_video.codecs.registry import load_codec
 from magi_video.errors import MagiError
 from magi_video.fast.precision import modern
 from magi_video.fast.probes import choose_precision
@@ -32,33 +32,44 @@ from magi_video.files.checkpoints import (
     restore_tensors,
     save_checkpoint,
 )
-from magi_video.files.weights import load_strictly
 
 CHECKPOINTS, UNFINISHED = "checkpoints", "unfinished"
 RECORD = "training.json"
 
 
-def build_small_vae(config: SmallVAEConfig) -> AutoencoderTiny:
-    """Build the untrained VAE; its weights depend on `config.seed` alone."""
-    levels = len(config.encoder_blocks)
-    if levels < 1 or len(config.decoder_blocks) != levels:
-        raise MagiError(
-            f"encoder_blocks and decoder_blocks must have as many levels; got {levels} and {len(config.decoder_blocks)}"
-        )
-    # diffusers initialises through torch's global generator: seed a fork of it and leave the caller's untouched.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return AutoencoderTiny(
-            latent_channels=config.latent_channels,
-            encoder_block_out_channels=(config.width,) * levels,
-            decoder_block_out_channels=(config.width,) * levels,
-            num_encoder_blocks=config.encoder_blocks,
-            num_decoder_blocks=config.decoder_blocks,
-        )
+class CodecTraining(Protocol):
+    """What is trained: a network, its losses, and the codec that comes of it."""
+
+    config: ImageCodecConfig
+    """Its recipe; the loop replaces the precision that it settles on."""
+    name: ClassVar[str]
+    """In messages."""
+    network: nn.Module
+    """What the optimiser trains."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that a checkpoint must hold besides the optimiser's state, by name; it is restored in place."""
+        ...
+
+    def losses(self, pictures_BCHW: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        """The parts of the loss at a step, by name: "loss" is what is minimised, "mse" the squared error."""
+        ...
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Called after the optimiser's step; returns further figures for the log."""
+        ...
+
+    def finish(self, measured: Sequence[torch.Tensor]) -> tuple[Codec, dict[str, Any]]:
+        """The trained codec with its statistics, and what else its record is to say.
+
+        Args:
+            measured: videos `[B, 1, 3, H, W]` in [−1, 1] to measure on.
+        """
+        ...
 
 
-def train_image_vae(
-    config: SmallVAEConfig,
+def train_codec(
+    training: CodecTraining,
     batches: Callable[[int], torch.Tensor],
     measured: Sequence[torch.Tensor],
     directory: str | Path,
@@ -66,64 +77,70 @@ def train_image_vae(
     device: str | torch.device = "cpu",
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     say: Callable[[str], None] | None = None,
-) -> ImageVAECodec:
-    """Train, measure latent statistics, save the codec in `directory` and return it on `device`.
+) -> Codec:
+    """Train, measure latent statistics, save the codec in `directory` and return it.
 
-    `batches(step)` gives the pictures of steps 0 … config.steps − 1, float [B, 3, H, W] in [-1, 1]; `measured` are
-    such batches for the statistics and for the PSNR that is recorded. `on_step(steps done, metrics)` is called after
-    every step, `say` with the line that tells the precision. The same call again continues from the last checkpoint,
-    on the CPU to the same bits as without the interruption, or loads the finished codec. `directory` receives
-    `config.json`, weights and `training.json` (settings, PSNR in dB, seconds). `MagiError` for unusable batches,
-    another configuration in `directory`, or a training that diverges.
+    The same call again continues from the last checkpoint, on the CPU to the same bits as without the interruption, or
+    loads the finished codec.
+
+    Args:
+        training: of the codec, on `device`.
+        batches: gives the pictures of steps 0 … config.steps − 1, float `[B, 3, H, W]` in [−1, 1].
+        measured: such batches for the statistics and for the PSNR that is recorded.
+        directory: receives `config.json`, weights and `training.json` (settings, PSNR in dB, seconds).
+        device: where it is trained.
+        on_step: called after every step with the steps done and figures by name.
+        say: called with the line that tells the precision.
+
+    Raises:
+        MagiError: unusable batches, another configuration in `directory`, or a training that diverges.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     if (directory / RECORD).is_file():
         record = _read_record(directory / RECORD)
-        _check_config(_settled(config, record)[0], record, directory)
-        codec = load_strictly(ImageVAECodec, str(directory)).to(device)
+        _check_config(_settled(training.config, record)[0], record, directory)
+        codec = load_codec(directory).to(device)
         _remove_unfinished(directory)  # what a process killed at its very end has left
         return codec
 
     # Convolutions in channels-last layout are about 1.6 times as fast on a CPU.
-    vae: Any = build_small_vae(config)  # Any: mypy misreads the decorated `to` of diffusers
-    vae.to(device=device, memory_format=torch.channels_last).train()
+    network = training.network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    config = training.config
     optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+        network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
     )
-    named = dict(vae.named_parameters())
     first_step, started = 0, time.monotonic()
     checkpoint = latest_checkpoint(directory / CHECKPOINTS)
     config, reason = _settled(config, {} if checkpoint is None else checkpoint.state)
     choice = choose_precision(config.precision, device, "convolution", reason=reason)
-    config = replace(config, precision=choice.precision)
+    training.config = config = replace(config, precision=choice.precision)
     if say is not None:
         say(f"codec: {choice}")
     if checkpoint is not None:
         _check_config(config, checkpoint.state, directory)
-        restore_tensors(named, checkpoint.tensors("model"))
+        restore_tensors(training.tensors(), checkpoint.tensors("model"))
         restore_optimizer(optimizer, checkpoint.tensors("optimizer"))
         first_step, started = checkpoint.step, started - checkpoint.state["seconds"]
 
     for step in range(first_step, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        pictures_BCHW = _check_batch(batches(step), vae).to(device)
-        losses = training_losses(vae, pictures_BCHW, config, step)
-        loss = losses["mse"] + config.edge_weight * losses["edges"] + config.latent_penalty * losses["latents"]
+        losses = training.losses(_check_batch(batches(step), training).to(device), step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), config.gradient_clip)
+        losses["loss"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
         optimizer.step()
-        values = torch.stack([loss.detach(), norm, *(value.detach() for value in losses.values())]).tolist()
-        metrics = dict(zip(("loss", "gradient_norm", *losses), values, strict=True))
+        values = torch.stack([*(value.detach() for value in losses.values()), norm]).tolist()
+        metrics = dict(zip((*losses, "gradient_norm"), values, strict=True))
         if not math.isfinite(metrics["loss"]):
-            raise MagiError(f"training of the VAE diverged at step {step + 1}: try a lower learning_rate")
+            raise MagiError(f"training of the {training.name} diverged at step {step + 1}: try a lower learning_rate")
+        metrics |= training.after_step(step)
         metrics["psnr"] = 10 * math.log10(4 / max(metrics["mse"], 1e-12))
         metrics["learning_rate"] = learning_rate(config, step)
 
         def save(done: int) -> None:
-            tensors = {"model": named, "optimizer": optimizer_tensors(optimizer)}
+            tensors = {"model": training.tensors(), "optimizer": optimizer_tensors(optimizer)}
             state = {"config": asdict(config), "seconds": time.monotonic() - started}
             save_checkpoint(directory / CHECKPOINTS, done, tensors, state)
 
@@ -138,54 +155,34 @@ def train_image_vae(
                     save(step + 1)
                 raise
 
-    codec = ImageVAECodec.from_module(vae.eval())
+    network.eval()
     videos = [pictures_BCHW[:, None] for pictures_BCHW in measured]
-    codec.set_statistics(*measure_statistics(codec, videos))
+    codec, found = training.finish(videos)
     record = {
         "config": asdict(config),
         "psnr_db": reconstruction_psnr(codec, videos),
-        "parameters": sum(parameter.numel() for parameter in vae.parameters()),
+        **found,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": time.monotonic() - started,
     }
     _save_finished(codec, record, directory)
     return codec
 
 
-def learning_rate(config: SmallVAEConfig, step: int) -> float:
+def learning_rate(config: ImageCodecConfig, step: int) -> float:
     """Rate of `step`: linear warm-up to the peak, then half a cosine down to 1 % of it."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
     return config.learning_rate * warm * (0.01 + 0.99 * cosine)
 
 
-def training_losses(
-    vae: AutoencoderTiny, pictures_BCHW: torch.Tensor, config: SmallVAEConfig, step: int
-) -> dict[str, torch.Tensor]:
-    """The parts of the loss at one step: squared error, squared error of differences, mean squared latent."""
-    device = pictures_BCHW.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        latents_BCHW = vae.encode(pictures_BCHW.contiguous(memory_format=torch.channels_last)).latents.float()
-        # Noise is measured in deviations of the latents themselves: growing them does not drown it.
-        std_C11 = latents_BCHW.detach().std((0, 2, 3), keepdim=True)
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        level_B111 = torch.rand((len(latents_BCHW), 1, 1, 1), generator=generator) * config.latent_noise
-        noise_BCHW = level_B111 * torch.randn(latents_BCHW.shape, generator=generator)
-        decoded_BCHW = vae.decode(latents_BCHW + std_C11 * noise_BCHW.to(device)).sample.float()
-    error_BCHW = decoded_BCHW - pictures_BCHW
-    return {
-        "mse": error_BCHW.square().mean(),
-        "edges": error_BCHW.diff(dim=-1).square().mean() + error_BCHW.diff(dim=-2).square().mean(),
-        "latents": latents_BCHW.square().mean(),
-    }
-
-
-def _check_batch(pictures_BCHW: torch.Tensor, vae: AutoencoderTiny) -> torch.Tensor:
-    factor = 2 ** (len(vae.config["encoder_block_out_channels"]) - 1)
+def _check_batch(pictures_BCHW: torch.Tensor, training: CodecTraining) -> torch.Tensor:
+    factor = training.config.spatial_factor
     shape = pictures_BCHW.shape
     fits = len(shape) == 4 and shape[1] == 3 and shape[2] % factor == 0 and shape[3] % factor == 0
     if not fits or not pictures_BCHW.is_floating_point():
         raise MagiError(
-            f"the VAE trains on float pictures [batch, 3, height, width] in [-1, 1] with sides divisible by {factor}; "
+            f"the {training.name} trains on float pictures [batch, 3, height, width] in [-1, 1] with sides divisible by {factor}; "
             f"got {str(pictures_BCHW.dtype).removeprefix('torch.')} {list(shape)}"
         )
     return pictures_BCHW
@@ -218,7 +215,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _settled(config: SmallVAEConfig, record: dict[str, Any]) -> tuple[SmallVAEConfig, str]:
+def _settled(config: ImageCodecConfig, record: dict[str, Any]) -> tuple[ImageCodecConfig, str]:
     """The settings with the precision that a record has, where none is asked for; and why it is the one."""
     found = record.get("config")
     recorded = modern(found.get("precision")) if isinstance(found, dict) else None
@@ -227,7 +224,7 @@ def _settled(config: SmallVAEConfig, record: dict[str, Any]) -> tuple[SmallVAECo
     return config, "as asked"
 
 
-def _check_config(config: SmallVAEConfig, record: dict[str, Any], directory: Path) -> None:
+def _check_config(config: ImageCodecConfig, record: dict[str, Any], directory: Path) -> None:
     """Refuse to go on under other settings than the folder's."""
     wanted = json.loads(json.dumps(asdict(config)))
     found = record.get("config")
@@ -236,4 +233,4 @@ def _check_config(config: SmallVAEConfig, record: dict[str, Any], directory: Pat
     other = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
     if other:
         told = ", ".join(f"{key}={found.get(key)} (asked: {wanted.get(key)})" for key in other[:3])
-        raise MagiError(f"{directory} holds a VAE trained with other settings: {told}; use another folder")
+        raise MagiError(f"{directory} holds a codec trained with other settings: {told}; use another folder")

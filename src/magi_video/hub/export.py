@@ -276,8 +276,8 @@ def export_model(
         The files.
 
     Raises:
-        MagiError: ONNX is asked for and not installed, `frames` is out of its range, the head does not denoise, or `out`
-            cannot be written.
+        MagiError: ONNX is asked for and not installed, `frames` is out of its range, the head is categorical, or
+            `out` cannot be written.
     """
     if form == "onnx":
         try:

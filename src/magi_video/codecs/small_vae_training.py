@@ -1,0 +1,102 @@
+"""What trains the small image VAE: its losses, and the noise that makes its decoder forgive."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from torch import Tensor, nn
+
+from magi_video.codecs.config import SmallVAEConfig
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.statistics import measure_statistics
+from magi_video.codecs.training import train_codec
+from magi_video.errors import MagiError
+
+
+def build_small_vae(config: SmallVAEConfig) -> AutoencoderTiny:
+    """Build the untrained VAE; its weights depend on `config.seed` alone."""
+    levels = len(config.encoder_blocks)
+    if levels < 1 or len(config.decoder_blocks) != levels:
+        raise MagiError(
+            f"encoder_blocks and decoder_blocks must have as many levels; got {levels} and {len(config.decoder_blocks)}"
+        )
+    # diffusers initialises through torch's global generator: seed a fork of it and leave the caller's untouched.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return AutoencoderTiny(
+            latent_channels=config.latent_channels,
+            encoder_block_out_channels=(config.width,) * levels,
+            decoder_block_out_channels=(config.width,) * levels,
+            num_encoder_blocks=config.encoder_blocks,
+            num_decoder_blocks=config.decoder_blocks,
+        )
+
+
+class SmallVAETraining:
+    """Trains an `AutoencoderTiny` on single pictures; see `codecs.training.CodecTraining`.
+
+    Args:
+        config: the recipe.
+        device: where.
+    """
+
+    name = "VAE"
+
+    def __init__(self, config: SmallVAEConfig, device: str | torch.device = "cpu") -> None:
+        self.config = config
+        self.network: nn.Module = nn.Module.to(build_small_vae(config), device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights."""
+        return dict(self.network.named_parameters())
+
+    def losses(self, pictures_BCHW: Tensor, step: int) -> dict[str, Tensor]:
+        """Squared error, squared error of differences, mean squared latent; and "loss", their weighted sum."""
+        vae: Any = self.network
+        config, device = self.config, pictures_BCHW.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            latents_BCHW = vae.encode(pictures_BCHW.contiguous(memory_format=torch.channels_last)).latents.float()
+            # Noise is measured in deviations of the latents themselves: growing them does not drown it.
+            std_C11 = latents_BCHW.detach().std((0, 2, 3), keepdim=True)
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            level_B111 = torch.rand((len(latents_BCHW), 1, 1, 1), generator=generator) * config.latent_noise
+            noise_BCHW = level_B111 * torch.randn(latents_BCHW.shape, generator=generator)
+            decoded_BCHW = vae.decode(latents_BCHW + std_C11 * noise_BCHW.to(device)).sample.float()
+        mse, edges = reconstruction_errors(decoded_BCHW, pictures_BCHW)
+        size = latents_BCHW.square().mean()
+        loss = mse + config.edge_weight * edges + config.latent_penalty * size
+        return {"loss": loss, "mse": mse, "edges": edges, "latents": size}
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Nothing is left to do."""
+        return {}
+
+    def finish(self, measured: Sequence[Tensor]) -> tuple[ImageVAECodec, dict[str, Any]]:
+        """See `codecs.training.CodecTraining`."""
+        codec = ImageVAECodec.from_module(self.network)
+        codec.set_statistics(*measure_statistics(codec, measured))
+        return codec, {}
+
+
+def reconstruction_errors(decoded_BCHW: Tensor, pictures_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error, and that of horizontal and vertical differences."""
+    error_BCHW = decoded_BCHW - pictures_BCHW
+    return error_BCHW.square().mean(), error_BCHW.diff(dim=-1).square().mean() + error_BCHW.diff(dim=-2).square().mean()
+
+
+def train_image_vae(
+    config: SmallVAEConfig,
+    batches: Callable[[int], Tensor],
+    measured: Sequence[Tensor],
+    directory: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> ImageVAECodec:
+    """The small VAE, trained as `train_codec` says."""
+    training = SmallVAETraining(config, device)
+    codec = train_codec(training, batches, measured, directory, device=device, on_step=on_step, say=say)
+    return cast(ImageVAECodec, codec)

@@ -1,0 +1,60 @@
+"""diffusers' `VQModel` (the VQGAN of latent diffusion) as a codec: a pretrained one, from a folder or the hub."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vq_model import VQModel
+from torch import Tensor
+
+from magi_video.codecs.discrete import DiscreteCodec, nearest_places
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.errors import MagiError
+from magi_video.models.architecture import MAX_SIZE
+
+
+class VQModelCodec(DiscreteCodec, ImageVAECodec):
+    """A diffusers `VQModel`; its latents are its codes' vectors, of `vq_embed_dim` numbers.
+
+    Args:
+        vae_class, vae_config, latents_mean, latents_std: see `VAECodec`.
+        codes_used, perplexity: of the codes on a data set (`measure_code_use`); None until measured.
+    """
+
+    vae_classes: ClassVar[dict[str, Any]] = {"VQModel": VQModel}
+
+    @register_to_config
+    def __init__(
+        self,
+        vae_class: str,
+        vae_config: Mapping[str, Any],
+        latents_mean: Sequence[float] | None = None,
+        latents_std: Sequence[float] | None = None,
+        codes_used: float | None = None,
+        perplexity: float | None = None,
+    ) -> None:
+        super().__init__(vae_class, vae_config, latents_mean, latents_std)
+        if self.vae.config.lookup_from_codebook:
+            raise MagiError("a VQModel with lookup_from_codebook decodes code numbers, not latents; set it to false")
+        self.codes = self.vae.config.num_vq_embeddings
+        if not 2 <= self.codes <= MAX_SIZE:
+            raise MagiError(f"a VQModel of {self.codes} codes; expected 2 to {MAX_SIZE}")
+
+    @staticmethod
+    def factors(vae_class: str, settings: Any) -> tuple[int, int, int, int]:
+        """See `VAECodec.factors`."""
+        channels = settings.vq_embed_dim or settings.latent_channels
+        return channels, 2 ** (len(settings.block_out_channels) - 1), 1, 3
+
+    def claimed_statistics(self) -> tuple[list[float], list[float]]:
+        """See `VAECodec.claimed_statistics`: its one factor for all numbers."""
+        return [0.0] * self.latent_channels, [1 / self.vae.config.scaling_factor] * self.latent_channels
+
+    def raw_codebook(self) -> Tensor:
+        """See `DiscreteCodec.raw_codebook`."""
+        return self.vae.quantize.embedding.weight
+
+    def _encode_frames(self, frames_NCHW: Tensor) -> Tensor:
+        codebook = self.raw_codebook()
+        codes_NHW = nearest_places(codebook, self.vae.encode(frames_NCHW).latents)
+        return codebook[codes_NHW].movedim(-1, 1)
