@@ -13,11 +13,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from magi_video.codecs.config import SmallVAEConfig
+from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision, modern
 from magi_video.files.json import read_json
-from magi_video.models.architecture import check_first_step
+from magi_video.models.architecture import MAX_SIZE, check_first_step
 from magi_video.registry import declared, read_option
 
 
@@ -50,7 +50,8 @@ class CodecConfig:
 
     codec: str = "image_vae"
     """"image_vae" and "video_vae": a diffusers 2D or causal 3D VAE; "omnitokenizer": a converted OmniTokenizer VAE;
-    "small_vae": our own 2D VAE, trained first on the same data; "pixels": none."""
+    "small_vae": our own 2D VAE, trained first on the same data; "vq": our own discrete one, trained likewise;
+    "vq_model": a diffusers VQModel; "pixels": none."""
     vae: str = "CompVis/stable-diffusion-v1-4"
     """Hub name or folder of the VAE; for "omnitokenizer" the folder of the converted weights."""
     vae_subfolder: str = "vae"
@@ -71,10 +72,11 @@ class ModelConfig:
     """Attention heads."""
     mlp: int = 5120
     """Width of the layers' MLPs."""
-    head: Literal["epsilon", "flow"] = "epsilon"
-    """Objective of the diffusion head."""
+    head: Literal["epsilon", "flow", "categorical"] = "epsilon"
+    """"epsilon" and "flow": objectives of the diffusion head; "categorical": codes, of a codec that has them, with
+    patch_size 1."""
     head_width: int = 1024
-    """Width of its MLP."""
+    """Width of the diffusion head's MLP."""
     head_depth: int = 3
     """Its residual blocks."""
     temporal_position: Literal["interpolate", "rope"] = "interpolate"
@@ -136,6 +138,8 @@ class TrainConfig:
     """… a number of attention's output projection; 0.1 in MAR."""
     mlp_dropout: float = 0.0
     """… a number in the MLPs, after GELU and at their end; 0.1 in MAR, where timm's block takes it from the former."""
+    label_smoothing: float = 0.0
+    """Of the categorical head: share of a target's probability that goes to all codes alike; 1e-4 in MAGVIT."""
     clip_norm: float = 3.0
     """Largest norm of the gradient."""
     spike_factor: float = 20.0
@@ -182,19 +186,21 @@ class SampleConfig:
     990. 999 gives MAR's timesteps, which small heads do not bear. Not for the flow head."""
 
 
+LEAST_OF_TRAINING: dict[str, float] = {
+    "width": 1, "steps": 0, "batch_size": 1, "learning_rate": 0, "warmup_steps": 0, "weight_decay": 0,
+    "gradient_clip": 0, "edge_weight": 0, "checkpoint_every": 1,
+}  # fmt: skip
+"""Of every codec that is trained here."""
 LEAST: dict[str, dict[str, float]] = {
     "data": {"height": 1, "width": 1},
-    "small_vae": {
-        "latent_channels": 1, "width": 1, "steps": 0, "batch_size": 1, "learning_rate": 0, "warmup_steps": 0,
-        "weight_decay": 0, "gradient_clip": 0, "latent_noise": 0, "latent_penalty": 0, "edge_weight": 0,
-        "checkpoint_every": 1,
-    },
+    "small_vae": {"latent_channels": 1, "latent_noise": 0, "latent_penalty": 0, **LEAST_OF_TRAINING},
+    "vq": {"codebook_size": 2, "code_dim": 1, "ema_decay": 0, "commitment": 0, "restart_every": 0, **LEAST_OF_TRAINING},
     "exposure": {"noise_levels": 0, "noise_sigma": 0, "diffusion_batch_mul": 1},
     "train": {
         "steps": 0, "batch_size": 1, "accumulate": 1, "learning_rate": 0, "warmup_steps": 0, "weight_decay": 0,
-        "attention_dropout": 0, "projection_dropout": 0, "mlp_dropout": 0, "clip_norm": 0, "spike_factor": 1,
-        "stop_after_skips": 1, "ema_decay": 0, "workers": 0, "log_every": 1, "sample_every": 0, "checkpoint_every": 1,
-        "keep_checkpoints": 1,
+        "attention_dropout": 0, "projection_dropout": 0, "mlp_dropout": 0, "label_smoothing": 0, "clip_norm": 0,
+        "spike_factor": 1, "stop_after_skips": 1, "ema_decay": 0, "workers": 0, "log_every": 1, "sample_every": 0,
+        "checkpoint_every": 1, "keep_checkpoints": 1,
     },
     "sample": {"mask_steps": 1, "denoise_steps": 1},
 }  # fmt: skip
@@ -202,13 +208,21 @@ LEAST: dict[str, dict[str, float]] = {
 MOST: dict[str, dict[str, float]] = {
     "data": {"height": 16_384, "width": 16_384, "num_frames": 2**16},
     "small_vae": {"latent_channels": 1024, "width": 4096, "steps": 10**9, "batch_size": 2**16},
+    "vq": {
+        "codebook_size": 2**16,
+        "code_dim": 1024,
+        "ema_decay": 1,
+        "width": 4096,
+        "steps": 10**9,
+        "batch_size": 2**16,
+    },
     "exposure": {"noise_levels": 10_000, "noise_sigma": 1000, "diffusion_batch_mul": 1024},
     "train": {"steps": 10**9, "batch_size": 2**20, "accumulate": 2**20, "workers": 1024},
     "sample": {"mask_steps": 16_384, "denoise_steps": 1000},
 }
 """The most, far beyond what anybody trains: more is a slip of the pen, and costs hours before it fails."""
 MOST_LEVELS, MOST_BLOCKS = 8, 64
-"""Of the small VAE: levels, and blocks of one."""
+"""Of a codec that is trained here: levels, and blocks of one."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +236,7 @@ class Preset:
     data: DataConfig = field(default_factory=DataConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     small_vae: SmallVAEConfig = field(default_factory=SmallVAEConfig)
+    vq: VQConfig = field(default_factory=VQConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     exposure: ExposureConfig = field(default_factory=ExposureConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -263,16 +278,23 @@ class Preset:
         check(self.exposure.mask_ratio_std > 0, "mask_ratio_std must be positive")
         check(0 <= self.model.condition_drop <= 1, "condition_drop must lie in [0, 1]")
         check(1 <= self.model.text_tokens <= 512, "text_tokens must lie in 1…512")
-        for name in ("attention_dropout", "projection_dropout", "mlp_dropout"):
+        for name in ("attention_dropout", "projection_dropout", "mlp_dropout", "label_smoothing"):
             check(getattr(self.train, name) < 1, f"{name} must lie in [0, 1), got {getattr(self.train, name)}")
         check(self.train.ema_decay <= 1, f"ema_decay must lie in [0, 1], got {self.train.ema_decay}")
         if self.sample.first_step is not None:
             check_first_step(self.model.head, self.sample.first_step)
-        encoder, decoder = self.small_vae.encoder_blocks, self.small_vae.decoder_blocks
+        for group in ("small_vae", "vq"):
+            encoder, decoder = getattr(self, group).encoder_blocks, getattr(self, group).decoder_blocks
+            blocks = encoder + decoder
+            check(
+                1 <= len(encoder) == len(decoder) <= MOST_LEVELS and all(0 <= n <= MOST_BLOCKS for n in blocks),
+                f"{group}: encoder_blocks and decoder_blocks must have as many levels, 1 to {MOST_LEVELS}, of 0 to "
+                f"{MOST_BLOCKS} blocks",
+            )
+        levels = self.vq.fsq_levels
         check(
-            1 <= len(encoder) == len(decoder) <= MOST_LEVELS and all(0 <= n <= MOST_BLOCKS for n in encoder + decoder),
-            f"small_vae: encoder_blocks and decoder_blocks must have as many levels, 1 to {MOST_LEVELS}, of 0 to "
-            f"{MOST_BLOCKS} blocks",
+            bool(levels) and all(one >= 2 for one in levels) and math.prod(levels) <= MAX_SIZE,
+            f"vq: fsq_levels must be numbers from 2 whose product is at most {MAX_SIZE}, got {levels}",
         )
         for group, bounds in LEAST.items():
             for name, least in bounds.items():

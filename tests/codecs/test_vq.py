@@ -200,7 +200,7 @@ def test_the_use_of_codes_is_measured_and_saved(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"quantizer": "lfq"}, "unknown quantizer 'lfq'"), ({"codebook_size": 1}, "codebook_size 1 must be a whole number from 2"),
+    ({"quantizer": "lfq"}, "unknown quantizer 'lfq'"), ({"codebook_size": 1}, "codebook_size 1 must be a whole number"),
     ({"codebook_size": 10**9}, "codebook_size 1000000000 must be"), ({"decoder_blocks": (1,)}, "as many levels"),
     ({"quantizer": "fsq", "fsq_levels": (8, 1)}, "fsq_levels must be whole numbers from 2"),
     ({"quantizer": "fsq", "fsq_levels": (100, 100, 100)}, "whose product is at most 65536"),
@@ -233,9 +233,8 @@ def test_resuming_changes_no_bit(tmp_path, kind, killed_at) -> None:
 
 @pytest.mark.parametrize(("kind", "least"), [("ema", 15), ("l2", 15), ("fsq", 15)])
 def test_it_learns_and_says_how_its_codes_are_used(tmp_path, kind, least) -> None:
-    config = dataclasses.replace(
-        RECIPES[kind], steps=120, learning_rate=3e-3, warmup_steps=20, codebook_size=32, restart_every=25, fsq_levels=(4, 4, 2)
-    )
+    config = dataclasses.replace(RECIPES[kind], steps=120, learning_rate=3e-3, warmup_steps=20, restart_every=25)
+    config = dataclasses.replace(config, codebook_size=32, fsq_levels=(4, 4, 2))
     few, seen = [pictures(0), pictures(1)], []
     codec = train_vq(config, lambda step: few[step % 2], few, tmp_path, on_step=lambda _, metrics: seen.append(metrics))
     record = json.loads((tmp_path / RECORD).read_text())

@@ -61,7 +61,7 @@ def test_so_have_those_of_every_condition_and_head(changes: dict[str, Any]) -> N
     ({"conditions": {"label": {"size": 5, "kind": ["x"]}}}, "condition label: 1 tokens of kind"),
     ({"head": ["epsilon"]}, "here"),
     (CATEGORICAL | {"patch_size": 2}, "predicts one code a token: patch_size must be 1, got 2"),
-    (CATEGORICAL | {"codes": None}, "a categorical head needs a codec with a codebook"),
+    (CATEGORICAL | {"codes": None}, "a categorical head needs a codec of codes"),
     (CATEGORICAL | {"codes": 1}, "codes 1 must be a whole number from 2"),
     (CATEGORICAL | {"codes": True}, "codes True must be a whole number from 2"),
     ({"codes": 7}, "a model with codes (7) has a categorical head, not 'epsilon'"),

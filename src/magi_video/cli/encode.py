@@ -15,7 +15,16 @@ from magi_video.cli.parsing import parse as parse_options
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import CodecOptions, DataOptions, split_recipe
 from magi_video.errors import MagiError
-from magi_video.presets import PRESETS, CodecConfig, DataConfig, Preset, SmallVAEConfig, from_dict, load_preset
+from magi_video.presets import (
+    PRESETS,
+    CodecConfig,
+    DataConfig,
+    Preset,
+    SmallVAEConfig,
+    VQConfig,
+    from_dict,
+    load_preset,
+)
 from magi_video.training.stopping import StopSignals
 
 if TYPE_CHECKING:
@@ -58,6 +67,7 @@ class Command:
     clips: Annotated[DataOptions, arg(name="")] = dataclasses.field(default_factory=DataOptions)
     codec: Annotated[CodecOptions, arg(name="")] = dataclasses.field(default_factory=CodecOptions)
     small_vae: SmallVAEConfig = dataclasses.field(default_factory=SmallVAEConfig)
+    vq: VQConfig = dataclasses.field(default_factory=VQConfig)
 
 
 def parse(argv: list[str]) -> tuple[Command, Path | None]:
@@ -67,7 +77,7 @@ def parse(argv: list[str]) -> tuple[Command, Path | None]:
     preset = load_preset(name) if run is None else run_preset(run)
     missing: Any = tyro.MISSING
     clips, codec = DataOptions(**vars(preset.data)), CodecOptions(**vars(preset.codec))
-    default = Command(data=missing, out=missing, clips=clips, codec=codec, small_vae=preset.small_vae)
+    default = Command(data=missing, out=missing, clips=clips, codec=codec, small_vae=preset.small_vae, vq=preset.vq)
     command = parse_options(Command, f"magi encode {name}", rest, HELP, default)
     return command, None if run is None else run / "codec"
 
@@ -87,7 +97,10 @@ def main(argv: list[str]) -> None:
     if not command.shard_size > 0 or (command.workers is not None and command.workers < 1):
         raise MagiError(f"--shard-size {command.shard_size}, --workers {command.workers}; expected more than 0 of each")
     preset = Preset(
-        data=DataConfig(**vars(command.clips)), codec=CodecConfig(**vars(command.codec)), small_vae=command.small_vae
+        data=DataConfig(**vars(command.clips)),
+        codec=CodecConfig(**vars(command.codec)),
+        small_vae=command.small_vae,
+        vq=command.vq,
     )
     began = time.perf_counter()
     with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import parse
+from magi_video.models.architecture import Architecture
 from magi_video.pipeline.description import describe_model
 from magi_video.registry import declared
 
@@ -52,10 +53,11 @@ def describe(model: str) -> dict[str, Any]:
         "frame_rate": settings["frame_rate"],
         "temporal_position": architecture.temporal_position,
         "transformer_parameters": sum(architecture.parameters_by_part().values()) - head,
-        "head": f"{architecture.head}, {architecture.head_depth} blocks of {architecture.head_width}",
+        "head": told_head(architecture),
         "head_parameters": head,
         "codec": described.codec,
         "codec_parameters": described.codec_parameters,
+        **({"codes": described.code_use} if described.code_use else {}),
         "latent": f"{architecture.latent_channels}×{architecture.latent_height}×{architecture.latent_width}",
         "conditions": list(architecture.specs),
         "actions": list(settings["action_names"]),
@@ -67,6 +69,13 @@ def describe(model: str) -> dict[str, Any]:
         "training_data": training.get("data"),
         "metrics": training.get("metrics"),
     }
+
+
+def told_head(architecture: Architecture) -> str:
+    """Its kind and sizes."""
+    if architecture.codes:
+        return f"{architecture.head}, {architecture.codes} codes"
+    return f"{architecture.head}, {architecture.head_depth} blocks of {architecture.head_width}"
 
 
 def told_paradigm(row: dict[str, Any]) -> dict[str, Any]:

@@ -146,6 +146,8 @@ class TaskDisplay:
             parts.append(f"loss {figures['loss']:.4f}")
         if "psnr" in figures:
             parts.append(f"{figures['psnr']:.1f} dB")
+        if figures.get("perplexity"):  # of a window of steps, the first of which is not over at the beginning
+            parts.append(f"{figures['codes_used']:.0%} of the codes, perplexity {figures['perplexity']:.0f}")
         if "clips_per_second" in figures:
             now = figures["clips_per_second"]
             self.speed = 0.95 * self.speed + 0.05 * now if self.speed else now

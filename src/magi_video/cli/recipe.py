@@ -18,6 +18,7 @@ from magi_video.presets import (
     SampleConfig,
     SmallVAEConfig,
     TrainConfig,
+    VQConfig,
     load_preset,
 )
 from magi_video.registry import declared
@@ -42,7 +43,8 @@ class CodecOptions(CodecConfig):
 
     codec: Annotated[str, named("codecs")] = "image_vae"
     """"image_vae" and "video_vae": a diffusers 2D or causal 3D VAE; "omnitokenizer": a converted OmniTokenizer VAE;
-    "small_vae": our own 2D VAE, trained first on the same data; "pixels": none."""
+    "small_vae": our own 2D VAE, trained first on the same data; "vq": our own discrete one, trained likewise;
+    "vq_model": a diffusers VQModel; "pixels": none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ class RecipeOptions:
     train: Annotated[TrainConfig, arg(name="")] = dataclasses.field(default_factory=TrainConfig)
     sample: Annotated[SampleConfig, arg(name="")] = dataclasses.field(default_factory=SampleConfig)
     small_vae: SmallVAEConfig = dataclasses.field(default_factory=SmallVAEConfig)
+    vq: VQConfig = dataclasses.field(default_factory=VQConfig)
 
     def preset(self) -> Preset:
         """The recipe that the options make."""

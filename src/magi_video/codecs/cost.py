@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 
-from magi_video.codecs.config import SmallVAEConfig
+from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.codecs.sizes import untrained_codec
 from magi_video.errors import MagiError
 from magi_video.presets import Preset
@@ -50,11 +50,12 @@ def find_encoder(preset: Preset) -> Encoder | None:
     Raises:
         MagiError: pixels that the codec does not take.
     """
-    data, small = preset.data, preset.small_vae
+    data, small, vq = preset.data, preset.small_vae, preset.vq
     size = (data.num_frames, data.height, data.width)
     known: dict[str, tuple[str, int, Callable[[Size], int]]] = {
         "image_vae": ("Stable Diffusion's VAE", STABLE_DIFFUSION_PARAMETERS, _stable_diffusion),
         "small_vae": ("the small VAE", small_vae_parameters(small), lambda size: _small_vae(small, size)),
+        "vq": ("the VQ codec", small_vae_parameters(vq) + vq.codes * vq.latent_channels, lambda size: _vq(vq, size)),
         "video_vae": ("Cosmos CV 4×8×8", COSMOS_PARAMETERS, _cosmos),
         "omnitokenizer": ("OmniTokenizer's VAE", OMNITOKENIZER_PARAMETERS, _omnitokenizer),
     }
@@ -82,8 +83,8 @@ def _attention(width: int, groups: int, tokens: int) -> int:
     return 4 * groups * tokens * tokens * width
 
 
-def small_vae_parameters(config: SmallVAEConfig) -> int:
-    """Encoder and decoder of the small VAE."""
+def small_vae_parameters(config: SmallVAEConfig | VQConfig) -> int:
+    """Encoder and decoder of the small VAE, which are those of the VQ codec too."""
     width, latent = config.width, config.latent_channels
     square = 9 * width * width
     block = 3 * (square + width)
@@ -93,7 +94,7 @@ def small_vae_parameters(config: SmallVAEConfig) -> int:
     return ends + levels * square + (sum(config.encoder_blocks) + sum(config.decoder_blocks)) * block
 
 
-def _small_vae(config: SmallVAEConfig, size: Size) -> int:
+def _small_vae(config: SmallVAEConfig | VQConfig, size: Size) -> int:
     frames, height, width = size
     places, total = frames * height * width, 0
     for level, blocks in enumerate(config.encoder_blocks):
@@ -101,6 +102,12 @@ def _small_vae(config: SmallVAEConfig, size: Size) -> int:
         total += _conv(config.width if level else 3, config.width, 9, places)
         total += blocks * 3 * _conv(config.width, config.width, 9, places)
     return total + _conv(config.width, config.latent_channels, 9, places)
+
+
+def _vq(config: VQConfig, size: Size) -> int:
+    """The encoder, and the products of every vector with every code."""
+    places = prod(size) // config.spatial_factor**2
+    return _small_vae(config, size) + 2 * places * config.codes * config.latent_channels
 
 
 def _stable_diffusion(size: Size) -> int:

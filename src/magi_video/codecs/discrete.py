@@ -10,6 +10,8 @@ from torch import Tensor
 
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
+from magi_video.models.categorical import CategoricalHead
+from magi_video.models.head import TokenHead
 
 ROWS_AT_ONCE = 1 << 24
 """Distances that are computed together."""
@@ -38,7 +40,8 @@ class DiscreteCodec(Codec):
         if codes_BTHW.ndim != 4 or codes_BTHW.is_floating_point():
             raise MagiError(f"codes are integers [batch, frames, height, width]; got {list(codes_BTHW.shape)}")
         if codes_BTHW.numel() and not 0 <= int(codes_BTHW.min()) <= int(codes_BTHW.max()) < self.codes:
-            raise MagiError(f"codes must lie in 0…{self.codes - 1}; got {int(codes_BTHW.min())}…{int(codes_BTHW.max())}")
+            least, most = int(codes_BTHW.min()), int(codes_BTHW.max())
+            raise MagiError(f"codes must lie in 0…{self.codes - 1}; got {least}…{most}")
         return self.codebook()[codes_BTHW].movedim(-1, 2)
 
     def encode_codes(self, video_BTCHW: Tensor) -> Tensor:
@@ -52,6 +55,21 @@ class DiscreteCodec(Codec):
     def set_code_use(self, share: float, perplexity: float) -> None:
         """Record how a data set uses the codes (`measure_code_use`); it is saved with the codec's config."""
         self.register_to_config(codes_used=share, perplexity=perplexity)
+
+
+def check_codes(head: TokenHead, codec: Codec) -> None:
+    """Refuse a categorical head with a codec of other codes than it predicts.
+
+    Raises:
+        MagiError: the codec has no codes, or others.
+    """
+    if not isinstance(head, CategoricalHead):
+        return
+    if not isinstance(codec, DiscreteCodec):
+        raise MagiError(f"a categorical head predicts codes, and {type(codec).__name__} has none")
+    theirs_VC, own_VC = codec.codebook().cpu(), head.codebook.detach().float().cpu()
+    if theirs_VC.shape != own_VC.shape or not torch.allclose(theirs_VC, own_VC, rtol=1e-2, atol=1e-2):  # of bfloat16
+        raise MagiError("the model's head was trained for other codes than those of this codec")
 
 
 def nearest(codebook_VC: Tensor, vectors_NC: Tensor) -> Tensor:

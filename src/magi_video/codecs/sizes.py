@@ -1,6 +1,7 @@
 """Shapes of latents by arithmetic, the same for every codec. Imports no PyTorch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from magi_video.errors import MagiError
 from magi_video.presets import Preset
@@ -55,19 +56,32 @@ class UntrainedCodec(LatentSizes):
         latent_channels: channels of a latent frame.
         spatial_factor: pixels per latent position, along height and along width.
         temporal_factor: pixel frames per latent frame after the first.
+        codes: of a discrete codec.
     """
 
     latent_channels: int
     spatial_factor: int
     temporal_factor: int
+    codes: int | None = None
+
+
+def describe_use(codes: int, share: float | None, perplexity: float | None) -> str:
+    """How a data set uses a codec's codes, in words; share and perplexity as of `codecs.discrete.use_of`."""
+    if share is None or perplexity is None:
+        return f"{codes:,} codes, their use not measured"
+    return f"{codes:,} codes, {share:.0%} of them used, perplexity {perplexity:,.0f}"
 
 
 def untrained_codec(preset: Preset) -> UntrainedCodec:
     """The sizes of a preset's codec without building or fetching it.
 
     They follow from the codec's own settings where these name them; else they are what its class declares: SD's for an
-    image VAE, those of Cosmos CV 4×8×8 for a video VAE (Wan 2.1's are the same).
+    image VAE, those of Cosmos CV 4×8×8 for a video VAE (Wan 2.1's are the same), latent diffusion's VQ-f8 for a
+    VQModel.
     """
     values, own = declared("codecs")[preset.codec.codec], preset.codec_settings
-    names = ("latent_channels", "spatial_factor", "temporal_factor")
-    return UntrainedCodec(*(getattr(own, name, None) or values[name] for name in names))
+
+    def find(name: str) -> Any:
+        return getattr(own, name, None) or values.get(name)
+
+    return UntrainedCodec(find("latent_channels"), find("spatial_factor"), find("temporal_factor"), find("codes"))

@@ -10,7 +10,7 @@ from magi_video.codecs.base import Codec, OnStep, register
 from magi_video.codecs.cost import find_encoder
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.sizes import LatentSizes, untrained_codec
-from magi_video.codecs.training import train_image_vae
+from magi_video.codecs.small_vae_training import train_image_vae
 from magi_video.errors import MagiError
 from magi_video.presets import CodecConfig, Preset
 

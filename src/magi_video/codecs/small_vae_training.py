@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
@@ -42,7 +42,7 @@ class SmallVAETraining:
         device: where.
     """
 
-    name = "VAE"
+    name: ClassVar[str] = "VAE"
 
     def __init__(self, config: SmallVAEConfig, device: str | torch.device = "cpu") -> None:
         self.config = config

@@ -1,7 +1,7 @@
 """Trains the project's own codecs of single frames: minutes on two CPU cores, resumable to the bit.
 
-The loop is one for all of them; `codecs/small_vae_training.py` and `codecs/vq_training.py` are what it trains. Every step
-is a pure function of its number: the caller gives batches by step, and whatever is drawn is seeded by step, so a
+The loop is one for all of them; `codecs/small_vae_training.py` and `codecs/vq_training.py` are what it trains. Every
+step is a pure function of its number: the caller gives batches by step, and whatever is drawn is seeded by step, so a
 checkpoint holds tensors, optimizer state and the step, and no random-number state.
 """
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -36,11 +36,13 @@ from magi_video.files.checkpoints import (
 CHECKPOINTS, UNFINISHED = "checkpoints", "unfinished"
 RECORD = "training.json"
 
+R = TypeVar("R", bound=ImageCodecConfig)
 
-class CodecTraining(Protocol):
+
+class CodecTraining(Protocol[R]):
     """What is trained: a network, its losses, and the codec that comes of it."""
 
-    config: ImageCodecConfig
+    config: R
     """Its recipe; the loop replaces the precision that it settles on."""
     name: ClassVar[str]
     """In messages."""
@@ -69,7 +71,7 @@ class CodecTraining(Protocol):
 
 
 def train_codec(
-    training: CodecTraining,
+    training: CodecTraining[R],
     batches: Callable[[int], torch.Tensor],
     measured: Sequence[torch.Tensor],
     directory: str | Path,
@@ -176,14 +178,14 @@ def learning_rate(config: ImageCodecConfig, step: int) -> float:
     return config.learning_rate * warm * (0.01 + 0.99 * cosine)
 
 
-def _check_batch(pictures_BCHW: torch.Tensor, training: CodecTraining) -> torch.Tensor:
+def _check_batch(pictures_BCHW: torch.Tensor, training: CodecTraining[R]) -> torch.Tensor:
     factor = training.config.spatial_factor
     shape = pictures_BCHW.shape
     fits = len(shape) == 4 and shape[1] == 3 and shape[2] % factor == 0 and shape[3] % factor == 0
     if not fits or not pictures_BCHW.is_floating_point():
         raise MagiError(
-            f"the {training.name} trains on float pictures [batch, 3, height, width] in [-1, 1] with sides divisible by {factor}; "
-            f"got {str(pictures_BCHW.dtype).removeprefix('torch.')} {list(shape)}"
+            f"the {training.name} trains on float pictures [batch, 3, height, width] in [-1, 1] with sides divisible "
+            f"by {factor}; got {str(pictures_BCHW.dtype).removeprefix('torch.')} {list(shape)}"
         )
     return pictures_BCHW
 
@@ -215,7 +217,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _settled(config: ImageCodecConfig, record: dict[str, Any]) -> tuple[ImageCodecConfig, str]:
+def _settled(config: R, record: dict[str, Any]) -> tuple[R, str]:
     """The settings with the precision that a record has, where none is asked for; and why it is the one."""
     found = record.get("config")
     recorded = modern(found.get("precision")) if isinstance(found, dict) else None

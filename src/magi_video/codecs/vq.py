@@ -4,7 +4,9 @@ Encoder and decoder are those of the small VAE; between them a vector becomes th
 ("ema") or fixed ("fsq"). `codecs/vq_training.py` trains it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,15 +16,18 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor
 
 from magi_video.codecs import fsq
+from magi_video.codecs.base import Codec, OnStep, register
 from magi_video.codecs.config import VQConfig
 from magi_video.codecs.discrete import DiscreteCodec, nearest_places
 from magi_video.codecs.image_vae import split_frames
 from magi_video.errors import MagiError
 from magi_video.models.architecture import MAX_SIZE
+from magi_video.presets import CodecConfig, Preset
 
 
+@register
 class VQCodec(DiscreteCodec):
-    """A 2D codec of discrete latents.
+    """A 2D codec of discrete latents, trained here.
 
     Args:
         quantizer, codebook_size, code_dim, l2_normalize, fsq_levels: see `VQConfig`.
@@ -31,6 +36,10 @@ class VQCodec(DiscreteCodec):
         codes_used, perplexity: of the codes on a data set (`measure_code_use`); None until measured.
     """
 
+    name = "vq"
+    title = "our own discrete 2D codec, trained first on the same data"
+    settings = "vq"
+    trained = True
     temporal_factor = 1
 
     @register_to_config
@@ -91,6 +100,28 @@ class VQCodec(DiscreteCodec):
                  "decoder_blocks")  # fmt: skip
         return cls(**{name: getattr(config, name) for name in names})
 
+    @classmethod
+    def pretrained(cls, settings: CodecConfig) -> Codec:
+        """There is none."""
+        raise MagiError("the VQ codec is trained on the data of a run; there are no weights of it to fetch")
+
+    @classmethod
+    def train_on(
+        cls,
+        preset: Preset,
+        batches: Callable[[int], Tensor],
+        measured: Sequence[Tensor],
+        folder: Path,
+        *,
+        on_step: OnStep | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Codec:
+        """See `Codec.train_on`."""
+        from magi_video.codecs.vq_training import train_vq
+
+        config = replace(preset.vq, precision=preset.codec_precision)
+        return train_vq(config, batches, measured, folder, on_step=on_step, say=say)
+
     def raw_codebook(self) -> Tensor:
         """See `DiscreteCodec.raw_codebook`."""
         if self.quantizer == "fsq":
@@ -122,5 +153,3 @@ class VQCodec(DiscreteCodec):
         pixels = latents_BTCHW.shape[-2] * latents_BTCHW.shape[-1] * self.spatial_factor**2
         parts = [self.vae.decode(part).sample for part in split_frames(exact_BTCHW, pixels, dtype)]
         return torch.cat(parts).contiguous().unflatten(0, latents_BTCHW.shape[:2])
-
-

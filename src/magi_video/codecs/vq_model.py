@@ -1,18 +1,23 @@
 """diffusers' `VQModel` (the VQGAN of latent diffusion) as a codec: a pretrained one, from a folder or the hub."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
+from magi_video.codecs.base import register
 from magi_video.codecs.discrete import DiscreteCodec, nearest_places
 from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.sizes import UntrainedCodec
 from magi_video.errors import MagiError
+from magi_video.files.weights import read_config
 from magi_video.models.architecture import MAX_SIZE
 
 
+@register
 class VQModelCodec(DiscreteCodec, ImageVAECodec):
     """A diffusers `VQModel`; its latents are its codes' vectors, of `vq_embed_dim` numbers.
 
@@ -20,6 +25,13 @@ class VQModelCodec(DiscreteCodec, ImageVAECodec):
         vae_class, vae_config, latents_mean, latents_std: see `VAECodec`.
         codes_used, perplexity: of the codes on a data set (`measure_code_use`); None until measured.
     """
+
+    name = "vq_model"
+    title = "a diffusers VQModel: discrete"
+    latent_channels = 4
+    spatial_factor = 8
+    temporal_factor = 1
+    codes = 16_384
 
     vae_classes: ClassVar[dict[str, Any]] = {"VQModel": VQModel}
 
@@ -36,15 +48,20 @@ class VQModelCodec(DiscreteCodec, ImageVAECodec):
         super().__init__(vae_class, vae_config, latents_mean, latents_std)
         if self.vae.config.lookup_from_codebook:
             raise MagiError("a VQModel with lookup_from_codebook decodes code numbers, not latents; set it to false")
-        self.codes = self.vae.config.num_vq_embeddings
-        if not 2 <= self.codes <= MAX_SIZE:
-            raise MagiError(f"a VQModel of {self.codes} codes; expected 2 to {MAX_SIZE}")
+        self.codes = check_number_of_codes(self.vae.config.num_vq_embeddings)
 
     @staticmethod
     def factors(vae_class: str, settings: Any) -> tuple[int, int, int, int]:
         """See `VAECodec.factors`."""
         channels = settings.vq_embed_dim or settings.latent_channels
         return channels, 2 ** (len(settings.block_out_channels) - 1), 1, 3
+
+    @classmethod
+    def sizes_of(cls, name: str, subfolder: str | None = None) -> UntrainedCodec:
+        """See `VAECodec.sizes_of`."""
+        sizes = super().sizes_of(name, subfolder)
+        config = read_config(name, **({} if subfolder is None else {"subfolder": subfolder}))
+        return replace(sizes, codes=check_number_of_codes(config.get("num_vq_embeddings", 256)))
 
     def claimed_statistics(self) -> tuple[list[float], list[float]]:
         """See `VAECodec.claimed_statistics`: its one factor for all numbers."""
@@ -58,3 +75,10 @@ class VQModelCodec(DiscreteCodec, ImageVAECodec):
         codebook = self.raw_codebook()
         codes_NHW = nearest_places(codebook, self.vae.encode(frames_NCHW).latents)
         return codebook[codes_NHW].movedim(-1, 1)
+
+
+def check_number_of_codes(codes: Any) -> int:
+    """The number of a VQModel's codes; a `MagiError` if no model can have so many."""
+    if type(codes) is not int or not 2 <= codes <= MAX_SIZE:
+        raise MagiError(f"a VQModel of {str(codes)[:40]} codes; expected 2 to {MAX_SIZE}")
+    return codes

@@ -8,7 +8,7 @@ many thousand vectors; here a code has a number of steps to be used in.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +107,7 @@ class VQTraining:
         device: where.
     """
 
-    name = "VQ codec"
+    name: ClassVar[str] = "VQ codec"
 
     def __init__(self, config: VQConfig, device: str | torch.device = "cpu") -> None:
         self.config = config

@@ -77,7 +77,7 @@ def check_codes(head: str, codes: Any, patch_size: int) -> None:
             raise MagiError(f"a model with codes ({str(codes)[:40]}) has a categorical head, not {head!r}")
         return
     if codes is None:
-        raise MagiError("a categorical head needs a codec with a codebook (vq, vq_model); this one's are continuous")
+        raise MagiError("a categorical head needs a codec of codes (vq, vq_model): this one's latents are continuous")
     if type(codes) is not int or not 2 <= codes <= MAX_SIZE:
         raise MagiError(f"codes {str(codes)[:40]} must be a whole number from 2 to {MAX_SIZE}")
     if patch_size != 1:

@@ -33,12 +33,14 @@ class Description:
         architecture: of the transformer.
         codec: name of the codec's class.
         codec_parameters: numbers in its weights.
+        code_use: how a discrete codec's codes are used, in words; "" of a continuous one.
     """
 
     settings: dict[str, Any]
     architecture: Architecture
     codec: str
     codec_parameters: int
+    code_use: str = ""
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -68,12 +70,22 @@ def describe_model(name: str | Path) -> Description:
     check_settings(settings, architecture, None, str(folder / INDEX_FILE))
     if settings["forcing"] not in tuple(declared("paradigms")):
         raise MagiError(f"{folder}: unknown forcing {str(settings['forcing'])[:60]!r}")
-    codec = class_name(read_json(folder / "codec" / "config.json"))
+    config = read_json(folder / "codec" / "config.json")
+    codec = class_name(config)
     known = [values[CLASS] for values in declared("codecs").values()]
     if codec not in known:
         raise MagiError(f"{folder / 'codec'} holds {codec}; expected a codec: {', '.join(known)}")
     stored = stored_shapes(weight_files(folder / "codec", WEIGHTS))
-    return Description(settings, architecture, codec, sum(math.prod(shape) for _, shape in stored))
+    parameters = sum(math.prod(shape) for _, shape in stored)
+    return Description(settings, architecture, codec, parameters, read_use(config))
+
+
+def read_use(config: dict[str, Any]) -> str:
+    """What a codec's `config.json` says of the use of its codes, in words; "" if it has none."""
+    share, perplexity = config.get("codes_used"), config.get("perplexity")
+    if not isinstance(share, int | float) or not isinstance(perplexity, int | float):
+        return ""
+    return f"{share:.0%} of them used, perplexity {perplexity:,.0f}"
 
 
 def read_architecture(folder: Path) -> Architecture:

@@ -12,6 +12,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from magi_video.codecs.base import Codec
+from magi_video.codecs.discrete import check_codes
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
 from magi_video.fast.compiling import compile_blocks
@@ -97,6 +98,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         self.text_folder: Path | None = None
         self.text_encoder: Encoder | None = None
         make_paradigm(forcing, forcing_options)
+        check_codes(transformer.diffusion_head, codec)
         self.register_modules(transformer=transformer, codec=codec)
         self.register_to_config(
             forcing=forcing,
@@ -107,7 +109,7 @@ class MagiVideoPipeline(ConventionalPipeline):
             action_names=action_names or [],
             class_names=class_names or [],
             mask_steps=mask_steps,
-            denoise_steps=denoise_steps,
+            denoise_steps=transformer.diffusion_head.find_denoise_steps(None, denoise_steps),
             training=training or {},
             first_step=first_step,
         )

@@ -90,8 +90,9 @@ def choose_for(
     """
     config, (mask_steps, denoise_steps) = model.config, steps
     rows, layers = videos * model.num_tokens, 2 * config.depth * (mask_steps + 1)
-    calls = round(mask_steps * denoise_steps * config.head_depth / layers)
-    shape = (rows, config.width, config.mlp_width, math.ceil(rows / mask_steps), config.head_width, max(1, calls))
+    depth, width = (1, config.codes) if config.codes else (config.head_depth, config.head_width)
+    calls = round(mask_steps * denoise_steps * depth / layers)
+    shape = (rows, config.width, config.mlp_width, math.ceil(rows / mask_steps), width, max(1, calls))
     return choose_precision(precision, device, "generation", shape, reason)
 
 

@@ -12,7 +12,9 @@ import torch
 from safetensors import SafetensorError
 
 from magi_video.codecs.base import CODECS, Codec, OnStep
+from magi_video.codecs.discrete import DiscreteCodec, measure_code_use
 from magi_video.codecs.registry import load_codec
+from magi_video.codecs.sizes import describe_use
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.codecs.training import CHECKPOINTS
 from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader, PixelReader
@@ -22,6 +24,7 @@ from magi_video.errors import MagiError
 from magi_video.files.atomic import part_beside
 from magi_video.latents.encoding import encode_latents
 from magi_video.models.architecture import ACTION
+from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import VectorCondition
 from magi_video.models.dropout import DropoutRates
 from magi_video.models.transformer import MagiVideoTransformer, make_transformer
@@ -116,7 +119,10 @@ def prepare_codec(
     kind = CODECS.find(preset.codec.codec)
     if kind.trained:
         batches = frame_batches(preset, videos, preset.codec_settings.batch_size, seed)
-        return kind.train_on(preset, batches, frames_to_measure(batches), folder, on_step=on_step, say=say)
+        trained = kind.train_on(preset, batches, frames_to_measure(batches), folder, on_step=on_step, say=say)
+        if say is not None and (use := told_use(trained)):
+            say(f"codec: {use}")
+        return trained
     codec = kind.pretrained(preset.codec)
     codec.latent_size(preset.data.height, preset.data.width)
     codec.num_latent_frames(preset.data.num_frames)
@@ -126,10 +132,21 @@ def prepare_codec(
         measured = clips_to_measure(preset, videos, seed)
     else:
         batches = frame_batches(preset, videos, 16, seed)
-        measured = (frames_BCHW[:, None] for frames_BCHW in frames_to_measure(batches))
+        measured = [frames_BCHW[:, None] for frames_BCHW in frames_to_measure(batches)]
     codec.set_statistics(*measure_statistics(codec, measured))
+    if isinstance(codec, DiscreteCodec):
+        codec.set_code_use(*measure_code_use(codec, measured))
+    if say is not None and (use := told_use(codec)):
+        say(f"codec: {use}")
     save_codec(codec, folder)
     return codec
+
+
+def told_use(codec: Codec) -> str:
+    """How a discrete codec's codes are used on the data that it was measured on; "" of a continuous one."""
+    if codec.codes is None:
+        return ""
+    return describe_use(codec.codes, codec.config["codes_used"], codec.config["perplexity"])
 
 
 def save_codec(codec: Codec, folder: Path) -> None:
@@ -213,9 +230,14 @@ def build_model(
         raise MagiError(f"{videos.root}: the preset wants actions, but no video has any beside it; see magi record")
     if preset.model.labels and not videos.class_names:
         raise MagiError(f"{videos.root}: the preset wants labels, but the videos lie in no class folders")
-    return make_transformer(
+    model = make_transformer(
         find_architecture(preset, codec, actions=len(actions), classes=len(videos.class_names), word_size=text_size)
     )
+    if isinstance(model.diffusion_head, CategoricalHead):
+        assert isinstance(codec, DiscreteCodec)  # the architecture knows its number of codes
+        model.diffusion_head.set_codebook(codec.codebook())
+        model.diffusion_head.label_smoothing = preset.train.label_smoothing
+    return model
 
 
 def untaken_actions(videos: VideoFolder) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from magi_video.codecs.sizes import LatentSizes, untrained_codec
-from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL, TEXT, Architecture
+from magi_video.models.architecture import ACTION, CATEGORICAL, LABEL, NOISE_LEVEL, TEXT, Architecture
 from magi_video.presets import Preset
 from magi_video.registry import declared
 
@@ -63,6 +63,7 @@ def find_architecture(
         max_interval=preset.data.max_interval,
         conditions=conditions,
         temporal_position=model.temporal_position,
+        codes=codec.codes if model.head == CATEGORICAL else None,
     )
 
 
