@@ -385,7 +385,7 @@ def main() -> None:
             video=engine_BATHWC[:, :, :1].reshape(-1, 1, *size, 3),
             num_frames=world.steps + 1,
             interval=world.interval,
-            setting=options.setting,
+            sampling=options.setting,
             actions=[told_MA] * (world.steps + 1),
             guidance_scale=scale,
             guide=("action",),

@@ -49,7 +49,7 @@ def main() -> None:
     model, forcing = pipe.transformer.float(), find_forcing(pipe.config.forcing)()
     frames = pipe.codec.num_pixel_frames(model.config.num_frames)
     made_BTHWC = pipe(
-        num_frames=frames, num_videos=options.clips, setting="fast", generator=torch.Generator().manual_seed(0)
+        num_frames=frames, num_videos=options.clips, sampling="fast", generator=torch.Generator().manual_seed(0)
     ).frames
     with torch.no_grad():
         latents_BTCHW = pipe.codec.encode(torch.from_numpy(made_BTHWC).movedim(-1, 2) * 2 - 1)

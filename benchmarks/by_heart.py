@@ -65,8 +65,8 @@ def recipe(options: argparse.Namespace) -> Preset:
 def errors_by_frame(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray) -> np.ndarray:
     """Mean square errors `[N, T − 1]` of what follows the first frames."""
     made_NTHWC = pipe(
-        image=[clip[0] for clip in clips_NTHWC], num_frames=clips_NTHWC.shape[1], num_mask_steps=16,
-        num_denoise_steps=100, generator=torch.Generator().manual_seed(0),
+        image=[clip[0] for clip in clips_NTHWC], num_frames=clips_NTHWC.shape[1], mask_steps=16,
+        denoise_steps=100, generator=torch.Generator().manual_seed(0),
     ).frames  # fmt: skip
     return np.square(made_NTHWC[:, 1:] - clips_NTHWC[:, 1:] / 255).mean((2, 3, 4))
 

@@ -26,7 +26,8 @@ import shapes
 from magi_video import MagiVideoPipeline
 from magi_video.fast.probes import use_fast_float32
 from magi_video.files.atomic import write_json
-from magi_video.presets import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, SampleConfig, TrainConfig
+from magi_video.presets import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, TrainConfig
+from magi_video.sampling.sampling import Sampling
 from magi_video.training.run import train
 from magi_video.video.image import contact_sheet, to_model_range, write_image
 
@@ -51,7 +52,7 @@ def preset(kind: str, steps: int, encoder: str) -> Preset:
             steps=steps, batch_size=16, learning_rate=1e-3, warmup_steps=100, ema_decay=0.995, precision="bf16",
             workers=0, sample_every=0, checkpoint_every=250, keep_checkpoints=1,
         ),
-        sample=SampleConfig(mask_steps=8, denoise_steps=20),
+        sample=Sampling(mask_steps=8, denoise_steps=20),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import torch
 
 from magi_video import MagiVideoPipeline
 from magi_video.fast.probes import PRECISIONS, use_fast_float32
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 from rollouts import start_rollout
 
 FRAMES = 24
@@ -43,8 +43,8 @@ def read(folder: Path) -> dict[str, Any]:
 def seconds_per_frame(pipe: MagiVideoPipeline, entry: dict[str, Any]) -> list[float]:
     """Of one rollout, the first frame left out."""
     mask_steps, denoise_steps, sampler, first_step, refresh = (entry[key] for key in STEPS)
-    settings = SamplingSettings(mask_steps, denoise_steps, sampler, refresh=refresh, first_step=first_step)
-    rollout = start_rollout(pipe.transformer, settings)
+    sampling = Sampling(None, mask_steps, denoise_steps, sampler, refresh=refresh, first_step=first_step)
+    rollout = start_rollout(pipe.transformer, sampling)
     seconds = []
     for _ in range(FRAMES + 1):
         began = time.perf_counter()

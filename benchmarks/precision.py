@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from magi_video.bench.generation import Generator, sampling_settings
+from magi_video.bench.generation import Generator
 from magi_video.bench.machine import cpu_model
 from magi_video.bench.subject import Subject, open_subject
 from magi_video.bench.training import Stepper
@@ -59,15 +59,15 @@ def played_frames(precision: str) -> Callable[[], None]:
 
     def play() -> None:
         with torch.inference_mode():
-            assert len(list(pipe.stream(num_frames=FRAMES, setting="realtime"))) == FRAMES
+            assert len(list(pipe.stream(num_frames=FRAMES, sampling="realtime"))) == FRAMES
 
     return play
 
 
 def base_frame(subject: Subject, precision: str) -> Callable[[], None]:
     """A frame of the common size, 8 × 10 steps, after 16 frames."""
-    settings = sampling_settings(subject, "exact", None, None)
-    generator = Generator(subject, subject.load(PRECISIONS[precision]), settings, 1, CPU)  # type: ignore[index]
+    sampling = subject.preset.own_sampling.resolve(subject.outline.diffusion_head)
+    generator = Generator(subject, subject.load(PRECISIONS[precision]), sampling, 1, CPU)  # type: ignore[index]
     return generator.middle_frame(16)
 
 

@@ -6,11 +6,12 @@ from magi_video.fast.speed import make_past
 from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import CompleteTeacherForcing
-from magi_video.sampling import Rollout, SamplingSettings
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import Sampling
 
 
-def start_rollout(model: MagiVideoTransformer, settings: SamplingSettings) -> Rollout:
+def start_rollout(model: MagiVideoTransformer, sampling: Sampling) -> Rollout:
     """Nothing is given; the model needs relative temporal positions."""
-    past = make_past(model, 1, None, settings)
+    past = make_past(model, 1, None, sampling)
     noise, interval = SampleNoise.from_seeds([0]), torch.tensor([1])
-    return Rollout(model, CompleteTeacherForcing(), noise, settings, interval, None, past=past)
+    return Rollout(model, CompleteTeacherForcing(), noise, sampling, interval, None, past=past)

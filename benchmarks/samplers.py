@@ -24,9 +24,9 @@ import torch
 from magi_video import MagiVideoPipeline
 from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.frechet import Moments, frechet_distance
-from magi_video.evaluation.generation import Sampling, evaluate
+from magi_video.evaluation.generation import evaluate
 from magi_video.files.atomic import write_json
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 from magi_video.video.image import contact_sheet, write_image
 from rollouts import start_rollout
 
@@ -41,12 +41,9 @@ class Candidate:
     first_step: int
     refresh: int = 4
 
-    def sampling(self, batch: int) -> Sampling:
-        """For an evaluation."""
-        return Sampling(
-            self.mask_steps, self.denoise_steps, self.sampler, batch_size=batch, actions=True, refresh=self.refresh,
-            first_step=self.first_step,
-        )  # fmt: skip
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(None, self.mask_steps, self.denoise_steps, self.sampler, self.first_step, refresh=self.refresh)
 
 
 CANDIDATES = {
@@ -144,7 +141,8 @@ def run(arguments: argparse.Namespace, book: Book, name: str, real_tokens: list[
     known = book.world["candidates"].get(name, {})
     options: dict[str, Any] = {
         "num": arguments.num, "context_frames": 1, "interval": arguments.interval, "out": folder,
-        "sampling": candidate.sampling(arguments.batch), "fid": False, "over_length": False, "device": "cpu",
+        "sampling": candidate.sampling, "batch_size": arguments.batch, "actions": True, "fid": False,
+        "over_length": False, "device": "cpu",
     }  # fmt: skip
     if "psnr" not in known:
         began = time.process_time()
@@ -212,10 +210,7 @@ def time_candidates(arguments: argparse.Namespace, book: Book) -> None:
     for _ in range(arguments.rounds):
         for name in arguments.only:
             one = CANDIDATES[name]
-            settings = SamplingSettings(
-                one.mask_steps, one.denoise_steps, one.sampler, refresh=one.refresh, first_step=one.first_step
-            )
-            rollout = start_rollout(pipe.transformer, settings)
+            rollout = start_rollout(pipe.transformer, one.sampling)
             rollout.predict()
             for _ in range(TIMED_FRAMES):
                 began = time.process_time()
@@ -231,8 +226,9 @@ def drift(arguments: argparse.Namespace, book: Book, name: str) -> None:
     candidate = CANDIDATES[name]
     made = evaluate(
         arguments.model, arguments.data, num=arguments.drift, context_frames=1, frames=120, interval=arguments.interval,
-        out=arguments.work / arguments.model / f"{name}-120", sampling=candidate.sampling(arguments.batch), fid=False,
-        over_length=False, device="cpu", detectors=no_detector(), lpips=False,
+        out=arguments.work / arguments.model / f"{name}-120", sampling=candidate.sampling,
+        batch_size=arguments.batch, actions=True,
+        fid=False, over_length=False, device="cpu", detectors=no_detector(), lpips=False,
     )  # fmt: skip
     clips = samples(arguments.work / arguments.model / f"{name}-120", arguments.drift)
     per_frame = {"psnr": made["per_frame"]["psnr"], "change": made["per_frame"]["motion"]}

@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from magi_video.models.sequence import causal_mask
 from magi_video.paradigms.complete import complete_mask
-from magi_video.sampling import unmasking_schedule
+from magi_video.paradigms.masking import unmasking_schedule
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 INK, GREY, PALE = "#222831", "#8a93a0", "#eef0f3"

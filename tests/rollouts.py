@@ -9,13 +9,15 @@ from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import OBSERVATION
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import CompleteTeacherForcing, MaskedTeacherForcing
-from magi_video.sampling import Past, RecomputedPast, Rollout, SamplingSettings
+from magi_video.sampling.past import Past, RecomputedPast
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import Sampling
 
 
 def start_rollout(
     model: MagiVideoTransformer,
     seeds: list[int],
-    settings: SamplingSettings,
+    settings: Sampling,
     frames: int | None,
     *,
     kind: int = OBSERVATION,

@@ -39,7 +39,7 @@ def test_paper_recipe() -> None:
         0.7,
         4,
     )
-    assert (preset.sample.mask_steps, preset.sample.denoise_steps) == (64, 100)
+    assert (preset.own_sampling.mask_steps, preset.own_sampling.denoise_steps) == (64, 100)
 
 
 @pytest.mark.parametrize(("name", "videos", "epochs", "batch", "rate"), [
@@ -107,8 +107,8 @@ def test_a_number_that_may_be_left_open_is_a_number_or_null() -> None:
     ('{"train": {"ema_decay": 1.5}}', "ema_decay must lie in"),
     ('{"data": {"height": 1000000}}', "height must be at most 16,384"),
     ('{"small_vae": {"width": 0}}', "small_vae: width must be"),
-    ('{"sample": {"first_step": 1000}}', "first denoise step must lie in 0…999, got 1000"),
-    ('{"sample": {"first_step": "999"}}', "first_step must be of type int"),
+    ('{"sample": {"first_step": 1000}}', "sample: first_step must lie in 0…999, got 1000"),
+    ('{"sample": {"first_step": "999"}}', "sample: first_step must be a whole number"),
     ('{"model": {"head": "flow"}, "sample": {"first_step": 999}}', "a flow head has no first denoise step"),
     ("[1, 2]", "expected a JSON object"),
     ("{", "not a readable JSON"),

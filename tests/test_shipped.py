@@ -58,7 +58,7 @@ def test_frames_stay_frames_and_the_picture_follows_the_controls(doom: MagiVideo
     frames = {}
     for name in ("TURN_LEFT", "TURN_RIGHT"):
         frames[name] = doom(
-            image=first, num_frames=24, interval=2, num_mask_steps=4, num_denoise_steps=12,
+            image=first, num_frames=24, interval=2, mask_steps=4, denoise_steps=12,
             actions=[doom.action(name)] * 24, generator=torch.Generator().manual_seed(0),
         ).frames[0]  # fmt: skip
         late = frames[name][-8:]
@@ -81,7 +81,7 @@ def test_the_boxer_goes_where_he_is_told(atari: MagiVideoPipeline) -> None:
     went = {}
     for name in ("RIGHT", "LEFT", "UP", "DOWN"):
         frames = atari(
-            image=first, num_frames=9, num_mask_steps=4, num_denoise_steps=12,
+            image=first, num_frames=9, mask_steps=4, denoise_steps=12,
             actions=[atari.action(name)] * 9, generator=torch.Generator().manual_seed(0),
         ).frames[0]  # fmt: skip
         start, end = white_boxer(frames[[0, -1]])

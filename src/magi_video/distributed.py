@@ -30,6 +30,21 @@ STALL = datetime.timedelta(hours=1)
 """How long training waits for a gradient of the others: they are steps apart. Then a hung job fails."""
 
 
+def find_device(device: str | torch.device) -> torch.device:
+    """A device that is there; "auto" is a GPU, or else the CPU.
+
+    Raises:
+        MagiError: this machine does not have it.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(str(device).split(":")[0], False):
+        there = ", ".join(name for name, present in available.items() if present)
+        raise MagiError(f"device {str(device)!r} is not available here: there is {there}")
+    return torch.device(device)
+
+
 class Processes:
     """The processes of this run.
 
@@ -44,7 +59,7 @@ class Processes:
 
     def __init__(self, device: str | torch.device = "auto") -> None:
         self.index, self.count, self._group = 0, 1, None
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = find_device(device)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 

@@ -7,7 +7,7 @@ magi train my-recipe.json --data DIR --out RUN           a file: {"forcing": "ma
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import UnionType
@@ -19,6 +19,8 @@ from magi_video.fast.precision import Precision, modern
 from magi_video.files.json import read_json
 from magi_video.models.architecture import MAX_SIZE, check_first_step
 from magi_video.registry import declared, read_option
+from magi_video.sampling.sampling import ResolvedSampling, Sampling
+from magi_video.settings import from_json
 
 
 @dataclass(frozen=True)
@@ -173,19 +175,6 @@ class TrainConfig:
     """Newest checkpoints that are kept."""
 
 
-@dataclass(frozen=True)
-class SampleConfig:
-    """What a model generates with unless told otherwise (paper, appendix A.4)."""
-
-    mask_steps: int = 64
-    """Steps in which a frame's tokens appear, each a pass; more than it has tokens count as so many."""
-    denoise_steps: int = 100
-    """Steps of the diffusion head."""
-    first_step: int | None = None
-    """Training step of the diffusion chain, 0…999, at which its default sampler begins; not said: the sampler's own,
-    990. 999 gives MAR's timesteps, which small heads do not bear. Not for the flow head."""
-
-
 LEAST_OF_TRAINING: dict[str, float] = {
     "width": 1, "steps": 0, "batch_size": 1, "learning_rate": 0, "warmup_steps": 0, "weight_decay": 0,
     "gradient_clip": 0, "edge_weight": 0, "checkpoint_every": 1,
@@ -202,7 +191,6 @@ LEAST: dict[str, dict[str, float]] = {
         "spike_factor": 1, "stop_after_skips": 1, "ema_decay": 0, "workers": 0, "log_every": 1, "sample_every": 0,
         "checkpoint_every": 1, "keep_checkpoints": 1,
     },
-    "sample": {"mask_steps": 1, "denoise_steps": 1},
 }  # fmt: skip
 """The least that a number of a recipe may be; none is infinite, or NaN. The model's own are checked by the model."""
 MOST: dict[str, dict[str, float]] = {
@@ -218,7 +206,6 @@ MOST: dict[str, dict[str, float]] = {
     },
     "exposure": {"noise_levels": 10_000, "noise_sigma": 1000, "diffusion_batch_mul": 1024},
     "train": {"steps": 10**9, "batch_size": 2**20, "accumulate": 2**20, "workers": 1024},
-    "sample": {"mask_steps": 16_384, "denoise_steps": 1000},
 }
 """The most, far beyond what anybody trains: more is a slip of the pen, and costs hours before it fails."""
 MOST_LEVELS, MOST_BLOCKS = 8, 64
@@ -240,7 +227,13 @@ class Preset:
     model: ModelConfig = field(default_factory=ModelConfig)
     exposure: ExposureConfig = field(default_factory=ExposureConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    sample: SampleConfig = field(default_factory=SampleConfig)
+    sample: Sampling = field(default_factory=Sampling)
+    """What the model is sampled with where nothing else is asked for."""
+
+    @property
+    def own_sampling(self) -> ResolvedSampling:
+        """`sample`, where it makes no choice with that of the paradigm, or else the paper's."""
+        return Sampling.of(own_steps(self.forcing), **self.sample.given()).complete()
 
     @property
     def codec_group(self) -> str:
@@ -364,7 +357,7 @@ def tiny() -> Preset:
             steps=20, batch_size=4, learning_rate=1e-3, warmup_steps=5, ema_decay=0.99, precision="float32", workers=0,
             sample_every=10, checkpoint_every=10,
         ),
-        sample=SampleConfig(mask_steps=4, denoise_steps=10),
+        sample=Sampling(mask_steps=4, denoise_steps=10),
     )  # fmt: skip
 
 
@@ -383,7 +376,7 @@ def doom() -> Preset:
             steps=2_250, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
             sample_every=500, checkpoint_every=250,
         ),
-        sample=SampleConfig(mask_steps=8, denoise_steps=20),
+        sample=Sampling(mask_steps=8, denoise_steps=20),
     )  # fmt: skip
 
 
@@ -402,7 +395,7 @@ def atari() -> Preset:
             steps=2_000, batch_size=16, learning_rate=4e-4, warmup_steps=200, ema_decay=0.999, workers=1,
             sample_every=500, checkpoint_every=250,
         ),
-        sample=SampleConfig(mask_steps=8, denoise_steps=20),
+        sample=Sampling(mask_steps=8, denoise_steps=20),
     )  # fmt: skip
 
 
@@ -426,7 +419,7 @@ def small() -> Preset:
             steps=600, batch_size=8, learning_rate=1.5e-3, warmup_steps=50, ema_decay=0.99, workers=1,
             sample_every=200, checkpoint_every=100,
         ),
-        sample=SampleConfig(mask_steps=4, denoise_steps=10),
+        sample=Sampling(mask_steps=4, denoise_steps=10),
     )  # fmt: skip
 
 
@@ -481,7 +474,7 @@ def base() -> Preset:
     return Preset(
         model=ModelConfig(hidden=768, depth=12, heads=12, mlp=3072),
         train=TrainConfig(batch_size=64),
-        sample=SampleConfig(mask_steps=8, denoise_steps=10),
+        sample=Sampling(mask_steps=8, denoise_steps=10),
     )
 
 
@@ -527,9 +520,7 @@ def load_preset(name_or_file: str, forcing: str | None = None, **options: Any) -
         path = Path(name_or_file)
         if not path.is_file():
             raise MagiError(f"no preset or file {name_or_file!r}: presets are {', '.join(PRESETS)}")
-        content = read_json(path)
-        preset = from_dict(Preset, content, str(path))
-        preset = replace(preset, sample=own_steps(preset.forcing, preset.sample, content.get("sample", {})))
+        preset = from_dict(Preset, read_json(path), str(path))
     if forcing is not None and forcing != preset.forcing:
         check_paradigm(forcing, {})
         preset = replace(preset, forcing=forcing, forcing_options={}, sample=own_steps(forcing, preset.sample))
@@ -539,10 +530,10 @@ def load_preset(name_or_file: str, forcing: str | None = None, **options: Any) -
     return preset
 
 
-def own_steps(forcing: str, sample: SampleConfig, said: Collection[str] = ()) -> SampleConfig:
-    """The numbers of steps that a paradigm has of its own in place of those in `sample`, but for the fields `said`."""
+def own_steps(forcing: str, sample: Sampling | None = None) -> Sampling:
+    """A paradigm's own numbers of steps in place of those in `sample`; 1 where it has no such steps."""
     own = declared("paradigms")[forcing].get("steps", {})
-    return replace(sample, **{name: max(1, steps) for name, steps in own.items() if name not in said})
+    return Sampling.of(sample, **{name: max(1, steps) for name, steps in own.items()})
 
 
 def from_dict(cls: type[Any], content: Any, where: str) -> Any:
@@ -559,6 +550,8 @@ def from_dict(cls: type[Any], content: Any, where: str) -> Any:
 def convert(hint: Any, value: Any, where: str) -> Any:
     """A JSON value as the type that a setting has."""
     given = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
+    if hint is Sampling:
+        return from_json(hint, value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) is Literal:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from magi_video import MagiVideoPipeline
 from magi_video.bench.subject import open_subject
 from magi_video.cli import main
 from magi_video.codecs.pixels import PixelCodec
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 
 FIXED = {"seconds_per_frame", "frames_per_second", "train_clips_per_second", "train_peak_share", "peak_memory_bytes"}
 
@@ -64,7 +65,8 @@ def test_shares_and_speeds_follow_from_the_stated_figures(figures: dict[str, Any
     assert figures["train_clips_per_second"] == pytest.approx(4 / training["median_seconds"])
     assert figures["frames_per_second"] == pytest.approx(2 * 6 / sum(figures["seconds_per_frame"]))
     assert generation["seconds_per_frame"] == figures["seconds_per_frame"] and generation["warm_up"]
-    assert (generation["mask_steps"], generation["denoise_steps"], generation["batch"]) == (4, 10, 2)
+    sampling = generation["sampling"]
+    assert (sampling["mask_steps"], sampling["denoise_steps"], generation["batch"]) == (4, 10, 2)
     assert generation["decode_seconds"] is None and generation["end_to_end_frames_per_second"] is None
     assert (training["batch"], training["sequence_frames"], training["forcing"]) == (4, 8, "complete")
 
@@ -100,7 +102,7 @@ def test_the_shipped_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     told = json.loads(capsys.readouterr().out)
     generation = told["generation"]
     assert told["kind"] == "model" and len(told["seconds_per_frame"]) == 4 and told["training"]["batch"] == 1
-    assert (generation["mask_steps"], generation["denoise_steps"]) == (2, 3)
+    assert (generation["sampling"]["mask_steps"], generation["sampling"]["denoise_steps"]) == (2, 3)
     assert generation["decode_seconds"] > 0 and generation["encode_seconds"] > 0
     seconds = generation["median_seconds"] + generation["decode_seconds"] + generation["encode_seconds"]
     assert generation["end_to_end_frames_per_second"] == pytest.approx(1 / seconds)
@@ -116,11 +118,8 @@ def test_a_models_folder_and_a_single_part(capsys: pytest.CaptureFixture[str], t
     assert main(["bench", str(tmp_path / "model"), *options]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["kind"] == "model" and told["training"] is None and told["train_clips_per_second"] is None
-    fast = SamplingSettings.of("fast", model.diffusion_head, 3, 2)
-    assert told["generation"]["setting"] == "fast"
-    assert told["generation"]["mask_steps"] == fast.num_mask_steps
-    assert told["generation"]["denoise_steps"] == fast.num_denoise_steps
-    assert (told["generation"]["sampler"], told["generation"]["first_step"]) == (fast.sampler, fast.first_step)
+    fast = Sampling("fast").resolve(model.diffusion_head, Sampling(mask_steps=3, denoise_steps=2))
+    assert told["generation"]["sampling"] == asdict(fast) | {"guide": list(fast.guide)}
     share = told["generation"]["flops_executed"] / told["generation"]["median_seconds"]
     assert told["generation"]["peak_share"] <= 1.0001 * share / told["matmul_peak_gflops"]["float32"] / 1e9
 
@@ -129,9 +128,9 @@ def test_a_models_folder_and_a_single_part(capsys: pytest.CaptureFixture[str], t
     (["nothing"], "no model or preset 'nothing'"),
     (["nothing.json"], "no model or preset 'nothing.json'"),
     (["tiny", "--frames", "0"], "frames must be at least 1, got 0"),
-    (["tiny", "--first-step", "1000"], "first denoise step must lie in 0…999, got 1000"),
+    (["tiny", "--first-step", "1000"], "first_step must lie in 0…999, got 1000"),
     (["tiny", "--train-batch", "-1"], "train_batch must be at least 1"),
-    (["tiny", "--mask-steps", "0"], "num_mask_steps must be at least 1"),
+    (["tiny", "--mask-steps", "0"], "mask_steps must lie in 1…"),
     (["tiny", "--parts", "uncached", "--uncached-frames", "0"], "uncached_frames must be at least 1"),
     (["tiny", "--device", "cuda"], "device 'cuda' is not available here"),
     (["tiny", "--json", "/proc/nowhere/f.json"], "/proc/nowhere"),

@@ -13,7 +13,7 @@ from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip
 from magi_video.paradigms.masking import unmasking_schedule
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 from tests.rollouts import start_rollout
 
 Make = Callable[..., MagiVideoTransformer]
@@ -107,7 +107,7 @@ def test_the_categorical_head_in_training_and_in_sampling(make_model: Make) -> N
 @pytest.mark.parametrize("past", [1, 3])
 def test_a_frame_is_its_passes_and_its_head_calls(make_model: Make, past: int) -> None:
     model = make_model(conditions=None)
-    sizes, settings = Sizes.of(model.architecture), SamplingSettings(4, 5)
+    sizes, settings = Sizes.of(model.architecture), Sampling(None, 4, 5)
     rollout = start_rollout(model, [0], settings, 5)
     for _ in range(past):
         rollout.observe(torch.randn(1, 16, 12))

@@ -9,7 +9,7 @@ from magi_video.bench.generation import Generator, count_frame, middle_flops
 from magi_video.bench.subject import make_subject
 from magi_video.bench.training import Stepper, mean_share, sequence_frames
 from magi_video.presets import load_preset
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 from magi_video.training.sizing import attends_flat
 
 FRAMES = 4
@@ -24,8 +24,8 @@ BUILDS = [
 @pytest.mark.parametrize(("name", "options", "share"), BUILDS)
 def test_a_frame(name: str, options: dict[str, object], share: tuple[float, float]) -> None:
     subject = make_subject(name, load_preset("tiny", forcing=name, **options))
-    settings = SamplingSettings(num_mask_steps=4, num_denoise_steps=5)
-    generator = Generator(subject, subject.load(torch.float32), settings, 2, torch.device("cpu"))
+    sampling = Sampling(mask_steps=4, denoise_steps=5).resolve(subject.outline.diffusion_head)
+    generator = Generator(subject, subject.load(torch.float32), sampling, 2, torch.device("cpu"))
     with torch.no_grad():
         counted, seconds = count_frame(generator, FRAMES), generator.time_frames(5)[0]
     assert counted is not None and share[0] <= counted / middle_flops(generator, FRAMES).total <= share[1]

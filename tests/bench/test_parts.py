@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from magi_video.bench import machine, report
-from magi_video.bench.generation import Generator, count_frame, fit_line, sampling_settings
+from magi_video.bench.generation import Generator, count_frame, fit_line
+from magi_video.bench.options import BenchOptions
 from magi_video.bench.profiling import marked_parts, profile_call, purpose
-from magi_video.bench.report import Options, benchmark
+from magi_video.bench.report import benchmark
 from magi_video.bench.subject import blank_conditions, open_subject
 from magi_video.bench.training import Stepper, mean_share, sequence_frames
 from magi_video.errors import MagiError
 from magi_video.fast.linear import pack_linears
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import load_preset
+from magi_video.sampling.sampling import Sampling
 from magi_video.training.preparation import build_paradigm
 
 CPU = torch.device("cpu")
@@ -44,12 +46,11 @@ def test_a_preset_loads_the_same_weights_every_time_and_leaves_the_generator_alo
 
 def test_a_speed_setting_is_relative_to_the_subjects_own_steps() -> None:
     subject = open_subject("ucf101")
-    exact, balanced = (sampling_settings(subject, name) for name in ("exact", "balanced"))
-    assert (exact.num_mask_steps, exact.num_denoise_steps, exact.sampler) == (64, 100, "ancestral")
-    assert balanced.num_mask_steps < 64 and balanced.num_denoise_steps < 100
-    assert sampling_settings(subject, "balanced", 7) == replace(balanced, num_mask_steps=7)
-    with pytest.raises(MagiError, match="unknown speed setting 'lazy'"):
-        sampling_settings(subject, "lazy")
+    own, head = subject.preset.sample, subject.outline.diffusion_head
+    exact, balanced = (Sampling(speed).resolve(head, own) for speed in ("exact", "balanced"))
+    assert (exact.mask_steps, exact.denoise_steps, exact.sampler) == (64, 100, "ancestral")
+    assert balanced.mask_steps < 64 and balanced.denoise_steps < 100
+    assert Sampling("balanced", 7).resolve(head, own) == replace(balanced, mask_steps=7)
 
 
 def test_a_batch_is_halved_until_memory_and_time_allow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +87,9 @@ def test_a_straight_line_is_known_from_a_curve() -> None:
 def test_what_cannot_fit_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_memory_bytes", lambda device: 2**30)
     with pytest.raises(MagiError, match=r"a training step of 2 clip\(s\) needs at least .* GiB, and 1.0 GiB are"):
-        benchmark("ucf101", Options(parts=("train",), train_batch=2))
+        benchmark("ucf101", BenchOptions(parts=("train",), train_batch=2))
     with pytest.raises(MagiError, match=r"generating 1 video\(s\) needs at least 5\.\d GiB"):
-        benchmark("ucf101", Options(parts=("generate",), precision="bf16"))
+        benchmark("ucf101", BenchOptions(parts=("generate",), precision="bf16"))
     outline = open_subject("ucf101").outline
     assert machine.training_bytes(outline, 2, 32, torch.bfloat16) > 16 * machine.count_parameters(outline)
     machine.require_memory(2**29, CPU, "it", "")
@@ -96,13 +97,13 @@ def test_what_cannot_fit_is_refused_before_it_is_built(monkeypatch: pytest.Monke
 
 def test_packed_weights_are_counted_on_plain_ones() -> None:
     subject = open_subject("tiny")
-    settings = sampling_settings(subject, "exact", 2, 2)
+    sampling = Sampling(None, 2, 2).resolve(subject.outline.diffusion_head)
     counts = []
     for packed in (False, True):
         model = subject.load(torch.bfloat16)
         if packed and not pack_linears(model):
             pytest.skip("lacks a CPU with bfloat16 products, for which this PyTorch packs weights")
-        counts.append(count_frame(Generator(subject, model, settings, 1, CPU), frames=2))
+        counts.append(count_frame(Generator(subject, model, sampling, 1, CPU), frames=2))
     assert counts[0] is not None and counts[0] == counts[1]
 
 
@@ -164,4 +165,4 @@ def test_marking_the_parts_changes_nothing(make_model: Callable[..., MagiVideoTr
 @pytest.mark.parametrize("field", ["frames", "batch", "train_batch", "train_steps", "uncached_frames", "threads"])
 def test_numbers_must_be_positive(field: str) -> None:
     with pytest.raises(MagiError, match=f"{field} must be at least 1, got 0"):
-        Options(**{field: 0})
+        BenchOptions(**{field: 0})

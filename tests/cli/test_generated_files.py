@@ -14,7 +14,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.probes import Choice
 from magi_video.files.atomic import write_array
 from magi_video.pipeline import ready
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 from magi_video.video.image import contact_sheet, write_image
 from magi_video.video.video import read_frames, write_video
 
@@ -38,8 +38,8 @@ class StubPipeline:
     def to(self, device: str) -> "StubPipeline":
         return self
 
-    def sampling_settings(self, **settings: object) -> SamplingSettings:
-        return SamplingSettings(1, 1)
+    def resolve(self, sampling: Sampling) -> Sampling:
+        return Sampling(None, 1, 1)
 
     def stream(self, num_frames: int, num_videos: int, **_settings: object) -> Iterator[np.ndarray]:
         for index in range(num_frames):

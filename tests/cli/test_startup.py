@@ -46,6 +46,7 @@ def test_a_pipeline_adds_little_to_what_diffusers_imports() -> None:
 import json, sys
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 import diffusers.models.autoencoders
+import pydantic.dataclasses
 before = set(sys.modules)
 import magi_video.pipeline.pipeline
 print(json.dumps(sorted(set(sys.modules) - before)))

@@ -2,9 +2,9 @@
 
 import sys
 
-from magi_video.evaluation.generation import Sampling, evaluate
+from magi_video.evaluation.generation import evaluate
 from tests.evaluation.networks import small_detectors
 
 if __name__ == "__main__":
     model, data, out, num = sys.argv[1:5]
-    evaluate(model, data, "small", num=int(num), out=out, detectors=small_detectors(), sampling=Sampling(batch_size=3))
+    evaluate(model, data, "small", num=int(num), out=out, detectors=small_detectors(), batch_size=3)

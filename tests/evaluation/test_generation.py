@@ -16,12 +16,13 @@ import torch
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.evaluation.features import Detectors
-from magi_video.evaluation.generation import Sampling, evaluate
+from magi_video.evaluation.generation import evaluate
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.evaluation.realset import real_clips
 from magi_video.evaluation.scoring import score
 from magi_video.files.lock import alone
 from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.sampling.sampling import Sampling
 from tests.data.examples import replace_unseen, write_actions, write_numbered
 from tests.files.test_lock import other_process
 
@@ -47,7 +48,7 @@ def model(save_model: SaveModel) -> Path:
 @pytest.fixture
 def evaluated(model: Path, numbered_videos: Path, detectors: Detectors, tmp_path: Path) -> Evaluated:
     def run(protocol: str = "small", **options: Any) -> dict[str, Any]:
-        given = {"num": 5, "out": tmp_path / "out", "detectors": detectors, "sampling": Sampling(batch_size=2)}
+        given = {"num": 5, "out": tmp_path / "out", "detectors": detectors, "batch_size": 2}
         place = {"model": model, "data": numbered_videos}
         return evaluate(protocol=protocol, **place | given | options)
 
@@ -119,9 +120,9 @@ def test_other_settings_in_the_same_folder_are_refused(
     saved = json.loads(json.dumps(evaluated()["generation"]))
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     for options, message in (
-        ({"sampling": Sampling(batch_size=2, seed=1)}, "seed 0 → 1"),
-        ({"sampling": Sampling(batch_size=3)}, "batch_size 2 → 3"),
-        ({"sampling": Sampling(batch_size=2, mask_steps=1)}, "mask_steps 2 → 1"),
+        ({"seed": 1}, "seed 0 → 1"),
+        ({"batch_size": 3}, "batch_size 2 → 3"),
+        ({"sampling": Sampling(mask_steps=1)}, "mask_steps 2 → 1"),
         ({"context_frames": 2}, "context_frames 1 → 2"),
         ({"interval": 2}, "interval 1 → 2"),
         ({"frames": 12}, "frames 16 → 12"),
@@ -166,9 +167,8 @@ def test_a_run_that_made_nothing_leaves_the_folder_to_other_settings(evaluated: 
     _, picks = real_clips(videos, PROTOCOLS["small"], 3)
     second = videos.videos[picks[1].video].path
     next(path for path in actions if path.name.startswith(second.stem)).unlink()
-    sampling = Sampling(batch_size=3, actions=True)
     with pytest.raises(MagiError, match="no recorded actions"):
-        evaluated(data=played, num=3, sampling=sampling)
+        evaluated(data=played, num=3, batch_size=3, actions=True)
     assert evaluated(data=played, num=3)["num_fake"] == 3
 
 
@@ -229,8 +229,7 @@ def test_recorded_actions_and_classes_are_given_on_demand(
     evaluated(data=played, num=3, out=played / "a")
     assert all(call["actions"] is None and call["label"] is None for call in calls)
     calls.clear()
-    sampling = Sampling(batch_size=3, actions=True, labels=True)
-    evaluated(data=played, num=3, out=played / "b", sampling=sampling, interval=1)
+    evaluated(data=played, num=3, out=played / "b", batch_size=3, actions=True, labels=True, interval=1)
     actions_TBA = calls[-1]["actions"]
     videos = VideoFolder(played)
     _, picks = real_clips(videos, PROTOCOLS["small"], 3)
@@ -245,12 +244,10 @@ def test_what_a_model_or_a_data_set_does_not_have_is_refused(
     evaluated: Evaluated, numbered_videos: Path, played: Path, tmp_path: Path
 ) -> None:
     for options, message in (
-        ({"sampling": Sampling(actions=True)}, "no recorded actions"),
-        ({"sampling": Sampling(labels=True)}, "class None is not one of the model's 2"),
-        ({"sampling": Sampling(batch_size=0)}, "batch_size must be at least 1"),
-        ({"sampling": Sampling(mask_steps=0)}, "at least 1"),
+        ({"actions": True}, "no recorded actions"),
+        ({"labels": True}, "class None is not one of the model's 2"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"sampling": Sampling(sampler="heun")}, "unknown sampler"),
-        ({"sampling": Sampling(first_step=-1)}, "must lie in 0…999, got -1"),
         ({"interval": 26}, "61|no video of at least"),
         ({"data": tmp_path / "nowhere"}, "no such folder"),
         ({"model": tmp_path / "nowhere"}, "no model"),
@@ -284,7 +281,7 @@ def test_one_and_two_processes_write_the_same_metrics(
     environment = os.environ | {"PYTHONPATH": paths, "MAGI_CACHE": str(cache / "two"), "OMP_NUM_THREADS": "1"}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run([sys.executable, *launch, *script], check=True, env=environment, capture_output=True, timeout=300)
-    one = evaluated(data=data, num=7, out=tmp_path / "one", sampling=Sampling(batch_size=3))
+    one = evaluated(data=data, num=7, out=tmp_path / "one", batch_size=3)
     assert json.loads((tmp_path / "two" / "metrics.json").read_text()) == one
     assert (tmp_path / "one" / "metrics.json").read_bytes() == (tmp_path / "two" / "metrics.json").read_bytes()
     assert len(samples(tmp_path / "two")) == 7

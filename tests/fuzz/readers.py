@@ -126,7 +126,7 @@ def make_models(folder: Path) -> Reader:
 
     def read(folder: Path, name: str) -> None:
         pipe = MagiVideoPipeline.from_pretrained(folder)
-        frames = pipe(num_frames=2, num_mask_steps=1, num_denoise_steps=1, generator=torch.Generator().manual_seed(0))
+        frames = pipe(num_frames=2, mask_steps=1, denoise_steps=1, generator=torch.Generator().manual_seed(0))
         assert frames.frames.shape == (1, 2, pipe.config.height, pipe.config.width, 3)
 
     return Reader(files, read)

@@ -54,7 +54,7 @@ def pictures(world: str, setting: str) -> list[list[float]]:
     first = read_image(SHIPPED / world / "first_frame.png")
     actions = [pipe.action(pipe.config.action_names[t % 3]) for t in range(FRAMES)]
     generator = torch.Generator().manual_seed(0)
-    frames = pipe(image=first, num_frames=FRAMES, actions=actions, setting=setting, generator=generator).frames[0]
+    frames = pipe(image=first, num_frames=FRAMES, actions=actions, sampling=setting, generator=generator).frames[0]
     grey = frames.mean(axis=-1)
     grid = grey.reshape(FRAMES, 4, grey.shape[1] // 4, 4, grey.shape[2] // 4).mean(axis=(2, 4))
     return [[round(float(value), 4) for value in frame.flatten()] for frame in grid]

@@ -63,7 +63,7 @@ def test_the_card_tells_what_the_model_records(pipe: MagiVideoPipeline) -> None:
 
 def test_the_cards_snippet_runs(pipe: MagiVideoPipeline, folder: Path) -> None:
     text = model_card(pipe, str(folder)).text
-    code = text.split("```python\n")[1].split("```")[0].replace("num_frames=32", "num_frames=2, num_denoise_steps=2")
+    code = text.split("```python\n")[1].split("```")[0].replace("num_frames=32", "num_frames=2, denoise_steps=2")
     scope: dict[str, Any] = {}
     exec(code, scope)
     assert scope["video"].shape == (2, 8, 8, 3) and np.isfinite(scope["video"]).all()

@@ -14,7 +14,9 @@ from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, MaskedFrames, MaskRatio, NoiseInjection, Paradigm
 from magi_video.paradigms.masking import ConfidenceOrder, RandomOrder, unmasking_schedule
-from magi_video.sampling import CachedPast, Past, Rollout, SamplingSettings
+from magi_video.sampling.past import CachedPast, Past
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import SPEEDS, Sampling
 
 N, V = 16, 20
 MASKED = [name for name, paradigm in PARADIGMS.items() if issubclass(paradigm, MaskedFrames)]
@@ -40,9 +42,7 @@ def codes_of(model: MagiVideoTransformer, tokens: Tensor) -> Tensor:
     return model.diffusion_head.find_codes(tokens.flatten(0, -2)).view(tokens.shape[:-1])
 
 
-def roll(
-    paradigm: Paradigm, model: MagiVideoTransformer, past: Past, settings: SamplingSettings, given: Tensor
-) -> Tensor:
+def roll(paradigm: Paradigm, model: MagiVideoTransformer, past: Past, settings: Sampling, given: Tensor) -> Tensor:
     seeds = list(range(len(given)))
     noise = SampleNoise.from_seeds(seeds)
     rollout = Rollout(model, paradigm, noise, settings, torch.ones(len(seeds), dtype=torch.long), 4, past=past)
@@ -56,7 +56,7 @@ def roll(
 def test_cached_recomputed_and_fast_pasts_give_the_same_codes(
     paradigm: Paradigm, model: MagiVideoTransformer, options: dict[str, Any]
 ) -> None:
-    settings = SamplingSettings(5, 1, **options)
+    settings = Sampling(mask_steps=5, **options).resolve(model.diffusion_head)
     given = draw_tokens(model, 2, N)
     batch = 4 if settings.guided else 2
     pasts = [
@@ -80,7 +80,7 @@ def test_steps_that_reuse_each_others_work_see_all_tokens(
         pytest.skip("its mask steps have nothing to reuse")
     given, made = draw_tokens(model, 2, N), {}
     for refresh in (1, 12):
-        settings = SamplingSettings(12, 1, refresh=refresh, order=order)
+        settings = Sampling(mask_steps=12, refresh=refresh, order=order)
         made[refresh] = codes_of(model, roll(paradigm, model, make_past(model, 2, 4, settings), settings, given))
     assert made[1].shape == made[12].shape == (2, 3, N)
     agreement = (made[1] == made[12]).float().mean()
@@ -140,12 +140,13 @@ def test_choosing_codes_is_refused_of_a_continuous_head(
 ) -> None:
     for head in ("epsilon", "flow"):
         with pytest.raises(MagiError, match=message):
-            SamplingSettings.of("exact", make_model(head=head).diffusion_head, 4, 10, **options)
+            Sampling.of(**options).resolve(make_model(head=head).diffusion_head)
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"top_k": 0}, "top_k must be at least 1, got 0"), ({"top_p": 0}, r"top_p must lie in \(0, 1\], got 0"),
-    ({"top_p": 1.1}, "top_p must lie in"), ({"order": "raster"}, "unknown order 'raster': choose from random, conf"),
+    ({"top_k": 0}, "top_k must be at least 1, got 0"), ({"top_p": 0}, "top_p must be above 0, got 0"),
+    ({"top_p": 1.1}, "top_p must be at most 1"),
+    ({"order": "raster"}, "order must be one of random, confidence, got 'raster'"),
     ({"choice_temperature": -1}, "choice_temperature must lie in 0…100"),
     ({"num_denoise_steps": 10}, "draws a token at once"), ({"sampler": "ddim"}, "this head has categorical"),
     ({"first_step": 5}, "no first denoise step"),
@@ -154,13 +155,13 @@ def test_settings_that_make_no_sense_are_refused(
     model: MagiVideoTransformer, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(MagiError, match=message):
-        SamplingSettings.of("exact", model.diffusion_head, 4, 10, **options)
+        Sampling.of(**options).resolve(model.diffusion_head)
 
 
 def test_speed_settings_take_one_denoise_step(model: MagiVideoTransformer) -> None:
-    for setting in ("exact", "balanced", "fast", "realtime"):
-        made = SamplingSettings.of(setting, model.diffusion_head, 8, 100)
-        assert (made.num_denoise_steps, made.sampler, made.first_step) == (1, "categorical", None)
+    for speed in SPEEDS:
+        made = Sampling(speed).resolve(model.diffusion_head)
+        assert (made.denoise_steps, made.sampler, made.first_step) == (1, "categorical", None)
 
 
 def test_it_learns_four_clips_by_heart(make_model: Callable[..., MagiVideoTransformer]) -> None:
@@ -185,7 +186,7 @@ def test_it_learns_four_clips_by_heart(make_model: Callable[..., MagiVideoTransf
     assert losses[0] == pytest.approx(torch.tensor(float(V)).log().item(), abs=1e-3) and losses[-1] < 0.3
     model.eval()
     noise = SampleNoise.from_seeds([0, 1, 2, 3])
-    settings = SamplingSettings(4, 1, temperature=0.0)
+    settings = Sampling(mask_steps=4, temperature=0.0)
     rollout = Rollout(model, paradigm, noise, settings, clip.interval_B, 5, past=CachedPast(model, 4, 5))
     actions = {"action": torch.zeros(4, 3)}
     rollout.observe(clip.tokens_BTND[:, 0], actions)

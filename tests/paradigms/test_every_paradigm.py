@@ -20,12 +20,14 @@ from magi_video.paradigms import PARADIGMS, Clip, MaskRatio, NoiseInjection, Par
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.presets import load_preset
 from magi_video.registry import declared
-from magi_video.sampling import CachedPast, Past, Rollout, SamplingSettings
+from magi_video.sampling.past import CachedPast, Past
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import Sampling
 from magi_video.training.preparation import build_paradigm
 from magi_video.training.sizing import loss_share
 
 T, N = 5, 16
-SETTINGS = SamplingSettings(num_mask_steps=3, num_denoise_steps=4)
+SETTINGS = Sampling(mask_steps=3, denoise_steps=4)
 
 
 BUILDS: list[tuple[str, dict[str, str]]] = [
@@ -189,9 +191,7 @@ def frames_of(sequence: FrameSequence, start: int, stop: int) -> FrameSequence:
     )
 
 
-def pasts(
-    paradigm: Paradigm, model: MagiVideoTransformer, batch: int, frames: int, settings: SamplingSettings
-) -> list[Past]:
+def pasts(paradigm: Paradigm, model: MagiVideoTransformer, batch: int, frames: int, settings: Sampling) -> list[Past]:
     """Every way to keep the past; the fast one prepares the model and comes last."""
     return [
         paradigm.make_past(model, batch, frames),

@@ -52,5 +52,5 @@ def test_the_first_frame_must_be_given() -> None:
 
 
 def test_it_makes_frames_in_25_steps_unless_a_recipe_says_otherwise() -> None:
-    assert load_preset("ucf101").sample.mask_steps == 64
-    assert load_preset("ucf101", forcing="genie").sample.mask_steps == 25
+    assert load_preset("ucf101").own_sampling.mask_steps == 64
+    assert load_preset("ucf101", forcing="genie").own_sampling.mask_steps == 25

@@ -7,10 +7,11 @@ from magi_video.errors import MagiError
 from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, Joint
-from magi_video.sampling import Rollout, SamplingSettings
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import Sampling
 
 T, N, D = 5, 16, 12
-SETTINGS = SamplingSettings(num_mask_steps=4, num_denoise_steps=4)
+SETTINGS = Sampling(mask_steps=4, denoise_steps=4)
 
 
 def test_one_cosine_ratio_over_all_later_tokens() -> None:

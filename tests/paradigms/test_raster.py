@@ -11,13 +11,14 @@ from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask, raster_mask
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, CompleteTeacherForcing, NoiseInjection, Raster
-from magi_video.sampling import Rollout, SamplingSettings
 from magi_video.sampling.raster import shift, starts
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import Sampling
 
 T, N, D = 5, 16, 12
 CLEAN = NoiseInjection(levels=0)
 BUILDS = ["factorised", "flat"]
-SETTINGS = SamplingSettings(num_denoise_steps=4)
+SETTINGS = Sampling(denoise_steps=4)
 
 
 def make_clip(tokens_BTND: Tensor) -> Clip:
@@ -100,7 +101,7 @@ def test_with_one_token_a_frame_it_is_complete_teacher_forcing(make_model: Calla
         made = []
         for one in (raster, complete):
             noise = SampleNoise.from_seeds([1, 2])
-            one_step = SamplingSettings(num_mask_steps=1, num_denoise_steps=4)
+            one_step = Sampling(mask_steps=1, denoise_steps=4)
             rollout = Rollout(model, one, noise, one_step, torch.ones(2, dtype=torch.long), 4)
             rollout.observe(given)
             made.append(torch.stack([rollout.predict() for _ in range(3)]))

@@ -10,9 +10,10 @@ from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, OBSERVATION
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, NoiseInjection, Window
-from magi_video.sampling import Rollout, SamplingSettings
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import Sampling
 
-SETTINGS = SamplingSettings(num_mask_steps=3, num_denoise_steps=4)
+SETTINGS = Sampling(mask_steps=3, denoise_steps=4)
 
 
 def test_every_window_of_a_clip_is_drawn_alike_with_its_own_conditions() -> None:

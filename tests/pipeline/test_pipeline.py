@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from magi_video.errors import MagiError
 from magi_video.models.layers import Block
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.sampling.sampling import Sampling
 from tests.codecs.codec_examples import Causal4x
 
 STEPS = {"num_mask_steps": 2, "num_denoise_steps": 3}
@@ -66,14 +68,21 @@ def test_stream_gives_the_same_frames_one_by_one(pipe: MagiVideoPipeline) -> Non
 
 def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiVideoPipeline) -> None:
     own = pipe.config.mask_steps, pipe.config.denoise_steps
-    assert (pipe.sampling_settings().num_mask_steps, pipe.sampling_settings().num_denoise_steps) == own
-    fast = pipe.sampling_settings("fast", num_mask_steps=3)
-    steps = {"num_mask_steps": 3, "num_denoise_steps": fast.num_denoise_steps, "refresh": fast.refresh}
-    named = pipe(image=picture(), num_frames=2, setting="fast", num_mask_steps=3, generator=seeded(1)).frames
-    spelt = pipe(image=picture(), num_frames=2, generator=seeded(1), **steps).frames
-    assert np.array_equal(named, spelt)
-    with pytest.raises(MagiError, match="unknown speed setting"):
-        pipe.stream(image=picture(), setting="warp")
+    assert (pipe.resolve().mask_steps, pipe.resolve().denoise_steps) == own
+    fast = pipe.resolve("fast", mask_steps=3)
+    steps = Sampling(mask_steps=3, denoise_steps=fast.denoise_steps, refresh=fast.refresh)
+    ways: tuple[dict[str, Any], ...] = (
+        {"sampling": "fast", "mask_steps": 3},
+        {"sampling": Sampling("fast", mask_steps=3)},
+        {"setting": "fast", "num_mask_steps": 3},  # the names of earlier versions
+        {"sampling": steps},
+    )
+    made = [pipe(image=picture(), num_frames=2, generator=seeded(1), **way).frames for way in ways]
+    assert all(np.array_equal(made[0], other) for other in made[1:])
+    with pytest.raises(MagiError, match="speed must be one of exact, balanced, fast, realtime, got 'warp'"):
+        pipe.stream(image=picture(), sampling="warp")
+    with pytest.raises(MagiError, match=r"unknown setting 'steps'; known are .*denoise_steps"):
+        pipe(image=picture(), steps=3)
 
 
 def test_a_thousand_frames_cost_no_more_memory_than_the_window(make_pipeline: Callable[..., MagiVideoPipeline]) -> None:
@@ -266,13 +275,13 @@ def test_weights_that_are_saved_from_a_file_leave_the_file_as_it_is(
     ({"num_videos": 0}, "num_videos"),
     ({"label": 1}, "no label"),
     ({"actions": [None, np.zeros(7)]}, "vector of 3"),
-    ({"num_denoise_steps": 1001}, "1…1000"),
-    ({"num_mask_steps": -1}, "at least 1"),
+    ({"num_denoise_steps": 1001}, "denoise_steps must lie in 1…1,000"),
+    ({"num_mask_steps": -1}, "mask_steps must lie in 1…"),
     ({"sampler": "euler"}, "unknown sampler"),
     ({"first_step": 1000}, "must lie in 0…999, got 1000"),
     ({"first_step": 1}, "need a first step of at least"),
     ({"first_step": 970.5}, "first_step must be a whole number, got 970.5"),
-    ({"num_denoise_steps": 2.5}, "num_denoise_steps must be a whole number, got 2.5"),
+    ({"num_denoise_steps": 2.5}, "denoise_steps must be a whole number, got 2.5"),
     ({"temperature": -1}, "temperature"),
     ({"output_type": "gif"}, "output_type"),
     ({"generator": [torch.Generator(), torch.Generator()]}, "2 generators"),

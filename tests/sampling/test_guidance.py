@@ -13,14 +13,15 @@ from magi_video.models.flow import FlowHead
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, OBSERVATION
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 from tests.rollouts import start_rollout
 
+HEAD = FlowHead(2, 4, 8, 1)
 LABEL = {"noise_level": {"size": 6}, "label": {"size": 3}, "action": {"size": 2, "kind": "vector"}}
 
 
 def roll(
-    model: MagiVideoTransformer, seeds: list[int], label: int | None, settings: SamplingSettings, **options: Any
+    model: MagiVideoTransformer, seeds: list[int], label: int | None, settings: Sampling, **options: Any
 ) -> Tensor:
     """Five frames, the first given; the same action throughout."""
     rows = len(seeds)
@@ -89,18 +90,18 @@ def test_two_equal_halves_change_nothing(sampler: str) -> None:
 def test_scale_one_is_no_guidance_to_the_bit_and_costs_no_row(labelled: MagiVideoTransformer) -> None:
     rows: list[int] = []
     labelled.blocks[0].register_forward_hook(lambda _block, inputs, _out: rows.append(len(inputs[0])))
-    plain = roll(labelled, [1, 2], 1, SamplingSettings(3, 4))
-    same = roll(labelled, [1, 2], 1, SamplingSettings(3, 4, guidance_scale=1.0, guidance_schedule="constant"))
+    plain = roll(labelled, [1, 2], 1, Sampling(None, 3, 4))
+    same = roll(labelled, [1, 2], 1, Sampling(None, 3, 4, guidance_scale=1.0, guidance_schedule="constant"))
     assert torch.equal(plain, same) and set(rows) == {2}
-    assert not torch.allclose(plain, roll(labelled, [1, 2], 1, SamplingSettings(3, 4, guidance_scale=3.0)), atol=1e-3)
+    assert not torch.allclose(plain, roll(labelled, [1, 2], 1, Sampling(None, 3, 4, guidance_scale=3.0)), atol=1e-3)
     assert set(rows) == {2, 4}
 
 
 def test_scale_zero_is_the_free_model(labelled: MagiVideoTransformer) -> None:
     # With learned variances the ancestral sampler takes them from the first half.
     ddim = {"sampler": "ddim"} if labelled.config.head == "epsilon" else {}
-    free = roll(labelled, [1, 2], None, SamplingSettings(3, 4, **ddim))  # type: ignore[arg-type]
-    nought = SamplingSettings(3, 4, guidance_scale=0.0, guidance_schedule="constant", **ddim)  # type: ignore[arg-type]
+    free = roll(labelled, [1, 2], None, Sampling(None, 3, 4, **ddim))  # type: ignore[arg-type]
+    nought = Sampling(None, 3, 4, guidance_scale=0.0, guidance_schedule="constant", **ddim)  # type: ignore[arg-type]
     assert torch.allclose(roll(labelled, [1, 2], 1, nought), free, atol=1e-4)
 
 
@@ -112,7 +113,7 @@ def test_cached_and_uncached_agree_under_guidance(
 ) -> None:
     monkeypatch.setattr("magi_video.fast.past.JOINED_PLACES", 1000 if joined else 0)
     name = None if sampler is None else labelled.diffusion_head.samplers[1]
-    settings = SamplingSettings(3, 4, name, guidance_scale=2.5)
+    settings = Sampling(None, 3, 4, name, guidance_scale=2.5)
     cached = roll(labelled, [1, 2], 2, settings, kind=kind)
     uncached = roll(labelled, [1, 2], 2, settings, kind=kind, use_cache=False)
     assert cached.std() > 0.1 and torch.allclose(cached, uncached, atol=1e-4, rtol=1e-4)
@@ -122,42 +123,41 @@ def test_reused_work_is_exact_under_guidance_where_places_do_not_see_each_other(
     for block in labelled.blocks:
         torch.nn.init.zeros_(block.spatial.project.weight)  # type: ignore[union-attr, arg-type]
     exact, reused = (
-        roll(labelled, [3, 4], 1, SamplingSettings(8, 4, refresh=n, guidance_scale=3, guide=("action",)))
-        for n in (1, 3)
+        roll(labelled, [3, 4], 1, Sampling(None, 8, 4, refresh=n, guidance_scale=3, guide=("action",))) for n in (1, 3)
     )
     assert torch.allclose(reused, exact, atol=1e-5)
 
 
 def test_a_guided_sample_depends_on_its_own_seed_alone(labelled: MagiVideoTransformer) -> None:
-    settings = SamplingSettings(3, 4, guidance_scale=3.0)
+    settings = Sampling(None, 3, 4, guidance_scale=3.0)
     three, one = roll(labelled, [5, 6, 7], 1, settings), roll(labelled, [6], 1, settings)
     assert torch.allclose(three[1], one[0], atol=1e-4, rtol=1e-4)
 
 
 def test_only_named_conditions_are_guided(labelled: MagiVideoTransformer) -> None:
     """Guiding what was not given leads away from nothing: the halves are equal."""
-    plain = roll(labelled, [1], None, SamplingSettings(3, 4))
-    assert torch.allclose(roll(labelled, [1], None, SamplingSettings(3, 4, guidance_scale=5.0)), plain, atol=1e-4)
-    by_action = SamplingSettings(3, 4, guidance_scale=5.0, guide=("action",))
+    plain = roll(labelled, [1], None, Sampling(None, 3, 4))
+    assert torch.allclose(roll(labelled, [1], None, Sampling(None, 3, 4, guidance_scale=5.0)), plain, atol=1e-4)
+    by_action = Sampling(None, 3, 4, guidance_scale=5.0, guide=("action",))
     assert not torch.allclose(roll(labelled, [1], None, by_action), plain, atol=1e-3)
 
 
 def test_guidance_away_from_what_is_asked_for_changes_nothing(labelled: MagiVideoTransformer) -> None:
-    settings = SamplingSettings(3, 4, guidance_scale=5.0)
+    settings = Sampling(None, 3, 4, guidance_scale=5.0)
     negative = {"label": torch.tensor([2])}
     assert torch.allclose(
-        roll(labelled, [1], 2, settings, negative=negative), roll(labelled, [1], 2, SamplingSettings(3, 4)), atol=1e-4
+        roll(labelled, [1], 2, settings, negative=negative), roll(labelled, [1], 2, Sampling(None, 3, 4)), atol=1e-4
     )
 
 
 def test_what_is_done_to_a_guided_frame_is_done_to_both_halves(labelled: MagiVideoTransformer) -> None:
     def changed(use_cache: bool) -> Tensor:
-        rollout = start_rollout(labelled, [0], SamplingSettings(3, 4, guidance_scale=3.0), 3, use_cache=use_cache)
+        rollout = start_rollout(labelled, [0], Sampling(None, 3, 4, guidance_scale=3.0), 3, use_cache=use_cache)
         told = {"label": torch.tensor([1])}
         rollout.predict(told).fill_(1.0)
         return rollout.predict(told)
 
-    observed = start_rollout(labelled, [0], SamplingSettings(3, 4, guidance_scale=3.0), 3)
+    observed = start_rollout(labelled, [0], Sampling(None, 3, 4, guidance_scale=3.0), 3)
     told = {"label": torch.tensor([1])}
     observed.predict(told)  # the same draws
     observed.past.cache.length, observed._pending, observed.begun = 0, [], 0  # type: ignore[union-attr]
@@ -167,10 +167,10 @@ def test_what_is_done_to_a_guided_frame_is_done_to_both_halves(labelled: MagiVid
 
 
 def test_the_schedule_runs_from_one_to_the_scale() -> None:
-    linear = SamplingSettings(guidance_scale=4.0)
+    linear = Sampling(guidance_scale=4.0).resolve(HEAD)
     assert linear.guidance(0.0) == 1 and linear.guidance(0.5) == 2.5 and linear.guidance(1.0) == 4
-    assert SamplingSettings(guidance_scale=4.0, guidance_schedule="constant").guidance(0.1) == 4
-    assert SamplingSettings().guidance(0.7) is None
+    assert Sampling(guidance_scale=4.0, guidance_schedule="constant").resolve(HEAD).guidance(0.1) == 4
+    assert Sampling().resolve(HEAD).guidance(0.7) is None
 
 
 @pytest.mark.parametrize("change", [
@@ -178,4 +178,4 @@ def test_the_schedule_runs_from_one_to_the_scale() -> None:
 ])  # fmt: skip
 def test_impossible_guidance_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(MagiError, match="guidance"):
-        SamplingSettings(**change)
+        Sampling(**change)

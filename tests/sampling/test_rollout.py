@@ -9,10 +9,10 @@ from magi_video.errors import MagiError
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, OBSERVATION
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 from tests.rollouts import start_rollout
 
-SETTINGS = SamplingSettings(num_mask_steps=3, num_denoise_steps=4)
+SETTINGS = Sampling(mask_steps=3, denoise_steps=4)
 
 
 def roll(
@@ -24,7 +24,7 @@ def roll(
     kind: int = OBSERVATION,
     use_cache: bool = True,
     total: int | None = None,
-    settings: SamplingSettings = SETTINGS,
+    settings: Sampling = SETTINGS,
 ) -> torch.Tensor:
     rollout = start_rollout(model, seeds, settings, total or frames, kind=kind, use_cache=use_cache, interval=2)
     made = []
@@ -84,19 +84,19 @@ def test_a_bfloat16_model_rolls_out_with_its_head_and_conditions(model: MagiVide
 def test_reused_work_is_a_fraction_and_near_the_exact_result(model: MagiVideoTransformer) -> None:
     rows: list[int] = []
     model.blocks[0].spatial.mlp_in.register_forward_hook(lambda _m, _inputs, out: rows.append(out[0].shape[:2].numel()))  # type: ignore[union-attr]
-    exact = roll(model, [1, 2], 4, settings=SamplingSettings(8, 4))
+    exact = roll(model, [1, 2], 4, settings=Sampling(None, 8, 4))
     whole, rows[:] = sum(rows), []
-    reused = roll(model, [1, 2], 4, settings=SamplingSettings(8, 4, refresh=8))
+    reused = roll(model, [1, 2], 4, settings=Sampling(None, 8, 4, refresh=8))
     assert sum(rows) < 0.45 * whole
     assert (reused - exact).square().mean() < 0.1 * exact.square().mean() and not torch.equal(reused, exact)
-    assert torch.equal(roll(model, [1, 2], 4, settings=SamplingSettings(8, 4, refresh=1)), exact)
+    assert torch.equal(roll(model, [1, 2], 4, settings=Sampling(None, 8, 4, refresh=1)), exact)
 
 
 def test_reused_work_is_exact_where_places_do_not_see_each_other(model: MagiVideoTransformer) -> None:
     for block in model.blocks:
         torch.nn.init.zeros_(block.spatial.project.weight)  # type: ignore[union-attr, arg-type]
-    exact = roll(model, [3, 4], 4, settings=SamplingSettings(8, 4))
-    reused = roll(model, [3, 4], 4, settings=SamplingSettings(8, 4, refresh=3))
+    exact = roll(model, [3, 4], 4, settings=Sampling(None, 8, 4))
+    reused = roll(model, [3, 4], 4, settings=Sampling(None, 8, 4, refresh=3))
     assert torch.allclose(reused, exact, atol=1e-5)
 
 

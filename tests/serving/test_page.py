@@ -80,7 +80,7 @@ def test_a_video_is_made_watched_and_downloaded(open_page: Callable[..., Any], t
     page = open_page()
     page.click("#tab-video")
     page.fill("#frames", "16")
-    page.select_option("#video-setting", "realtime")
+    page.select_option("#video-speed", "realtime")
     page.click("#make")
     page.wait_for_selector("#showing:not([hidden])")
     assert page.is_hidden("#making") and page.is_hidden("#news")
@@ -106,7 +106,7 @@ def test_a_video_is_cancelled(
     page = open_page(server)
     page.click("#tab-video")
     page.fill("#frames", "240")
-    page.select_option("#video-setting", "exact")
+    page.select_option("#video-speed", "exact")
     page.click("#make")
     wait(page, "document.getElementById('progress').value > 0.01")
     assert re.search(r"Frame \d+ of 240", page.inner_text("#progress-text"))
@@ -233,8 +233,9 @@ def test_a_video_is_asked_for_in_words(
     page.wait_for_selector("#showing:not([hidden])")
     assert page.is_hidden("#news")
     (video,) = server.service.videos._videos.values()
-    told = {name: video._arguments[name] for name in ("text", "negative_text", "guidance_scale", "label")}
-    assert told == {"text": "a red ball", "negative_text": "a square", "guidance_scale": 3, "label": None}
+    told = {name: video._arguments[name] for name in ("text", "negative_text", "label")}
+    assert told == {"text": "a red ball", "negative_text": "a square", "label": None}
+    assert video._arguments["sampling"].guidance_scale == 3
     page.get_by_label("What it shows").fill("")
     assert page.is_disabled("#guidance") and page.is_hidden("#negative-row")
     page.fill("#frames", "16")

@@ -184,7 +184,7 @@ def test_a_game_has_its_own_pace(make_pipe: Callable[..., MagiVideoPipeline]) ->
         pipe = make_pipe()
         player = Player(pipe, Controls(pipe.config.action_names), Worker())
         player.attach(object())
-        player.begin(Game({"interval": 2, "setting": "realtime", "num_frames": None}))
+        player.begin(Game({"interval": 2, "speed": "realtime", "num_frames": None}))
         began = time.monotonic()
         for number in range(1, 6):
             player.step()

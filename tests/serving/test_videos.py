@@ -58,7 +58,7 @@ def test_what_the_model_can_do_is_told(site: Site) -> None:
 def test_a_video_is_what_the_pipeline_makes_and_can_be_taken_home(
     site: Site, pipe: MagiVideoPipeline, tmp_path: Path
 ) -> None:
-    asked = {"first": 1, "frames": 6, "interval": 2, "setting": "exact", "seed": 7, "actions": "FIRE*2 LEFT"}
+    asked = {"first": 1, "frames": 6, "interval": 2, "speed": "exact", "seed": 7, "actions": "FIRE*2 LEFT"}
     ordered = site.order(**asked)
     frames, last = site.follow(ordered["video"])
     assert len(frames) == 6 and last["state"] == "done" and last["rate"] == 25.0
@@ -151,7 +151,7 @@ BAD_ORDERS = [
     ({"frames": "many"}, "frames"),
     ({"interval": 0}, "interval"),
     ({"interval": 26}, "interval"),
-    ({"setting": "reckless"}, "speed setting"),
+    ({"speed": "reckless"}, "speed must be one of exact, balanced"),
     ({"seed": -1}, "seed"),
     ({"seed": 2**40}, "seed"),
     ({"first": 9}, "first frame"),
@@ -202,7 +202,7 @@ def test_requests_of_other_sites_are_refused(site: Site) -> None:
 
 def test_cancelling_keeps_what_is_there(make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline) -> None:
     site = make_site(slow_pipe)
-    token = site.order(frames=240, setting="exact")["video"]
+    token = site.order(frames=240, speed="exact")["video"]
     with site.connect(f"/api/videos/{token}/frames") as line:
         seen = 0
         while True:
@@ -222,7 +222,7 @@ def test_cancelling_keeps_what_is_there(make_site: Callable[..., Site], slow_pip
 
 def test_the_queue_has_places_an_order_and_an_end(make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline) -> None:
     site = make_site(slow_pipe, max_queue=2, max_running=1, max_share=1)
-    asked = {"frames": 240, "setting": "exact"}
+    asked = {"frames": 240, "speed": "exact"}
     first, second, third = (site.order(**asked) for _ in range(3))  # without a cookie each is another visitor's
     assert [one["state"] for one in (first, second, third)] == ["running", "waiting", "waiting"]
     assert [one["position"] for one in (first, second, third)] == [0, 1, 2]
@@ -236,7 +236,7 @@ def test_the_queue_has_places_an_order_and_an_end(make_site: Callable[..., Site]
 
 def test_one_visitor_cannot_take_all_places(make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline) -> None:
     site = make_site(slow_pipe, max_running=2)
-    asked = {"frames": 240, "setting": "exact"}
+    asked = {"frames": 240, "speed": "exact"}
     site.client.get("/")
     mine = [site.order(**asked) for _ in range(3)]
     assert [one["state"] for one in mine] == ["running", "waiting", "waiting"]
@@ -251,7 +251,7 @@ def test_one_visitor_cannot_take_all_places(make_site: Callable[..., Site], slow
 
 def test_a_visitor_who_goes_away_frees_the_place(make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline) -> None:
     site = make_site(slow_pipe, grace_seconds=1.0, max_running=1)
-    token = site.order(frames=240, setting="exact")["video"]
+    token = site.order(frames=240, speed="exact")["video"]
     with site.connect(f"/api/videos/{token}/frames") as line:
         line.receive_json()
         video = site.service.videos.find(token)

@@ -188,7 +188,7 @@ def test_orders_without_cookies_leave_room_for_others(
     make_site: Callable[..., Site], slow_pipe: MagiVideoPipeline
 ) -> None:
     site = make_site(slow_pipe)
-    asked = {"frames": 240, "setting": "exact"}
+    asked = {"frames": 240, "speed": "exact"}
     answers = [site.client.post("/api/videos", json=asked).status_code for _ in range(10)]
     assert answers == [201] * 3 + [503] * 7, "who sends no cookie is one visitor"
     for number in range(10):  # nor does a new cookie each time help
@@ -224,7 +224,7 @@ def test_uploads_of_one_address_do_not_push_out_those_of_others() -> None:
 def test_a_proxy_speaks_for_others_if_it_is_trusted(
     start_server: Callable[..., Server], slow_pipe: MagiVideoPipeline
 ) -> None:
-    asked = json.dumps({"frames": 240, "setting": "exact"}).encode()
+    asked = json.dumps({"frames": 240, "speed": "exact"}).encode()
 
     def order(server: Server, visitor: str) -> Any:
         port = int(server.url.rpartition(":")[2])

@@ -34,7 +34,7 @@ def made(pipe: MagiVideoPipeline, **asked: Any) -> np.ndarray:
     ],
 )
 def test_a_video_follows_what_is_told(words_site: Site, words_pipe: MagiVideoPipeline, asked: dict[str, Any]) -> None:
-    frames, last = words_site.follow(words_site.order(first=0, frames=3, setting="exact", **asked)["video"])
+    frames, last = words_site.follow(words_site.order(first=0, frames=3, speed="exact", **asked)["video"])
     assert last["state"] == "done", last
     assert len(frames) == 3
     served = np.stack(words_site.service.videos.find(last["video"]).frames).astype(float)

@@ -49,7 +49,7 @@ def test_an_action_that_nobody_took_is_a_key_that_does_nothing(
     pipe.set_progress_bar_config(disable=True)
     still, pressed, fast = (
         pipe(
-            num_frames=3, actions=[pipe.action(*names)] * 3, num_mask_steps=2, num_denoise_steps=2, output_type="pt",
+            num_frames=3, actions=[pipe.action(*names)] * 3, mask_steps=2, denoise_steps=2, output_type="pt",
             generator=torch.Generator().manual_seed(0),
         ).frames
         for names in ((), ("BACK", "JUMP"), ("FAST",))

@@ -10,7 +10,7 @@ from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, find_paradigm
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 from tests.rollouts import start_rollout
 
 
@@ -27,7 +27,7 @@ def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiV
         optimizer.zero_grad()
         forcing.loss(model, clip, torch.Generator().manual_seed(step)).backward()
         optimizer.step()
-    rollout = start_rollout(model.eval(), list(range(16)), SamplingSettings(4, 20), 1)
+    rollout = start_rollout(model.eval(), list(range(16)), Sampling(None, 4, 20), 1)
     with torch.no_grad():
         tokens_BND = rollout.predict({LABEL: label_B})
     followed = (tokens_BND.mean(dim=(1, 2)) > 0) == (label_B == 1)

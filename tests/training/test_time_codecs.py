@@ -21,7 +21,7 @@ from magi_video.training.preparation import clips_to_measure, prepare_codec
 from magi_video.training.run import train
 from tests.codecs.codec_examples import make_omnitokenizer, make_vae
 
-STEPS: dict[str, Any] = {"num_mask_steps": 2, "num_denoise_steps": 3}
+STEPS: dict[str, Any] = {"mask_steps": 2, "denoise_steps": 3}
 
 
 @pytest.fixture

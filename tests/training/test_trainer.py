@@ -100,7 +100,7 @@ def learn_by_heart(preset: Preset, folder: Path) -> tuple[float, float, dict[str
     losses = [json.loads(line)["loss"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     assert np.mean(losses[-10:]) < 0.1 * losses[0]
     made = MagiVideoPipeline.from_pretrained(folder / "run")(
-        image=[clip[0] for clip in truth], num_frames=4, num_mask_steps=16, num_denoise_steps=100,
+        image=[clip[0] for clip in truth], num_frames=4, mask_steps=16, denoise_steps=100,
         generator=torch.Generator().manual_seed(0),
     ).frames  # fmt: skip
     real = truth / 255
@@ -207,7 +207,7 @@ def test_masked_teacher_forcing_trains_by_the_same_loop(videos: Path, recipe: Re
     train(dataclasses.replace(recipe(steps=2), forcing="masked"), videos, tmp_path / "run")
     pipe = MagiVideoPipeline.from_pretrained(tmp_path / "run")
     assert pipe.config.forcing == "masked"
-    assert pipe(num_frames=3, num_mask_steps=2, num_denoise_steps=3).frames.shape == (1, 3, 16, 16, 3)
+    assert pipe(num_frames=3, mask_steps=2, denoise_steps=3).frames.shape == (1, 3, 16, 16, 3)
 
 
 def test_previews_show_truth_and_result(videos: Path, recipe: Recipe, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.paradigms.masking import unmasking_schedule
-from magi_video.sampling import Rollout, SamplingSettings
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import ResolvedSampling
 from magi_video.training.sizing import attends_flat
 
 JPEG_QUALITY = 85
@@ -46,8 +47,7 @@ class Generation:
     """Figures of generation. A frame is a latent frame of every video of the batch.
 
     Attributes:
-        setting: speed setting by name; its steps may have been given others.
-        mask_steps, denoise_steps, sampler, first_step: how frames were made.
+        sampling: how frames were made.
         precision: of the weights.
         threads: of the CPU.
         batch, frames: videos made together, and frames timed.
@@ -66,11 +66,7 @@ class Generation:
         peak_memory_bytes: when the last frame was done.
     """
 
-    setting: str
-    mask_steps: int
-    denoise_steps: int
-    sampler: str | None
-    first_step: int | None
+    sampling: ResolvedSampling
     precision: str
     threads: int
     batch: int
@@ -91,22 +87,6 @@ class Generation:
     peak_memory_bytes: int
 
 
-def sampling_settings(
-    subject: Subject,
-    setting: str,
-    mask_steps: int | None = None,
-    denoise_steps: int | None = None,
-    sampler: str | None = None,
-    first_step: int | None = None,
-) -> SamplingSettings:
-    """What a speed setting means for the subject, each of its parts replaced by the argument that is not None."""
-    own, head = subject.preset.sample, subject.outline.diffusion_head
-    return SamplingSettings.of(
-        setting, head, own.mask_steps, own.denoise_steps, own.first_step, num_mask_steps=mask_steps,
-        num_denoise_steps=denoise_steps, sampler=sampler, first_step=first_step,
-    )  # fmt: skip
-
-
 @dataclass
 class Generator:
     """Rollouts of random latents.
@@ -114,14 +94,14 @@ class Generator:
     Attributes:
         subject: what is measured.
         model: its transformer, ready to generate.
-        settings: steps and sampler.
+        sampling: of its frames.
         batch: videos made together.
         device: where.
     """
 
     subject: Subject
     model: MagiVideoTransformer
-    settings: SamplingSettings
+    sampling: ResolvedSampling
     batch: int
     device: torch.device
 
@@ -139,10 +119,10 @@ class Generator:
             self.model,
             paradigm,
             SampleNoise.from_seeds(list(range(self.batch)), self.device),
-            self.settings,
+            self.sampling,
             torch.ones(self.batch, dtype=torch.long, device=self.device),
             frames,
-            past=begin_past(paradigm, self.model, self.batch, frames, self.settings, use_cache),
+            past=begin_past(paradigm, self.model, self.batch, frames, self.sampling, use_cache),
         )
         for _ in range(max(given, paradigm.given_frames)):
             shape = (self.batch, self.model.num_tokens, self.model.token_dim)
@@ -185,13 +165,12 @@ class Generator:
 
 
 def measure_generation(
-    generator: Generator, setting: str, precision: str, frames: int, peak_gflops: float, progress: Progress
+    generator: Generator, precision: str, frames: int, peak_gflops: float, progress: Progress
 ) -> Generation:
     """Time `frames` frames, decode them where there is a codec, and count the operations of the one in the middle.
 
     Args:
         generator: the rollouts.
-        setting: name of the speed setting, for the record.
         precision: name of the weights' precision.
         frames: to time.
         peak_gflops: of the machine in that precision, measured.
@@ -202,16 +181,12 @@ def measure_generation(
     memory = peak_memory_bytes(generator.device)
     codec = generator.subject.codec
     decode, encode = time_decoding(codec.to(generator.device), latents) if codec else (None, None)
-    settings = generator.settings
+    sampling = generator.sampling
     median, quarter = statistics.median(seconds), math.ceil(frames / 4)
     flops = middle_flops(generator, frames)
     executed = count_frame(generator, frames)
     return Generation(
-        setting=setting,
-        mask_steps=settings.num_mask_steps,
-        denoise_steps=settings.num_denoise_steps,
-        sampler=settings.sampler,
-        first_step=settings.first_step,
+        sampling=sampling,
         precision=precision,
         threads=torch.get_num_threads(),
         batch=generator.batch,
@@ -237,21 +212,21 @@ def measure_generation(
 
 def middle_flops(generator: Generator, frames: int) -> Flops:
     """Operations of the algorithm for the frame in the middle of so many."""
-    model, settings, preset = generator.model, generator.settings, generator.subject.preset
+    model, sampling, preset = generator.model, generator.sampling, generator.subject.preset
     paradigm = make_paradigm(preset.forcing, preset.forcing_options)
     sizes, batch, past = Sizes.of(model.architecture), generator.batch, generator.given + frames // 2
     window = model.config.num_frames if model.config.temporal_position == "rope" else None
-    denoise = settings.num_denoise_steps
+    denoise = sampling.denoise_steps
     if paradigm.unit == "token":
         flat = attends_flat(preset.forcing, preset.forcing_options)
         return token_frame_flops(sizes, batch, denoise, past, window, flat)
     if paradigm.cached:
-        schedule = unmasking_schedule(model.num_tokens, settings.num_mask_steps)
+        schedule = unmasking_schedule(model.num_tokens, sampling.mask_steps)
         return frame_flops(sizes, batch, schedule, denoise, past, window)
     whole = paradigm.unit == "clip"
     read = model.config.num_frames if whole else paradigm.given_frames + 1
     new = read - paradigm.given_frames
-    schedule = unmasking_schedule(new * model.num_tokens, settings.num_mask_steps)
+    schedule = unmasking_schedule(new * model.num_tokens, sampling.mask_steps)
     return reread_flops(sizes, batch, schedule, denoise, read, generator.middle_frames(frames))
 
 

@@ -51,8 +51,9 @@ def draw_frames(report: Report, axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("frame index")
     axes.set_ylabel("seconds")
+    sampling = generation.sampling
     axes.set_title(
-        f"{generation.mask_steps} mask × {generation.denoise_steps} denoise steps, {generation.precision}, "
+        f"{sampling.mask_steps} mask × {sampling.denoise_steps} denoise steps, {generation.precision}, "
         f"batch {generation.batch}",
         fontsize=9,
     )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -14,7 +14,6 @@ from magi_video.bench.generation import (
     Recomputation,
     measure_generation,
     measure_recomputation,
-    sampling_settings,
 )
 from magi_video.bench.machine import (
     Machine,
@@ -25,61 +24,18 @@ from magi_video.bench.machine import (
     require_memory,
     training_bytes,
 )
+from magi_video.bench.options import BenchOptions, Part
 from magi_video.bench.profiling import Profile, profile_call
 from magi_video.bench.subject import Subject, open_subject
 from magi_video.bench.training import Stepper, Training, measure_training, sequence_frames
+from magi_video.distributed import find_device
 from magi_video.errors import MagiError
-from magi_video.fast.precision import Precision, check_precision
 from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
 from magi_video.fast.threads import choose_threads
 from magi_video.paradigms import find_paradigm
 from magi_video.pipeline.ready import choose_for, product_flops
-from magi_video.sampling.settings import SamplingSettings
+from magi_video.sampling.sampling import ResolvedSampling
 from magi_video.training.sizing import attends_flat
-
-Part = Literal["generate", "train", "uncached", "profile"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to measure.
-
-    Attributes:
-        parts: "generate", "train", "uncached" (generation without the cache beside it), "profile" (of the others).
-        setting: speed setting by name.
-        mask_steps, denoise_steps, sampler, first_step: of generation; None for those of the setting.
-        frames: to generate and time, after one given frame.
-        batch: videos made together.
-        train_batch: clips of a training step; None for the preset's, or for as large a part as `pick_batch` allows.
-        train_steps: to time.
-        uncached_frames: to generate without the cache, `frames` at most.
-        precision: of the weights in generation, of autocast in training; "auto" as the other commands choose it.
-        threads: of the CPU; None for as many as the other commands take.
-        device: "cpu" or "cuda".
-    """
-
-    parts: tuple[Part, ...] = ("generate", "train")
-    setting: str = "exact"
-    mask_steps: int | None = None
-    denoise_steps: int | None = None
-    sampler: str | None = None
-    first_step: int | None = None
-    frames: int = 32
-    batch: int = 1
-    train_batch: int | None = None
-    train_steps: int = 4
-    uncached_frames: int = 16
-    precision: Precision = "auto"
-    threads: int | None = None
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "batch", "train_batch", "train_steps", "uncached_frames", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise MagiError(f"{name} must be at least 1, got {value}")
-        if not self.parts:
-            raise MagiError("name at least one part: generate, train, uncached, profile")
 
 
 @dataclass
@@ -109,7 +65,7 @@ class Report:
     peak_memory_bytes: int
     matmul_peak_gflops: dict[str, float]
     machine: Machine
-    options: Options
+    options: BenchOptions
     parameters: dict[str, int]
     model: dict[str, Any]
     generation: Generation | None
@@ -122,7 +78,7 @@ class Report:
         return asdict(self)
 
 
-def benchmark(name: str, options: Options, progress: Callable[[str, int, int], None] = lambda *_: None) -> Report:
+def benchmark(name: str, options: BenchOptions, progress: Callable[[str, int, int], None] = lambda *_: None) -> Report:
     """Measure a model or a preset.
 
     Args:
@@ -133,15 +89,15 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
     Raises:
         MagiError: there is no such model or preset, an option does not fit it, or memory will not do.
     """
-    check_precision(options.precision)
-    subject, device, frames = open_subject(name), torch.device(options.device), options.frames
+    device = find_device(options.device)
+    if device.type not in ("cpu", "cuda"):
+        raise MagiError(f"device {options.device!r} cannot be measured: choose cpu or cuda")
+    subject, frames = open_subject(name), options.frames
     parts = parts_to_run(options.parts)
     if "uncached" in parts and not find_paradigm(subject.preset.forcing).cached:
         raise MagiError(f"{subject.preset.forcing} has no cache to leave out: take the part uncached away")
-    settings = sampling_settings(
-        subject, options.setting, options.mask_steps, options.denoise_steps, options.sampler, options.first_step
-    )
-    choices = choose_precisions(subject, options, settings, device)
+    sampling = options.sampling.resolve(subject.outline.diffusion_head, subject.preset.own_sampling)
+    choices = choose_precisions(subject, options, sampling, device)
     check_memory(subject, options, parts, device, choices)
 
     fast_float32 = device.type == "cpu" and use_fast_float32()  # as training and generation do
@@ -153,9 +109,9 @@ def benchmark(name: str, options: Options, progress: Callable[[str, int, int], N
         choice = choices["generate"]
         choose_threads(product_flops(subject.outline, options.batch), options.threads)
         model = subject.load(choice.dtype).to(device)
-        generator = Generator(subject, model, settings, options.batch, device)
+        generator = Generator(subject, model, sampling, options.batch, device)
         peak = peaks[choice.precision]
-        generation = measure_generation(generator, options.setting, choice.precision, frames, peak, progress)
+        generation = measure_generation(generator, choice.precision, frames, peak, progress)
         if "uncached" in parts:
             count = min(frames, options.uncached_frames)
             uncached = measure_recomputation(generator, count, generation.seconds_per_frame, progress)
@@ -202,12 +158,11 @@ def parts_to_run(asked: tuple[Part, ...]) -> set[Part]:
 
 
 def choose_precisions(
-    subject: Subject, options: Options, settings: SamplingSettings, device: torch.device
+    subject: Subject, options: BenchOptions, sampling: ResolvedSampling, device: torch.device
 ) -> dict[str, Choice]:
     """The precision of generation and of training, as the commands themselves would choose it."""
-    steps = (settings.num_mask_steps, settings.num_denoise_steps)
     return {
-        "generate": choose_for(subject.outline, options.precision, device, steps, options.batch),
+        "generate": choose_for(subject.outline, options.precision, device, sampling, options.batch),
         "train": choose_precision(options.precision, device, "training"),
     }
 
@@ -218,7 +173,7 @@ def training_product_flops(subject: Subject, batch: int) -> int:
 
 
 def check_memory(
-    subject: Subject, options: Options, parts: set[Part], device: torch.device, choices: dict[str, Choice]
+    subject: Subject, options: BenchOptions, parts: set[Part], device: torch.device, choices: dict[str, Choice]
 ) -> None:
     """Refuse what cannot fit, before anything is built: the least that each part needs against what is available."""
     if "generate" in parts:

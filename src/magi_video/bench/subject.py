@@ -15,7 +15,7 @@ from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.conditions import unknown
 from magi_video.models.transformer import MagiVideoTransformer, make_transformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import PRESETS, Preset, SampleConfig, from_dict, load_preset
+from magi_video.presets import PRESETS, Preset, from_dict, load_preset
 from magi_video.training.sizing import find_architecture
 
 
@@ -61,7 +61,6 @@ def open_subject(name: str) -> Subject:
 def open_model(name: str) -> Subject:
     """A trained model; its recipe is the one it was trained with, as far as it is known."""
     pipe = MagiVideoPipeline.from_pretrained(name)
-    steps = SampleConfig(pipe.config.mask_steps, pipe.config.denoise_steps, pipe.config.first_step)
     paradigm = {"forcing": pipe.config.forcing, "forcing_options": dict(pipe.config.forcing_options or {})}
     try:
         recipe = from_dict(Preset, pipe.config.training.get("preset", {}) | paradigm, name)
@@ -73,7 +72,7 @@ def open_model(name: str) -> Subject:
     def load(dtype: torch.dtype) -> MagiVideoTransformer:
         return MagiVideoPipeline.from_pretrained(name, torch_dtype=dtype).transformer
 
-    return Subject(name, "model", replace(recipe, sample=steps), outline, load, pipe.codec)
+    return Subject(name, "model", replace(recipe, sample=pipe.own_sampling), outline, load, pipe.codec)
 
 
 def open_preset(name: str) -> Subject:

@@ -1,17 +1,15 @@
 """`magi bench MODEL-or-PRESET`: the options are the fields of `Bench`."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from magi_video.cli.generate import pick_device
+from magi_video.bench.options import BenchOptions
 from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay
-from magi_video.errors import MagiError
-from magi_video.fast.precision import Precision
+from magi_video.settings import settings
 
 if TYPE_CHECKING:
     from magi_video.bench.generation import Generation
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from magi_video.bench.training import Training
 
 
-@dataclass(frozen=True)
+@settings
 class Bench:
     """Measure speed: seconds per frame, training clips/s, share of the machine's measured matmul peak, memory.
 
@@ -36,71 +34,39 @@ class Bench:
     """File for the figures; - prints them instead of the table."""
     plot: Path | None = None
     """File for the picture, PNG."""
-    parts: tuple[Literal["generate", "train", "uncached", "profile"], ...] = ("generate", "train")
-    """What to measure: generate; train; uncached (generation without the cache beside it); profile (where time goes
-    in what else is named)."""
-    setting: Literal["exact", "balanced", "fast", "realtime"] = "exact"
-    """Speed setting of generation; "exact" takes the subject's own steps."""
-    mask_steps: int | None = None
-    """Steps in which a frame's tokens appear; the setting's number if not said."""
-    denoise_steps: int | None = None
-    """Steps of the diffusion head; the setting's number if not said."""
-    sampler: str | None = None
-    """Of the head: ancestral, ddim, dpmsolver++ (epsilon head); euler, midpoint (flow head)."""
-    first_step: int | None = None
-    """Training step of the diffusion chain, 0…999, at which the sampler begins; 999 gives MAR's steps. Not said: the
-    sampler's own (ancestral 990, ddim 950, dpmsolver++ 970)."""
-    frames: int = 32
-    """Latent frames to generate and time, after one given frame."""
-    batch: int = 1
-    """Videos made together."""
-    train_batch: int | None = None
-    """Clips of a training step; if not said the preset's own number, halved until memory and time allow."""
-    train_steps: int = 4
-    """Training steps to time."""
-    uncached_frames: int = 16
-    """Frames to generate without the cache; time grows with their square."""
-    precision: Precision = "auto"
-    """Of the weights in generation, of autocast in training; auto as the other commands choose it on this machine."""
-    threads: int | None = None
-    """CPU threads; if not said, one for a small model's generation or training, else all cores."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
+    options: OmitArgPrefixes[BenchOptions] = BenchOptions()
+    """What is measured, and how."""
 
 
 def main(argv: list[str]) -> None:
     """Parse, measure, write, tell."""
-    settings = parse(Bench, "magi bench", argv)
+    asked = parse(Bench, "magi bench", argv)
     from magi_video.bench.plot import write_plot
-    from magi_video.bench.report import Options, benchmark
+    from magi_video.bench.report import benchmark
     from magi_video.files.atomic import write_json
 
-    fields = {name: getattr(settings, name) for name in Options.__dataclass_fields__ if name != "device"}
-    options = Options(**fields, device=pick_device(settings.device))
-    if options.device not in ("cpu", "cuda"):
-        raise MagiError(f"device {options.device!r} cannot be measured: choose cpu or cuda")
-    figures, plots = files(settings)
+    figures, plots = files(asked)
     for path in (*figures, *plots):
         path.parent.mkdir(parents=True, exist_ok=True)  # a mistake shall not show after minutes of work
     with TaskDisplay("building the model") as bars:
-        report = benchmark(settings.subject, options, bars.show)
+        report = benchmark(asked.subject, asked.options, bars.show)
     for path in figures:
         write_json(path, report.to_dict())
     for path in plots:
         write_plot(report, path)
-    if settings.json == "-":
+    if asked.json == "-":
         print(json.dumps(report.to_dict()))
     else:
         tell(report)
 
 
-def files(settings: Bench) -> tuple[list[Path], list[Path]]:
+def files(asked: Bench) -> tuple[list[Path], list[Path]]:
     """The files that were asked for: with figures, with pictures."""
-    figures = [Path(settings.json)] if settings.json and settings.json != "-" else []
-    plots = [settings.plot] if settings.plot else []
-    if settings.out:
-        figures.append(settings.out / "bench.json")
-        plots.append(settings.out / "bench.png")
+    figures = [Path(asked.json)] if asked.json and asked.json != "-" else []
+    plots = [asked.plot] if asked.plot else []
+    if asked.out:
+        figures.append(asked.out / "bench.json")
+        plots.append(asked.out / "bench.png")
     return figures, plots
 
 
@@ -152,9 +118,10 @@ def about(report: "Report") -> dict[str, str]:
 
 def about_generation(one: "Generation") -> dict[str, str]:
     """Figures of generation."""
-    begins = "" if one.first_step is None else f" from {one.first_step}"
+    how = one.sampling
+    begins = "" if how.first_step is None else f" from {how.first_step}"
     rows = {
-        "a frame": f"{one.setting}: {one.mask_steps} mask × {one.denoise_steps} denoise steps, {one.sampler}{begins}, "
+        "a frame": f"{how.speed}: {how.mask_steps} mask × {how.denoise_steps} denoise steps, {how.sampler}{begins}, "
         f"batch {one.batch}, {one.precision}, {one.threads} thread(s)",
         "seconds a frame": f"{one.median_seconds:.4g} (median of {one.frames}; warm-up: {one.warm_up})",
         "frames/s": f"{one.frames_per_second:.4g}",

@@ -13,6 +13,7 @@ from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision
 from magi_video.files.weights import SHIPPED
+from magi_video.sampling.sampling import Sampling, Speed
 
 
 class Show(NamedTuple):
@@ -45,8 +46,8 @@ class Demo:
     """Of the first; the next ones have seed + 1, seed + 2, …"""
     interval: int | None = None
     """Of the frames, in steps of the world: 1/35 s in Doom (2 unless told otherwise), 1/15 s in Boxing (1)."""
-    setting: str = "exact"
-    """Speed setting: exact, balanced, fast or realtime."""
+    speed: Speed = "exact"
+    """Compromise between quality and time."""
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
     json: Annotated[bool, arg(name="json")] = False
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
             first_frame=first_frame,
             frames=demo.frames,
             interval=show.interval if demo.interval is None else demo.interval,
-            setting=demo.setting,
+            sampling=Sampling(speed=demo.speed),
             actions=show.actions,
             num=demo.num,
             seed=demo.seed,

@@ -6,11 +6,18 @@ import re
 import shutil
 import sys
 import textwrap
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from tyro.conf import Positional, arg
 
 Options = TypeVar("Options")
+Model = Annotated[Positional[str], arg(metavar="MODEL")]
+"""A model: a folder, a hub id, or the name of a shipped one."""
+OLD_OPTIONS = {"--setting": "--speed"}
+"""Of earlier versions."""
 NOTHING = "(default: )"
-OPTIONAL = re.compile(r"\{None\}\|(\S+)")
+OPTIONAL = re.compile(r"\{None\}\|(?:\{(\[.*\])\}|(\S+))")
+NONE_CHOICE = re.compile(r"\{None,([^}]*)\}")
 
 
 def parse(
@@ -27,6 +34,9 @@ def parse(
     """
     import tyro
 
+    argv = [
+        OLD_OPTIONS.get(name, name) + equals + value for name, equals, value in (one.partition("=") for one in argv)
+    ]
     given: dict[str, Any] = {} if default is None else {"default": default}
     if not {"-h", "--help"} & set(argv):
         return tyro.cli(options, prog=prog, description=description, args=argv, **given)
@@ -44,7 +54,8 @@ def fit(told: str) -> str:
     lines = []
     for line in told.splitlines():
         # As many spaces come in the place of what goes: the columns beside it stay where they are.
-        line = OPTIONAL.sub(lambda found: found[1] + " " * (len(found[0]) - len(found[1])), line).rstrip()
+        line = OPTIONAL.sub(lambda found: (found[1] or found[2]).ljust(len(found[0])), line)
+        line = NONE_CHOICE.sub(lambda found: f"{{{found[1]}}}".ljust(len(found[0])), line).rstrip()
         line = line.replace(NOTHING + "     ", "(default: none) ").replace(NOTHING, "(default: none)")
         if len(line) <= width or "\x1b" in line:
             lines.append(line)

@@ -15,13 +15,13 @@ from magi_video.presets import (
     ExposureConfig,
     ModelConfig,
     Preset,
-    SampleConfig,
     SmallVAEConfig,
     TrainConfig,
     VQConfig,
     load_preset,
 )
 from magi_video.registry import declared
+from magi_video.sampling.sampling import Sampling
 
 
 def named(folder: str) -> Any:
@@ -60,7 +60,7 @@ class RecipeOptions:
     model: Annotated[ModelConfig, arg(name="")] = dataclasses.field(default_factory=ModelConfig)
     exposure: Annotated[ExposureConfig, arg(name="")] = dataclasses.field(default_factory=ExposureConfig)
     train: Annotated[TrainConfig, arg(name="")] = dataclasses.field(default_factory=TrainConfig)
-    sample: Annotated[SampleConfig, arg(name="")] = dataclasses.field(default_factory=SampleConfig)
+    sample: Annotated[Sampling, arg(name="")] = dataclasses.field(default_factory=Sampling)
     small_vae: SmallVAEConfig = dataclasses.field(default_factory=SmallVAEConfig)
     vq: VQConfig = dataclasses.field(default_factory=VQConfig)
 
@@ -116,5 +116,6 @@ def parse_recipe(
     preset = load_preset(name, find_forcing(rest))
     groups = {one.name: getattr(preset, one.name) for one in dataclasses.fields(preset)}
     groups |= {"clips": DataOptions(**vars(groups.pop("data"))), "codec": CodecOptions(**vars(preset.codec))}
+    groups["sample"] = Sampling(**preset.own_sampling.given())  # so that --help shows real numbers
     default = options(**groups, **own)
     return parse(options, f"magi {verb} {name}", rest, description, default)

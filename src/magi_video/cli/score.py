@@ -1,18 +1,18 @@
 """`magi score REAL FAKE`: the options are the fields of `Score`."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from magi_video.cli.generate import pick_device
 from magi_video.cli.parsing import parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
+from magi_video.evaluation.options import ScoreOptions
+from magi_video.settings import settings
 
 
-@dataclass(frozen=True)
+@settings
 class Score:
     """Compare generated clips with real ones, whoever made them: `metrics.json` and `report.html`.
 
@@ -29,54 +29,25 @@ class Score:
     """Folder for the results."""
     protocol: str = "small"
     """One of magi-ucf101, magi-ucf101-first-frame, magi-k600, stylegan-v, latte, videogpt, magvit, small."""
-    num: int | None = None
-    """Clips of both sides: fewer than the protocol asks for; the result says so."""
-    num_real: int | None = None
-    """Real clips, if not as many as --num."""
     paired: bool = False
     """Fake i continues real i (equal file names): PSNR, SSIM and LPIPS of the generated frames as well."""
-    context_frames: int | None = None
-    """Frames of each clip that were given to the model; the protocol's own number if not said."""
-    frames: int | None = None
-    """Frames of each clip to score, at least 10; the protocol's own number if not said."""
-    fid: bool = True
-    """Compute FID, overall and by frame."""
-    lpips: bool = True
-    """Compute LPIPS where --paired."""
-    over_length: bool = True
-    """Compute FVD of prefixes of the clips too."""
-    cache: bool = True
-    """Keep the features of real clips in $MAGI_CACHE (or ~/.cache/magi-video)."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    options: OmitArgPrefixes[ScoreOptions] = ScoreOptions()
+    """What is compared, and by which figures."""
     json: Annotated[bool, arg(name="json")] = False
     """Print the content of metrics.json."""
 
 
 def main(argv: list[str]) -> None:
     """Parse, score, tell."""
-    settings = parse(Score, "magi score", argv)
+    asked = parse(Score, "magi score", argv)
     with TaskDisplay("loading PyTorch") as display:
         from magi_video.evaluation.scoring import score
 
         result = score(
-            settings.real,
-            settings.fake,
-            settings.protocol,
-            num=settings.num,
-            num_real=settings.num_real,
-            paired=settings.paired,
-            context_frames=settings.context_frames,
-            frames=settings.frames,
-            out=settings.out,
-            fid=settings.fid,
-            lpips=settings.lpips,
-            over_length=settings.over_length,
-            cache=settings.cache,
-            device=pick_device(settings.device),
-            progress=display.show,
-        )
-    tell(result, settings.out, settings.json)
+            asked.real, asked.fake, asked.protocol, asked.options, paired=asked.paired,
+            out=asked.out, progress=display.show,
+        )  # fmt: skip
+    tell(result, asked.out, asked.json)
 
 
 def tell(result: dict[str, Any], out: Path, as_json: bool) -> None:

@@ -71,7 +71,6 @@ def main(argv: list[str]) -> None:
 
 def load(settings: Serve) -> "Guard":
     """The model and the application around it."""
-    from magi_video.cli.generate import pick_device
     from magi_video.distributed import Processes
     from magi_video.fast.threads import Pace, check_threads
     from magi_video.files.weights import resolve_model
@@ -80,9 +79,9 @@ def load(settings: Serve) -> "Guard":
     from magi_video.serving.requests import find_first_frames
 
     check_threads(settings.threads)
-    processes = Processes(pick_device(settings.device))
+    processes = Processes(settings.device)
     folder = resolve_model(settings.model)
-    ready = make_ready(folder, settings.precision, processes, settings.threads, setting="realtime")
+    ready = make_ready(folder, settings.precision, processes, settings.threads, sampling="realtime")
     print(ready, file=sys.stderr, flush=True)
     pipe = ready.pipe
     chooses = processes.device.type == "cpu" and settings.threads is None

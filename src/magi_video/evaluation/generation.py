@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import Baseline
 from magi_video.evaluation.baselines import baselines as rows_without_model
 from magi_video.evaluation.clipset import Origin, load_array
+from magi_video.evaluation.options import EvaluateOptions
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import (
     ClipSet,
@@ -38,7 +39,6 @@ from magi_video.evaluation.realset import (
     told_of_sizes,
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
-from magi_video.fast.precision import check_precision
 from magi_video.fast.probes import Choice, use_fast_float32
 from magi_video.files.atomic import files_sha256, write_array
 from magi_video.files.lock import claimed
@@ -46,7 +46,6 @@ from magi_video.files.weights import read_json, resolve_model
 from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import choose_for
-from magi_video.sampling.settings import GUIDED, GuidanceSchedule
 from magi_video.video.image import fit_frames
 
 RECORD = "evaluate.json"
@@ -54,41 +53,6 @@ CONTENT = "data_content_sha256"
 """Name in the record: of the videos' contents."""
 MOST_GROUPS = 8
 """Groups of samples that are made side by side on a CPU: each holds its own cache of frames."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How samples are made.
-
-    Attributes:
-        mask_steps, denoise_steps, sampler, refresh, first_step: as the speed setting says if None.
-        temperature: of the head's noise.
-        batch_size: videos made together.
-        seed: of sample 0; sample i has seed + i.
-        actions: whether the recorded actions of the real clip are given.
-        labels: whether its class is given.
-        setting: speed setting, one of `magi_video.sampling.SETTINGS`.
-        precision: of all weights of the model: "auto", "float32" or "bf16".
-        guidance_scale, guidance_schedule, guide: of classifier-free guidance; see `SamplingSettings`.
-        captions: whether the caption of the real clip's video is given.
-    """
-
-    mask_steps: int | None = None
-    denoise_steps: int | None = None
-    sampler: str | None = None
-    temperature: float = 1.0
-    batch_size: int = 16
-    seed: int = 0
-    actions: bool = False
-    labels: bool = False
-    setting: str = "exact"
-    precision: str = "auto"
-    refresh: int | None = None
-    guidance_scale: float = 1.0
-    guidance_schedule: GuidanceSchedule = "linear"
-    guide: tuple[str, ...] = GUIDED
-    captions: bool = False
-    first_step: int | None = None
 
 
 class Generation:
@@ -100,7 +64,7 @@ class Generation:
         picks: the real clips that are continued, sample i continuing clip i.
         contexts: those clips, prepared.
         protocol: says frames, interval and how many frames are given.
-        sampling: how samples are made.
+        options: how samples are made.
         folder: where `000000.npy`, … lie.
 
     Raises:
@@ -114,26 +78,24 @@ class Generation:
         picks: Sequence[Pick],
         contexts: ClipSet,
         protocol: Protocol,
-        sampling: Sampling,
+        options: EvaluateOptions,
         folder: Path,
     ) -> None:
-        if sampling.batch_size < 1:
-            raise MagiError(f"batch_size must be at least 1, got {sampling.batch_size}")
-        check_seeds(sampling.seed, len(contexts))
+        check_seeds(options.seed, len(contexts))
         self.pipe, self.videos, self.picks, self.contexts = pipe, videos, picks, contexts
-        self.protocol, self.sampling, self.folder = protocol, sampling, folder
-        self.labels = self._labels() if sampling.labels else None
-        self.captions = self._captions() if sampling.captions else None
+        self.protocol, self.options, self.folder = protocol, options, folder
+        self.labels = self._labels() if options.labels else None
+        self.captions = self._captions() if options.captions else None
         self._stream([0])  # refuses what the model cannot do, before anything is written
 
     def settle(self, choice: Choice) -> None:
         """Compute in a precision from now on."""
-        self.sampling = replace(self.sampling, precision=choice.precision)
+        self.options = replace(self.options, precision=choice.precision)
         self.pipe.to(choice.dtype)
 
     def run(self, processes: Processes, progress: Progress = silent) -> None:
         """Make the samples that are not there yet; this process its share of the groups."""
-        size, count = self.sampling.batch_size, len(self.contexts)
+        size, count = self.options.batch_size, len(self.contexts)
         groups = [range(first, min(first + size, count)) for first in range(0, count, size)]
         missing = [group for group in groups if not all(self.is_there(index) for index in group)]
         frames = self.protocol.frames
@@ -178,26 +140,17 @@ class Generation:
         return ClipSet([self.path(index).stem for index in range(count)], read, str(self.folder), [origin] * count)
 
     def _stream(self, indices: Sequence[int]) -> Any:
-        given, sampling = self.protocol.given, self.sampling
+        given, options = self.protocol.given, self.options
         return self.pipe.stream(
             video=np.stack([self.contexts[index][:given] for index in indices]) if given else None,
             num_videos=1 if given else len(indices),
             num_frames=self.protocol.frames,
             interval=self.protocol.interval,
-            setting=sampling.setting,
-            num_mask_steps=sampling.mask_steps,
-            num_denoise_steps=sampling.denoise_steps,
-            sampler=sampling.sampler,
-            temperature=sampling.temperature,
-            refresh=sampling.refresh,
-            actions=self._actions(indices) if sampling.actions else None,
+            sampling=options.sampling,
+            actions=self._actions(indices) if options.actions else None,
             label=None if self.labels is None else [self.labels[index] for index in indices],
             text=None if self.captions is None else [self.captions[index] for index in indices],
-            guidance_scale=sampling.guidance_scale,
-            guidance_schedule=sampling.guidance_schedule,
-            guide=sampling.guide,
-            first_step=sampling.first_step,
-            generator=[torch.Generator().manual_seed(sampling.seed + index) for index in indices],
+            generator=[torch.Generator().manual_seed(options.seed + index) for index in indices],
         )
 
     def _actions(self, indices: Sequence[int]) -> np.ndarray:
@@ -245,23 +198,13 @@ def evaluate(
     model: str | Path,
     data: str | Path,
     protocol: str | Protocol = "small",
+    options: EvaluateOptions | None = None,
     *,
     out: str | Path,
-    num: int | None = None,
-    num_real: int | None = None,
-    context_frames: int | None = None,
-    frames: int | None = None,
-    interval: int | None = None,
-    sampling: Sampling | None = None,
     detectors: Detectors | None = None,
-    fid: bool = True,
-    lpips: bool = True,
-    over_length: bool = True,
-    baselines: bool = False,
-    cache: bool = True,
-    device: str = "auto",
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _: None,
+    **fields: Any,
 ) -> dict[str, Any]:
     """Continue real clips with a model and score what comes of it; the same call continues a run that was stopped.
 
@@ -273,15 +216,11 @@ def evaluate(
         data: folder of videos, or UCF-101.
         protocol: name, or a `Protocol`.
         out: folder for `samples/`, `metrics.json` and `report.html`.
-        num: clips of both sides, fewer than the protocol asks for; said in the result.
-        num_real: real clips, if not as many as `num`.
-        context_frames: frames given to the model; the protocol's own number if None.
-        frames: frames of each clip; the protocol's own number if None.
-        interval: between them; the protocol's own if None.
-        sampling: how samples are made.
-        baselines: whether clips that need no model are scored too; see `evaluation.baselines`.
-        detectors, fid, lpips, over_length, cache, device, progress: as for `magi_video.evaluation.score`.
-        say: called with the line that tells the precision.
+        options: what is compared, and how samples are made.
+        detectors: networks to use instead of the pretrained ones.
+        progress: called with (stage, done, total).
+        say: called with a line that names the precision.
+        fields: of `EvaluateOptions` by name, in place of those of `options`.
 
     Returns:
         What `metrics.json` holds.
@@ -290,10 +229,10 @@ def evaluate(
         MagiError: as `score`; a model that cannot do what is asked; `out` holds samples made with other settings,
             or another evaluation is at work there.
     """
-    protocol = find_protocol(protocol, given=context_frames, frames=frames, interval=interval)
-    numbers, sampling, out = Numbers.of(protocol, num, num_real), sampling or Sampling(), Path(out)
-    check_precision(sampling.precision)
-    processes = Processes(device)
+    options = replace(options or EvaluateOptions(), **fields)
+    protocol = find_protocol(protocol, given=options.context_frames, frames=options.frames, interval=options.interval)
+    numbers, out = Numbers.of(protocol, options.num, options.num_real), Path(out)
+    processes = Processes(options.device)
     if processes.device.type == "cpu":
         use_fast_float32()
 
@@ -305,7 +244,7 @@ def evaluate(
         real, contexts = everything.first(numbers.real), everything.first(numbers.fake)
         check_number("real", real, numbers.real, protocol)
         check_number("real", contexts, numbers.fake, protocol)
-        generation = Generation(pipe, videos, picks, contexts, protocol, sampling, out / "samples")
+        generation = Generation(pipe, videos, picks, contexts, protocol, options, out / "samples")
         if protocol.side is not None and size != (protocol.side, protocol.side):
             warnings.append(
                 f"the model makes {size[0]} × {size[1]} pixels, the protocol asks for {protocol.side} × "
@@ -320,7 +259,7 @@ def evaluate(
     choice = processes.once(lambda: choose_as_before(generation, out))
     generation.settle(choice)
     say(str(choice))
-    detectors = detectors or load_detectors(processes, fid=fid, lpips=lpips and sets.truth is not None)
+    detectors = detectors or load_detectors(processes, fid=options.fid, lpips=options.lpips and sets.truth is not None)
     settings = processes.once(lambda: describe(model, generation))
     processes.once(lambda: check_origin(out))
 
@@ -342,9 +281,11 @@ def evaluate(
             processes.once(lambda: unclaim(out))
             raise
         extra = {"model": str(model), "generation": settings}
-        options: dict[str, Any] = {"over_length": over_length, "cache": cache, "progress": progress, "extra": extra}
-        options["baselines"] = baseline_sets(generation, sets) if baselines else None
-        return score_sets(sets, protocol, processes, detectors=detectors, out=out, **options)
+        return score_sets(
+            sets, protocol, processes, detectors=detectors, out=out, over_length=options.over_length,
+            cache=options.cache, progress=progress, extra=extra,
+            baselines=baseline_sets(generation, sets) if options.baselines else None,
+        )  # fmt: skip
 
 
 def baseline_sets(generation: Generation, sets: Sets) -> dict[str, Sets]:
@@ -372,49 +313,42 @@ def baseline_sets(generation: Generation, sets: Sets) -> dict[str, Sets]:
 
 def choose_as_before(generation: Generation, out: Path) -> Choice:
     """The precision that is asked for; by "auto" that of the samples there are, else the quicker one."""
-    asked, reason = generation.sampling.precision, "as asked"
+    asked, reason = str(generation.options.precision), "as asked"
     if asked == "auto" and has_samples(out) and (out / RECORD).exists():
         asked, reason = str(read_json(out / RECORD).get("precision", asked)), "as the samples there are"
-    pipe, sampling = generation.pipe, generation.sampling
-    steps = pipe.sampling_settings(sampling.setting, sampling.mask_steps, sampling.denoise_steps)
-    each = (steps.num_mask_steps, steps.num_denoise_steps)
-    size = min(sampling.batch_size, len(generation.contexts))
-    return choose_for(pipe.transformer, asked, pipe.device, each, size, reason)
+    pipe, options = generation.pipe, generation.options
+    size = min(options.batch_size, len(generation.contexts))
+    return choose_for(pipe.transformer, asked, pipe.device, pipe.resolve(options.sampling), size, reason)
 
 
 def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
     """Everything that the samples depend on, but for how many there are."""
-    pipe, protocol, sampling, videos = generation.pipe, generation.protocol, generation.sampling, generation.videos
+    pipe, protocol, options, videos = generation.pipe, generation.protocol, generation.options, generation.videos
     config = pipe.config
-    steps = pipe.sampling_settings(
-        sampling.setting,
-        sampling.mask_steps,
-        sampling.denoise_steps,
-        sampling.sampler,
-        sampling.temperature,
-        sampling.refresh,
-        first_step=sampling.first_step,
+    sampling = pipe.resolve(options.sampling)
+    frame = {name: value for name, value in sampling.given().items() if name != "speed"}
+    own = ("precision", "batch_size", "seed", "actions", "labels", "captions")
+    return (
+        frame
+        | {name: getattr(options, name) for name in own}
+        | {
+            "setting": sampling.speed,  # the names that records have had from the first version on
+            "first_step": sampling.first_step,
+            "guide": list(sampling.guide),
+            "model_sha256": hash_model(resolve_model(model)),
+            "protocol": protocol.name,
+            "frames": protocol.frames,
+            "interval": protocol.interval,
+            "context_frames": protocol.given,
+            "clips_seed": protocol.seed,
+            "data": videos.root.name,
+            "data_sha256": hash_videos(videos),
+            CONTENT: DataIdentity.of(videos).record()["sha256"],
+            "height": config.height,
+            "width": config.width,
+            "device": pipe.device.type,
+        }
     )
-    return asdict(sampling) | {
-        "mask_steps": steps.num_mask_steps,
-        "denoise_steps": steps.num_denoise_steps,
-        "sampler": steps.sampler,
-        "first_step": steps.first_step,
-        "refresh": steps.refresh,
-        "guide": list(sampling.guide),
-        "model_sha256": hash_model(resolve_model(model)),
-        "protocol": protocol.name,
-        "frames": protocol.frames,
-        "interval": protocol.interval,
-        "context_frames": protocol.given,
-        "clips_seed": protocol.seed,
-        "data": videos.root.name,
-        "data_sha256": hash_videos(videos),
-        CONTENT: DataIdentity.of(videos).record()["sha256"],
-        "height": config.height,
-        "width": config.width,
-        "device": pipe.device.type,
-    }
 
 
 def check_origin(out: Path) -> None:

@@ -28,6 +28,7 @@ from magi_video.evaluation.features import (
 )
 from magi_video.evaluation.figures import Measured, beside, figures, told_of_baselines, write_result
 from magi_video.evaluation.measures import clip_motion
+from magi_video.evaluation.options import ScoreOptions
 from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, open_sets
@@ -93,21 +94,14 @@ def score(
     real: ClipSource,
     fake: ClipSource,
     protocol: str | Protocol = "small",
+    options: ScoreOptions | None = None,
     *,
-    num: int | None = None,
-    num_real: int | None = None,
     paired: bool = False,
-    context_frames: int | None = None,
-    frames: int | None = None,
     out: str | Path | None = None,
     detectors: Detectors | None = None,
-    fid: bool = True,
-    lpips: bool = True,
-    over_length: bool = True,
-    cache: bool = True,
-    device: str | torch.device = "auto",
     progress: Progress = silent,
     processes: Processes | None = None,
+    **fields: Any,
 ) -> dict[str, Any]:
     """Compare generated clips with real ones.
 
@@ -116,21 +110,14 @@ def score(
             (uint8, T×H×W×3), one `.npy` file (N×T×H×W×3), or such arrays in memory.
         fake: finished clips, as above; a folder of videos is read from each first frame on.
         protocol: name, or a `Protocol`.
-        num: clips of both sides, fewer than the protocol asks for; said in the result.
-        num_real: real clips, if not as many as `num`.
+        options: what is compared, and by which figures.
         paired: fake i continues real i: PSNR, SSIM and LPIPS of the generated frames against the true ones. Real
             videos are then taken for finished clips too, and file names must agree.
-        context_frames: frames of each clip that were given to the model; the protocol's own number if None.
-        frames: frames of each clip that are taken; the protocol's own number if None.
         out: folder for `metrics.json` and `report.html`; None writes nothing.
         detectors: networks to use instead of the pretrained ones.
-        fid: whether FID is computed.
-        lpips: whether LPIPS is computed, where `paired`.
-        over_length: whether FVD is also computed for prefixes of the clips.
-        cache: whether features of the real clips are kept for later calls.
-        device: auto, cpu, cuda or mps.
         progress: called with (stage, done, total).
-        processes: of this run; made from `device` if None.
+        processes: of this run; made from the options' device if None.
+        fields: of `ScoreOptions` by name, in place of those of `options`.
 
     Returns:
         What `metrics.json` holds.
@@ -138,18 +125,19 @@ def score(
     Raises:
         MagiError: unusable clips, fewer than asked for, unknown protocol, or no I3D weights.
     """
-    protocol = find_protocol(protocol, given=context_frames, frames=frames)
-    processes = processes or Processes(device)
-    numbers = Numbers.of(protocol, num, num_real)
+    options = replace(options or ScoreOptions(), **fields)
+    protocol = find_protocol(protocol, given=options.context_frames, frames=options.frames)
+    processes = processes or Processes(options.device)
+    numbers = Numbers.of(protocol, options.num, options.num_real)
     sets = processes.main_first(lambda: open_sets(real, fake, protocol, numbers, paired))
     return score_sets(
         sets,
         protocol,
         processes,
         out=None if out is None else Path(out),
-        detectors=detectors or load_detectors(processes, fid=fid, lpips=lpips and paired),
-        over_length=over_length,
-        cache=cache,
+        detectors=detectors or load_detectors(processes, fid=options.fid, lpips=options.lpips and paired),
+        over_length=options.over_length,
+        cache=options.cache,
         progress=progress,
     )
 

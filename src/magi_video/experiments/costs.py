@@ -18,7 +18,7 @@ from magi_video.models.random import SampleNoise
 from magi_video.paradigms import make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import Preset
-from magi_video.sampling import Rollout
+from magi_video.sampling.rollout import Rollout
 
 COUNTED_STEPS = 8
 """Training steps that are counted: how many tokens are hidden is drawn anew in each."""
@@ -66,15 +66,15 @@ def steps(pipe: MagiVideoPipeline, world: World) -> Iterator[int]:
     none, when the given ones are read."""
     model, config = pipe.transformer, pipe.config
     paradigm = make_paradigm(config.forcing, config.forcing_options)
-    settings = pipe.sampling_settings()
+    sampling = pipe.resolve()
     rollout = Rollout(
         model,
         paradigm,
         SampleNoise.from_seeds([0], torch.device("cpu")),
-        settings,
+        sampling,
         torch.full((1,), world.interval),
         world.frames,
-        past=begin_past(paradigm, model, 1, world.frames, settings),
+        past=begin_past(paradigm, model, 1, world.frames, sampling),
     )
     given = torch.Generator().manual_seed(0)
     for _ in range(world.given):

@@ -88,7 +88,7 @@ def rollout(m: Measures, seeds: Sequence[int]) -> Scores:
 
 def sampling_steps(m: Measures, seeds: Sequence[int]) -> Scores:
     """Mask steps × denoise steps: quality against seconds a frame."""
-    steps, default = m.world.preset.train.steps, m.world.preset.sample
+    steps, default = m.world.preset.train.steps, m.world.preset.own_sampling
     pairs = [(mask, default.denoise_steps) for mask in MASK_STEPS]
     pairs += [(default.mask_steps, denoise) for denoise in DENOISE_STEPS if denoise != default.denoise_steps]
     return {"grid": [score_steps(m, seeds[0], steps, *pair) for pair in pairs]}
@@ -97,13 +97,14 @@ def sampling_steps(m: Measures, seeds: Sequence[int]) -> Scores:
 def score_steps(m: Measures, seed: int, steps: int, mask_steps: int, denoise_steps: int) -> Scores:
     """Quality and speed of one setting."""
     model = m.workplace.model("ctf", seed, steps)
-    settings: dict[str, Any] = {"num_mask_steps": mask_steps, "num_denoise_steps": denoise_steps}
+    asked: dict[str, Any] = {"mask_steps": mask_steps, "denoise_steps": denoise_steps}
     name = f"ctf-seed{seed}-mask{mask_steps}-denoise{denoise_steps}"
-    timed = m.kept_figures(f"{name}-seconds", lambda: {"seconds_per_frame": m.seconds_per_frame(model, settings)})
-    if (mask_steps, denoise_steps) == (m.world.preset.sample.mask_steps, m.world.preset.sample.denoise_steps):
+    timed = m.kept_figures(f"{name}-seconds", lambda: {"seconds_per_frame": m.seconds_per_frame(model, asked)})
+    own = m.world.preset.own_sampling
+    if (mask_steps, denoise_steps) == (own.mask_steps, own.denoise_steps):
         scored = score_model(m, "ctf", seed, steps)
     else:
-        scored = m.score(name, lambda: m.samples(name, model, **settings), paired=True)
+        scored = m.score(name, lambda: m.samples(name, model, **asked), paired=True)
     return {"mask_steps": mask_steps, "denoise_steps": denoise_steps, **scored, **timed}
 
 

@@ -136,8 +136,8 @@ def columns(row: Row) -> Scores:
 
 def sampling(model: Path) -> Scores:
     """With how many steps a model generates."""
-    settings = MagiVideoPipeline.from_pretrained(model).sampling_settings()
-    return {"mask_steps": settings.num_mask_steps, "denoise_steps": settings.num_denoise_steps}
+    sampling = MagiVideoPipeline.from_pretrained(model).resolve()
+    return {"mask_steps": sampling.mask_steps, "denoise_steps": sampling.denoise_steps}
 
 
 def training_losses(log: Path) -> list[tuple[int, float]]:

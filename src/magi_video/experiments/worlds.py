@@ -16,10 +16,10 @@ from magi_video.presets import (
     ExposureConfig,
     ModelConfig,
     Preset,
-    SampleConfig,
     SmallVAEConfig,
     TrainConfig,
 )
+from magi_video.sampling.sampling import Sampling
 
 Scale = Literal["smoke", "cpu", "gpu"]
 WorldName = Literal["balls", "gameplay", "ucf101"]
@@ -79,7 +79,7 @@ def cpu_preset(
             steps=steps, batch_size=2, learning_rate=1e-3, warmup_steps=200, ema_decay=0.998, workers=0,
             sample_every=0, checkpoint_every=200, keep_checkpoints=1,
         ),
-        sample=SampleConfig(mask_steps=8, denoise_steps=20),
+        sample=Sampling(mask_steps=8, denoise_steps=20),
     )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def gpu_preset(preset: Preset, steps: int) -> Preset:
             preset.train, steps=steps, batch_size=64, learning_rate=2e-4, warmup_steps=1000, ema_decay=0.9995,
             workers=8, checkpoint_every=2000,
         ),
-        sample=SampleConfig(mask_steps=12, denoise_steps=50),
+        sample=Sampling(mask_steps=12, denoise_steps=50),
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def smoke_preset(preset: Preset) -> Preset:
         codec=CodecConfig(codec="pixels"),
         model=replace(preset.model, patch_size=4, hidden=32, depth=2, heads=2, mlp=64, head_width=32, head_depth=1),
         train=replace(preset.train, steps=4, warmup_steps=2, checkpoint_every=4, precision="float32"),
-        sample=SampleConfig(mask_steps=2, denoise_steps=2),
+        sample=Sampling(mask_steps=2, denoise_steps=2),
     )
 
 

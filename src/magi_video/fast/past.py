@@ -3,7 +3,7 @@
 - What does not depend on the tokens of a frame (conditions, embeddings) is computed once a frame.
 - The last block computes the tokens that are asked for, no others.
 - A finished frame shares its pass with the first mask step of the next frame, where that is faster.
-- With `reuse`, mask steps may read the changed tokens alone (`SamplingSettings.refresh`): an approximation.
+- With `reuse`, mask steps may read the changed tokens alone (`Sampling.refresh`): an approximation.
 """
 
 import torch

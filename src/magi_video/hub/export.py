@@ -234,11 +234,11 @@ def facts(pipe: MagiVideoPipeline, extent: Extent) -> dict[str, Any]:
     model = pipe.transformer
     cache = model.make_cache(1, None if model.config.temporal_position == "rope" else model.config.num_frames)
     blocks, (_, places, heads, _, size) = len(cache.layers), cache.layers[0].keys.shape
-    own = pipe.sampling_settings()
+    own = pipe.resolve()
     if own.first_step is None:
-        times, rows = torch.linspace(1000, 0, own.num_denoise_steps + 1)[:-1].tolist(), []
+        times, rows = torch.linspace(1000, 0, own.denoise_steps + 1)[:-1].tolist(), []
     else:
-        chain = own.num_denoise_steps, own.first_step
+        chain = own.denoise_steps, own.first_step
         times, rows = respaced_timesteps(*chain)[::-1], [list(row) for row in ancestral_tables(*chain)]
     return {
         "height": pipe.config.height,
@@ -254,7 +254,7 @@ def facts(pipe: MagiVideoPipeline, extent: Extent) -> dict[str, Any]:
         "conditions": {name: vars(spec) for name, spec in model.condition_tokens.specs.items()},
         "action_names": list(pipe.config.action_names),
         "class_names": list(pipe.config.class_names),
-        "unmasking": unmasking_schedule(model.num_tokens, pipe.config.mask_steps),
+        "unmasking": unmasking_schedule(model.num_tokens, own.mask_steps),
         "head": model.config.head,
         "times": times,
         "ancestral": rows,

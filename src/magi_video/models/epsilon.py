@@ -212,7 +212,7 @@ class EpsilonHead(DiffusionHead):
         self,
         z_BnW: Tensor,
         noise: Noise,
-        num_denoise_steps: int,
+        denoise_steps: int,
         *,
         sampler: str | None = None,
         first_step: int | None = None,
@@ -221,15 +221,15 @@ class EpsilonHead(DiffusionHead):
     ) -> Tensor:
         """See `DiffusionHead.sample`; deterministic samplers use the temperature on the starting noise alone."""
         sampler = self.find_sampler(sampler)
-        first_step, order = self.find_first_step(sampler, num_denoise_steps, first_step), SAMPLERS[sampler].order
-        times = torch.tensor(respaced_timesteps(num_denoise_steps, first_step)[::-1], device=z_BnW.device)
+        first_step, order = self.find_first_step(sampler, denoise_steps, first_step), SAMPLERS[sampler].order
+        times = torch.tensor(respaced_timesteps(denoise_steps, first_step)[::-1], device=z_BnW.device)
         predict = self.denoiser(times, z_BnW, guidance)
         shape = (z_BnW.shape[1], self.token_dim)
         if order is None:
-            noise_BSnD = noise.normal(num_denoise_steps, *shape)
-            return ancestral(predict, ancestral_tables(num_denoise_steps, first_step), noise_BSnD, temperature)
+            noise_BSnD = noise.normal(denoise_steps, *shape)
+            return ancestral(predict, ancestral_tables(denoise_steps, first_step), noise_BSnD, temperature)
         x_BnD = noise.normal(*shape) * temperature
-        tables = solver_tables(num_denoise_steps, first_step, order)
+        tables = solver_tables(denoise_steps, first_step, order)
         return multistep(lambda i, x: predict(i, x)[..., : self.token_dim], tables, x_BnD)
 
 

@@ -42,7 +42,7 @@ class FlowHead(DiffusionHead):
         self,
         z_BnW: Tensor,
         noise: Noise,
-        num_denoise_steps: int,
+        denoise_steps: int,
         *,
         sampler: str | None = None,
         first_step: int | None = None,
@@ -51,14 +51,14 @@ class FlowHead(DiffusionHead):
     ) -> Tensor:
         """See `DiffusionHead.sample`."""
         sampler = self.find_sampler(sampler)
-        self.find_first_step(sampler, num_denoise_steps, first_step)
+        self.find_first_step(sampler, denoise_steps, first_step)
         midpoint = sampler == "midpoint"
         x = noise.normal(z_BnW.shape[1], self.token_dim) * temperature
         # Every time at which the velocity is asked for: a step's beginning, with "midpoint" its middle too.
-        times = torch.linspace(1, 0, num_denoise_steps + 1, device=x.device)
+        times = torch.linspace(1, 0, denoise_steps + 1, device=x.device)
         predict = self.denoiser(times[:-1] * TIME_SCALE, z_BnW, guidance)
-        stride = -1 / num_denoise_steps
-        for step in range(0, num_denoise_steps, 2 if midpoint else 1):
+        stride = -1 / denoise_steps
+        for step in range(0, denoise_steps, 2 if midpoint else 1):
             ahead = x + stride * predict(step, x)
             x = x + 2 * stride * predict(step + 1, ahead) if midpoint else ahead
         return x

@@ -185,7 +185,7 @@ class TokenHead(nn.Module, ABC):
 class DiffusionHead(TokenHead):
     """A head that denoises."""
 
-    options = ("num_denoise_steps", "sampler", "first_step", "temperature")
+    options = ("denoise_steps", "sampler", "first_step", "temperature")
 
     def __init__(self, token_dim: int, out_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim)
@@ -255,7 +255,7 @@ class DiffusionHead(TokenHead):
         self,
         z_BnW: Tensor,
         noise: Noise,
-        num_denoise_steps: int,
+        denoise_steps: int,
         *,
         sampler: str | None = None,
         first_step: int | None = None,
@@ -268,7 +268,7 @@ class DiffusionHead(TokenHead):
             z_BnW: the transformer's outputs for n tokens of each of B samples; with guidance `[2B, n, W]`, first what
                 follows from the conditions, then what comes without them.
             noise: one generator a sample.
-            num_denoise_steps: network evaluations, 1…1000.
+            denoise_steps: network evaluations, 1…1000.
             sampler: one of `samplers`; None for the default.
             first_step: see `find_first_step`.
             temperature: scales the noise; 1 samples the model's distribution, less is safer and duller.

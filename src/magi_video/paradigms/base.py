@@ -19,7 +19,7 @@ from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
 from magi_video.registry import Registry, read_option
 from magi_video.sampling.past import CachedPast, Past, RecomputedPast
-from magi_video.sampling.settings import SamplingSettings
+from magi_video.sampling.sampling import ResolvedSampling
 
 
 @dataclass
@@ -183,7 +183,7 @@ class Paradigm(ABC):
         past: Past,
         frames: FrameSequence,
         noise: SampleNoise,
-        settings: SamplingSettings,
+        sampling: ResolvedSampling,
     ) -> None:
         """Generate the next frames in place: fill `frames.tokens_BSND`; nothing of them is masked at the end.
 
@@ -193,7 +193,7 @@ class Paradigm(ABC):
             frames: the frames of one step, all tokens masked. Under guidance the batch has a second, unconditional
                 half.
             noise: one generator a sample.
-            settings: steps and sampler.
+            sampling: steps, sampler, guidance; nothing left open.
         """
 
 

@@ -32,7 +32,7 @@ from magi_video.paradigms.base import Clip, register
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.paradigms.masking import masked_generation
 from magi_video.sampling.past import Past, WindowPast
-from magi_video.sampling.settings import SamplingSettings
+from magi_video.sampling.sampling import ResolvedSampling
 
 
 @register
@@ -134,13 +134,13 @@ class Joint(MaskedFrames):
         past: Past,
         frames: FrameSequence,
         noise: SampleNoise,
-        settings: SamplingSettings,
+        sampling: ResolvedSampling,
     ) -> None:
         """See `Paradigm.generate`: the rest of a window, of which the frames asked for are kept."""
         assert isinstance(past, WindowPast)
         wanted = frames.tokens_BSND.shape[1]
         whole = lengthen(frames, model.config.num_frames - len(past.frames) - wanted)
-        masked_generation(model, past, whole, noise, settings)
+        masked_generation(model, past, whole, noise, sampling)
         frames.tokens_BSND.copy_(whole.tokens_BSND[:, :wanted])
         frames.masked_BSN.fill_(False)
 

@@ -12,7 +12,7 @@ from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Clip, Paradigm
 from magi_video.paradigms.masking import masked_generation
 from magi_video.sampling.past import Past
-from magi_video.sampling.settings import SamplingSettings
+from magi_video.sampling.sampling import ResolvedSampling
 
 
 class MaskedFrames(Paradigm):
@@ -60,10 +60,10 @@ class MaskedFrames(Paradigm):
         past: Past,
         frames: FrameSequence,
         noise: SampleNoise,
-        settings: SamplingSettings,
+        sampling: ResolvedSampling,
     ) -> None:
         """See `Paradigm.generate`: one frame, by masked diffusion."""
-        masked_generation(model, past, frames, noise, settings)
+        masked_generation(model, past, frames, noise, sampling)
 
 
 def own_frame(masked_TN: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from magi_video.models.random import Generators, SampleNoise, draw
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling.past import Past
-from magi_video.sampling.settings import SamplingSettings
+from magi_video.sampling.sampling import ResolvedSampling
 
 Read = Callable[[Tensor], Tensor]
 """Gives z `[R, n, W]` at places `[B, n]` of B samples; R is B, or 2B with guidance."""
@@ -44,7 +44,7 @@ class MaskRatio:
         return order_BTN < count_BT[..., None]
 
 
-def unmasking_schedule(num_tokens: int, num_mask_steps: int) -> list[int]:
+def unmasking_schedule(num_tokens: int, mask_steps: int) -> list[int]:
     """Tokens newly predicted at each step, in order: one pass of the transformer for each.
 
     After step k of K, max(1, min(masked − 1, floor(N · cos(π/2 · (k+1)/K)))) tokens stay masked (MAR): every step
@@ -53,14 +53,14 @@ def unmasking_schedule(num_tokens: int, num_mask_steps: int) -> list[int]:
 
     Args:
         num_tokens: N of a frame.
-        num_mask_steps: K ≥ 1; more than N count as N, since every step must predict something.
+        mask_steps: K ≥ 1; more than N count as N, since every step must predict something.
 
     Returns:
         min(K, N) positive counts that sum to N.
     """
-    if num_mask_steps < 1:
-        raise MagiError(f"mask steps must be at least 1, got {num_mask_steps}")
-    steps = min(num_mask_steps, num_tokens)
+    if mask_steps < 1:
+        raise MagiError(f"mask steps must be at least 1, got {mask_steps}")
+    steps = min(mask_steps, num_tokens)
     counts = []
     masked = num_tokens
     for k in range(steps):
@@ -134,7 +134,7 @@ def unmask(
     masked_RN: Tensor,
     read: Callable[[Tensor, Tensor | None], Tensor],
     noise: SampleNoise,
-    settings: SamplingSettings,
+    sampling: ResolvedSampling,
 ) -> None:
     """Fill in masked tokens over K mask steps, in place; the head makes those of each step.
 
@@ -145,26 +145,26 @@ def unmask(
         read: gives z `[R, n, W]` at places `[R, n]`; its second argument are the places whose input has changed since
             it was last called, those of the first at the end, or None where all are to be read (`Past.read`).
         noise: one generator a sample.
-        settings: steps, order and what the head takes.
+        sampling: steps, order and what the head takes.
     """
     tokens, halves = masked_RN.shape[1], len(masked_RN) // len(noise.generators)
     order = (
-        ConfidenceOrder(noise, tokens, settings.choice_temperature)
-        if settings.order == "confidence"
+        ConfidenceOrder(noise, tokens, sampling.choice_temperature)
+        if sampling.order == "confidence"
         else RandomOrder(noise, tokens)
     )
-    options = {name: getattr(settings, name) for name in head.options}
-    counts, done = unmasking_schedule(tokens, settings.num_mask_steps), 0
+    options = {name: getattr(sampling, name) for name in head.options}
+    counts, done = unmasking_schedule(tokens, sampling.mask_steps), 0
     appeared_Rn = torch.empty(len(masked_RN), 0, dtype=torch.long, device=masked_RN.device)
     for step, count in enumerate(counts):
 
         def read_both(places_Bn: Tensor, step: int = step, appeared_Rn: Tensor = appeared_Rn) -> Tensor:
             places_Rn = places_Bn.repeat(halves, 1)
-            fresh = step % settings.refresh == 0
+            fresh = step % sampling.refresh == 0
             return read(places_Rn, None if fresh else torch.cat([appeared_Rn, places_Rn], dim=1))
 
         done += count
-        options["guidance"] = settings.guidance(done / tokens)
+        options["guidance"] = sampling.guidance(done / tokens)
         places_Bn, tokens_BnD = order.predict(head, read_both, count, (step + 1) / len(counts), noise, options)
         appeared_Rn, tokens_RnD = places_Bn.repeat(halves, 1), tokens_BnD.repeat(halves, 1, 1)
         tokens_RND.scatter_(1, appeared_Rn[..., None].expand_as(tokens_RnD), tokens_RnD)
@@ -172,7 +172,7 @@ def unmask(
 
 
 def masked_generation(
-    model: MagiVideoTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, settings: SamplingSettings
+    model: MagiVideoTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, sampling: ResolvedSampling
 ) -> None:
     """Generate frames over K mask steps (paper, section 4; MAR): arguments as of `Paradigm.generate`.
 
@@ -183,4 +183,4 @@ def masked_generation(
         return past.read(frames, places_Rn, changed_Rm)
 
     tokens_RMD = frames.tokens_BSND.view(len(frames.tokens_BSND), -1, model.token_dim)
-    unmask(model.diffusion_head, tokens_RMD, frames.masked_BSN.view(len(tokens_RMD), -1), read, noise, settings)
+    unmask(model.diffusion_head, tokens_RMD, frames.masked_BSN.view(len(tokens_RMD), -1), read, noise, sampling)

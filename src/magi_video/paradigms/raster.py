@@ -41,7 +41,7 @@ from magi_video.paradigms.complete import complete_mask
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.sampling.past import Past
 from magi_video.sampling.raster import FlatPast, RasterPast, RecomputedRasterPast, flat_mask, shift, starts
-from magi_video.sampling.settings import SamplingSettings
+from magi_video.sampling.sampling import ResolvedSampling
 
 
 @register
@@ -131,16 +131,16 @@ class Raster(MaskedFrames):
         past: Past,
         frames: FrameSequence,
         noise: SampleNoise,
-        settings: SamplingSettings,
+        sampling: ResolvedSampling,
     ) -> None:
         """See `Paradigm.generate`: one frame, token by token."""
         tokens_RND = frames.tokens_BSND[:, 0]
         halves = len(tokens_RND) // len(noise.generators)
         head = model.diffusion_head
-        options = {name: getattr(settings, name) for name in head.options}
+        options = {name: getattr(sampling, name) for name in head.options}
         for place in range(model.num_tokens):
             z_R1W = past.read(frames, torch.full((len(tokens_RND), 1), place, device=tokens_RND.device))
-            guidance = settings.guidance((place + 1) / model.num_tokens)
+            guidance = sampling.guidance((place + 1) / model.num_tokens)
             predicted_B1D = head.sample(z_R1W, noise, **options, guidance=guidance)
             tokens_RND[:, place : place + 1] = predicted_B1D.repeat(halves, 1, 1)
         frames.masked_BSN.fill_(False)

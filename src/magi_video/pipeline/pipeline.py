@@ -37,8 +37,8 @@ from magi_video.pipeline.inputs import (
 )
 from magi_video.pipeline.pictures import Picture, convert_output, given_frames, unit_range
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
-from magi_video.sampling import Rollout, SamplingSettings
-from magi_video.sampling.settings import GUIDED, GuidanceSchedule
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 
 @dataclass
@@ -185,12 +185,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         video: np.ndarray | None = None,
         num_frames: int = 16,
         interval: int = 1,
-        setting: str = "exact",
-        num_mask_steps: int | None = None,
-        num_denoise_steps: int | None = None,
-        sampler: str | None = None,
-        temperature: float = 1.0,
-        refresh: int | None = None,
+        sampling: Sampling | str | None = None,
         actions: Actions = None,
         label: int | list[int] | None = None,
         num_videos: int = 1,
@@ -199,13 +194,10 @@ class MagiVideoPipeline(ConventionalPipeline):
         use_cache: bool | None = None,
         text: Texts = None,
         negative_text: Texts = None,
-        guidance_scale: float = 1.0,
-        guidance_schedule: GuidanceSchedule = "linear",
-        guide: Sequence[str] = GUIDED,
         return_dict: bool = True,
         callback_on_step_end: StepFunction | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-        first_step: int | None = None,
+        **options: Any,
     ) -> MagiVideoPipelineOutput:
         """Generate whole videos.
 
@@ -217,13 +209,8 @@ class MagiVideoPipeline(ConventionalPipeline):
             num_frames: frames of the result, the given ones included. With a codec that compresses time the last latent
                 frame may hold more than are asked for; the rest of it is dropped.
             interval: frames of the training videos' time from one frame to the next, 1…25.
-            setting: speed setting: "exact", "balanced", "fast" or "realtime" (docs/performance.md); the next three
-                arguments, `refresh` and `first_step` override it.
-            num_mask_steps: steps in which a frame's tokens appear.
-            num_denoise_steps: steps of the diffusion head.
-            sampler: one of the head's ("ancestral", "ddim", "dpmsolver++"; "euler", "midpoint").
-            temperature: of the head's noise.
-            refresh: mask steps from one that reads the whole frame to the next (`SamplingSettings`).
+            sampling: how a frame is sampled: a `Sampling`, or the name of a speed: "exact", "balanced", "fast" or
+                "realtime" (docs/performance.md).
             actions: for each frame the action that leads to it, `[A]` or `[B, A]` or None (unknown); the first is
                 not used. May be a generator: an entry is taken when its frame is begun. A latent frame that holds
                 several frames is told the mean of their known actions.
@@ -235,15 +222,11 @@ class MagiVideoPipeline(ConventionalPipeline):
                 paradigm has one, and True insists on it.
             text: what the videos show, in words; one for all, or one for each video or beginning.
             negative_text: what guidance leads away from; "nothing is known of the text" if not given.
-            guidance_scale: of classifier-free guidance, 0…100. 1 is none; any other doubles the work.
-            guidance_schedule: "linear", from 1 to the scale as a frame's tokens appear, or "constant".
-            guide: the conditions that guidance acts on, of "label", "text" and "action".
             return_dict: False gives a plain tuple, `(frames,)`.
             callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
                 made; may change it, or end the video (`StepCallback`).
             callback_on_step_end_tensor_inputs: what it is shown, of "latents".
-            first_step: training step of the diffusion chain, 0…999, at which the sampler begins; None for its own (990
-                for "ancestral", 950 for "ddim", 970 for "dpmsolver++"). 999 gives MAR's steps. A flow head has none.
+            options: fields of `Sampling` by name, in place of those of `sampling`: `mask_steps=4`, `guidance_scale=3`.
 
         Raises:
             MagiError: what is asked for makes no sense, or this model knows nothing of it.
@@ -254,11 +237,9 @@ class MagiVideoPipeline(ConventionalPipeline):
         if callback_on_step_end is not None:
             on_step = StepCallback(self, callback_on_step_end, callback_on_step_end_tensor_inputs, duration)
         frames = self.stream(
-            image=image, video=video, num_frames=num_frames, interval=interval, setting=setting,
-            num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, sampler=sampler,
-            temperature=temperature, refresh=refresh, actions=actions, label=label, num_videos=num_videos,
+            image=image, video=video, num_frames=num_frames, interval=interval,
+            sampling=Sampling.of(sampling, **options), actions=actions, label=label, num_videos=num_videos,
             generator=generator, output_type="pt", use_cache=use_cache, text=text, negative_text=negative_text,
-            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide, first_step=first_step,
             on_step=on_step,
         )  # fmt: skip
         made: list[Tensor] = []
@@ -276,12 +257,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         video: np.ndarray | None = None,
         num_frames: int | None = None,
         interval: int = 1,
-        setting: str = "exact",
-        num_mask_steps: int | None = None,
-        num_denoise_steps: int | None = None,
-        sampler: str | None = None,
-        temperature: float = 1.0,
-        refresh: int | None = None,
+        sampling: Sampling | str | None = None,
         actions: Actions = None,
         label: int | list[int] | None = None,
         num_videos: int = 1,
@@ -290,11 +266,8 @@ class MagiVideoPipeline(ConventionalPipeline):
         use_cache: bool | None = None,
         text: Texts = None,
         negative_text: Texts = None,
-        guidance_scale: float = 1.0,
-        guidance_schedule: GuidanceSchedule = "linear",
-        guide: Sequence[str] = GUIDED,
-        first_step: int | None = None,
         on_step: StepCallback | None = None,
+        **options: Any,
     ) -> Iterator[Any]:
         """Generate frame by frame.
 
@@ -306,6 +279,7 @@ class MagiVideoPipeline(ConventionalPipeline):
             num_frames: None goes on without end where the model has relative temporal positions ("rope"), else for the
                 frames of a training clip.
             on_step: sees each new latent frame, and may change it or end the video.
+            options: fields of `Sampling`, as of `__call__`.
 
         Returns:
             One frame of every video after the other: `[B, H, W, 3]` ("np"), `[B, 3, H, W]` ("pt") or B images ("pil").
@@ -314,8 +288,6 @@ class MagiVideoPipeline(ConventionalPipeline):
             MagiError: as `__call__`; or an end is needed (`num_frames`), for offloading or by the codec.
         """
         check_whole(num_frames=num_frames, num_videos=num_videos, interval=interval)
-        check_whole(num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, refresh=refresh)
-        check_whole(first_step=first_step)
         given_BTCHW = self._given_frames(image, video, num_videos)
         given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
         batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]
@@ -330,29 +302,26 @@ class MagiVideoPipeline(ConventionalPipeline):
                 "with model offloading a video is decoded when it is whole: say how many frames (num_frames)"
             )
         convert_output(torch.zeros(1, 1, 3, 1, 1), output_type)
-        settings = self.sampling_settings(
-            setting, num_mask_steps, num_denoise_steps, sampler, temperature, refresh,
-            guidance_scale, guidance_schedule, guide, first_step,
-        )  # fmt: skip
+        resolved = self.resolve(sampling, **options)
         conditions = self._conditions(actions, label, text, batch)
-        if settings.guided:
+        if resolved.guided:
             asked = {ACTION: actions, LABEL: label, TEXT: text}
-            check_guidance(self.transformer.condition_tokens.specs, guide, asked)
+            check_guidance(self.transformer.condition_tokens.specs, resolved.guide, asked)
         elif negative_text is not None:
             raise MagiError("a negative text needs guidance: give a guidance_scale above 1 too")
         negative = {} if negative_text is None else {TEXT: self.encode_text(spread_texts(negative_text, batch))}
         self.visit(self.transformer)
         total_frames = None if num_frames is None else self.codec.covering_latent_frames(num_frames)
-        if settings.refresh > 1 and use_cache is False:
+        if resolved.refresh > 1 and use_cache is False:
             raise MagiError("mask steps can reuse each other's work only with the cache")
         paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
         paradigm.check_context(0 if given == 0 else self.codec.num_latent_frames(given), total_frames)
-        past = begin_past(paradigm, self.transformer, batch, total_frames, settings, use_cache)
+        past = begin_past(paradigm, self.transformer, batch, total_frames, resolved, use_cache)
         rollout = Rollout(
             self.transformer,
             paradigm,
             SampleNoise(spread_generator(generator, batch), self._execution_device),
-            settings,
+            resolved,
             torch.full((batch,), interval, device=self._execution_device),
             total_frames,
             past=past,
@@ -367,27 +336,19 @@ class MagiVideoPipeline(ConventionalPipeline):
             convert_output(unit_range(frame_BCHW), output_type) for frame_BCHW in itertools.islice(frames, num_frames)
         )
 
-    def sampling_settings(
-        self,
-        setting: str = "exact",
-        num_mask_steps: int | None = None,
-        num_denoise_steps: int | None = None,
-        sampler: str | None = None,
-        temperature: float = 1.0,
-        refresh: int | None = None,
-        guidance_scale: float = 1.0,
-        guidance_schedule: GuidanceSchedule = "linear",
-        guide: Sequence[str] = GUIDED,
-        first_step: int | None = None,
-    ) -> SamplingSettings:
-        """What a speed setting means for this model, each of its parts replaced by the argument that is not None."""
-        config, head = self.config, self.transformer.diffusion_head
-        return SamplingSettings.of(
-            setting, head, config.mask_steps, config.denoise_steps, config.first_step,
-            num_mask_steps=num_mask_steps, num_denoise_steps=num_denoise_steps, sampler=sampler,
-            temperature=temperature, refresh=refresh,
-            guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, guide=guide, first_step=first_step,
-        )  # fmt: skip
+    @property
+    def own_sampling(self) -> Sampling:
+        """What the model is sampled with where nothing else is asked for."""
+        config = self.config
+        return Sampling(mask_steps=config.mask_steps, denoise_steps=config.denoise_steps, first_step=config.first_step)
+
+    def resolve(self, sampling: Sampling | str | None = None, **options: Any) -> ResolvedSampling:
+        """All that a sampling means for this model; arguments as of `Sampling.of`.
+
+        Raises:
+            MagiError: as `Sampling.of` and `Sampling.resolve`.
+        """
+        return Sampling.of(sampling, **options).resolve(self.transformer.diffusion_head, self.own_sampling)
 
     @torch.no_grad()
     def _latent_frames(

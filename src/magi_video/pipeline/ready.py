@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
 from magi_video.fast.threads import choose_threads
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def make_ready(
     processes: Processes,
     threads: int | None = None,
     videos: int = 1,
-    **steps: Any,
+    sampling: Sampling | str | None = None,
 ) -> Ready:
     """Load a model for generating.
 
@@ -52,16 +52,15 @@ def make_ready(
         processes: that generate, on their devices; all have the main one's precision.
         threads: of the CPU; if not given, those that the model's products are worth (`threads.py`).
         videos: made together in a process.
-        steps: of a frame: setting, num_mask_steps and num_denoise_steps, as `sampling_settings` takes them.
+        sampling: that frames will have.
 
     Raises:
-        MagiError: there is no such model or precision.
+        MagiError: there is no such model or precision, or the model cannot be sampled so.
     """
     check_precision(precision)
     pipe, device, cores = MagiVideoPipeline.from_pretrained(model), processes.device, torch.get_num_threads()
-    asked = pipe.sampling_settings(**steps)
-    each = (asked.num_mask_steps, asked.num_denoise_steps)
-    choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, each, videos))
+    resolved = pipe.resolve(sampling)
+    choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, resolved, videos))
     if choice.precision != "float32":
         pipe.to(choice.dtype)
     if device.type == "cpu":
@@ -74,7 +73,7 @@ def choose_for(
     model: MagiVideoTransformer,
     precision: str,
     device: torch.device,
-    steps: tuple[int, int],
+    sampling: ResolvedSampling,
     videos: int = 1,
     reason: str = "as asked",
 ) -> Choice:
@@ -84,11 +83,11 @@ def choose_for(
         model: its sizes count.
         precision: asked for.
         device: that generates.
-        steps: mask steps and denoise steps of a frame: many small calls of the head gain less than whole passes.
+        sampling: of a frame: many small calls of the head gain less than whole passes.
         videos: made together.
         reason: of a precision that is not "auto".
     """
-    config, (mask_steps, denoise_steps) = model.config, steps
+    config, mask_steps, denoise_steps = model.config, sampling.mask_steps, sampling.denoise_steps
     rows, layers = videos * model.num_tokens, 2 * config.depth * (mask_steps + 1)
     depth, width = (1, config.codes) if config.codes else (config.head_depth, config.head_width)
     calls = round(mask_steps * denoise_steps * depth / layers)

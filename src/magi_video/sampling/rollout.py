@@ -1,6 +1,6 @@
 """A rollout: frames one after another, each generated after the past of the finished ones (paper, section 4 and A.4).
 
-    rollout = Rollout(model, paradigm, noise, settings, interval_B, total_frames)
+    rollout = Rollout(model, paradigm, noise, sampling, interval_B, total_frames)
     rollout.observe(given_tokens)      # any number of given frames, or none
     tokens = rollout.predict()         # the next frame
     ...
@@ -26,7 +26,7 @@ from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling.past import Past
-from magi_video.sampling.settings import SamplingSettings
+from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 Conditions = dict[str, Tensor]
 """Name → `[B]` or `[B, size]` of one frame."""
@@ -54,7 +54,7 @@ class FrameGenerator(Protocol):
         past: Past,
         frames: FrameSequence,
         noise: SampleNoise,
-        settings: SamplingSettings,
+        sampling: ResolvedSampling,
     ) -> None:
         """See `Paradigm.generate`."""
         ...
@@ -67,7 +67,7 @@ class Rollout:
         model: the transformer with its head, in eval mode.
         paradigm: how a frame is generated, and as what it enters the past.
         noise: one generator a sample; its number is the batch size B.
-        settings: steps and sampler.
+        sampling: steps, sampler, guidance; what it leaves open is the paper's (`DEFAULTS`).
         interval_B: interval of every sample, 1…`max_interval` of the model.
         total_frames: frames that the rollout may reach, given ones included; None for an unbounded one ("rope").
         past: of B samples, 2B under guidance; what the paradigm makes, if not given.
@@ -80,7 +80,7 @@ class Rollout:
         model: MagiVideoTransformer,
         paradigm: FrameGenerator,
         noise: SampleNoise,
-        settings: SamplingSettings,
+        sampling: Sampling,
         interval_B: Tensor,
         total_frames: int | None,
         *,
@@ -92,9 +92,9 @@ class Rollout:
         self.model = model
         self.paradigm = paradigm
         self.noise = noise
-        self.settings = settings
+        self.sampling = sampling.resolve(model.diffusion_head)
         self.batch = len(noise.generators)
-        self.halves = 2 if settings.guided else 1
+        self.halves = 2 if self.sampling.guided else 1
         self.negative = negative or {}
         self.interval_R = interval_B.to(noise.device).repeat(self.halves)  # R rows: B, or 2B with guidance
         self.total_frames = total_frames
@@ -131,7 +131,7 @@ class Rollout:
         tokens_RSND = torch.zeros(shape, device=self.noise.device)
         masked_RSN = torch.ones(shape[:3], dtype=torch.bool, device=self.noise.device)
         frames = self._frames(self.begun, tokens_RSND, masked_RSN, MASKED, conditions)
-        self.paradigm.generate(self.model, self.past, frames, self.noise, self.settings)
+        self.paradigm.generate(self.model, self.past, frames, self.noise, self.sampling)
         self._finish(frames.tokens_BSND, conditions)
         return frames.tokens_BSND[: self.batch]
 
@@ -177,8 +177,8 @@ class Rollout:
         values = self._values(conditions, device)
         if self.halves == 1:
             return values
-        free = {name: value for name, value in conditions.items() if name not in self.settings.guide}
-        negative = {name: value for name, value in self.negative.items() if name in self.settings.guide}
+        free = {name: value for name, value in conditions.items() if name not in self.sampling.guide}
+        negative = {name: value for name, value in self.negative.items() if name in self.sampling.guide}
         uncond = self._values(free | negative, device)
         return {name: torch.cat([value, uncond[name]]) for name, value in values.items()}
 

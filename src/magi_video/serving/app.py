@@ -21,7 +21,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.threads import Pace
 from magi_video.models.architecture import TEXT
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.sampling import SETTINGS
+from magi_video.sampling.sampling import SPEEDS
 from magi_video.serving.bodies import TooLargeError, read_request, receive
 from magi_video.serving.errors import WITHHELD, told
 from magi_video.serving.limits import ServingLimits
@@ -81,7 +81,7 @@ class Service:
             "frame_rate": config.frame_rate,
             "max_interval": largest,
             "interval": min(max(1, round(config.frame_rate / PLAYED_RATE)), largest) if config.action_names else 1,
-            "settings": list(SETTINGS),
+            "speeds": list(SPEEDS),
             "controls": [vars(one) for one in self.players.controls.controls],
             "actions": list(config.action_names),
             "classes": list(config.class_names),

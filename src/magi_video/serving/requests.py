@@ -18,8 +18,7 @@ from magi_video.errors import MagiError
 from magi_video.models.architecture import LABEL, TEXT
 from magi_video.pipeline.actions import parse_actions
 from magi_video.pipeline.inputs import check_controls, check_guidance
-from magi_video.sampling import SETTINGS
-from magi_video.sampling.settings import GUIDED, MAX_GUIDANCE
+from magi_video.sampling.sampling import Sampling
 from magi_video.serving.errors import told
 from magi_video.serving.uploads import Uploads
 from magi_video.video.image import fit_frames, read_image
@@ -47,7 +46,8 @@ class Beginning(BaseModel):
     given: int = Field(GIVEN_FRAMES, ge=1, le=256)
     """Frames taken of an uploaded clip, `interval` apart, where it has so many."""
     interval: int = Field(1, ge=1)
-    setting: str = "balanced"
+    speed: str = "balanced"
+    """Speed of `Sampling`."""
     seed: int = Field(0, ge=0, lt=2**32)
     label: int | None = None
 
@@ -62,8 +62,8 @@ class VideoRequest(Beginning):
     """What the video shows, in words."""
     negative_text: str | None = Field(None, max_length=MAX_TEXT)
     """What guidance leads away from; None: a video of which nothing is known."""
-    guidance_scale: float = Field(1.0, ge=0, le=MAX_GUIDANCE)
-    """How strongly class and text are followed; 1 is no guidance."""
+    guidance_scale: float = 1.0
+    """Guidance scale of `Sampling`: how strongly class and text are followed; 1 is no guidance."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,13 @@ def stream_arguments(
         MagiError: the request does not fit this model, or its upload is gone.
     """
     pipe.transformer.check_interval(asked.interval)
-    if asked.setting not in SETTINGS:
-        raise MagiError(f"unknown speed setting: choose from {', '.join(SETTINGS)}")
     if asked.label is not None and not 0 <= asked.label < len(pipe.config.class_names):
         raise MagiError("this model has no such class")
     if asked.first is not None and asked.upload is not None:
         raise MagiError("begin from a first frame or from an upload, not both")
     arguments: dict[str, Any] = {
         "interval": asked.interval,
-        "setting": asked.setting,
+        "sampling": Sampling.of(asked.speed),
         "label": asked.label,
         "generator": torch.Generator().manual_seed(asked.seed),
     }
@@ -128,20 +126,23 @@ def video_arguments(
         if not pipe.config.action_names:
             raise MagiError("this model takes no actions")
         arguments["actions"] = parse_actions(asked.actions, pipe.config.action_names, asked.frames)
-    return arguments | _word_arguments(asked, pipe)
+    sampling = Sampling.of(asked.speed, guidance_scale=asked.guidance_scale)
+    check_texts(asked, sampling, pipe)
+    return arguments | {"sampling": sampling, "text": asked.text, "negative_text": asked.negative_text}
 
 
-def _word_arguments(asked: VideoRequest, pipe: MagiVideoPipeline) -> dict[str, Any]:
+def check_texts(asked: VideoRequest, sampling: Sampling, pipe: MagiVideoPipeline) -> None:
+    """Refuse texts and guidance that the model cannot take."""
     specs = pipe.transformer.condition_tokens.specs
     for text in (asked.text, asked.negative_text):
         if text is not None:
             check_controls(specs, {TEXT: text})
             check_text(text)
-    if asked.guidance_scale != 1:
-        check_guidance(specs, GUIDED, {LABEL: asked.label, TEXT: asked.text})
+    resolved = pipe.resolve(sampling)
+    if resolved.guided:
+        check_guidance(specs, resolved.guide, {LABEL: asked.label, TEXT: asked.text})
     elif asked.negative_text is not None:
         raise MagiError("a negative text needs guidance: give a guidance_scale above 1 too")
-    return {"text": asked.text, "negative_text": asked.negative_text, "guidance_scale": asked.guidance_scale}
 
 
 def find_text_problem(pipe: MagiVideoPipeline) -> str | None:

@@ -37,7 +37,7 @@ POLICY, TRY_LATER, OVER_CODE, GONE = 1008, 1013, 4000, 4004
 class PlayRequest(Beginning):
     """A world to play in."""
 
-    setting: str = "realtime"
+    speed: str = "realtime"
     beside: str | None = Field(None, max_length=100)
     """One of the model's games, to run beside it and to give the first frame."""
 

@@ -65,8 +65,8 @@ class Preview:
             video = self.pipeline(
                 video=truth[: self.given],
                 num_frames=len(truth),
-                num_mask_steps=MASK_STEPS,
-                num_denoise_steps=self.pipeline.transformer.diffusion_head.find_denoise_steps(None, DENOISE_STEPS),
+                mask_steps=MASK_STEPS,
+                denoise_steps=self.pipeline.transformer.diffusion_head.find_denoise_steps(None, DENOISE_STEPS),
                 generator=torch.Generator().manual_seed(number),
                 **told,
             ).frames[0]

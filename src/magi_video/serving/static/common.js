@@ -35,13 +35,13 @@ export function fillChoices(select, choices, chosen) {
   select.replaceChildren(...choices.map(([value, text]) => new Option(text, value, value === chosen, value === chosen)));
 }
 
-const SETTINGS = {
+const SPEEDS = {
   exact: "Exact: as it was trained, slowest",
   balanced: "Balanced",
   fast: "Fast",
   realtime: "Real time: fastest",
 };
-export const settingChoices = (model) => model.settings.map((name) => [name, SETTINGS[name] ?? name]);
+export const speedChoices = (model) => model.speeds.map((name) => [name, SPEEDS[name] ?? name]);
 
 export function paceChoices(model) {
   const most = Math.min(model.max_interval, 8);

@@ -1,6 +1,6 @@
 // Playing: keys and touch to the server, frames back.
 
-import { Beginnings, capital, element, fillChoices, find, Line, paceChoices, say, settingChoices, View } from "./common.js";
+import { Beginnings, capital, element, fillChoices, find, Line, paceChoices, say, speedChoices, View } from "./common.js";
 
 const KEY_NAMES = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Space: "Space", ShiftLeft: "Shift", Enter: "Enter" };
 const keyName = (code) => KEY_NAMES[code] ?? code.replace(/^(Key|Digit)/, "");
@@ -27,8 +27,8 @@ export function setUpPlay(model) {
 
   const beginnings = new Beginnings(find("play-begin"), model, () => (line ? start() : preview()));
   fillChoices(find("play-interval"), paceChoices(model), String(model.interval));
-  fillChoices(find("play-setting"), settingChoices(model), "realtime");
-  for (const id of ["play-interval", "play-setting"]) find(id).onchange = () => line && start();
+  fillChoices(find("play-speed"), speedChoices(model), "realtime");
+  for (const id of ["play-interval", "play-speed"]) find(id).onchange = () => line && start();
   setUpBeside();
   setUpPad();
   preview();
@@ -57,7 +57,7 @@ export function setUpPlay(model) {
     interval = Number(find("play-interval").value);
     return {
       type: "start", ...beginnings.chosen(), ...(beside ? { beside } : {}),
-      interval, setting: find("play-setting").value, seed,
+      interval, speed: find("play-speed").value, seed,
     };
   }
 

@@ -1,6 +1,6 @@
 // Making a video: an order, its frames as they come, then the whole of it to watch and to take home.
 
-import { ask, Beginnings, capital, fillChoices, find, Line, paceChoices, say, settingChoices, View } from "./common.js";
+import { ask, Beginnings, capital, fillChoices, find, Line, paceChoices, say, speedChoices, View } from "./common.js";
 
 const WALK = "TURN_LEFT*10 MOVE_FORWARD+TURN_LEFT*12 ATTACK*6 TURN_RIGHT*14 MOVE_LEFT+TURN_RIGHT*14 ATTACK*4";
 const ORDINALS = { 1: "next in line", 2: "second in line", 3: "third in line" };
@@ -20,7 +20,7 @@ export function setUpVideo(model) {
   let timer = null;
 
   fillChoices(find("video-interval"), paceChoices(model), String(model.interval));
-  fillChoices(find("video-setting"), settingChoices(model), "balanced");
+  fillChoices(find("video-speed"), speedChoices(model), "balanced");
   find("frames").max = model.max_frames;
   find("frames").value = Math.min(96, model.max_frames);
   setUpActions();
@@ -96,7 +96,7 @@ export function setUpVideo(model) {
       ...beginnings.chosen(),
       frames: Number(find("frames").value),
       interval: Number(find("video-interval").value),
-      setting: find("video-setting").value,
+      speed: find("video-speed").value,
       seed: Math.trunc(Number(find("seed").value)),
     };
     if (!find("given-row").hidden) body.given = Math.trunc(Number(find("given").value));

@@ -1,0 +1,185 @@
+"""How a frame is sampled: steps, sampler, temperature, guidance; and the named speeds, points of a measured front.
+
+Preset, saved model, pipeline, command line, page, evaluation and benchmark all take this one class.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from magi_video.errors import MagiError
+from magi_video.settings import Items, settings
+
+if TYPE_CHECKING:
+    from magi_video.models.head import TokenHead
+
+Speed = Literal["exact", "balanced", "fast", "realtime"]
+GuidanceSchedule = Literal["linear", "constant"]
+Order = Literal["random", "confidence"]
+Guided = Literal["label", "text", "action"]
+
+
+class Saving(NamedTuple):
+    """What a speed makes of a model's own sampling."""
+
+    mask_share: float
+    """Share of the model's own mask steps; at least one is taken."""
+    most_denoise_steps: int | None
+    """Denoise steps at most; None for the model's own number."""
+    refresh: int
+
+
+SPEEDS: dict[Speed, Saving] = {
+    "exact": Saving(1, None, 1),
+    "balanced": Saving(1 / 4, 10, 4),
+    "fast": Saving(1 / 4, 8, 4),
+    "realtime": Saving(1 / 8, 8, 4),
+}
+"""Fastest last. "exact" is the model as it was trained to be sampled; the others are approximations of it.
+
+They are relative to a model's own steps, since the number of steps that a frame needs grows with its tokens. All take
+the head's default sampler: of the epsilon head's, the ancestral chain keeps pictures whole in one or two mask steps;
+the deterministic ones change more from frame to frame, and much of that is flicker (docs/performance.md)."""
+
+
+@settings
+class Sampling:
+    """How a frame is sampled.
+
+    What is None is the model's own, or the default named here where the model has none of its own.
+    """
+
+    speed: Speed | None = None
+    """Compromise between quality and time: exact (default), balanced, fast or realtime. Sets mask steps, denoise steps
+    and refresh, as far as they are not given."""
+    mask_steps: Annotated[int, Field(ge=1, le=16_384)] | None = None
+    """Steps in which a frame's tokens appear, each a pass of the transformer; 64 by default, at most one for each
+    token (paper, appendix A.4)."""
+    denoise_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Steps of the diffusion head; 100 by default (paper, appendix A.4)."""
+    sampler: str | None = None
+    """Sampler of the head: ancestral (default), ddim, dpmsolver++ (epsilon head); euler (default), midpoint (flow
+    head)."""
+    first_step: Annotated[int, Field(ge=0, le=999)] | None = None
+    """Training step of the diffusion chain at which the sampler begins: by default 990 (ancestral), 950 (ddim), 970
+    (dpmsolver++). 999 gives MAR's timesteps, which small heads do not bear. Not for the flow head."""
+    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
+    """Scale of the head's noise, or of its logits' spread; 1, the default, samples the model's distribution."""
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Draw from so many of the most likely codes; all by default. For the categorical head."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Draw from the fewest codes that together have this probability; 1 by default. For the categorical head."""
+    order: Order | None = None
+    """Order in which masked tokens appear: random (default; MAR), or confidence, the surest first (MaskGIT; for the
+    categorical head)."""
+    choice_temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Scale of the Gumbel noise on the confidence, which falls to 0 over the mask steps; 4.5 by default (MAGVIT)."""
+    refresh: Annotated[int, Field(ge=1)] | None = None
+    """Mask steps from one that reads the whole frame to the next; in between only the tokens that change are read
+    (LazyMAR). 1, the default, is exact."""
+    guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Scale of classifier-free guidance: how strongly label and text are followed. 1, the default, is none; any other
+    doubles the work."""
+    guidance_schedule: GuidanceSchedule | None = None
+    """linear (default): from 1 to the scale as a frame's tokens appear (MAR); or constant."""
+    guide: Annotated[tuple[Guided, ...], Items] | None = None
+    """Conditions that guidance acts on; label and text by default."""
+
+    @classmethod
+    def of(cls, sampling: Sampling | str | None = None, **fields: Any) -> Sampling:
+        """From a `Sampling`, the name of a speed or nothing, with some fields replaced.
+
+        Args:
+            sampling: what to begin with.
+            fields: by name; names of earlier versions (`OLD_NAMES`) will do. None changes nothing.
+
+        Raises:
+            MagiError: there is no such speed or field, or a value is out of bounds.
+        """
+        start = sampling.given() if isinstance(sampling, Sampling) else {"speed": sampling}
+        asked = {OLD_NAMES.get(name, name): value for name, value in fields.items() if value is not None}
+        return cls(**start | asked)
+
+    def given(self) -> dict[str, Any]:
+        """The fields that are not None, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None and not name.startswith("_")}
+
+    def complete(self) -> ResolvedSampling:
+        """With the default choices where it makes none; the sampler may still be the head's."""
+        return ResolvedSampling(**DEFAULTS.given() | self.given())
+
+    def resolve(self, head: TokenHead, own: Sampling | None = None) -> ResolvedSampling:
+        """Leave nothing open.
+
+        Args:
+            head: the model's.
+            own: the model's own sampling. Its `first_step` is for the head's default sampler; more denoise steps than
+                lie below it begin higher.
+
+        Raises:
+            MagiError: the head has no such sampler, or cannot take so many steps, or steps from there.
+        """
+        own = own or Sampling()
+        fields, asked = own.complete().given(), self.given()
+        saving = SPEEDS[asked.get("speed", fields["speed"])]
+        fields["mask_steps"] = max(1, round(fields["mask_steps"] * saving.mask_share))
+        fields["denoise_steps"] = min(fields["denoise_steps"], saving.most_denoise_steps or fields["denoise_steps"])
+        fields["refresh"] = max(fields["refresh"], saving.refresh)
+        fields |= asked
+        fields["denoise_steps"] = head.find_denoise_steps(asked.get("denoise_steps"), fields["denoise_steps"])
+        fields["sampler"] = head.find_sampler(fields.get("sampler"))
+        steps, first_step = fields["denoise_steps"], self.first_step
+        if first_step is None and own.first_step is not None and fields["sampler"] == head.find_sampler(own.sampler):
+            first_step = max(own.first_step, steps - 1)
+        fields["first_step"] = head.find_first_step(fields["sampler"], steps, first_step)
+        resolved = ResolvedSampling(**fields)
+        if resolved.chooses_codes and "top_k" not in head.options:
+            raise MagiError(
+                "top_k, top_p and order 'confidence' choose among codes; this model's tokens are continuous"
+            )
+        return resolved
+
+
+class ResolvedSampling(Sampling):
+    """A `Sampling` that leaves nothing open, but that the sampler may be the head's default (None)."""
+
+    if TYPE_CHECKING:
+        speed: Speed
+        mask_steps: int
+        denoise_steps: int
+        temperature: float
+        top_p: float
+        order: Order
+        choice_temperature: float
+        refresh: int
+        guidance_scale: float
+        guidance_schedule: GuidanceSchedule
+        guide: tuple[Guided, ...]
+
+    @property
+    def chooses_codes(self) -> bool:
+        """Whether anything is chosen that only a categorical head can do."""
+        return self.top_k is not None or self.top_p < 1 or self.order == "confidence"
+
+    @property
+    def guided(self) -> bool:
+        """Whether a second half of the batch is needed, to be guided away from."""
+        return self.guidance_scale != 1
+
+    def guidance(self, share: float) -> float | None:
+        """The scale at a mask step after which `share` of a frame's tokens are there; None without guidance."""
+        if not self.guided:
+            return None
+        return 1 + (self.guidance_scale - 1) * (share if self.guidance_schedule == "linear" else 1)
+
+
+OLD_NAMES = {"setting": "speed", "num_mask_steps": "mask_steps", "num_denoise_steps": "denoise_steps"}
+"""Of fields, in earlier versions."""
+DEFAULTS = Sampling(
+    speed="exact", mask_steps=64, denoise_steps=100, temperature=1.0, top_p=1.0,
+    order="random", choice_temperature=4.5, refresh=1, guidance_scale=1.0,
+    guidance_schedule="linear", guide=("label", "text"),
+)  # fmt: skip
+"""Of a model that has none of its own: the paper's steps (appendix A.4), no guidance; the sampler is the head's."""

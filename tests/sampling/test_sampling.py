@@ -1,0 +1,91 @@
+"""How a frame is sampled: what a `Sampling` means for a model, and that a faster speed costs less."""
+
+from typing import Any
+
+import pytest
+
+from magi_video.errors import MagiError
+from magi_video.models.epsilon import EpsilonHead
+from magi_video.models.flow import FlowHead
+from magi_video.paradigms.masking import unmasking_schedule
+from magi_video.sampling.sampling import DEFAULTS, SPEEDS, Sampling, Speed
+
+EPSILON, FLOW = EpsilonHead(2, 4, 8, 1), FlowHead(2, 4, 8, 1)
+OWN = Sampling(mask_steps=8, denoise_steps=20)
+
+
+def test_by_itself_a_model_is_sampled_as_the_paper_does() -> None:
+    assert Sampling().resolve(EPSILON).given() == DEFAULTS.given() | {"sampler": "ancestral", "first_step": 990}
+    assert Sampling().resolve(FLOW).given() == DEFAULTS.given() | {"sampler": "euler"}
+    assert (DEFAULTS.mask_steps, DEFAULTS.denoise_steps, DEFAULTS.guidance_scale) == (64, 100, 1)
+
+
+def test_what_is_asked_for_goes_before_the_models_own_and_that_before_the_default() -> None:
+    own = Sampling(mask_steps=8, temperature=0.8, sampler="ddim")
+    made = Sampling(mask_steps=3).resolve(EPSILON, own)
+    assert (made.mask_steps, made.temperature, made.sampler, made.denoise_steps) == (3, 0.8, "ddim", 100)
+    assert own.resolve(EPSILON).resolve(EPSILON) == own.resolve(EPSILON), "nothing is left open"
+    fast = Sampling("fast", denoise_steps=3).resolve(EPSILON, OWN)
+    assert (fast.mask_steps, fast.denoise_steps, fast.refresh) == (2, 3, 4)
+    assert Sampling().resolve(EPSILON, Sampling("fast", mask_steps=8)).mask_steps == 2, "a model may have a speed"
+
+
+def test_a_models_own_first_step_is_that_of_its_own_sampler() -> None:
+    own = Sampling(mask_steps=8, denoise_steps=20, first_step=999)
+    assert Sampling().resolve(EPSILON, own).first_step == 999
+    assert Sampling(sampler="ancestral").resolve(EPSILON, own).first_step == 999
+    assert Sampling(first_step=980).resolve(EPSILON, own).first_step == 980
+    assert Sampling(sampler="ddim").resolve(EPSILON, own).first_step == 950
+    few = Sampling(denoise_steps=50).resolve(EPSILON, Sampling(first_step=9))
+    assert few.first_step == 49, "as low as so many steps allow"
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_every_speed_takes_the_heads_default_sampler_or_the_one_asked_for(speed: Speed) -> None:
+    made = [Sampling(speed).resolve(head, OWN) for head in (EPSILON, FLOW)]
+    assert [(one.sampler, one.first_step) for one in made] == [("ancestral", 990), ("euler", None)]
+    other = Sampling(speed, sampler="dpmsolver++").resolve(EPSILON, OWN)
+    assert (other.sampler, other.first_step) == ("dpmsolver++", 970)
+
+
+@pytest.mark.parametrize(("head", "asked", "message"), [
+    (EPSILON, {"first_step": 5}, "20 denoise steps need a first step of at least 19, got 5"),
+    (EPSILON, {"sampler": "euler"}, "unknown sampler 'euler'"),
+    (FLOW, {"first_step": 990}, "a flow head has no first denoise step"),
+    (FLOW, {"sampler": "midpoint", "denoise_steps": 7}, "a positive multiple of 2 for midpoint, got 7"),
+])  # fmt: skip
+def test_what_a_head_cannot_do_is_refused(head: EpsilonHead | FlowHead, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(MagiError, match=message):
+        Sampling(**asked).resolve(head, OWN)
+
+
+@pytest.mark.parametrize(("asked", "message"), [
+    ({"speed": "turbo"}, "speed must be one of exact, balanced, fast, realtime, got 'turbo'"),
+    ({"mask_steps": 0}, "mask_steps must lie in 1…16,384, got 0"),
+    ({"mask_steps": True}, "mask_steps must be a whole number, got True"),
+    ({"first_step": 1000}, "first_step must lie in 0…999, got 1000"),
+    ({"refresh": 0}, "refresh must be at least 1, got 0"),
+    ({"temperature": float("nan")}, "temperature must lie in 0…10, got nan"),
+    ({"guide": "text"}, "guide must be a list, got 'text'"),
+    ({"guide": ["colour"]}, "guide.0 must be one of label, text, action, got 'colour'"),
+    ({"steps": 3}, "unknown setting 'steps'; known are .*mask_steps"),
+])  # fmt: skip
+def test_wrong_values_are_refused_in_one_line(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(MagiError, match=f"^{message}"):
+        Sampling.of(None, **asked)
+
+
+def test_keywords_of_before_and_speeds_by_name() -> None:
+    old: dict[str, Any] = {"setting": "fast", "num_mask_steps": 3, "num_denoise_steps": 5, "sampler": None}
+    assert Sampling.of(**old) == Sampling("fast", 3, 5)
+    assert Sampling.of("fast", guide=["action"]) == Sampling("fast", guide=("action",))
+    assert Sampling.of(Sampling("fast", 3), mask_steps=4) == Sampling("fast", 4)
+
+
+@pytest.mark.parametrize(("mask_steps", "denoise_steps"), [(64, 100), (8, 20), (8, 10), (1, 1)])
+def test_each_speed_is_at_most_as_much_work_as_the_one_before(mask_steps: int, denoise_steps: int) -> None:
+    own = Sampling(mask_steps=mask_steps, denoise_steps=denoise_steps)
+    made = [Sampling(speed).resolve(EPSILON, own) for speed in SPEEDS]
+    costs = [(one.mask_steps, one.denoise_steps) for one in made]
+    assert costs == sorted(costs, reverse=True) and costs[0] == (mask_steps, denoise_steps)
+    assert all(sum(unmasking_schedule(256, mask)) == 256 for mask, _ in costs)
