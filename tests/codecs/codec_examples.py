@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCosmos
@@ -20,6 +19,7 @@ from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.codecs.vq import VQCodec
 from magi_video.codecs.vq_model import VQModelCodec
+from magi_video.models.configured import capture_config
 
 KL_CONFIG = {
     "block_out_channels": (8, 8, 8),
@@ -171,7 +171,7 @@ class Causal4x(Codec):
     spatial_factor = 1
     temporal_factor = 4
 
-    @register_to_config
+    @capture_config
     def __init__(self, latents_mean: tuple[float, ...] = (0.0,) * 3, latents_std: tuple[float, ...] = (1.0,) * 3):
         super().__init__()
         self.set_statistics(latents_mean, latents_std)

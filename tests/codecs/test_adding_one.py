@@ -12,16 +12,16 @@ from tests.data.examples import write_numbered
 from magi_video.cli import main
 from magi_video.codecs.base import CODECS
 from magi_video.codecs.registry import load_codec
-from magi_video.pipeline import MagiPipeline
+from magi_video.pipeline import MagiVideoPipeline
 
 FILE = '''
 """Every other pixel, each by a number that the weights hold."""
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from magi_video.codecs.base import Codec, register
+from magi_video.models.configured import capture_config
 
 
 @register
@@ -32,7 +32,7 @@ class Halves(Codec):
     spatial_factor = 2
     temporal_factor = 1
 
-    @register_to_config
+    @capture_config
     def __init__(self, latents_mean=(0.0,) * 3, latents_std=(1.0,) * 3):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(()))
@@ -69,7 +69,7 @@ def test_one_file_trains_and_generates(recipe: Path, tmp_path: Path, capsys: pyt
     assert main(train) == 0, capsys.readouterr().err
     codec = load_codec(out / "codec")
     assert type(codec).__name__ == "Halves" and codec.config["latents_std"] != [1.0] * 3, "measured on the data"
-    assert MagiPipeline.from_pretrained(out).transformer.config.latent_height == 8
+    assert MagiVideoPipeline.from_pretrained(out).transformer.config.latent_height == 8
     assert (out / "latents" / "index.json").is_file(), "its latents are kept, not made in every step"
     context = ["--context", str(tmp_path / "videos" / "0.mp4"), "--context-frames", "1"]
     assert main(["generate", str(out), *context, "--frames", "3", "--save-arrays", "--out", str(samples)]) == 0

@@ -36,7 +36,7 @@ def test_settings_that_are_left_out_are_the_pipelines_own() -> None:
     ("model_index.json", {"height": -1}, "height is -1"),
     ("model_index.json", {"forcing": ["complete"]}, "unknown forcing"),
     ("model_index.json", {"training": [1]}, "training is"),
-    ("transformer/config.json", {"depth": 60_000}, "does not hold the weights its config describes: no blocks.4"),
+    ("transformer/config.json", {"depth": 60_000}, "does not hold the weights its config describes: missing blocks.4"),
     ("transformer/config.json", {"depth": 3}, "24 tensors that its config does not describe"),
     ("transformer/config.json", {"mlp_width": 512}, "mlp_in.weight is [1024, 256], not [512, 256]"),
     ("transformer/config.json", {"_class_name": "UNet"}, "holds UNet; expected MagiVideoTransformer"),

@@ -14,6 +14,7 @@ from diffusers.utils import export_to_video
 from PIL import Image
 from torch import Tensor
 
+import magi_video
 from magi_video.codecs.base import Codec
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.pixels import PixelCodec
@@ -82,9 +83,25 @@ def test_a_pipeline_from_the_parts_of_another_makes_the_same(pipe: MagiVideoPipe
 
 
 def test_the_call_has_the_arguments_that_diffusers_pipelines_share(pipe: MagiVideoPipeline) -> None:
-    assert isinstance(pipe, DiffusionPipeline)
     shared = {"generator", "output_type", "return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs"}
     assert shared <= set(inspect.signature(pipe.__call__).parameters)
+
+
+def test_the_methods_are_those_of_a_diffusers_pipeline_with_its_arguments() -> None:
+    """It is none: importing the base class takes longer than importing PyTorch. Names and arguments are kept."""
+    ours, theirs = MagiVideoPipeline, DiffusionPipeline
+    for name in ("components", "device", "dtype", "config", "model_cpu_offload_seq"):
+        assert hasattr(ours, name) and hasattr(theirs, name)
+    assert isinstance(inspect.getattr_static(ours, "device"), property)
+    for name in ("enable_model_cpu_offload", "maybe_free_model_hooks", "remove_all_hooks", "set_progress_bar_config"):
+        given, known = (list(inspect.signature(getattr(one, name)).parameters) for one in (ours, theirs))
+        assert len(given) == len(known) and given[:-1] == known[:-1], name  # the last may be **kwargs
+    for name in ("to", "from_pipe", "register_modules", "progress_bar", "save_pretrained", "push_to_hub"):
+        assert callable(getattr(ours, name)) and callable(getattr(theirs, name))
+
+
+def test_the_former_names_are_the_same_classes() -> None:
+    assert magi_video.MagiPipeline is MagiVideoPipeline and magi_video.MagiTransformer is MagiVideoTransformer
 
 
 def test_stream_takes_what_the_call_takes() -> None:
@@ -262,6 +279,18 @@ def test_model_offloading_with_a_codec_without_weights(pipe: MagiVideoPipeline) 
     plain = pipe(image=picture(), generator=seeded(), **CALL).frames
     pipe.enable_model_cpu_offload(device="cpu")
     assert pipe.offloads and np.array_equal(pipe(image=picture(), generator=seeded(), **CALL).frames, plain)
+
+
+def test_offloading_ends_and_a_device_is_named_once(with_vae: MagiVideoPipeline) -> None:
+    with_vae.enable_model_cpu_offload(device="cpu")
+    with_vae.remove_all_hooks()
+    assert not with_vae.offloads and not any(hasattr(one, "_hf_hook") for one in with_vae.components.values())
+    with pytest.raises(MagiError, match="give one of them"):
+        with_vae.enable_model_cpu_offload(gpu_id=1, device="cuda:0")
+    if torch.accelerator.current_accelerator() is None:
+        with pytest.raises(MagiError, match="no accelerator"):
+            with_vae.enable_model_cpu_offload()
+    assert not with_vae.offloads
 
 
 def test_what_offloading_cannot_do_is_told(make_pipe: Callable[..., MagiVideoPipeline]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from magi_video.errors import MagiError
 from magi_video.files.weights import HUB_ID, read_json, resolve_model, shipped_models
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.conditions import unknown
+from magi_video.models.configured import outlined
 from magi_video.models.transformer import MagiVideoTransformer, make_transformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import PRESETS, Preset, from_dict, load_preset
@@ -66,8 +67,8 @@ def open_model(name: str) -> Subject:
         recipe = from_dict(Preset, pipe.config.training.get("preset", {}) | paradigm, name)
     except MagiError:  # trained by another version; the paradigm and the steps are all that is needed
         recipe = Preset(**paradigm)
-    with torch.device("meta"):
-        outline: Any = MagiVideoTransformer.from_config(read_json(resolve_model(name) / "transformer" / "config.json"))
+    with outlined():
+        outline = MagiVideoTransformer.from_config(read_json(resolve_model(name) / "transformer" / "config.json"))
 
     def load(dtype: torch.dtype) -> MagiVideoTransformer:
         return MagiVideoPipeline.from_pretrained(name, torch_dtype=dtype).transformer
@@ -82,14 +83,13 @@ def open_preset(name: str) -> Subject:
 
 def make_subject(name: str, preset: Preset) -> Subject:
     """A recipe with random weights."""
-    with torch.device("meta"):
+    with outlined():
         outline = build(preset)
 
     def load(dtype: torch.dtype) -> MagiVideoTransformer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            # The plain `to`: the one of diffusers warns of modules to keep in float32, of which there are none.
-            return torch.nn.Module.to(build(preset).eval(), dtype)
+            return build(preset).eval().to(dtype)
 
     return Subject(name, "preset", preset, outline, load)
 

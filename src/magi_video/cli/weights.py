@@ -76,7 +76,7 @@ def convert(settings: WeightsCommand) -> None:
         raise MagiError("expected magi weights convert-omnitokenizer CHECKPOINT --out FOLDER")
     with TaskDisplay(f"converting {settings.names[0]}"):
         codec = convert_omnitokenizer(settings.names[0], settings.out)
-    fact = {
+    fact: dict[str, Any] = {
         "path": str(settings.out),
         "parameters": sum(parameter.numel() for parameter in codec.parameters()),
         "latent_channels": codec.latent_channels,

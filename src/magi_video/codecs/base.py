@@ -1,24 +1,23 @@
 """What every codec is: pixels to normalised latents and back, with its own statistics, loadable from one folder.
 
-A codec is a diffusers model: `save_pretrained` writes `config.json` (architecture and latent statistics) and, where
-there are weights, one safetensors file; `from_pretrained` reads them back. Callers see only this interface, and it
-speaks of time compression throughout, so a causal video VAE drops in where an image VAE was: ask `num_latent_frames`
-and `latent_size`, never assume them.
+`save_pretrained` writes `config.json` (architecture and latent statistics) and, where there are weights, one
+safetensors file; `registry.load_codec` reads them back. Callers see only this interface, and it speaks of time
+compression throughout, so a causal video VAE drops in where an image VAE was: ask `num_latent_frames` and
+`latent_size`, never assume them.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.models.modeling_utils import ModelMixin
 
 from magi_video.codecs.cost import find_encoder
 from magi_video.codecs.sizes import LatentSizes, untrained_codec
 from magi_video.errors import MagiError
+from magi_video.models.configured import Network
 from magi_video.presets import CodecConfig, Preset
 from magi_video.registry import Registry
 
@@ -26,17 +25,15 @@ OnStep = Callable[[int, dict[str, float]], None]
 """Called after each step of a codec's training: steps done, figures by name."""
 
 
-class Codec(LatentSizes, ModelMixin, ConfigMixin):
+class Codec(LatentSizes, Network):
     """Base of all codecs. A subclass sets the numbers of `LatentSizes` and writes `encode_raw` and `decode_raw`.
 
     Under `@register` a recipe can name it. The numbers of `LatentSizes` in the body of its class are then what a plan
     counts with before the codec is there; where they depend on the weights, an instance sets its own.
 
-    Its `__init__` takes `latents_mean` and `latents_std` among its registered config arguments and ends with
+    Its `__init__`, under `capture_config`, takes `latents_mean` and `latents_std` and ends with
     `self.set_statistics(mean, std)`, so that the statistics travel in `config.json`.
     """
-
-    config_name = "config.json"
 
     name: ClassVar[str]
     """In recipes and on the command line."""
@@ -132,11 +129,6 @@ class Codec(LatentSizes, ModelMixin, ConfigMixin):
         self.register_buffer("_latents_mean", mean_C[:, None, None].to(device, torch.float32), persistent=False)
         self.register_buffer("_latents_std", std_C[:, None, None].to(device, torch.float32), persistent=False)
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move or cast the codec, as `torch.nn.Module.to`; in half precision it still takes and gives float32."""
-        # diffusers' own `to` warns at every cast, of an empty list of modules.
-        return torch.nn.Module.to(self, *args, **kwargs)
-
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         """Move or cast the codec; the statistics follow to the device but stay float32 in a half-precision codec."""
         super()._apply(fn, recurse)
@@ -191,17 +183,12 @@ class Codec(LatentSizes, ModelMixin, ConfigMixin):
 
     def fingerprint(self) -> str:
         """SHA-256 over class, config (statistics included) and weights: equal exactly if the latents are the same."""
-        settings = {key: value for key, value in self.config.items() if not key.startswith("_")}
-        digest = hashlib.sha256(f"{type(self).__name__} {json.dumps(settings, sort_keys=True)}".encode())
+        settings = json.dumps(dict(self.config), sort_keys=True)
+        digest = hashlib.sha256(f"{type(self).__name__} {settings}".encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
-
-    def save_config(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Write `config.json`, without the private path that the codec happened to be loaded from."""
-        self.register_to_config(_name_or_path="")
-        super().save_config(save_directory, push_to_hub=push_to_hub, **kwargs)
 
 
 CODECS: Registry[Codec] = Registry("codecs", "codec")

@@ -9,8 +9,8 @@ from magi_video.fast.precision import Precision
 
 @dataclass(frozen=True)
 class ImageCodecConfig:
-    """Architecture and training of a codec of the project's own: the encoder and decoder of diffusers'
-    `AutoencoderTiny`, with what a subclass puts between them.
+    """Architecture and training of a codec of the project's own: the encoder and decoder of TAESD's
+    network, diffusers' `AutoencoderTiny`, with what a subclass puts between them.
 
     One level per entry of `encoder_blocks`; every level but the first halves the picture, so four levels give an
     8× smaller latent. `AutoencoderTiny` has one width throughout: residual blocks are cheap where pixels are few,

@@ -4,19 +4,18 @@
 They are the starting values until statistics are measured on data (`codecs.statistics.measure_statistics`).
 """
 
-import os
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
+from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
 from magi_video.codecs.base import register
 from magi_video.codecs.vae import VAECodec
 from magi_video.errors import MagiError
 
-IMAGE_VAES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-"""The diffusers classes a config may name; nothing else is ever built."""
 PIXELS_ON_CPU = 1 << 16
 """Pixels of one pass, 16 frames of 64 by 64: with more, a CPU's caches no longer hold what the layers hand on."""
 PIXELS_ELSEWHERE = 1 << 18
@@ -33,7 +32,12 @@ class ImageVAECodec(VAECodec):
     spatial_factor = 8
     temporal_factor = 1
 
-    vae_classes: ClassVar[dict[str, Any]] = IMAGE_VAES
+    vae_modules: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "AutoencoderKL": "diffusers.models.autoencoders.autoencoder_kl",
+            "AutoencoderTiny": "magi_video.codecs.autoencoder_tiny",
+        }
+    )
     memory_format = torch.channels_last
     max_pixels_at_once: int | None = None
     """Pixels of one pass through the VAE, which bounds memory, whatever the video; None for what suits the device."""
@@ -44,12 +48,11 @@ class ImageVAECodec(VAECodec):
         return settings.latent_channels, _spatial_factor(vae_class, settings), 1, 3
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, **kwargs: Any) -> Any:
-        """Load from a folder or the hub as diffusers does, with the weights in the layout that coding is fastest in."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        codec = loaded[0] if isinstance(loaded, tuple) else loaded
-        codec.vae.to(memory_format=torch.channels_last)
-        return loaded
+    def from_weights(cls, config: Mapping[str, Any], files: Sequence[Path], dtype: torch.dtype, where: str) -> Self:
+        """See `Network.from_weights`; the weights get the layout that coding is fastest in."""
+        codec = super().from_weights(config, files, dtype, where)
+        codec.vae.to(memory_format=cls.memory_format)
+        return codec
 
     def encode_raw(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
         """Encode each frame; `AutoencoderKL` gives the mode of its posterior."""
@@ -60,12 +63,16 @@ class ImageVAECodec(VAECodec):
     def decode_raw(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
         """Decode each frame."""
         height, width = (side * self.spatial_factor for side in latents_BTCHW.shape[3:])
-        parts = [self.vae.decode(part).sample for part in self._sub_batches(latents_BTCHW, height * width)]
+        parts = [self._decode_latents(part) for part in self._sub_batches(latents_BTCHW, height * width)]
         return torch.cat(parts).contiguous().unflatten(0, latents_BTCHW.shape[:2])
 
     def _encode_frames(self, frames_NCHW: torch.Tensor) -> torch.Tensor:
         encoded = self.vae.encode(frames_NCHW)
-        return encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
+        return encoded if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mode()
+
+    def _decode_latents(self, latents_NCHW: torch.Tensor) -> torch.Tensor:
+        decoded = self.vae.decode(latents_NCHW)
+        return decoded if isinstance(self.vae, AutoencoderTiny) else decoded.sample
 
     def _sub_batches(self, frames_BTCHW: torch.Tensor, pixels: int) -> tuple[torch.Tensor, ...]:
         """Frames one after another, as many at once as `max_pixels_at_once` allows at `pixels` each."""

@@ -14,7 +14,6 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from magi_video.codecs.base import Codec, register
@@ -22,6 +21,7 @@ from magi_video.codecs.registry import load_codec
 from magi_video.codecs.sizes import LatentSizes
 from magi_video.codecs.temporal import Memory, TemporalCodec
 from magi_video.errors import MagiError
+from magi_video.models.configured import capture_config
 from magi_video.presets import CodecConfig, Preset
 
 TimeLayout = Literal["causal", "published"]
@@ -55,7 +55,7 @@ class OmniTokenizerCodec(TemporalCodec):
     spatial_factor = 8
     temporal_factor = 4
 
-    @register_to_config
+    @capture_config
     def __init__(
         self,
         patch_size: int = 8,

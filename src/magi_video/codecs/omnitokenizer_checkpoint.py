@@ -20,6 +20,7 @@ from torch import Tensor
 from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
 from magi_video.errors import MagiError
 from magi_video.files.weights import load_strictly
+from magi_video.models.configured import outlined
 
 MAX_PICKLE_BYTES = 100_000_000
 DTYPES = {
@@ -118,7 +119,7 @@ def _convert(archive: "_Archive", checkpoint: Path) -> OmniTokenizerCodec:
         raise MagiError(f"{checkpoint}: a norm with a shift; expected none, as OmniTokenizer has it")
     names = {name: one for name, one in names.items() if not UNUSED.search(name) and name not in shifts}
     renamed = {_our_name(name): one for name, one in names.items()}
-    with torch.device("meta"):
+    with outlined():
         outline = OmniTokenizerCodec(**config, latents_mean=None, latents_std=None)
     wanted = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
     there = {name: one.shape for name, one in renamed.items()}

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 
+from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.statistics import measure_statistics
@@ -22,7 +22,7 @@ def build_small_vae(config: SmallVAEConfig) -> AutoencoderTiny:
         raise MagiError(
             f"encoder_blocks and decoder_blocks must have as many levels; got {levels} and {len(config.decoder_blocks)}"
         )
-    # diffusers initialises through torch's global generator: seed a fork of it and leave the caller's untouched.
+    # Weights are drawn from torch's global generator: seed a fork of it and leave the caller's untouched.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return AutoencoderTiny(
@@ -46,7 +46,7 @@ class SmallVAETraining:
 
     def __init__(self, config: SmallVAEConfig, device: str | torch.device = "cpu") -> None:
         self.config = config
-        self.network: nn.Module = nn.Module.to(build_small_vae(config), device)
+        self.network: nn.Module = build_small_vae(config).to(device)
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights."""
@@ -57,13 +57,13 @@ class SmallVAETraining:
         vae: Any = self.network
         config, device = self.config, pictures_BCHW.device
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            latents_BCHW = vae.encode(pictures_BCHW.contiguous(memory_format=torch.channels_last)).latents.float()
+            latents_BCHW = vae.encode(pictures_BCHW.contiguous(memory_format=torch.channels_last)).float()
             # Noise is measured in deviations of the latents themselves: growing them does not drown it.
             std_C11 = latents_BCHW.detach().std((0, 2, 3), keepdim=True)
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
             level_B111 = torch.rand((len(latents_BCHW), 1, 1, 1), generator=generator) * config.latent_noise
             noise_BCHW = level_B111 * torch.randn(latents_BCHW.shape, generator=generator)
-            decoded_BCHW = vae.decode(latents_BCHW + std_C11 * noise_BCHW.to(device)).sample.float()
+            decoded_BCHW = vae.decode(latents_BCHW + std_C11 * noise_BCHW.to(device)).float()
         mse, edges = reconstruction_errors(decoded_BCHW, pictures_BCHW)
         size = latents_BCHW.square().mean()
         loss = mse + config.edge_weight * edges + config.latent_penalty * size

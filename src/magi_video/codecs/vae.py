@@ -2,15 +2,16 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers.configuration_utils import FrozenDict, register_to_config
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.sizes import LatentSizes, UntrainedCodec
 from magi_video.errors import MagiError
 from magi_video.files.weights import class_name, load_strictly, read_config
+from magi_video.models.configured import FrozenConfig, capture_config
 from magi_video.presets import CodecConfig, Preset
 
 MOST_FACTOR = 4096
@@ -18,18 +19,18 @@ MOST_FACTOR = 4096
 
 
 class VAECodec(Codec):
-    """A diffusers VAE, of one of the classes in `vae_classes`, with per-channel latent statistics.
+    """A diffusers VAE, of one of the classes in `vae_modules`, with per-channel latent statistics.
 
-    `vae_class` is a key of `vae_classes`, `vae_config` that class's constructor arguments. Without `latents_mean` and
+    `vae_class` is a key of `vae_modules`, `vae_config` that class's constructor arguments. Without `latents_mean` and
     `latents_std` the statistics are those that the VAE claims itself.
     """
 
-    vae_classes: ClassVar[dict[str, Any]]
-    """The diffusers classes a config may name; nothing else is ever built."""
+    vae_modules: ClassVar[Mapping[str, str]]
+    """The classes a config may name, and the module of each, imported when it is named; nothing else is ever built."""
     memory_format: ClassVar[torch.memory_format] = torch.preserve_format
     """Layout of the weights."""
 
-    @register_to_config
+    @capture_config
     def __init__(
         self,
         vae_class: str,
@@ -38,10 +39,10 @@ class VAECodec(Codec):
         latents_std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if vae_class not in self.vae_classes:
-            raise MagiError(f"unknown VAE class {vae_class!r}; expected one of {', '.join(self.vae_classes)}")
+        if vae_class not in self.vae_modules:
+            raise MagiError(f"unknown VAE class {vae_class!r}; expected one of {', '.join(self.vae_modules)}")
         try:
-            self.vae = self.vae_classes[vae_class](**vae_config)
+            self.vae = self.vae_type(vae_class)(**vae_config)
             self.latent_channels, self.spatial_factor, self.temporal_factor, colours = self.measure(vae_class)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise MagiError(f"not a config of {vae_class}: {error}") from error
@@ -82,11 +83,11 @@ class VAECodec(Codec):
         vae_class = cls._known_class(name, config)
         defaults = {
             key: one.default
-            for key, one in inspect.signature(cls.vae_classes[vae_class].__init__).parameters.items()
+            for key, one in inspect.signature(cls.vae_type(vae_class).__init__).parameters.items()
             if one.default is not inspect.Parameter.empty
         }
         try:
-            channels, spatial, temporal, _ = cls.factors(vae_class, FrozenDict(defaults | config))
+            channels, spatial, temporal, _ = cls.factors(vae_class, FrozenConfig(defaults | config))
         except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise MagiError(f"{name}: not a config of {vae_class}: {error}") from None
         for number in (channels, spatial, temporal):
@@ -95,10 +96,15 @@ class VAECodec(Codec):
         return UntrainedCodec(channels, spatial, temporal)
 
     @classmethod
+    def vae_type(cls, vae_class: str) -> Any:
+        """The class of this name, a key of `vae_modules`."""
+        return getattr(import_module(cls.vae_modules[vae_class]), vae_class)
+
+    @classmethod
     def _known_class(cls, name: str, config: dict[str, Any]) -> str:
         vae_class = class_name(config)
-        if vae_class not in cls.vae_classes:
-            known = ", ".join(cls.vae_classes)
+        if vae_class not in cls.vae_modules:
+            known = ", ".join(cls.vae_modules)
             raise MagiError(f"{name} holds {vae_class or 'no class name'}; expected one of {known}")
         return vae_class
 
@@ -118,7 +124,7 @@ class VAECodec(Codec):
         place: dict[str, Any] = {"subfolder": subfolder, "revision": revision}
         place = {key: value for key, value in place.items() if value is not None}
         vae_class = cls._known_class(name, read_config(name, **place))
-        vae = load_strictly(cls.vae_classes[vae_class], name, variant=variant, **place)
+        vae = load_strictly(cls.vae_type(vae_class), name, variant=variant, **place)
         return cls.from_module(vae)
 
     @classmethod
@@ -129,7 +135,11 @@ class VAECodec(Codec):
         # A second VAE is built and dropped; its random weights must not cost the caller's global generator a draw.
         with torch.random.fork_rng(devices=[]):
             codec = cls(type(vae).__name__, settings)
-        codec.vae = vae.to(memory_format=cls.memory_format)
+        vae.to(memory_format=cls.memory_format)
+        if isinstance(vae, type(codec.vae)):
+            codec.vae = vae
+        else:  # diffusers' own class, of which ours is the equal
+            codec.vae.load_state_dict(vae.state_dict(), assign=True)
         codec.set_statistics(*codec.claimed_statistics())
         return codec.to(vae.device).eval()
 

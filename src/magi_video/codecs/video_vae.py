@@ -7,6 +7,7 @@
 | AutoencoderKLLTXVideo | all latent frames together: its decoder looks ahead | causal |
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -29,7 +30,7 @@ class VideoVAECodec(TemporalCodec, VAECodec):
     spatial_factor = 8
     temporal_factor = 4
 
-    vae_classes: ClassVar[dict[str, Any]] = {name: coder.vae_class for name, coder in CODERS.items()}
+    vae_modules: ClassVar[Mapping[str, str]] = {name: coder.vae_class.__module__ for name, coder in CODERS.items()}
     tile: int | None = None
     """Largest side in pixels that is coded at once; larger pictures in overlapping tiles, for less memory."""
 

@@ -11,17 +11,17 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor
 
 from magi_video.codecs import fsq
+from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
 from magi_video.codecs.base import Codec, OnStep, register
 from magi_video.codecs.config import VQConfig
 from magi_video.codecs.discrete import DiscreteCodec, nearest_places
 from magi_video.codecs.image_vae import split_frames
 from magi_video.errors import MagiError
 from magi_video.models.architecture import MAX_SIZE
+from magi_video.models.configured import capture_config
 from magi_video.presets import CodecConfig, Preset
 
 
@@ -42,7 +42,7 @@ class VQCodec(DiscreteCodec):
     trained = True
     temporal_factor = 1
 
-    @register_to_config
+    @capture_config
     def __init__(
         self,
         quantizer: Literal["ema", "fsq"] = "ema",
@@ -130,7 +130,7 @@ class VQCodec(DiscreteCodec):
 
     def vectors_of(self, frames_NCHW: Tensor) -> Tensor:
         """The encoder's vectors `[N, C, h, w]`, float32, before they become codes."""
-        vectors_NCHW = self.vae.encode(frames_NCHW).latents.float()
+        vectors_NCHW = self.vae.encode(frames_NCHW).float()
         return F.normalize(vectors_NCHW, dim=1) if self.quantizer == "ema" and self.l2_normalize else vectors_NCHW
 
     def quantize(self, vectors_NCHW: Tensor) -> Tensor:
@@ -141,15 +141,15 @@ class VQCodec(DiscreteCodec):
 
     def encode_raw(self, video_BTCHW: Tensor) -> Tensor:
         """Encode each frame to the vectors of its codes."""
-        dtype, pixels = self.vae.encoder.layers[0].weight.dtype, video_BTCHW.shape[-2] * video_BTCHW.shape[-1]
+        dtype, pixels = next(self.vae.parameters()).dtype, video_BTCHW.shape[-2] * video_BTCHW.shape[-1]
         parts = [self.quantize(self.vectors_of(part)) for part in split_frames(video_BTCHW, pixels, dtype)]
         return self.raw_codebook()[torch.cat(parts)].movedim(-1, 1).unflatten(0, video_BTCHW.shape[:2])
 
     def decode_raw(self, latents_BTCHW: Tensor) -> Tensor:
         """Decode each frame; a latent that is not a code's vector counts as the nearest code."""
-        codebook, dtype = self.raw_codebook(), self.vae.decoder.layers[0].weight.dtype
+        codebook, dtype = self.raw_codebook(), next(self.vae.parameters()).dtype
         codes = nearest_places(codebook, latents_BTCHW)
         exact_BTCHW = codebook[codes].movedim(-1, 2)
         pixels = latents_BTCHW.shape[-2] * latents_BTCHW.shape[-1] * self.spatial_factor**2
-        parts = [self.vae.decode(part).sample for part in split_frames(exact_BTCHW, pixels, dtype)]
+        parts = [self.vae.decode(part) for part in split_frames(exact_BTCHW, pixels, dtype)]
         return torch.cat(parts).contiguous().unflatten(0, latents_BTCHW.shape[:2])

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
 from magi_video.codecs.base import register
@@ -15,6 +14,7 @@ from magi_video.codecs.sizes import UntrainedCodec
 from magi_video.errors import MagiError
 from magi_video.files.weights import read_config
 from magi_video.models.architecture import MAX_SIZE
+from magi_video.models.configured import capture_config
 
 
 @register
@@ -33,9 +33,9 @@ class VQModelCodec(DiscreteCodec, ImageVAECodec):
     temporal_factor = 1
     codes = 16_384
 
-    vae_classes: ClassVar[dict[str, Any]] = {"VQModel": VQModel}
+    vae_modules: ClassVar[Mapping[str, str]] = MappingProxyType({"VQModel": "diffusers.models.autoencoders.vq_model"})
 
-    @register_to_config
+    @capture_config
     def __init__(
         self,
         vae_class: str,

@@ -132,7 +132,7 @@ class VQTraining:
         with torch.autocast(pictures_BCHW.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             vectors_BCHW = self.codec.vectors_of(pictures_BCHW.contiguous(memory_format=torch.channels_last))
             quantized_BCHW, distance = self._quantize(vectors_BCHW, step)
-            decoded_BCHW = self.codec.vae.decode(quantized_BCHW).sample.float()
+            decoded_BCHW = self.codec.vae.decode(quantized_BCHW).float()
         mse, edges = reconstruction_errors(decoded_BCHW, pictures_BCHW)
         loss = mse + self.config.edge_weight * edges + self.config.commitment * distance
         return {"loss": loss, "mse": mse, "edges": edges, "commitment": distance}

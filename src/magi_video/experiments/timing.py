@@ -27,7 +27,7 @@ def time_against_frames(model: Path, world: World, lengths: tuple[int, ...] = LE
     pipe = MagiVideoPipeline.from_pretrained(model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        transformer: Any = MagiVideoTransformer.from_config(
+        transformer = MagiVideoTransformer.from_config(
             dict(pipe.transformer.config) | {"temporal_position": "interpolate"}
         )
     pipe.register_modules(transformer=transformer.eval())

@@ -41,7 +41,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(0, batch)
 
 
-@torch.compiler.disable
 def dropped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rate: float, seed_B: Tensor) -> Tensor:
     """Attention with dropout by the fused kernels, `[B, X, heads, Lq, d]`: a clip at a time, each from its own seed.
 

@@ -1,10 +1,29 @@
 """Compiled blocks, where there is a compiler."""
 
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 
 import torch
 
+from magi_video.fast import attention
+from magi_video.models import dropout
 from magi_video.models.transformer import MagiVideoTransformer
+
+UNCOMPILED: list[tuple[ModuleType, str]] = [
+    (dropout, "kept"),
+    (attention, "kept"),
+    (attention, "dropped_attention"),
+]
+"""Functions that seed generators clip by clip: a compiled block calls them as they are."""
+
+
+@cache
+def leave_uncompiled() -> None:
+    """Mark `UNCOMPILED` for the compiler; not where they are defined, since the mark alone imports the compiler, which
+    takes longer than importing PyTorch."""
+    for module, name in UNCOMPILED:
+        setattr(module, name, torch.compiler.disable(getattr(module, name)))
 
 
 def compile_blocks(model: MagiVideoTransformer, attempt: Callable[[], object]) -> str | None:
@@ -17,6 +36,7 @@ def compile_blocks(model: MagiVideoTransformer, attempt: Callable[[], object]) -
     Returns:
         None, or in a line why the model is not compiled.
     """
+    leave_uncompiled()
     for block in model.blocks[:-1]:  # the last one has another shape for every mask step
         block.compile()
     try:

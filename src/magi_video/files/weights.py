@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -81,14 +81,17 @@ def class_name(config: dict[str, Any]) -> str:
 
 
 def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype | None = None, **place: Any) -> Any:
-    """Load a diffusers model in evaluation mode, in float32 unless told otherwise; `place` may hold subfolder, revision
-    and variant.
+    """Load a network, ours (`models.configured`) or one of diffusers, in evaluation mode, in float32 by default.
+
+    `place` may hold subfolder, revision and variant.
 
     Raises:
         MagiError: something is missing or damaged; the config describes other weights than there are, or more than
             this machine's memory holds; the weights are not safetensors, or not all finite.
     """
     import torch
+
+    from magi_video.models.configured import Network
 
     torch_dtype = torch_dtype or torch.float32
     variant = place.get("variant")
@@ -97,21 +100,31 @@ def load_strictly(model_class: Any, name: str, torch_dtype: torch.dtype | None =
     folder = _locate(str(name), place, wanted)
     where = f"{model_class.__name__} from {_where(str(name), place)}"
     try:
-        _check_outline(model_class, folder, variant, torch_dtype)
-        model, info = model_class.from_pretrained(
-            str(folder), use_safetensors=True, torch_dtype=torch_dtype, output_loading_info=True, variant=variant
-        )
+        config = read_json(folder / "config.json")
+        files = weight_files(folder, WEIGHTS, variant)
+        _check_outline(model_class, config, files, folder, torch_dtype)
+        if issubclass(model_class, Network):
+            model = model_class.from_weights(config, files, torch_dtype, _where(str(name), place))
+        else:
+            model = _from_diffusers(model_class, folder, variant, torch_dtype, _where(str(name), place))
     except MagiError as error:
         raise MagiError(_one_line(error)) from error
     except Exception as error:  # a config of wrong values fails wherever it is first used, in any way
         raise MagiError(f"cannot load {where}: {_one_line(error)}") from error
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if keys := sorted(map(str, info.get(problem, []))):
-            raise MagiError(
-                f"{_where(str(name), place)} does not hold the weights its config describes: "
-                f"{len(keys)} {problem.replace('_', ' ')}, the first {keys[0]}"
-            )
     check_finite(model, _where(str(name), place))
+    return model
+
+
+def _from_diffusers(model_class: Any, folder: Path, variant: str | None, dtype: torch.dtype, where: str) -> Any:
+    """A network of diffusers; its own reader casts, shards and splits as its class needs it."""
+    from magi_video.models.configured import lacking
+
+    model, info = model_class.from_pretrained(
+        str(folder), use_safetensors=True, torch_dtype=dtype, output_loading_info=True, variant=variant
+    )
+    for problem in ("missing", "unexpected", "mismatched"):
+        if keys := sorted(map(str, info.get(f"{problem}_keys", []))):
+            raise lacking(where, problem, keys[0])
     # diffusers notes where a module was loaded from and saves it along: a private path, nobody else's business.
     model.register_to_config(_name_or_path="")
     return model
@@ -126,15 +139,55 @@ def check_finite(model: torch.nn.Module, where: str) -> None:
             raise MagiError(f"{where}: {key} is not finite: a training that diverged, or damage")
 
 
-def _check_outline(model_class: Any, folder: Path, variant: str | None, dtype: torch.dtype) -> None:
-    config = read_json(folder / "config.json")
+def _check_outline(
+    model_class: Any, config: dict[str, Any], files: list[Path], folder: Path, dtype: torch.dtype
+) -> None:
     check_numbers(config, folder)
-    sizes = stored_sizes(weight_files(folder, WEIGHTS, variant))
+    if described := getattr(model_class, "described_shapes", None):
+        if not files:
+            raise MagiError(f"cannot load {model_class.__name__} from {folder}: no {WEIGHTS}.safetensors there")
+        check_shapes(described(config, str(folder)), files, folder)
+        check_memory(sum(stored_sizes(files)), dtype, folder)
+        return
+    sizes = stored_sizes(files)
     if not sizes:
         lack = f"cannot load {model_class.__name__} from {folder}: no {WEIGHTS}.safetensors there"
     else:
         lack = not_described(folder, sizes)
     outline(lambda: model_class.from_config(config), sizes, dtype, folder, lack)
+
+
+def check_shapes(described: Iterable[tuple[str, Shape]], files: list[Path], folder: Path) -> None:
+    """Refuse weights that have not the names and shapes that a config describes, from the files' headers.
+
+    Args:
+        described: by the config; it is read to the first that is not stored, however many there are.
+        files: with the weights.
+        folder: named in errors.
+
+    Raises:
+        MagiError: which weight.
+    """
+    stored = dict(stored_shapes(files))
+    count = 0
+    for name, shape in described:
+        if stored.get(name) != shape:
+            found = f"{name} is {list(stored[name])}, not {list(shape)}" if name in stored else f"missing {name}"
+            raise MagiError(f"{folder} does not hold the weights its config describes: {found}")
+        count += 1
+    if count < len(stored):
+        raise MagiError(f"{folder} holds {len(stored) - count} tensors that its config does not describe")
+
+
+def check_memory(numbers: int, dtype: torch.dtype, where: Path) -> None:
+    """Refuse weights of so many numbers together that this machine has no memory for them.
+
+    Raises:
+        MagiError: what they need, and what there is.
+    """
+    needed, memory = numbers * dtype.itemsize, machine_memory()
+    if needed > memory:
+        raise MagiError(f"{where}: needs {needed / 2**30:.1f} GiB; this machine has {memory / 2**30:.1f} GiB of memory")
 
 
 def check_numbers(config: dict[str, Any], where: Path) -> None:
@@ -181,12 +234,11 @@ def outline(
     """
     import torch
 
+    from magi_video.models.configured import outlined
+
     numbers = sum(sizes)
-    needed = numbers * dtype.itemsize
-    memory = machine_memory()
-    if needed > memory:
-        raise MagiError(f"{where}: needs {needed / 2**30:.1f} GiB; this machine has {memory / 2**30:.1f} GiB of memory")
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), _at_most(len(sizes) + missing[0], lack):
+    check_memory(numbers, dtype, where)
+    with torch.random.fork_rng(devices=[]), outlined(), _at_most(len(sizes) + missing[0], lack):
         made = build()
     described = sum(tensor.numel() for tensor in made.state_dict().values())
     computed = sum(buffer.numel() for buffer in made.buffers())

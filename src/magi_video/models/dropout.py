@@ -80,7 +80,6 @@ class Dropout(NamedTuple):
         return torch.where(kept(x.shape, rate, self.seeds[:, place], x.device), x * (1 / (1 - rate)), 0)
 
 
-@torch.compiler.disable
 def kept(shape: tuple[int, ...], rate: float, seed_B: Tensor, device: torch.device) -> Tensor:
     """Boolean `[B, …]`: True with probability 1 − `rate`; a clip's part follows from its seed alone."""
     mask = torch.empty(shape, dtype=torch.bool, device=device)

@@ -4,19 +4,20 @@ One forward serves every use. In training it reads whole sequences under the par
 reads one frame over a `FrameCache`. It knows nothing of paradigms, samplers or codecs.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from magi_video.errors import MagiError
-from magi_video.models.architecture import NOISE_LEVEL, Architecture
+from magi_video.models.architecture import NOISE_LEVEL, Architecture, Shape
 from magi_video.models.cache import FrameCache
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import ConditionTokens
+from magi_video.models.configured import Network, capture_config
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
@@ -39,7 +40,7 @@ class FrameContext(NamedTuple):
     rotary: tuple[Tensor, Tensor] | None
 
 
-class MagiVideoTransformer(ModelMixin, ConfigMixin):
+class MagiVideoTransformer(Network):
     """The spatial-temporal transformer with its diffusion head (paper, section 4 and appendix A.1).
 
     Args:
@@ -58,10 +59,7 @@ class MagiVideoTransformer(ModelMixin, ConfigMixin):
         codes: of the categorical head, as many as the codec has.
     """
 
-    config_name = "config.json"
-    _supports_gradient_checkpointing = True
-
-    @register_to_config
+    @capture_config
     def __init__(
         self,
         latent_channels: int = 4,
@@ -106,8 +104,18 @@ class MagiVideoTransformer(ModelMixin, ConfigMixin):
             else DIFFUSION_HEADS[head](self.token_dim, width, head_width, head_depth)
         )
         self.gradient_checkpointing = False
+        self.spatial_position: Tensor
         self.register_buffer("spatial_position", sinusoidal_2d(rows, columns, width), persistent=False)
         self.reset_parameters()
+
+    @classmethod
+    def described_shapes(cls, config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Shape]]:
+        """Name and shape of every weight of the network of a config, which is not built.
+
+        Raises:
+            MagiError: it describes no network; the message begins with `where`.
+        """
+        return Architecture.from_config(config, where).shapes()
 
     def reset_parameters(self) -> None:
         """Xavier for linear layers, N(0, 0.02) for embeddings (MAR); conditions and the head set their own."""
@@ -123,9 +131,9 @@ class MagiVideoTransformer(ModelMixin, ConfigMixin):
         self.diffusion_head.reset_parameters()
         self.condition_tokens.reset_parameters()
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move or cast, as `torch.nn.Module.to`; diffusers' own warns at every cast, of an empty list of modules."""
-        return nn.Module.to(self, *args, **kwargs)
+    def enable_gradient_checkpointing(self) -> None:
+        """Drop the activations of the blocks in training, and compute them again in the backward."""
+        self.gradient_checkpointing = True
 
     def check_interval(self, interval: int) -> None:
         """`MagiError` unless the model was trained for an interval."""
@@ -236,7 +244,7 @@ class MagiVideoTransformer(ModelMixin, ConfigMixin):
     def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
         """A block; with gradient checkpointing its activations are dropped, and computed again in the backward."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(block, *arguments)
+            return checkpoint(block, *arguments, use_reentrant=False)
         return block(*arguments)
 
 

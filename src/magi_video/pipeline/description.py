@@ -9,7 +9,15 @@ from typing import Any
 
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
-from magi_video.files.weights import WEIGHTS, check_settings, class_name, resolve_model, stored_shapes, weight_files
+from magi_video.files.weights import (
+    WEIGHTS,
+    check_settings,
+    check_shapes,
+    class_name,
+    resolve_model,
+    stored_shapes,
+    weight_files,
+)
 from magi_video.models.architecture import Architecture
 from magi_video.registry import CLASS, declared
 
@@ -101,13 +109,5 @@ def read_architecture(folder: Path) -> Architecture:
     files = weight_files(folder, WEIGHTS)
     if not files:
         raise MagiError(f"{folder}: no {WEIGHTS}.safetensors there")
-    stored = dict(stored_shapes(files))
-    described = 0
-    for name, shape in architecture.shapes():  # ends at the first that is missing, however many are described
-        if stored.get(name) != shape:
-            found = f"{name} is {list(stored[name])}, not {list(shape)}" if name in stored else f"no {name}"
-            raise MagiError(f"{folder} does not hold the weights its config describes: {found}")
-        described += 1
-    if described < len(stored):
-        raise MagiError(f"{folder} holds {len(stored) - described} tensors that its config does not describe")
+    check_shapes(architecture.shapes(), files, folder)
     return architecture

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from magi_video.codecs.base import Codec
@@ -23,7 +22,7 @@ from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.pipeline.description import INDEX_FILE
-from magi_video.pipeline.diffusers_api import ConventionalPipeline, StepCallback, StepFunction
+from magi_video.pipeline.diffusers_api import ConventionalPipeline, Output, StepCallback, StepFunction
 from magi_video.pipeline.inputs import (
     Actions,
     FrameActions,
@@ -42,7 +41,7 @@ from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 
 @dataclass
-class MagiVideoPipelineOutput(BaseOutput):
+class MagiVideoPipelineOutput(Output):
     """The result.
 
     Attributes:
@@ -249,7 +248,7 @@ class MagiVideoPipeline(ConventionalPipeline):
                 bar.update()
         self.maybe_free_model_hooks()
         output = MagiVideoPipelineOutput(frames=convert_output(torch.stack(made, dim=1), output_type))
-        return output if return_dict else output.to_tuple()
+        return output if return_dict else output.to_tuple()  # type: ignore[return-value]  # asked for by its name
 
     def stream(
         self,
@@ -320,9 +319,9 @@ class MagiVideoPipeline(ConventionalPipeline):
         rollout = Rollout(
             self.transformer,
             paradigm,
-            SampleNoise(spread_generator(generator, batch), self._execution_device),
+            SampleNoise(spread_generator(generator, batch), self.execution_device),
             resolved,
-            torch.full((batch,), interval, device=self._execution_device),
+            torch.full((batch,), interval, device=self.execution_device),
             total_frames,
             past=past,
             negative=negative,
@@ -400,7 +399,7 @@ class MagiVideoPipeline(ConventionalPipeline):
                 f"{given} given frames do not make whole latent frames: this model's codec compresses time by {factor} "
                 f"and takes {', '.join(str(1 + factor * count) for count in range(3))}, …"
             )
-        return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self._execution_device)
+        return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self.execution_device)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Texts as the model is told them, `[number of texts, L, size]`; see `TextEncoder.encode`."""

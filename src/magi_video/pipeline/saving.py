@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -15,8 +13,10 @@ from magi_video.codecs.text_encoder import ENCODER_FOLDER, copy_encoder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import link_or_copy, part_beside
 from magi_video.files.weights import check_settings, load_strictly
+from magi_video.models.configured import WEIGHTS
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.description import INDEX_FILE, read_index
+from magi_video.pipeline.diffusers_api import ConventionalPipeline
 
 if TYPE_CHECKING:
     from magi_video.pipeline.pipeline import MagiVideoPipeline
@@ -48,12 +48,12 @@ def write_pipeline(
     part = part_beside(folder / "model")
     try:
         if weights is None:
-            DiffusionPipeline.save_pretrained(pipe, part)
+            ConventionalPipeline.save_pretrained(pipe, part)
         else:
             pipe.save_config(part)
             pipe.codec.save_pretrained(part / "codec")
             pipe.transformer.save_config(part / "transformer")
-            link_or_copy(weights, part / "transformer" / SAFETENSORS_WEIGHTS_NAME)
+            link_or_copy(weights, part / "transformer" / WEIGHTS)
         if pipe.text_folder is not None and pipe.text_folder.parent != folder:
             copy_encoder(pipe.text_folder, folder / ENCODER_FOLDER)
         if torch_dtype is not None:
