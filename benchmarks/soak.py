@@ -106,7 +106,7 @@ STAGES = [
         {
             "training": fresh("codec/checkpoints/step_*"),
             "writing a checkpoint": fresh("codec/checkpoints/.part-*"),
-            "saving": fresh("codec/unfinished"),
+            "saving": fresh("codec/.unfinished*"),
         },
     ),
     Stage(

@@ -15,7 +15,7 @@ from magi_video.cli import main
 from magi_video.codecs.base import CODECS
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
-from magi_video.files.lock import claimed
+from magi_video.files.artifact import Artifact
 from magi_video.presets import Preset, load_preset
 from magi_video.training.encode import encode
 from magi_video.training.run import train
@@ -111,7 +111,7 @@ def test_of_two_commands_on_one_folder_the_second_is_told_so_and_may_follow_the_
     """The first is killed, which leaves nothing in the way."""
     command = [verb, "tiny", "--data", root / "videos", "--out", tmp_path / "out"]
     command += ["--steps", "1"] if verb == "train" else []
-    with other_process(lambda: claimed(tmp_path / "out" / record, {}, "anything", Processes())) as told:
+    with other_process(lambda: Artifact(tmp_path / "out" / record, "anything").making({}, Processes())) as told:
         assert told == "entered"
         (tmp_path / "out" / record).unlink()  # what the other one makes is another matter
         code, _, err = run(capsys, *command)

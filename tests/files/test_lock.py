@@ -1,6 +1,5 @@
-"""A folder belongs to one recipe for good, and to one run at a time."""
+"""One run at a time works in a folder."""
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,8 +11,9 @@ import pytest
 
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import HOST
-from magi_video.files.lock import claimed, differences, only_writer
+from magi_video.files.lock import only_writer
 
 DEAD = 2**30
 """No process has such a number."""
@@ -21,7 +21,7 @@ RECIPE = {"recipe": {"codec": "pixels", "sizes": (1, 2)}, "seed": 0}
 
 
 def claim(folder: Path, now: dict[str, Any] = RECIPE, **options: Any) -> Any:
-    return claimed(folder / "recipe.json", now, "latents", Processes(), **options)
+    return Artifact(folder / "recipe.json", "latents").making(now, Processes(), **options)
 
 
 @contextmanager
@@ -84,23 +84,6 @@ def test_death_frees_the_folder_even_if_children_live_on(tmp_path: Path) -> None
         os.kill(child, signal.SIGKILL)
 
 
-def test_another_recipe_is_refused_and_what_may_change_is_recorded(tmp_path: Path) -> None:
-    def lasting(record: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in record.items() if name != "steps"}
-
-    with claim(tmp_path, RECIPE | {"steps": 1}, lasting=lasting):
-        pass
-    with claim(tmp_path, RECIPE | {"steps": 2}, lasting=lasting):
-        assert json.loads((tmp_path / "recipe.json").read_text())["steps"] == 2
-    before = (tmp_path / "recipe.json").read_bytes()
-    with (
-        pytest.raises(MagiError, match=r"latents made with other settings \(sizes 1, 2 → 1, 3; seed 0 → 1\); use"),
-        claim(tmp_path, {"recipe": {"codec": "pixels", "sizes": (1, 3)}, "seed": 1, "steps": 2}),
-    ):
-        pass
-    assert (tmp_path / "recipe.json").read_bytes() == before
-
-
 def test_half_written_files_of_the_dead_go_but_not_those_of_a_folder_with_its_own_lock(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     with claim(tmp_path / "inner"):
@@ -132,8 +115,3 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "cache" / ".lock").symlink_to(tmp_path / "elsewhere")
     with claim(tmp_path / "cache"):
         assert not (tmp_path / "elsewhere").exists()
-
-
-def test_differences_name_what_changed_and_stay_short() -> None:
-    before, now = {"a": {"b": 1, "c": "x" * 50}, "d": []}, {"a": {"b": 1, "c": None}, "d": [3]}
-    assert differences(before, now) == ["c xxxxxxxxxxxx… → None", "d none → 3"]

@@ -196,7 +196,7 @@ def test_the_command_resizes_normalizes_and_continues(
     assert main(command) == 0
     assert second.is_file() and times["episode_00000.mp4"] == (tmp_path / "out/episode_00000.mp4").stat().st_mtime_ns
     capsys.readouterr()
-    assert main(command[:-5]) == 1 and "another recording" in capsys.readouterr().err
+    assert main(command[:-5]) == 1 and "other settings (height 8" in capsys.readouterr().err
 
 
 def test_a_broken_episode_is_left_out_and_listed(lerobot: Callable[..., Path], tmp_path: Path) -> None:

@@ -112,13 +112,13 @@ def test_an_episode_of_nine_frames_shows_every_action(tmp_path: Path) -> None:
 def test_another_recording_is_not_mixed_in(tmp_path: Path) -> None:
     record("MagiCounter-v0", tmp_path / "r", episodes=1)
     for change in ({"seed": 1}, {"height": 32}, {"frame_skip": 2}, {"max_frames": 10}):
-        with pytest.raises(MagiError, match="another recording"):
+        with pytest.raises(MagiError, match="holds episodes made with other settings"):
             record("MagiCounter-v0", tmp_path / "r", episodes=2, **change)
     (tmp_path / "r" / "recording.json").write_text("[]")
-    with pytest.raises(MagiError, match="not the description"):
+    with pytest.raises(MagiError, match="expected a JSON object"):
         record("MagiCounter-v0", tmp_path / "r", episodes=2)
     (tmp_path / "r" / "recording.json").unlink()
-    with pytest.raises(MagiError, match=r"no recording\.json"):
+    with pytest.raises(MagiError, match=r"holds episodes but no recording\.json"):
         record("MagiCounter-v0", tmp_path / "r", episodes=2)
 
 

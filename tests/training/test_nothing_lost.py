@@ -23,8 +23,8 @@ from magi_video import MagiVideoPipeline
 from magi_video.data.clips import PixelReader
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.files.artifact import Artifact
 from magi_video.files.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
-from magi_video.files.lock import claimed
 from magi_video.presets import Preset
 from magi_video.training import loaders
 from magi_video.training.run import train
@@ -210,7 +210,7 @@ def test_a_folder_that_may_not_be_written_is_told_in_a_line(recipe: Recipe, tmp_
         folder = folder.parent
     os.seteuid(65534)
     try:
-        claim = claimed(tmp_path / "run" / "run.json", {"seed": 0}, "a run", Processes())
+        claim = Artifact(tmp_path / "run" / "run.json", "a run").making({"seed": 0}, Processes())
         with pytest.raises(MagiError, match=r"cannot be written \(Permission denied\)"), claim:
             pass
         with pytest.raises(MagiError, match=r"cannot save the checkpoint .*Permission denied"):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from magi_video.errors import MagiError
-from magi_video.files.lock import differences
+from magi_video.files.artifact import differences
 from magi_video.presets import Preset, former, load_preset
 from magi_video.training.display import Silent
 from magi_video.training.run import lasting, train

@@ -5,9 +5,7 @@ step is a pure function of its number: the caller gives batches by step, and wha
 checkpoint holds tensors, optimizer state and the step, and no random-number state.
 """
 
-import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +23,7 @@ from magi_video.codecs.registry import load_codec
 from magi_video.errors import MagiError
 from magi_video.fast.precision import modern
 from magi_video.fast.probes import choose_precision
+from magi_video.files.artifact import Artifact, Record
 from magi_video.files.checkpoints import (
     latest_checkpoint,
     optimizer_tensors,
@@ -99,9 +98,9 @@ def train_codec(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    if (directory / RECORD).is_file():
-        record = _read_record(directory / RECORD)
-        _check_config(_settled(training.config, record)[0], record, directory)
+    artifact = Artifact(directory / RECORD, "a codec", _lasting)
+    if (record := artifact.read()) is not None:
+        artifact.compare(record, {"config": asdict(_settled(training.config, record)[0])})
         codec = load_codec(directory).to(device)
         _remove_unfinished(directory)  # what a process killed at its very end has left
         return codec
@@ -120,7 +119,7 @@ def train_codec(
     if say is not None:
         say(f"codec: {choice}")
     if checkpoint is not None:
-        _check_config(config, checkpoint.state, directory)
+        artifact.compare(checkpoint.state, {"config": asdict(config)})
         restore_tensors(training.tensors(), checkpoint.tensors("model"))
         restore_optimizer(optimizer, checkpoint.tensors("optimizer"))
         first_step, started = checkpoint.step, started - checkpoint.state["seconds"]
@@ -160,14 +159,15 @@ def train_codec(
     network.eval()
     videos = [pictures_BCHW[:, None] for pictures_BCHW in measured]
     codec, found = training.finish(videos)
-    record = {
+    made = {
         "config": asdict(config),
         "psnr_db": reconstruction_psnr(codec, videos),
         **found,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": time.monotonic() - started,
     }
-    _save_finished(codec, record, directory)
+    artifact.publish(codec.save_pretrained, made)
+    _remove_unfinished(directory)
     return codec
 
 
@@ -190,31 +190,10 @@ def _check_batch(pictures_BCHW: torch.Tensor, training: CodecTraining[R]) -> tor
     return pictures_BCHW
 
 
-def _save_finished(codec: Codec, record: dict[str, object], directory: Path) -> None:
-    """Save the codec; the record comes last, so that its presence says that all is there."""
-    unfinished = directory / UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)
-    codec.save_pretrained(unfinished)
-    (unfinished / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    for path in sorted(unfinished.iterdir(), key=lambda path: path.name == RECORD):
-        os.replace(path, directory / path.name)
-    _remove_unfinished(directory)
-
-
 def _remove_unfinished(directory: Path) -> None:
-    """Remove what only an unfinished training needs."""
+    """Remove what only an unfinished training needs, of this version or an earlier one."""
     for name in (UNFINISHED, CHECKPOINTS):
         shutil.rmtree(directory / name, ignore_errors=True)
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MagiError(f"cannot read {path}: {error}") from error
-    if not isinstance(record, dict):
-        raise MagiError(f"{path} is not a JSON object")
-    return record
 
 
 def _settled(config: R, record: dict[str, Any]) -> tuple[R, str]:
@@ -226,13 +205,8 @@ def _settled(config: R, record: dict[str, Any]) -> tuple[R, str]:
     return config, "as asked"
 
 
-def _check_config(config: ImageCodecConfig, record: dict[str, Any], directory: Path) -> None:
-    """Refuse to go on under other settings than the folder's."""
-    wanted = json.loads(json.dumps(asdict(config)))
+def _lasting(record: Record) -> Record:
+    """Of a record, the settings that the training keeps to, a former name of a precision as today's."""
     found = record.get("config")
     found = found if isinstance(found, dict) else {}
-    found = found | {"precision": modern(found.get("precision"))}
-    other = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
-    if other:
-        told = ", ".join(f"{key}={found.get(key)} (asked: {wanted.get(key)})" for key in other[:3])
-        raise MagiError(f"{directory} holds a codec trained with other settings: {told}; use another folder")
+    return found | {"precision": modern(found.get("precision"))}

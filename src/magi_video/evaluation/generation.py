@@ -40,12 +40,13 @@ from magi_video.evaluation.realset import (
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
 from magi_video.fast.probes import Choice, use_fast_float32
+from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import files_sha256, write_array
-from magi_video.files.lock import claimed
 from magi_video.files.weights import read_json, resolve_model
 from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import choose_for
+from magi_video.sampling.sampling import Sampling
 from magi_video.video.image import fit_frames
 
 RECORD = "evaluate.json"
@@ -261,10 +262,12 @@ def evaluate(
     say(str(choice))
     detectors = detectors or load_detectors(processes, fid=options.fid, lpips=options.lpips and sets.truth is not None)
     settings = processes.once(lambda: describe(model, generation))
-    processes.once(lambda: check_origin(out))
+
+    usual = {name: one for name, one in generation.pipe.resolve(Sampling()).given().items() if name in settings}
 
     def lasting(record: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in record.items() if name != CONTENT}
+        """Settings that a record of before does not name had their defaults."""
+        return {name: value for name, value in (usual | record).items() if name != CONTENT}
 
     def carried(saved: dict[str, Any] | None) -> dict[str, Any]:
         """The videos' contents, which records of before do not name."""
@@ -274,12 +277,9 @@ def evaluate(
             say(f"{out}: begun before the contents of videos were recorded; taken to continue these")
         return {CONTENT: settings[CONTENT]}
 
-    with claimed(out / RECORD, lasting(settings), "samples", processes, carried=carried, lasting=lasting):
-        try:
-            processes.together(lambda: generation.run(processes, progress))
-        except MagiError:
-            processes.once(lambda: unclaim(out))
-            raise
+    artifact = Artifact(out / RECORD, "samples", lasting, made=lambda: has_samples(out))
+    with artifact.making(lasting(settings), processes, carried):
+        processes.together(lambda: generation.run(processes, progress))
         extra = {"model": str(model), "generation": settings}
         return score_sets(
             sets, protocol, processes, detectors=detectors, out=out, over_length=options.over_length,
@@ -349,18 +349,6 @@ def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
             "device": pipe.device.type,
         }
     )
-
-
-def check_origin(out: Path) -> None:
-    """Refuse samples of which nobody knows how they were made."""
-    if has_samples(out) and not (out / RECORD).exists():
-        raise MagiError(f"{out} holds samples but no {RECORD}, so nobody knows how they were made; use another --out")
-
-
-def unclaim(out: Path) -> None:
-    """Where a run failed before its first sample, the next one may have other settings."""
-    if not has_samples(out):
-        (out / RECORD).unlink(missing_ok=True)
 
 
 def has_samples(out: Path) -> bool:

@@ -15,8 +15,9 @@ from magi_video.experiments.rows import Row
 from magi_video.experiments.runs import Workplace
 from magi_video.experiments.table1 import FID_FRAMES, TABLE1, table1
 from magi_video.experiments.worlds import SCALES, Scale, World
+from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import write_json
-from magi_video.files.lock import alone, settle
+from magi_video.files.lock import alone
 from magi_video.training.display import Display, Silent
 from magi_video.training.stopping import StopSignals
 
@@ -80,7 +81,7 @@ def reproduce(
         Row.parse(row)
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
     chosen = find_worlds(scale, worlds)
-    settle(out / "reproduce.json", {"scale": scale}, "results")
+    Artifact(out / "reproduce.json", "results").settle({"scale": scale})
     with ExitStack() as held:
         for world in chosen:  # not the whole folder: a call for each world is how several devices are used
             held.enter_context(alone(out / world.name))

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from magi_video.data.actions import MAX_NAME, MAX_NAMES, MAX_VALUE, RECORDING_FILE, actions_path
+from magi_video.data.actions import MAX_NAME, MAX_NAMES, MAX_VALUE, actions_path
 from magi_video.data.scan import Skipped
 from magi_video.errors import MagiError
-from magi_video.files.atomic import replacing, write_json
+from magi_video.files.atomic import replacing
 from magi_video.files.limits import MAX_FRAMES
-from magi_video.recordings.record import CRF, episode_name
+from magi_video.files.lock import LOCK_FILE
+from magi_video.recordings.episodes import EPISODES, complete_episodes, episode_name, recording
+from magi_video.recordings.record import CRF
 from magi_video.video.image import fit_frames
 from magi_video.video.video import VideoWriter
 
@@ -126,24 +128,28 @@ def import_dataset(
         "action_names": source.action_names,
         "frame_rate": source.frame_rate,
     }
-    done = _continued(out, settings)
-    for number, episode in enumerate(usable):
-        if str(episode) not in done:
-            actions_TA = source.actions(episode)
-            if normalize:
-                span_A = np.where(high_A > low_A, high_A - low_A, 1)
-                actions_TA = ((actions_TA - low_A) / span_A * 2 - 1).astype(np.float32)
-            write_json(out / RECORDING_FILE, settings | {"episodes": done})
-            try:
-                _write_episode(source, episode, actions_TA, out, height, width)
-            except MagiError as error:
-                if not _is_of(error, source.root):
-                    raise
-                skipped.append(Skipped(Path(episode_name(episode)), str(error)))
-            else:
-                done[str(episode)] = len(actions_TA)
-                write_json(out / RECORDING_FILE, settings | {"episodes": done})
-        progress(number + 1, len(usable))
+    artifact = recording(out, settings)
+    there = {one.name for one in out.iterdir()} if out.is_dir() else {"a file"} if out.exists() else set()
+    if artifact.read() is None and there - {LOCK_FILE}:
+        raise MagiError(f"{out}: holds something else; expected an empty folder, or an import to continue")
+    done = complete_episodes(out, artifact.check(settings))
+    with artifact.making(settings, carried=lambda _: {EPISODES: done}):
+        for number, episode in enumerate(usable):
+            if str(episode) not in done:
+                actions_TA = source.actions(episode)
+                if normalize:
+                    span_A = np.where(high_A > low_A, high_A - low_A, 1)
+                    actions_TA = ((actions_TA - low_A) / span_A * 2 - 1).astype(np.float32)
+                try:
+                    _write_episode(source, episode, actions_TA, out, height, width)
+                except MagiError as error:
+                    if not _is_of(error, source.root):
+                        raise
+                    skipped.append(Skipped(Path(episode_name(episode)), str(error)))
+                else:
+                    done[str(episode)] = len(actions_TA)
+                    artifact.settle(settings, lambda _: {EPISODES: done})
+            progress(number + 1, len(usable))
     if not done:
         raise MagiError(f"{source.root}: no usable episode ({skipped[0].reason if skipped else 'there is none'})")
     return ImportSummary(
@@ -241,21 +247,3 @@ def _write_episode(
 def _is_of(error: MagiError, root: Path) -> bool:
     """Whether an error tells of the source's files, not of ours."""
     return str(error).startswith((str(root), str(root.absolute()), str(root.resolve())))
-
-
-def _continued(out: Path, settings: dict[str, Any]) -> dict[str, int]:
-    """Complete episodes of the recording in the folder; none in an empty folder."""
-    path = out / RECORDING_FILE
-    if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise MagiError(f"{out}: holds something else; expected an empty folder, or an import to continue")
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        same = all(found.get(key) == value for key, value in settings.items())
-        episodes = {str(int(key)): int(frames) for key, frames in found["episodes"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MagiError(f"{path}: not the description of an import ({error})") from error
-    if not same:
-        raise MagiError(f"{out}: holds another recording; expected the same settings, or an empty folder")
-    return {key: frames for key, frames in episodes.items() if (out / episode_name(int(key))).is_file()}

@@ -19,15 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from magi_video.data.actions import RECORDING_FILE, actions_path
+from magi_video.data.actions import actions_path
 from magi_video.errors import MagiError
-from magi_video.files.atomic import replacing, write_json
-from magi_video.files.lock import alone
+from magi_video.files.artifact import Record
+from magi_video.files.atomic import replacing
 from magi_video.recordings.environments import Game, open_game
+from magi_video.recordings.episodes import EPISODES, complete_episodes, episode_name, recording
 from magi_video.recordings.policy import Explorer
 from magi_video.video.image import fit_frames
 from magi_video.video.video import VideoWriter
 
+FACTS = ("frame_rate", "action_names")
+"""Of the game, in a record."""
 CRF = 10  # 41 dB and 0.75 kB a frame on 64 x 64 Doom
 
 
@@ -87,9 +90,17 @@ def record(
         "width": width,
         "frame_skip": frame_skip,
     }
-    description = _continued(out, settings)
-    frames: dict[str, int] = description["episodes"]
+    artifact = recording(out, settings)
+    saved = artifact.check(settings)
+    frames = complete_episodes(out, saved)
+    known: Record = {"frame_rate": 0.0, "action_names": []} | {
+        name: saved[name] for name in FACTS if saved and name in saved
+    }
     kept = sum(1 for episode in range(episodes) if str(episode) in frames)
+
+    def described(_: Record | None = None) -> Record:
+        return known | {EPISODES: frames, "magi_version": _version()}
+
     locked = False
     with ExitStack() as held:
         for episode in range(episodes):
@@ -97,27 +108,20 @@ def record(
                 # A fresh environment each time: nothing of an earlier episode can leak into a later one.
                 opened = open_game(game, frame_skip)
                 try:
+                    known = {"frame_rate": opened.frame_rate, "action_names": list(opened.actions.names)}
                     if not locked:  # now that the game is known to be there
-                        held.enter_context(alone(out))
+                        held.enter_context(artifact.making(settings, carried=described))
                         locked = True
-                    description |= {"frame_rate": opened.frame_rate, "action_names": list(opened.actions.names)}
-                    # Before the first video, so that a folder with videos is always a recording.
-                    write_json(out / RECORDING_FILE, description)
                     frames[str(episode)] = _record_episode(opened, out, episode, settings)
-                    description["episodes"] = frames = dict(sorted(frames.items(), key=lambda item: int(item[0])))
+                    frames = dict(sorted(frames.items(), key=lambda item: int(item[0])))
                 finally:
                     opened.close()
-                write_json(out / RECORDING_FILE, description)
+                artifact.settle(settings, described)
             if progress is not None:
                 progress(episode + 1, episodes, frames[str(episode)])
     return RecordingSummary(
-        out, len(frames), kept, sum(frames.values()), tuple(description["action_names"]), description["frame_rate"]
+        out, len(frames), kept, sum(frames.values()), tuple(known["action_names"]), known["frame_rate"]
     )
-
-
-def episode_name(episode: int) -> str:
-    """File name of an episode's video."""
-    return f"episode_{episode:05d}.mp4"
 
 
 def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any]) -> int:
@@ -149,35 +153,6 @@ def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any
 
 def _number(value: np.float32) -> int | float:
     return int(value) if value == int(value) else round(float(value), 6)
-
-
-def _continued(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The description to go on from: that of the recording in the folder, with its complete episodes, or a new one."""
-    path = out / RECORDING_FILE
-    new = settings | {"frame_rate": 0.0, "action_names": [], "episodes": {}, "magi_version": _version()}
-    try:
-        if not any(out.glob("episode_*.mp4")):
-            return new
-        if not path.exists():
-            raise MagiError(f"{out} holds episodes but no {RECORDING_FILE}; expected an empty folder or a recording")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differing = [
-            f"{key} is {found[key]!r}, not {value!r}" for key, value in settings.items() if found[key] != value
-        ]
-        names, rate = [str(name) for name in found["action_names"]], float(found["frame_rate"])
-        frames = {int(episode): int(count) for episode, count in found["episodes"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MagiError(f"{path}: not the description of a recording ({error})") from error
-    if differing:
-        raise MagiError(
-            f"{out} holds another recording ({'; '.join(differing)}); expected the same settings or an empty folder"
-        )
-    complete = {
-        str(episode): count
-        for episode, count in sorted(frames.items())
-        if (out / episode_name(episode)).is_file() and actions_path(out / episode_name(episode)).is_file()
-    }
-    return new | {"frame_rate": rate, "action_names": names, "episodes": complete}
 
 
 def _version() -> str:

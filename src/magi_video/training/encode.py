@@ -18,7 +18,7 @@ from magi_video.data.folder import DATA_SETS, VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
-from magi_video.files.lock import claimed, differences
+from magi_video.files.artifact import Artifact, differences
 from magi_video.files.weights import read_json
 from magi_video.latents.cache import CODEC_FOLDER, TABLE_FILE, LatentCache
 from magi_video.latents.encoding import SHARD_BYTES, Encoded, encode_latents
@@ -84,10 +84,9 @@ def encode(
     def lasting(record: dict[str, Any]) -> dict[str, Any]:
         return without_precision({name: record.get(name) for name in ("recipe", "seed")})
 
-    record = {"recipe": latent_recipe(preset), "seed": seed}
-    with claimed(
-        out / RECIPE_FILE, record, "latents", processes, lasting, lambda saved: provenance.carried(saved, True)
-    ):
+    artifact = Artifact(out / RECIPE_FILE, "latents", lasting)
+    inputs = {"recipe": latent_recipe(preset), "seed": seed}
+    with artifact.making(inputs, processes, lambda saved: provenance.carried(saved, True)):
         if provenance.news:
             kept = (out / CODEC_FOLDER / "config.json").is_file()
             display.say(provenance.news + (", and with the codec that it has" if kept else ""))

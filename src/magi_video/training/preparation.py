@@ -1,7 +1,6 @@
 """From a preset and a folder to what the training loop needs: videos, codec, latents, model."""
 
 import math
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -21,7 +20,7 @@ from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader, PixelRe
 from magi_video.data.folder import DATA_SETS, VideoFolder
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
-from magi_video.files.atomic import part_beside
+from magi_video.files.artifact import Artifact
 from magi_video.latents.encoding import encode_latents
 from magi_video.models.architecture import ACTION
 from magi_video.models.categorical import CategoricalHead
@@ -155,14 +154,10 @@ def save_codec(codec: Codec, folder: Path) -> None:
     Raises:
         MagiError: it cannot be written.
     """
-    part = part_beside(folder)
     try:
-        codec.save_pretrained(part)
-        part.rename(folder)
+        Artifact(folder / "config.json", "a codec").publish(codec.save_pretrained)
     except (OSError, SafetensorError) as error:
         raise MagiError(f"{folder}: cannot save the codec ({error})") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def frame_batches(preset: Preset, videos: VideoFolder, batch_size: int, seed: int) -> FrameBatches:

@@ -13,9 +13,9 @@ from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.files.artifact import Artifact, differences
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.files.json import read_json
-from magi_video.files.lock import claimed, differences
 from magi_video.latents.cache import CODEC_FOLDER
 from magi_video.presets import Preset, codec_groups, former, from_dict
 from magi_video.training.captions import prepare_captions
@@ -99,9 +99,8 @@ def train(
         used = bool(made_in(out) - {ENCODER_FOLDER})  # else nothing has come of the data yet
         return provenance.carried(saved if used else None, allow_other_data, lambda: {"until_step": newest_step(out)})
 
-    with claimed(
-        out / "run.json", record, "a run", processes, lambda saved: lasting(saved, made_in(out)), carried=carried
-    ):
+    artifact = Artifact(out / "run.json", "a run", lambda saved: lasting(saved, made_in(out)))
+    with artifact.making(record, processes, carried):
         processes.once(lambda: provenance.write_list(out))
         if provenance.news:
             display.say(provenance.news)
