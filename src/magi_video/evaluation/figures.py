@@ -197,9 +197,9 @@ def told_of_baselines(result: dict[str, Any]) -> list[str]:
     """What the rows without a model say of the score and of the model."""
     rows, told = result["baselines"], []
     real, shuffled = rows.get("real"), rows.get("shuffled")
-    if real is None:
+    if real is None and shuffled is not None:
         told.append("no floor: the videos give no second set of clips as large as the first")
-    elif shuffled is not None and real["fvd_interval"][1] >= shuffled["fvd_interval"][0]:
+    elif real is not None and shuffled is not None and real["fvd_interval"][1] >= shuffled["fvd_interval"][0]:
         told.append("FVD does not tell real clips from shuffled ones here: it cannot judge motion with these clips")
     for name, what in (("copy_last", "copying the last given frame"), ("still", "a still first frame")):
         if name in rows and result["fvd"] >= rows[name]["fvd"]:

@@ -59,6 +59,13 @@ def changed(preset: Preset, variant: str) -> Preset:
     return VARIANTS[variant](preset) if variant in VARIANTS else Row.parse(variant).preset(preset)
 
 
+def share(prepared: Path, run: Path) -> None:
+    """Give a run the codec and the latents of another folder, where it has none of its own."""
+    for part in ("codec", "latents"):
+        if (prepared / part).exists() and not (run / part).exists():
+            shutil.copytree(prepared / part, run / part, copy_function=link_or_copy)
+
+
 @dataclass(frozen=True)
 class Workplace:
     """One world's folder."""
@@ -127,10 +134,7 @@ class Workplace:
 
     def claim(self, run: Path) -> None:
         """Give a new run the shared codec and latents."""
-        prepared = self.folder / "prepared"
-        for part in ("codec", "latents"):
-            if (prepared / part).exists() and not (run / part).exists():
-                shutil.copytree(prepared / part, run / part, copy_function=link_or_copy)
+        share(self.folder / "prepared", run)
 
     def equal_time_steps(self, steps: int) -> int:
         """Steps of MTF that take the time of `steps` steps of CTF."""

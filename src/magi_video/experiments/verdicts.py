@@ -76,6 +76,49 @@ def verdict(
     return Verdict("cannot tell", f"the seeds overlap: {first} {span(a)}, {second} {span(b)}")
 
 
+FEWEST_CLIPS = 64
+"""Fewer say nothing: the distance's own bias is larger than what models differ by."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A score of one model: its value and its 95 % interval over clips."""
+
+    name: str
+    value: float
+    interval: tuple[float, float]
+
+
+def better_model(a: Judged, b: Judged, references: References | None, clips: int) -> Verdict:
+    """Which of two trained models is better on the clips that both have continued: of the models, not of the methods.
+
+    Args:
+        a, b: the score of each.
+        references: what the score says of clips that need no model; None where the floor could not be taken.
+        clips: of each.
+
+    Returns:
+        "confirmed" where A is better, "refuted" where B is.
+    """
+    if clips < FEWEST_CLIPS:
+        return Verdict("cannot tell", f"{clips} clips; from {FEWEST_CLIPS} on the figures begin to mean something")
+    if references is None:
+        return Verdict("cannot tell", "there is no floor: the data gives no second set of real clips")
+    if not references.can_tell:
+        return Verdict("cannot tell", "the score does not tell real clips from shuffled ones here")
+    first, second = sorted((a, b), key=lambda one: one.value)
+    if first.value >= references.copy_last:
+        return Verdict("cannot tell", f"neither beats copying the last frame ({short(references.copy_last)})")
+    if first.interval[1] >= second.interval[0]:
+        spans = " and ".join(f"{one.name} {span(one.interval)}" for one in (a, b))
+        return Verdict("cannot tell", f"the 95 % intervals overlap: {spans}")
+    told = (f"{one.name} {short(one.value)} ({span(one.interval)})" for one in (first, second))
+    why = ", ".join(told)
+    if second.value >= references.copy_last:
+        why += f"; {second.name} does not even beat copying the last frame"
+    return Verdict("confirmed" if first is a else "refuted", why)
+
+
 def joined(answers: Sequence[Verdict]) -> Verdict:
     """The answer of several scores: contradiction, or silence of all, is "cannot tell"; else what one of them says."""
     said = {one.answer for one in answers} - {"cannot tell"}
