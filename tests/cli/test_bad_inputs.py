@@ -141,6 +141,13 @@ push nowhere me/model --dry-run --out out
 push run "not a name" --dry-run --out out
 weights fetch nonsense
 weights convert-omnitokenizer text.txt --out out
+compare run --data videos --out out
+compare run run --data videos --out out
+compare run tiny --data videos --out out
+compare run tiny --data videos --train videos --out out
+compare run tiny:nonsense --data videos --train empty --out out
+compare a=run b=run --data nowhere --out out
+reproduce table1 --out out --rows nonsense
 reproduce nonsense --out out
 reproduce ctf-vs-mtf --out text.txt --worlds balls
 reproduce ctf-vs-mtf --out out --worlds ucf101
