@@ -1,16 +1,19 @@
 """Four clips of four frames learned by heart: when does a paradigm go on from a frame as the clips do?
 
-    python benchmarks/by_heart.py complete|masked --out RUN [--steps 900] [--every 300] [--mask-ratio-min 0.7]
-        [--mask-ratio-std 0.25]
+    python benchmarks/by_heart.py PARADIGM --out RUN [--options NAME VALUE …] [--steps 900] [--every 300]
+        [--mask-ratio-min 0.7] [--mask-ratio-std 0.25]
 
 Clips of a bright square that moves to the right, 16×16 pixels, the model of the preset `tiny` (head of 128). Printed at
-each checkpoint: PSNR to the clips of what follows the given first frames, frames of 12 above 30 dB; at the end the
-loss of the last frame, all of it hidden, behind the complete past and behind one masked as in training, and how far the
-head's x̂₀ is from the clean token when it is given the true past and noise of some diffusion times.
+each checkpoint: mean loss of the steps since the one before, PSNR to the clips of what follows the given frames (one or
+as many as the paradigm needs), and how many of these frames are above 30 dB; RUN/sheet.png shows them. At the end, for
+complete and masked teacher forcing, the loss of the last frame, all of it hidden, behind the complete past and behind
+one masked as in training, and how far the head's x̂₀ is from the clean token when it is given the true past and noise of
+some diffusion times.
 """
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +24,15 @@ from magi_video.data.folder import VideoFolder
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
-from magi_video.paradigms import find_forcing
+from magi_video.paradigms import PARADIGMS, find_paradigm, make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import Preset, load_preset
 from magi_video.training.run import train
-from magi_video.video.image import to_model_range
+from magi_video.video.image import contact_sheet, to_model_range, write_image
 from magi_video.video.video import write_video
 
 TIMES = (600, 800, 900, 950)
+STEPS_OF_ITS_OWN = [name for name, paradigm in PARADIGMS.items() if "mask_steps" in paradigm.steps]
 
 
 def write_clips(folder: Path) -> None:
@@ -43,10 +47,9 @@ def write_clips(folder: Path) -> None:
 
 def recipe(options: argparse.Namespace) -> Preset:
     """`tiny` for these clips."""
-    preset = load_preset("tiny")
+    preset = load_preset("tiny", forcing=options.forcing, **dict(zip(*[iter(options.options)] * 2, strict=True)))
     return dataclasses.replace(
         preset,
-        forcing=options.forcing,
         data=dataclasses.replace(preset.data, max_interval=1),
         model=dataclasses.replace(preset.model, head_width=128),
         exposure=dataclasses.replace(
@@ -57,18 +60,18 @@ def recipe(options: argparse.Namespace) -> Preset:
         ),
         train=dataclasses.replace(
             preset.train, steps=options.steps, batch_size=8, learning_rate=2e-3, ema_decay=0.98, sample_every=0,
-            precision="float32", checkpoint_every=options.every, keep_checkpoints=10_000,
+            precision="float32", checkpoint_every=options.every, keep_checkpoints=10_000, log_every=1,
         ),
     )  # fmt: skip
 
 
-def errors_by_frame(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray) -> np.ndarray:
-    """Mean square errors `[N, T − 1]` of what follows the first frames."""
-    made_NTHWC = pipe(
-        image=[clip[0] for clip in clips_NTHWC], num_frames=clips_NTHWC.shape[1], mask_steps=16,
+def continue_clips(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray, given: int) -> np.ndarray:
+    """The clips as the model goes on from their first frames, in [0, 1]."""
+    steps = {} if pipe.config.forcing in STEPS_OF_ITS_OWN else {"mask_steps": 16}
+    return pipe(
+        video=clips_NTHWC[:, :given], num_frames=clips_NTHWC.shape[1], **steps,
         denoise_steps=100, generator=torch.Generator().manual_seed(0),
     ).frames  # fmt: skip
-    return np.square(made_NTHWC[:, 1:] - clips_NTHWC[:, 1:] / 255).mean((2, 3, 4))
 
 
 @torch.no_grad()
@@ -80,12 +83,12 @@ def estimate_errors(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray) -> dict[in
     batch, frames, places, size = tokens_BTND.shape
     hidden_BTN = torch.zeros(batch, frames, places, dtype=torch.bool)
     hidden_BTN[:, -1] = True
-    kind = find_forcing(pipe.config.forcing).cached_kind
+    kind = find_paradigm(pipe.config.forcing).cached_kind
     z_MW = model(
         FrameSequence(
             tokens_BTND, hidden_BTN, torch.tensor([kind] * (frames - 1) + [MASKED]), torch.arange(frames),
             torch.ones(batch, dtype=torch.long), {"noise_level": torch.zeros(batch, frames, dtype=torch.long)},
-            causal_mask(frames), slice(-1, None),
+            causal_mask(frames), predicted=1,
         )
     ).flatten(0, 2)  # fmt: skip
     target_MD, head = tokens_BTND[:, -1].flatten(0, 1), model.diffusion_head
@@ -104,7 +107,8 @@ def estimate_errors(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray) -> dict[in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("forcing", choices=["complete", "masked"])
+    parser.add_argument("forcing", choices=list(PARADIGMS))
+    parser.add_argument("--options", nargs="*", default=[])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--every", type=int, default=300)
@@ -117,14 +121,25 @@ def main() -> None:
     clips_NTHWC = np.stack([videos.read(number, range(4)).numpy() for number in range(4)])
     pipe = MagiVideoPipeline.from_pretrained(run)
     pipe.set_progress_bar_config(disable=True)
-    for folder in sorted((run / "checkpoints").glob("step_*")):
+    given = make_paradigm(pipe.config.forcing, pipe.config.forcing_options).given_frames
+    losses = [json.loads(row)["loss"] for row in (run / "log.jsonl").read_text().splitlines()]
+    made_NTHWC = clips_NTHWC
+    for number, folder in enumerate(sorted((run / "checkpoints").glob("step_*"))):
         pipe.transformer.load_state_dict(load_file(folder / "ema.safetensors"), strict=False)
-        errors = errors_by_frame(pipe, clips_NTHWC)
-        exact = int((errors < 1e-3).sum())
-        print(f"{folder.name}: {-10 * np.log10(errors.mean()):.1f} dB, {exact} of {errors.size} frames above 30 dB")
-    print(
-        "last frame:", last_frame_loss(run, clips_NTHWC, 1), "error of x̂₀ by time:", estimate_errors(pipe, clips_NTHWC)
-    )
+        made_NTHWC = continue_clips(pipe, clips_NTHWC, given)
+        errors = np.square(made_NTHWC - clips_NTHWC / 255)[:, given:].mean((2, 3, 4))
+        loss = np.mean(losses[number * options.every : (number + 1) * options.every])
+        print(
+            f"{folder.name}: loss {loss:.3f}, {-10 * np.log10(errors.mean()):.1f} dB, {int((errors < 1e-3).sum())} of "
+            f"{errors.size} frames above 30 dB"
+        )
+    rows = [row for pair in zip(clips_NTHWC, (made_NTHWC * 255).round().astype(np.uint8), strict=True) for row in pair]
+    write_image(options.out / "sheet.png", contact_sheet(rows))
+    if options.forcing in ("complete", "masked"):
+        print(
+            "last frame:", last_frame_loss(run, clips_NTHWC, 1),
+            "error of x̂₀ by time:", estimate_errors(pipe, clips_NTHWC),
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

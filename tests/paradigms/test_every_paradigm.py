@@ -223,6 +223,21 @@ def test_a_sample_does_not_depend_on_its_batch(paradigm: Paradigm, model: MagiVi
     assert not torch.allclose(both[0], both[1], atol=0.1)
 
 
+def test_guidance_by_an_action_is_the_same_over_every_past(paradigm: Paradigm, model: MagiVideoTransformer) -> None:
+    given, action = torch.randn(1, N, 12), {"action": torch.ones(1, 3)}
+    made = []
+    for scale in (2.0, 2.0, 2.0, 1.0):
+        settings = dataclasses.replace(SETTINGS, guidance_scale=scale, guide=("action",))
+        past = pasts(paradigm, model, 2 if settings.guided else 1, 3, settings)[len(made) % 3]
+        rollout = Rollout(
+            model, paradigm, SampleNoise.from_seeds([1]), settings, torch.ones(1, dtype=torch.long), 3, past=past
+        )
+        rollout.observe(given, action)
+        made.append(torch.cat([rollout.predict(action) for _ in range(2)]))
+    assert torch.allclose(made[0], made[1], atol=1e-4) and torch.allclose(made[0], made[2], atol=1e-4)
+    assert not torch.allclose(made[0], made[3], atol=1e-2), "guidance does something"
+
+
 def test_speed_moves_no_loss(paradigm: Paradigm, make_model: Callable[..., MagiVideoTransformer], clip: Clip) -> None:
     for head in ("epsilon", "flow"):
         model = make_model(head=head).train()

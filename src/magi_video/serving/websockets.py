@@ -16,6 +16,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import Field
 
 from magi_video.errors import MagiError
+from magi_video.paradigms import find_paradigm
 from magi_video.serving.bodies import parse_request
 from magi_video.serving.errors import told
 from magi_video.serving.play import Game, Player
@@ -133,7 +134,13 @@ async def _listen_to(player: Player, socket: WebSocket, service: Service) -> Non
 async def _begin(
     player: Player, service: Service, asked: PlayRequest, running: tuple[str, int] | None
 ) -> tuple[str, int] | None:
-    """Begins a world; returns which real game runs beside it."""
+    """Begins a world; returns which real game runs beside it.
+
+    Raises:
+        MagiError: the model makes many frames at once, long before their keys are held.
+    """
+    if find_paradigm(service.pipe.config.forcing).unit == "clip":
+        raise MagiError("this model makes a whole clip at once, so it cannot be played; it makes videos")
     arguments = stream_arguments(asked, service.pipe, service.first_frames, service.uploads) | {"num_frames": None}
     if asked.beside is None:
         player.begin(Game(arguments))
