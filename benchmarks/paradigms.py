@@ -33,7 +33,7 @@ from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, MaskRatio, Paradigm
 from magi_video.presets import Preset, load_preset
-from magi_video.sampling import SamplingSettings
+from magi_video.sampling.sampling import Sampling
 from magi_video.training.sizing import find_architecture, read_frames
 
 FRAMES, SIDE = 4, 2
@@ -184,9 +184,10 @@ def costs() -> None:
         preset = recipe(name, options, height=32, width=32, num_frames=16)
         preset = dataclasses.replace(preset, train=dataclasses.replace(preset.train, batch_size=1))
         own = PARADIGMS[name].steps
-        settings = SamplingSettings(max(1, own.get("mask_steps", 16)), own.get("denoise_steps", 20))
+        mask_steps, denoise_steps = max(1, own.get("mask_steps", 16)), own.get("denoise_steps", 20)
         subject = make_subject(name, preset)
-        generator = Generator(subject, subject.load(torch.float32), settings, 1, torch.device("cpu"))
+        sampling = Sampling(mask_steps=mask_steps, denoise_steps=denoise_steps).resolve(subject.outline.diffusion_head)
+        generator = Generator(subject, subject.load(torch.float32), sampling, 1, torch.device("cpu"))
         with torch.no_grad():
             frame = count_frame(generator, 16) or 0
         read = read_frames(name, options, 16)

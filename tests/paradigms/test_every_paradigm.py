@@ -196,7 +196,7 @@ def pasts(paradigm: Paradigm, model: MagiVideoTransformer, batch: int, frames: i
     return [
         paradigm.make_past(model, batch, frames),
         paradigm.make_recomputed_past(model),
-        begin_past(paradigm, model, batch // (2 if settings.guided else 1), frames, settings),
+        begin_past(paradigm, model, batch // (2 if settings.complete().guided else 1), frames, settings),
     ]
 
 
@@ -228,7 +228,7 @@ def test_guidance_by_an_action_is_the_same_over_every_past(paradigm: Paradigm, m
     made = []
     for scale in (2.0, 2.0, 2.0, 1.0):
         settings = dataclasses.replace(SETTINGS, guidance_scale=scale, guide=("action",))
-        past = pasts(paradigm, model, 2 if settings.guided else 1, 3, settings)[len(made) % 3]
+        past = pasts(paradigm, model, 2 if settings.complete().guided else 1, 3, settings)[len(made) % 3]
         rollout = Rollout(
             model, paradigm, SampleNoise.from_seeds([1]), settings, torch.ones(1, dtype=torch.long), 3, past=past
         )
@@ -236,6 +236,21 @@ def test_guidance_by_an_action_is_the_same_over_every_past(paradigm: Paradigm, m
         made.append(torch.cat([rollout.predict(action) for _ in range(2)]))
     assert torch.allclose(made[0], made[1], atol=1e-4) and torch.allclose(made[0], made[2], atol=1e-4)
     assert not torch.allclose(made[0], made[3], atol=1e-2), "guidance does something"
+
+
+@pytest.mark.parametrize("name", PARADIGMS)
+def test_choices_about_mask_steps_are_refused_where_there_are_none(name: str) -> None:
+    paradigm = PARADIGMS[name]()
+    paradigm.check_sampling(Sampling("realtime", denoise_steps=3, guidance_scale=2.0))
+    if paradigm.steps.get("mask_steps") == 0:
+        for asked in (Sampling(mask_steps=4), Sampling(refresh=2)):
+            with pytest.raises(MagiError, match=f"{name} has no mask steps, so (mask_steps|refresh) means nothing"):
+                paradigm.check_sampling(asked)
+        return
+    paradigm.check_sampling(Sampling(mask_steps=4))
+    if not paradigm.frame_cache:
+        with pytest.raises(MagiError, match=f"{name} keeps nothing between its mask steps"):
+            paradigm.check_sampling(Sampling(refresh=2))
 
 
 def test_speed_moves_no_loss(paradigm: Paradigm, make_model: Callable[..., MagiVideoTransformer], clip: Clip) -> None:

@@ -19,7 +19,7 @@ from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
 from magi_video.registry import Registry, read_option
 from magi_video.sampling.past import CachedPast, Past, RecomputedPast
-from magi_video.sampling.sampling import ResolvedSampling
+from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 
 @dataclass
@@ -157,6 +157,25 @@ class Paradigm(ABC):
         """
         if 0 < given < self.given_frames:
             raise MagiError(f"{self.name} goes on from {self.given_frames} frames or more, got {given}")
+
+    def check_sampling(self, asked: Sampling) -> None:
+        """Refuse what is asked of mask steps where this paradigm has none, or none that could share their work.
+
+        Args:
+            asked: the choices of the caller; what is None is not asked for.
+
+        Raises:
+            MagiError: which choice means nothing here.
+        """
+        said = asked.given()
+        if self.steps.get("mask_steps") == 0:
+            for name in ("mask_steps", "refresh", "choice_temperature"):
+                if name in said:
+                    raise MagiError(f"{self.name} has no mask steps, so {name} means nothing to it")
+            if asked.order == "confidence":
+                raise MagiError(f"{self.name} makes its tokens in an order of its own, not by confidence")
+        if not self.frame_cache and said.get("refresh", 1) > 1:
+            raise MagiError(f"{self.name} keeps nothing between its mask steps that refresh could use again")
 
     def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
         """What generation keeps of finished frames.

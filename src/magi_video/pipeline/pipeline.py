@@ -347,7 +347,9 @@ class MagiVideoPipeline(ConventionalPipeline):
         Raises:
             MagiError: as `Sampling.of` and `Sampling.resolve`.
         """
-        return Sampling.of(sampling, **options).resolve(self.transformer.diffusion_head, self.own_sampling)
+        asked = Sampling.of(sampling, **options)
+        make_paradigm(self.config.forcing, self.config.forcing_options).check_sampling(asked)
+        return asked.resolve(self.transformer.diffusion_head, self.own_sampling)
 
     @torch.no_grad()
     def _latent_frames(

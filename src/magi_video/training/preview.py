@@ -40,6 +40,7 @@ class Preview:
         long_enough = [index for index, video in enumerate(videos.videos) if video.num_frames >= num_frames]
         spread = np.linspace(0, len(long_enough) - 1, min(count, len(long_enough))).round().astype(int)
         paradigm = make_paradigm(pipeline.config.forcing, pipeline.config.forcing_options)
+        self.mask_steps = None if paradigm.steps.get("mask_steps") == 0 else MASK_STEPS
         self.given = pipeline.codec.num_pixel_frames(paradigm.given_frames)
         self.pipeline = pipeline
         self.truth: list[np.ndarray] = []
@@ -65,7 +66,7 @@ class Preview:
             video = self.pipeline(
                 video=truth[: self.given],
                 num_frames=len(truth),
-                mask_steps=MASK_STEPS,
+                mask_steps=self.mask_steps,
                 denoise_steps=self.pipeline.transformer.diffusion_head.find_denoise_steps(None, DENOISE_STEPS),
                 generator=torch.Generator().manual_seed(number),
                 **told,
