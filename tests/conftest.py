@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from magi_video.models.categorical import CategoricalHead
+from magi_video.models.head import DiffusionHead
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip
+from magi_video.registry import declared
 
 FRAMES, TOKENS = 5, 16
 
@@ -33,7 +35,7 @@ def same_machine() -> Iterator[None]:
 
 @pytest.fixture
 def make_model() -> Callable[..., MagiVideoTransformer]:
-    """Small transformers whose every layer matters: nothing is left at zero."""
+    """Small transformers whose every layer matters: nothing is left at zero. `forcing`: for that row."""
 
     def make(**changes: Any) -> MagiVideoTransformer:
         settings: dict[str, Any] = {
@@ -51,14 +53,18 @@ def make_model() -> Callable[..., MagiVideoTransformer]:
         }
         if changes.get("head") == "categorical":  # as many tokens, each one code
             settings |= {"patch_size": 1, "latent_height": 4, "latent_width": 4, "codes": 20}
-        model = MagiVideoTransformer(**settings | changes).eval()
+        row = declared("paradigms")[changes.pop("forcing", "complete")]
+        settings |= changes
+        settings["conditions"] = settings["conditions"] and settings["conditions"] | row.get("conditions", {})
+        settings["head"] = row.get("head", settings.get("head", "epsilon"))
+        model = MagiVideoTransformer(**settings).eval()
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.15)
         # A head of zero output, as at the start of training, would hide differences; a wild one would amplify them.
         if isinstance(model.diffusion_head, CategoricalHead):
             model.diffusion_head.set_codebook(torch.randn(20, 3))
-        else:
+        elif isinstance(model.diffusion_head, DiffusionHead):
             nn.init.normal_(model.diffusion_head.net.token_out.weight, std=0.02)
         return model
 

@@ -46,10 +46,13 @@ def test_a_pass_over_the_cache(make_model: Make, past: int, changes: dict[str, A
 
 @pytest.mark.parametrize("forcing", list(PARADIGMS))
 def test_a_training_step_forward_and_backward(make_model: Make, clip: Clip, forcing: str) -> None:
-    model, paradigm = make_model().train(), PARADIGMS[forcing]()
+    model, paradigm = make_model(forcing=forcing).train(), PARADIGMS[forcing]()
     batch, frames, tokens = clip.tokens_BTND.shape[:3]
     hidden = paradigm.mask_ratio.draw(batch, frames, tokens, None, "cpu")
-    built = paradigm.sequence(clip, hidden, None)
+    if paradigm.past == "noisy":
+        built = paradigm.sequence(clip, clip.tokens_BTND, torch.zeros(batch, frames))
+    else:
+        built = paradigm.sequence(clip, hidden, None)
     # The whole sequence, asked for every frame: what the formula is about.
     names = ("tokens_BSND", "masked_BSN", "kind_S", "position_S", "interval_B", "conditions", "mask_SS")
     sequence = FrameSequence(**{name: getattr(built, name) for name in names})
@@ -64,7 +67,7 @@ def test_a_training_step_forward_and_backward(make_model: Make, clip: Clip, forc
     ahead, back = training_flops(sizes, batch, sequence.tokens_BSND.shape[1], predicted, repeats=3)
     assert count_executed(forward) == ahead.total
     assert count_executed(lambda: forward().backward()) == ahead.total + back.total
-    assert sequence.tokens_BSND.shape[1] == (2 * frames if forcing == "complete" else frames)
+    assert sequence.tokens_BSND.shape[1] == paradigm.training_frames * frames
 
 
 def test_what_training_runs_is_no_more_than_the_formula_but_for_padding(make_model: Make, clip: Clip) -> None:

@@ -25,7 +25,7 @@ def test_totals_of_the_parts_make_the_total_of_the_batch(
     name: str, head: str, make_model: Callable[..., MagiVideoTransformer]
 ) -> None:
     conditions = {"noise_level": {"size": 6}, "action": {"size": 3, "kind": "vector", "drop": 0.5}}
-    model, forcing = make_model(head=head, conditions=conditions), PARADIGMS[name]()
+    model, forcing = make_model(forcing=name, head=head, conditions=conditions), PARADIGMS[name]()
     tokens_BTND, interval_B, action_BTA = torch.randn(3, 5, 16, 12), torch.tensor([1, 7, 2]), torch.rand(3, 5, 3)
 
     def total(*places: int) -> tuple[float, float]:

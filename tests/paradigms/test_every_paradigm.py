@@ -17,6 +17,7 @@ from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, MaskRatio, NoiseInjection, Paradigm
+from magi_video.paradigms.diffusion import DiffusionForcing
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.presets import load_preset
 from magi_video.registry import declared
@@ -44,10 +45,18 @@ def paradigm(request: pytest.FixtureRequest) -> Paradigm:
     return PARADIGMS[name](MaskRatio(), NoiseInjection(levels=0), 2, **options)
 
 
-def training_z(paradigm: Paradigm, model: MagiVideoTransformer, tokens_BTND: Tensor, masked_BTN: Tensor) -> Tensor:
-    assert isinstance(paradigm, MaskedFrames)
+@pytest.fixture
+def model(paradigm: Paradigm, make_model: Callable[..., MagiVideoTransformer]) -> MagiVideoTransformer:
+    return make_model(forcing=paradigm.name)
+
+
+def training_sequence(paradigm: Paradigm, tokens_BTND: Tensor, masked_BTN: Tensor) -> FrameSequence:
+    """A paradigm's sequence for given tokens, without injected noise; noisy frames are told levels and left clean."""
     clip = Clip(tokens_BTND, torch.ones(len(tokens_BTND), dtype=torch.long))
-    return model(paradigm.sequence(clip, masked_BTN, None))
+    if isinstance(paradigm, DiffusionForcing):
+        return paradigm.sequence(clip, tokens_BTND, torch.tensor([[300, 14, 999, 0, 70]]))
+    assert isinstance(paradigm, MaskedFrames)
+    return paradigm.sequence(clip, masked_BTN, None)
 
 
 def half_masked() -> Tensor:
@@ -76,9 +85,9 @@ def test_the_columns_of_table_1_are_plain_values_and_agree_with_one_another(name
         assert row["options"][option] in values
 
 
-@pytest.mark.parametrize("name", PARADIGMS)
-def test_the_cache_is_used_where_there_is_one_and_refused_elsewhere(name: str, model: MagiVideoTransformer) -> None:
-    paradigm = PARADIGMS[name]()
+def test_the_cache_is_used_where_there_is_one_and_refused_elsewhere(
+    paradigm: Paradigm, model: MagiVideoTransformer
+) -> None:
     if not paradigm.cached:
         with pytest.raises(MagiError, match="no cache"):
             begin_past(paradigm, model, 1, T, SETTINGS, True)
@@ -107,7 +116,7 @@ def test_a_recipe_changes_its_paradigm_in_one_line_and_takes_its_steps(name: str
 def test_as_many_tokens_have_a_loss_as_the_plan_counts(
     paradigm: Paradigm, make_model: Callable[..., MagiVideoTransformer]
 ) -> None:
-    model, clips = make_model(depth=1, head_depth=1), 200
+    model, clips = make_model(forcing=paradigm.name, depth=1, head_depth=1), 200
     clip = Clip(torch.randn(clips, T, N, 12), torch.ones(clips, dtype=torch.long))
     with torch.no_grad():
         _, counted = paradigm.total_loss(model, clip, torch.Generator().manual_seed(0))
@@ -122,7 +131,7 @@ def test_outputs_depend_on_what_the_paradigm_says_and_on_nothing_else(
     model = restore(model).double()
     masked = half_masked()
     tokens = torch.randn(1, T, N, 12, dtype=torch.float64, requires_grad=True)
-    z = training_z(paradigm, model, tokens, masked)
+    z = model(training_sequence(paradigm, tokens, masked))
     found, weight_W = torch.zeros(T, N, T, N, dtype=torch.bool), torch.randn(z.shape[-1], dtype=torch.float64)
     first = T - z.shape[1]  # of the frames that are predicted
     for t in range(first, T):
@@ -141,11 +150,11 @@ def test_outputs_move_with_what_the_paradigm_says_and_with_nothing_else(
     masked, tokens = half_masked(), torch.randn(1, T, N, 12)
     visible = paradigm.visible(masked[0])
     with torch.no_grad():
-        before = training_z(paradigm, model, tokens, masked)
+        before = model(training_sequence(paradigm, tokens, masked))
         for t, j in [(0, 3), (1, 8), (2, 0), (4, 12)]:
             changed = tokens.clone()
             changed[0, t, j] += 3
-            after = training_z(paradigm, model, changed, masked)
+            after = model(training_sequence(paradigm, changed, masked))
             moved = (after - before)[0].abs().amax(-1) > 1e-5
             assert torch.equal(moved, visible[-len(moved) :, :, t, j]), (t, j)
 
@@ -155,13 +164,12 @@ def test_training_states_are_generation_states(
     paradigm: Paradigm, temporal_position: str, make_model: Callable[..., MagiVideoTransformer]
 ) -> None:
     """A frame read after the past that training showed it gives what training computes for it."""
-    assert isinstance(paradigm, MaskedFrames)
     if paradigm.unit == "token":
         pytest.skip("reads a frame token by token: tests/paradigms/test_raster.py")
-    model, masked, tokens = make_model(temporal_position=temporal_position), half_masked(), torch.randn(1, T, N, 12)
+    model, masked = make_model(forcing=paradigm.name, temporal_position=temporal_position), half_masked()
     given = 0 if paradigm.temporal_attention == "causal" else paradigm.given_frames
     masked[:, :given] = False
-    training = paradigm.sequence(Clip(tokens, torch.ones(1, dtype=torch.long)), masked, None)
+    training = training_sequence(paradigm, torch.randn(1, T, N, 12), masked)
     places = torch.arange(N)[None]
     with torch.no_grad():
         z = model(training)
@@ -180,15 +188,8 @@ def test_training_states_are_generation_states(
 
 
 def frames_of(sequence: FrameSequence, start: int, stop: int) -> FrameSequence:
-    at = slice(start, stop)
-    return FrameSequence(
-        sequence.tokens_BSND[:, at],
-        sequence.masked_BSN[:, at],
-        sequence.kind_S[..., at],
-        sequence.position_S[at].double(),
-        sequence.interval_B,
-        {name: value[:, at] for name, value in sequence.conditions.items()},
-    )
+    frames = sequence.part(slice(start, stop))
+    return dataclasses.replace(frames, position_S=frames.position_S.double())
 
 
 def pasts(paradigm: Paradigm, model: MagiVideoTransformer, batch: int, frames: int, settings: Sampling) -> list[Past]:
@@ -255,7 +256,7 @@ def test_choices_about_mask_steps_are_refused_where_there_are_none(name: str) ->
 
 def test_speed_moves_no_loss(paradigm: Paradigm, make_model: Callable[..., MagiVideoTransformer], clip: Clip) -> None:
     for head in ("epsilon", "flow"):
-        model = make_model(head=head).train()
+        model = make_model(forcing=paradigm.name, head=head).train()
         plain = paradigm.loss(model, clip, torch.Generator().manual_seed(0))
         plain.backward()
         gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}

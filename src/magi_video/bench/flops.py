@@ -11,7 +11,7 @@ token, h width of the head, B clips, S frames of a pass.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
-from magi_video.models.architecture import TIME_FREQUENCIES, Architecture
+from magi_video.models.architecture import TIME_FREQUENCIES, VELOCITY, Architecture
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,12 @@ class Sizes:
     Attributes:
         width, mlp, depth: W, M and the number of blocks (a spatial and a temporal layer each).
         tokens, places, token_dim: N, L and D.
-        vectors: numbers in a frame's vector and sequence conditions, each of which goes through a linear layer.
+        vectors: numbers in a frame's vector, sequence and time conditions, each of which goes through a linear layer.
         head_width, head_depth, head_out: h, the residual blocks of the head, and numbers of its output.
         frequencies: of the head's embedding of the diffusion time.
         codes: V of a categorical head, which is one linear layer; 0 of the others.
+        velocity: whether the head is Diffusion Forcing's linear layer.
+        timed: a frame's time conditions, each of which goes through a second linear layer.
     """
 
     width: int
@@ -62,6 +64,8 @@ class Sizes:
     head_out: int
     frequencies: int
     codes: int = 0
+    velocity: bool = False
+    timed: int = 0
 
     @classmethod
     def of(cls, architecture: Architecture) -> "Sizes":
@@ -74,12 +78,15 @@ class Sizes:
             tokens=architecture.num_tokens,
             places=architecture.num_places,
             token_dim=architecture.token_dim,
-            vectors=sum(spec.size * spec.tokens for spec in specs if spec.kind != "index"),
+            vectors=sum(spec.size * spec.tokens for spec in specs if spec.kind in ("vector", "sequence"))
+            + TIME_FREQUENCIES * sum(spec.kind == "time" for spec in specs),
             head_width=architecture.head_width,
             head_depth=architecture.head_depth,
             head_out=architecture.head_outputs,
             frequencies=TIME_FREQUENCIES,
             codes=architecture.codes or 0,
+            velocity=architecture.head == VELOCITY,
+            timed=sum(spec.kind == "time" for spec in specs),
         )
 
 
@@ -87,15 +94,15 @@ def pass_flops(sizes: Sizes, frames: int, keys: int, flat: bool = False) -> Flop
     """One pass of the transformer over `frames` frames, each of which attends to `keys` frames along time.
 
     Every place of a frame costs 2 (4 W² + 2 W M) in the linear layers of each of the two layers of a block (24 W² at
-    M = 4 W), 4 L W in spatial and 4 `keys` W in temporal attention; embedding it 2 (N D + vectors) W a frame. A
-    sequence without a cache attends under a mask; its products are computed in full, so `keys` is its length.
+    M = 4 W), 4 L W in spatial and 4 `keys` W in temporal attention; embedding it 2 (N D + vectors + timed W) W a
+    frame. A sequence without a cache attends under a mask; its products are computed in full: `keys` is its length.
 
     With `flat` every layer attends to all places of the `keys` frames.
     """
     width, places = sizes.width, frames * sizes.places
     linear = sizes.depth * places * 2 * (4 * width**2 + 2 * width * sizes.mlp)
     return Flops(
-        embedding=frames * 2 * (sizes.tokens * sizes.token_dim + sizes.vectors) * width,
+        embedding=frames * 2 * (sizes.tokens * sizes.token_dim + sizes.vectors + sizes.timed * width) * width,
         spatial_linear=linear,
         spatial_attention=sizes.depth * places * 4 * sizes.places * (keys if flat else 1) * width,
         temporal_linear=linear,
@@ -108,8 +115,10 @@ def head_flops(sizes: Sizes, tokens: int, evaluations: int, times: int) -> Flops
 
     A token's condition costs 2 W h once; an evaluation 2 (D h + 5 h² for each residual block + 2 h² + h · outputs);
     each of `times` diffusion times (one an evaluation of all tokens in sampling, one a row in training)
-    2 (frequencies · h + h²). Of a categorical head a token costs 2 W V, once.
+    2 (frequencies · h + h²). Of a categorical head a token costs 2 W V, of a velocity head 2 W D, once.
     """
+    if sizes.velocity:
+        return Flops(head=2 * tokens * sizes.width * sizes.token_dim)
     if sizes.codes:
         return Flops(head=2 * tokens * sizes.width * sizes.codes)
     h = sizes.head_width
@@ -185,10 +194,15 @@ def training_flops(
     """
     rows, h = predicted * repeats, sizes.head_width
     read = pass_flops(sizes, batch * frames, frames, flat)
+    hidden = 2 * batch * frames * sizes.timed * sizes.width**2  # the second layer of a time reads no data
+    from_data = Flops(embedding=read.embedding - hidden)
+    if sizes.velocity:
+        forward = read + head_flops(sizes, predicted, 1, times=0)
+        return forward, forward * 2 + from_data * -1
     if sizes.codes:
         head = head_flops(sizes, predicted, 1, times=0)
         targets = Flops(head=2 * predicted * sizes.token_dim * sizes.codes)
-        return read + head + targets, (read + head) * 2 + Flops(embedding=-read.embedding)
+        return read + head + targets, (read + head) * 2 + from_data * -1
     forward = read + head_flops(sizes, predicted, repeats, times=rows)
-    from_data = Flops(embedding=read.embedding, head=2 * rows * (sizes.token_dim + sizes.frequencies) * h)
+    from_data = from_data + Flops(head=2 * rows * (sizes.token_dim + sizes.frequencies) * h)
     return forward, forward * 2 + from_data * -1

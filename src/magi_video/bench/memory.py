@@ -205,11 +205,13 @@ def head_bytes(sizes: Sizes, work: Workload) -> int:
     A residual block keeps 10 h a row (its modulation 3, 1 + scale, the norm's input and output, the two linear layers'
     and the activation's inputs, what the gate multiplies), the condition 2 h, the output layer 4 h, the noisy token and
     the loss 14 D; an embedded diffusion time (each step once) its sinusoids and 2 h. A categorical head keeps its input
-    and the V log-probabilities of each token, and the token's code.
+    and the V log-probabilities of each token, and the token's code; a velocity head its input, and 4 D of the loss.
     """
     tokens = head_tokens(sizes, work)
     if sizes.codes:
         return tokens * (FLOAT32 * (sizes.width + sizes.codes) + CODE)
+    if sizes.velocity:
+        return FLOAT32 * tokens * (sizes.width + 4 * sizes.token_dim)
     h, draws = sizes.head_width, tokens * work.repeats
     row = (10 * sizes.head_depth + 6) * h + 14 * sizes.token_dim
     times = min(draws, NUM_TRAIN_STEPS) * (sizes.frequencies + 2 * h)

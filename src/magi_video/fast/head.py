@@ -27,13 +27,13 @@ class FastDenoisingMLP(DenoisingMLP):
         return self.denoise(x, self.modulate(condition + embedded))
 
     def modulations(self, times: Tensor, z_BnW: Tensor) -> Iterator[list[Modulation]]:
-        """`modulate` for every denoising step in turn, float times `[steps]` on the scale 0…1000.
+        """`modulate` for every denoising step in turn, times as of `DiffusionHead.denoiser`.
 
         More than half of the network's weights are here. A sampling step of its own reads them for a few tokens; many
         steps together read them once.
         """
         condition = self.condition_embed(z_BnW.to(self.condition_embed.weight.dtype))
-        embedded = self.time_embed(times)[:, None, None]
+        embedded = self.time_embed(times).view(len(times), 1, -1, condition.shape[-1])
         for part in embedded.split(max(1, ROWS_AT_ONCE // max(1, condition.shape[:2].numel()))):
             columns = [zip(*modulation, strict=True) for modulation in self.modulate(condition + part)]
             yield from (list(row) for row in zip(*columns, strict=True))

@@ -26,11 +26,14 @@ class FastPast:
         batch: samples, both halves of guidance counted.
         total_frames: of the rollout; None for one without end ("rope").
         reuse: whether a pass may read the changed tokens of a frame alone.
+        made: most frames that are made together.
     """
 
-    def __init__(self, model: MagiVideoTransformer, batch: int, total_frames: int | None, reuse: bool = False) -> None:
+    def __init__(
+        self, model: MagiVideoTransformer, batch: int, total_frames: int | None, reuse: bool = False, made: int = 1
+    ) -> None:
         self.model = model
-        self.cache = PlacesCache.of(model.make_cache(batch, total_frames), reuse)
+        self.cache = PlacesCache.of(model.make_cache(batch, total_frames, made), reuse)
         self.reuse = reuse
         self.joins = self.cache.device.type != "cpu" or batch * model.num_places <= JOINED_PLACES
         self._finished: FrameSequence | None = None  # appended, but not read yet
@@ -50,12 +53,16 @@ class FastPast:
             self._read_finished()
         finished, self._finished = self._finished, None
         changed_Bm = changed_Bm if self.reuse else None
-        if finished is None:
-            return self._pass(frame, self._context, slice(None), places_Bn, changed_Bm)[:, 0]
-        context = join_contexts(self.model.context(finished), self._context)
-        z_B1nW = self._pass(FrameSequence.join([finished, frame]), context, slice(-1, None), places_Bn, changed_Bm)
-        self.cache.advance()
-        return z_B1nW[:, 0]
+        made, context, asked_Bn = frame.tokens_BSND.shape[1], self._context, places_Bn
+        if made > 1:  # every frame whole: places are counted through all of them
+            asked_Bn = torch.arange(self.model.num_tokens, device=places_Bn.device).expand(len(places_Bn), -1)
+        if finished is not None:
+            context = join_contexts(self.model.context(finished), context)
+            frame = FrameSequence.join([finished, frame])
+        z_BSnW = self._pass(frame, context, slice(-made, None), asked_Bn, changed_Bm)
+        if finished is not None:
+            self.cache.advance()
+        return pick(z_BSnW.flatten(1, 2), places_Bn) if made > 1 else z_BSnW[:, 0]
 
     def _read_finished(self) -> None:
         finished, self._finished = self._finished, None

@@ -45,7 +45,9 @@ def restore(model: M) -> M:
     return model
 
 
-def make_past(model: MagiVideoTransformer, batch: int, total_frames: int | None, sampling: Sampling) -> FastPast:
+def make_past(
+    model: MagiVideoTransformer, batch: int, total_frames: int | None, sampling: Sampling, made: int = 1
+) -> FastPast:
     """The past of a rollout by the fast path: the model is sped up, and packed where that pays (`pack_linears`).
 
     Args:
@@ -53,10 +55,11 @@ def make_past(model: MagiVideoTransformer, batch: int, total_frames: int | None,
         batch: videos; guidance doubles them.
         total_frames: of the rollout; None for one without end ("rope").
         sampling: of the rollout.
+        made: most frames that are made together.
     """
     prepare(model)
     resolved = sampling.resolve(model.diffusion_head)
-    return FastPast(model, batch * (2 if resolved.guided else 1), total_frames, reuse=resolved.refresh > 1)
+    return FastPast(model, batch * (2 if resolved.guided else 1), total_frames, resolved.refresh > 1, made)
 
 
 def begin_past(
@@ -85,7 +88,7 @@ def begin_past(
     if use_cache is False:
         return paradigm.make_recomputed_past(model)
     if paradigm.frame_cache:
-        return make_past(model, batch, total_frames, sampling)
+        return make_past(model, batch, total_frames, sampling, paradigm.step_frames(model, 0, total_frames))
     prepare(model)
     return paradigm.make_past(model, batch * (2 if sampling.resolve(model.diffusion_head).guided else 1), total_frames)
 

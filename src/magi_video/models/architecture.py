@@ -15,8 +15,12 @@ NOISE_LEVEL = "noise_level"
 ACTION = "action"
 LABEL = "label"
 TEXT = "text"
-HEAD_OUTPUTS = {"epsilon": 2, "flow": 1}
+VELOCITY = "velocity"
+"""The linear head of Diffusion Forcing."""
+HEAD_OUTPUTS = {"epsilon": 2, "flow": 1, VELOCITY: 1}
 """Numbers that each diffusion head predicts for one of a token: the epsilon head learns variances too."""
+COSINE_HEADS = ("epsilon", VELOCITY)
+"""Heads with the `NUM_TRAIN_STEPS` times of the cosine schedule."""
 CATEGORICAL = "categorical"
 """The head of discrete tokens."""
 HEADS = (*HEAD_OUTPUTS, CATEGORICAL)
@@ -30,7 +34,7 @@ NUM_TRAIN_STEPS = 1000
 MAX_SIZE = 2**16
 """Of anything a model has a number of; a config that asks for more is damaged."""
 
-Kind = Literal["index", "vector", "sequence"]
+Kind = Literal["index", "vector", "sequence", "time"]
 Shape = tuple[int, ...]
 
 
@@ -39,8 +43,8 @@ class ConditionSpec:
     """What one condition is.
 
     Attributes:
-        size: number of classes (index), or length of a vector.
-        kind: "index", "vector" or "sequence".
+        size: number of classes (index), length of a vector, or times 0…size (time).
+        kind: "index", "vector", "sequence" or "time".
         drop: probability, per clip, that training hides the condition.
         tokens: L, condition tokens that it becomes; more than one for a sequence alone.
     """
@@ -205,6 +209,8 @@ class Architecture:
         if self.codes:
             yield CODEBOOK, (self.codes, self.token_dim)
             yield from _linear("diffusion_head.logits", width, self.codes)
+        elif self.head == VELOCITY:
+            yield from _linear("diffusion_head.velocity", width, self.token_dim)
         else:
             yield from self._head("diffusion_head.net", self.head_width)
 
@@ -258,6 +264,10 @@ def _layer(name: str, width: int, mlp_width: int) -> Iterator[tuple[str, Shape]]
 def _condition(name: str, spec: ConditionSpec, width: int) -> Iterator[tuple[str, Shape]]:
     if spec.kind == "index":
         yield f"{name}.table.weight", (spec.size + 1, width)  # the last row is the unknown token
+        return
+    if spec.kind == "time":
+        yield from _linear(f"{name}.time_embed.mlp.0", TIME_FREQUENCIES, width)
+        yield from _linear(f"{name}.time_embed.mlp.2", width, width)
         return
     yield from _linear(f"{name}.project", spec.size, width)
     yield f"{name}.unknown", (width,)

@@ -1,10 +1,11 @@
 """Condition tokens: the one mechanism by which anything but pixels reaches a frame.
 
 Each condition (the noise level, an action, a class label, text) is one token or several in front of the frame's own
-tokens in the spatial layers, so every frame carries its own. Three kinds: an *index* (a row of a table; −1 = unknown),
-a *vector* (a linear map, e.g. which buttons were held; NaN = unknown) and a *sequence* (up to L vectors, a token each:
-the words of a text; NaN where there is none). Unknown has a learned token of its own, which is also what `drop` puts in
-during training, and what classifier-free guidance sets against what is asked for.
+tokens in the spatial layers, so every frame carries its own. Four kinds: an *index* (a row of a table; −1 = unknown),
+a *vector* (a linear map, e.g. which buttons were held; NaN = unknown), a *sequence* (up to L vectors, a token each:
+the words of a text; NaN where there is none) and a *time* of diffusion (sinusoids and an MLP). Unknown has a learned
+token of its own, which is also what `drop` puts in during training, and what classifier-free guidance sets against what
+is asked for; a time is always known.
 """
 
 from typing import Any
@@ -14,13 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.models.architecture import ConditionSpec, condition_specs
+from magi_video.models.embeddings import TimestepEmbedding
 from magi_video.models.random import Generators, draw
 
 
 def unknown(spec: ConditionSpec, batch: int, frames: int, device: torch.device | str = "cpu") -> Tensor:
-    """The value that means "not given", for every frame: `[B, S]` of −1, `[B, S, size]` or `[B, S, L, size]` of NaN."""
+    """The value that means "not given", for every frame: `[B, S]` of −1, `[B, S, size]` or `[B, S, L, size]` of NaN.
+
+    A time that is not given is 0: no noise.
+    """
     if spec.kind == "index":
         return torch.full((batch, frames), -1, device=device)
+    if spec.kind == "time":
+        return torch.zeros(batch, frames, device=device)
     shape = (spec.tokens, spec.size) if spec.kind == "sequence" else (spec.size,)
     return torch.full((batch, frames, *shape), torch.nan, device=device)
 
@@ -86,7 +93,19 @@ class SequenceCondition(nn.Module):
         return torch.where(missing, self.unknown.to(token.dtype), token) + self.position.to(token.dtype)
 
 
-KINDS = {"index": IndexCondition, "vector": VectorCondition, "sequence": SequenceCondition}
+class TimeCondition(nn.Module):
+    """A diffusion time on the scale 0…1000 → its token: 256 sinusoids, then Linear–SiLU–Linear."""
+
+    def __init__(self, spec: ConditionSpec, width: int) -> None:
+        super().__init__()
+        self.time_embed = TimestepEmbedding(width)
+
+    def forward(self, time_BS: Tensor) -> Tensor:
+        """`[B, S]` numbers → `[B, S, 1, width]`."""
+        return self.time_embed(time_BS)[:, :, None]
+
+
+KINDS = {"index": IndexCondition, "vector": VectorCondition, "sequence": SequenceCondition, "time": TimeCondition}
 
 
 class ConditionTokens(nn.Module):

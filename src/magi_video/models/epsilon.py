@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NUM_TRAIN_STEPS, check_first_step
-from magi_video.models.head import DiffusionHead, Noise
+from magi_video.models.head import DenoisingHead, DiffusionHead, Noise
 
 HALF_BIN = 1 / 255
 """Half the width of the bins of the likelihood at step 0: pixels of 256 levels in [−1, 1], as in MAR."""
@@ -169,29 +170,96 @@ def discretized_nll(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     return -probability.clamp(min=1e-12).log()
 
 
-class EpsilonHead(DiffusionHead):
+@cache
+def training_chain(device: torch.device) -> GaussianChain:
+    """Tables of all training steps on `device`, made once."""
+    return GaussianChain(list(range(NUM_TRAIN_STEPS))).to(device)
+
+
+class CosineHead(DenoisingHead):
+    """Times 0…999 of the cosine schedule, and −1, a clean token's."""
+
+    default_first_step: ClassVar[dict[str, int]]
+    """Sampler → training step, 0…999, at which it begins if nothing else is asked for."""
+
+    def chain(self, device: torch.device) -> GaussianChain:
+        """Tables of all training steps on `device`."""
+        return training_chain(device)
+
+    def add_noise(self, clean: Tensor, uniform: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """See `DenoisingHead.add_noise`: uniform over the training steps."""
+        chain, step = self.chain(clean.device), (uniform * NUM_TRAIN_STEPS).long()
+        return chain.signal[step][..., None] * clean + chain.sigma[step][..., None] * eps, step
+
+    def signal(self, time: float) -> float:
+        """See `DenoisingHead.signal`: √ᾱ."""
+        return float(alpha_bar(torch.tensor(int(time))).sqrt())
+
+    def levels(self, num_steps: int, first_step: int | None) -> Tensor:
+        """See `DenoisingHead.levels`: evenly from −1 to the first step, rounded down (Diffusion Forcing)."""
+        first_step = self.find_first_step(self.find_sampler(None), num_steps, first_step)
+        return torch.linspace(-1, first_step, num_steps + 1, dtype=torch.float64).floor().long()
+
+    def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int:
+        """See `TokenHead.find_first_step`; more steps than lie below the sampler's own begin higher."""
+        if first_step is None:
+            first_step = max(self.default_first_step[sampler], num_steps - 1)
+        return respaced_timesteps(num_steps, first_step)[-1]
+
+
+def alpha_bar(time: Tensor) -> Tensor:
+    """ᾱ of times −1…999 on the CPU, float64; 1 at −1."""
+    table = torch.from_numpy(np.append(cosine_alphas_cumprod(), 1.0))
+    return table[time.long()]  # −1 is the last
+
+
+def ddim_step(x0: Tensor, eps: Tensor, then: Tensor) -> Tensor:
+    """Tokens `[B, S, n, D]` at times `then` `[S]` by DDIM, η = 0 (Song et al. 2020, eq. 12)."""
+    after = alpha_bar(then)
+    return _of_frames(after.sqrt(), x0) * x0 + _of_frames((1 - after).sqrt(), x0) * eps
+
+
+def _of_frames(value_S: Tensor, like: Tensor) -> Tensor:
+    return value_S[:, None, None].to(like)
+
+
+class EpsilonHead(CosineHead, DiffusionHead):
     """MSE on ε plus the variational bound that trains the variance alone (the mean is frozen in it)."""
 
     samplers = tuple(SAMPLERS)
+    stepwise = ("ancestral", "ddim")
+    default_first_step: ClassVar[dict[str, int]] = {name: one.first_step for name, one in SAMPLERS.items()}
 
     def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim, 2 * token_dim, condition_dim, width, depth)
-        self._chains: dict[torch.device, GaussianChain] = {}
 
-    def chain(self, device: torch.device) -> GaussianChain:
-        """Tables of all training steps on `device`, made once."""
-        if device not in self._chains:
-            self._chains[device] = GaussianChain(list(range(NUM_TRAIN_STEPS))).to(device)
-        return self._chains[device]
+    def step(
+        self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
+    ) -> Tensor:
+        """See `DenoisingHead.step`."""
+        eps, fraction = output.chunk(2, dim=-1)
+        before, after = alpha_bar(now), alpha_bar(then)
+        x0 = _of_frames(before.rsqrt(), x) * x - _of_frames((1 / before - 1).sqrt(), x) * eps
+        if sampler == "ddim":
+            return ddim_step(x0, eps, then)
+        beta = 1 - before / after
+        mean = (
+            _of_frames(beta * after.sqrt() / (1 - before), x) * x0
+            + _of_frames((1 - after) * (1 - beta).sqrt() / (1 - before), x) * x
+        )
+        low = (beta * (1 - after) / (1 - before)).clamp(min=1e-20).log()
+        high, weight = beta.log(), (fraction + 1) / 2
+        log_variance = weight * _of_frames(high, x) + (1 - weight) * _of_frames(low, x)
+        assert noise is not None
+        return mean + _of_frames((then >= 0).double(), x) * torch.exp(0.5 * log_variance) * noise
 
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
         """See `DiffusionHead.loss`; nats of the bound are counted in bits, with weight 1 (MAR)."""
         chain, repeats = self.chain(target_MD.device), len(uniform_RM)
         condition = self.net.condition_embed(z_MW).repeat(repeats, 1)
-        target_MD = target_MD.repeat(repeats, 1)
-        step, eps = (uniform_RM.flatten() * NUM_TRAIN_STEPS).long(), eps_RMD.flatten(0, 1)
+        target_MD, eps = target_MD.repeat(repeats, 1), eps_RMD.flatten(0, 1)
+        noisy, step = self.add_noise(target_MD, uniform_RM.flatten(), eps)
         at = step[:, None]
-        noisy = chain.signal[at] * target_MD + chain.sigma[at] * eps
         eps_hat, fraction = self.net(noisy, step, condition).chunk(2, dim=-1)
         mse = (eps_hat - eps).square().view_as(eps_RMD).mean(dim=-1)
 
@@ -201,12 +269,6 @@ class EpsilonHead(DiffusionHead):
         kl = normal_kl(true_mean, chain.log_variance_min[at], mean, log_variance)
         bound = torch.where(at == 0, discretized_nll(target_MD, mean, log_variance), kl)
         return mse + bound.view_as(eps_RMD).mean(dim=-1) / math.log(2)
-
-    def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int:
-        """See `DiffusionHead.find_first_step`; more steps than lie below the sampler's own begin higher."""
-        if first_step is None:
-            first_step = max(SAMPLERS[sampler].first_step, num_steps - 1)
-        return respaced_timesteps(num_steps, first_step)[-1]
 
     def sample(
         self,

@@ -14,18 +14,38 @@ class FlowHead(DiffusionHead):
     """Velocity prediction with logit-normal times (as in Stable Diffusion 3)."""
 
     samplers = ("euler", "midpoint")
+    stepwise = ("euler",)
 
     def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim, token_dim, condition_dim, width, depth)
+
+    def add_noise(self, clean: Tensor, uniform: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """See `DenoisingHead.add_noise`: logit-normal times."""
+        time = torch.special.ndtri(uniform).sigmoid()
+        return torch.lerp(clean, eps, time[..., None]), time * TIME_SCALE
+
+    def signal(self, time: float) -> float:
+        """See `DenoisingHead.signal`: 1 − t."""
+        return 1 - time / TIME_SCALE
+
+    def levels(self, num_steps: int, first_step: int | None) -> Tensor:
+        """See `DenoisingHead.levels`: evenly from 0 to 1000."""
+        self.find_first_step(self.samplers[0], num_steps, first_step)
+        return torch.linspace(0, TIME_SCALE, num_steps + 1)
+
+    def step(
+        self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
+    ) -> Tensor:
+        """See `DenoisingHead.step`."""
+        return x + ((then - now) / TIME_SCALE)[:, None, None].to(x) * output
 
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
         """See `DiffusionHead.loss`."""
         repeats = len(uniform_RM)
         condition = self.net.condition_embed(z_MW).repeat(repeats, 1)
-        target_MD = target_MD.repeat(repeats, 1)
-        time, eps = torch.special.ndtri(uniform_RM.flatten()).sigmoid(), eps_RMD.flatten(0, 1)
-        noisy = torch.lerp(target_MD, eps, time[:, None])
-        velocity = self.net(noisy, time * TIME_SCALE, condition)
+        target_MD, eps = target_MD.repeat(repeats, 1), eps_RMD.flatten(0, 1)
+        noisy, time = self.add_noise(target_MD, uniform_RM.flatten(), eps)
+        velocity = self.net(noisy, time, condition)
         return (velocity - (eps - target_MD)).square().view_as(eps_RMD).mean(dim=-1)
 
     def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> None:

@@ -1,8 +1,9 @@
 """The head: from the transformer's output z for a token to the token, with its loss and its sampling.
 
 `TokenHead` is what the paradigms know of it. The paper's is a `DiffusionHead`: a small MLP (MAR's `SimpleMLPAdaLN`)
-that denoises one token at a time; `models/epsilon.py` and `models/flow.py` are its two objectives. For discrete tokens
-there is the linear head of `models/categorical.py`.
+that denoises one token at a time; `models/epsilon.py` and `models/flow.py` are its two objectives. `DenoisingHead` is
+what Diffusion Forcing needs of it, and of the linear head of `models/velocity.py`. For discrete tokens there is the
+linear head of `models/categorical.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -182,8 +183,95 @@ class TokenHead(nn.Module, ABC):
         """
 
 
-class DiffusionHead(TokenHead):
-    """A head that denoises."""
+class DenoisingHead(TokenHead):
+    """A head that denoises, step by step and from outside: the noisy tokens are the caller's.
+
+    A time lies on the scale 0…1000; times of a batch broadcast with its tokens.
+    """
+
+    @abstractmethod
+    def add_noise(self, clean: Tensor, uniform: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy tokens `[…, D]` and their times `[…]`.
+
+        Args:
+            clean: tokens of unit variance, `[…, D]`.
+            uniform: numbers in [0, 1) `[…]`, from which come the times.
+            eps: standard normal noise, `[…, D]`.
+        """
+
+    @abstractmethod
+    def signal(self, time: float) -> float:
+        """The factor of the clean token in a noisy one of that time."""
+
+    @abstractmethod
+    def levels(self, num_steps: int, first_step: int | None) -> Tensor:
+        """Times `[num_steps + 1]`, on the CPU: of a clean token, then of ever noisier ones up to the first step's.
+
+        Arguments and errors as of `find_first_step`.
+        """
+
+    @abstractmethod
+    def predict(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Tensor:
+        """The head's float32 output for noisy tokens.
+
+        Args:
+            x_BnD: noisy tokens, float32.
+            time: of all tokens, or `[n]`.
+            z_BnW: the transformer's outputs for them; with guidance `[2B, n, W]`.
+            guidance: scale of classifier-free guidance; None for none.
+        """
+
+    @abstractmethod
+    def step(
+        self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
+    ) -> Tensor:
+        """Noisy tokens `x` `[B, S, n, D]` one step on.
+
+        Args:
+            x: of time `now`.
+            output: of `predict` for them.
+            now, then: times `[S]` on the CPU, both of `levels`.
+            sampler: one that `check_stepwise` lets pass.
+            noise: like `x`, for a sampler that draws in every step.
+        """
+
+    def check_stepwise(self, sampler: str | None) -> str:
+        """The sampler of that name, or the default, where a step of it follows from one output alone.
+
+        Raises:
+            MagiError: there is no such sampler, or its steps need more than one output.
+        """
+        sampler = self.find_sampler(sampler)
+        if sampler not in self.stepwise:
+            raise MagiError(f"frames of different noise levels take the sampler {' or '.join(self.stepwise)}")
+        return sampler
+
+    stepwise: ClassVar[tuple[str, ...]]
+    """Names of the samplers whose steps follow from one output alone."""
+
+    def guide(self, network: Callable[[Tensor], Tensor], x: Tensor, guidance: float | None) -> Tensor:
+        """The output of `network` for `x`, in float32, under guidance if there is any: see `DiffusionHead.denoiser`."""
+        if guidance is None:
+            return network(x).float()
+        cond, uncond = network(x.repeat(2, 1, 1)).float().chunk(2)
+        guided = torch.lerp(uncond[..., : self.token_dim], cond[..., : self.token_dim], guidance)
+        return torch.cat([guided, cond[..., self.token_dim :]], dim=-1)
+
+    @abstractmethod
+    def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
+        """Loss of every draw `[R, M]`, float32; the draws are the caller's.
+
+        Args:
+            target_MD: clean tokens, unit variance.
+            z_MW: the transformer's outputs for them.
+            uniform_RM: numbers in [0, 1), from which come the times of R draws for each token (MAR's
+                `diffusion_batch_mul`).
+            eps_RMD: their standard normal noise.
+        """
+
+
+class DiffusionHead(DenoisingHead):
+    """A small MLP that denoises one token at a time from pure noise, given z."""
 
     options = ("denoise_steps", "sampler", "first_step", "temperature")
 
@@ -195,6 +283,10 @@ class DiffusionHead(TokenHead):
         """See `DenoisingMLP.reset_parameters`."""
         self.net.reset_parameters()
 
+    def predict(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Tensor:
+        """See `DenoisingHead.predict`."""
+        return self.denoiser(time[None], z_BnW, guidance)(0, x_BnD)
+
     def denoiser(self, times: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Callable[[int, Tensor], Tensor]:
         """The network for given tokens: `predict(i, x)` is its float32 output for `x` `[B, n, D]` at time i.
 
@@ -202,7 +294,8 @@ class DiffusionHead(TokenHead):
         uncond + guidance · (cond − uncond); variances are those of the first half (MAR).
 
         Args:
-            times: `[steps]` on the scale 0…1000, in the order in which they will be asked for.
+            times: `[steps]` on the scale 0…1000, in the order in which they will be asked for; `[steps, n]` where
+                tokens differ.
             z_BnW: the transformer's outputs for the tokens.
             guidance: scale of classifier-free guidance; None for none.
         """
@@ -213,14 +306,6 @@ class DiffusionHead(TokenHead):
             return self.guide(lambda y: net(y.to(condition.dtype), times[step], condition), x, guidance)
 
         return predict
-
-    def guide(self, network: Callable[[Tensor], Tensor], x: Tensor, guidance: float | None) -> Tensor:
-        """The output of `network` for `x`, in float32, under guidance if there is any: see `denoiser`."""
-        if guidance is None:
-            return network(x).float()
-        cond, uncond = network(x.repeat(2, 1, 1)).float().chunk(2)
-        guided = torch.lerp(uncond[..., : self.token_dim], cond[..., : self.token_dim], guidance)
-        return torch.cat([guided, cond[..., self.token_dim :]], dim=-1)
 
     def total_loss(
         self, target_BKD: Tensor, z_BKW: Tensor, counted_BK: Tensor, repeats: int, generator: Generators
@@ -237,18 +322,6 @@ class DiffusionHead(TokenHead):
             eps_BRKD.transpose(0, 1).flatten(1, 2)[:, counted_M],
         )
         return losses_RM.sum() / repeats, losses_RM.new_tensor(float(len(counted_M)))
-
-    @abstractmethod
-    def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
-        """Loss of every draw `[R, M]`, float32; the draws are the caller's.
-
-        Args:
-            target_MD: clean tokens, unit variance.
-            z_MW: the transformer's outputs for them.
-            uniform_RM: numbers in [0, 1), from which come the times of R draws for each token (MAR's
-                `diffusion_batch_mul`).
-            eps_RMD: their standard normal noise.
-        """
 
     @abstractmethod
     def sample(

@@ -43,6 +43,17 @@ class FrameSequence:
     predicted: int | None = None
     dropout: Dropout | None = None
 
+    def part(self, at: slice) -> "FrameSequence":
+        """Some frames of the sequence; masks, `predicted` and dropout are left open."""
+        return FrameSequence(
+            tokens_BSND=self.tokens_BSND[:, at],
+            masked_BSN=self.masked_BSN[:, at],
+            kind_S=self.kind_S[..., at],
+            position_S=self.position_S[at],
+            interval_B=self.interval_B,
+            conditions={name: value[:, at] for name, value in self.conditions.items()},
+        )
+
     @staticmethod
     def join(parts: "list[FrameSequence]") -> "FrameSequence":
         """Sequences of the same clips one after another; masks and `predicted` are left open."""

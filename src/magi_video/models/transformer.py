@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from magi_video.errors import MagiError
-from magi_video.models.architecture import NOISE_LEVEL, Architecture, Shape
+from magi_video.models.architecture import NOISE_LEVEL, VELOCITY, Architecture, Shape
 from magi_video.models.cache import FrameCache
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import ConditionTokens
@@ -24,6 +24,7 @@ from magi_video.models.flow import FlowHead
 from magi_video.models.head import TokenHead
 from magi_video.models.layers import Block
 from magi_video.models.sequence import FrameSequence, flat_places, spatial_places
+from magi_video.models.velocity import VelocityHead
 
 DIFFUSION_HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
 
@@ -49,8 +50,8 @@ class MagiVideoTransformer(Network):
         patch_size: side P of the square that makes one token of D = C·P² numbers.
         num_frames: frames T of a training clip.
         width, depth, heads, mlp_width: of the blocks; one block is two Transformer layers.
-        head: "epsilon" (MAR's), "flow", or "categorical" for discrete tokens.
-        head_width, head_depth: of the diffusion head's MLP; the categorical head has none.
+        head: "epsilon" (MAR's), "flow", "categorical" for discrete tokens, or "velocity" (Diffusion Forcing's).
+        head_width, head_depth: of the diffusion head's MLP; the two last ones have none.
         num_intervals: size of the interval vocabulary (25 in the paper).
         max_interval: largest interval that training showed; `num_intervals` at most.
         conditions: name → {"size", "kind", "drop", "tokens"} of each condition; see `ConditionSpec`.
@@ -98,11 +99,13 @@ class MagiVideoTransformer(Network):
         self.blocks = nn.ModuleList(Block(width, heads, mlp_width) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width, eps=1e-6)
         self.head_position = nn.Parameter(torch.zeros(self.num_tokens, width))
-        self.diffusion_head: TokenHead = (
-            CategoricalHead(self.token_dim, width, codes)
-            if codes
-            else DIFFUSION_HEADS[head](self.token_dim, width, head_width, head_depth)
-        )
+        self.diffusion_head: TokenHead
+        if codes:
+            self.diffusion_head = CategoricalHead(self.token_dim, width, codes)
+        elif head == VELOCITY:
+            self.diffusion_head = VelocityHead(self.token_dim, width)
+        else:
+            self.diffusion_head = DIFFUSION_HEADS[head](self.token_dim, width, head_width, head_depth)
         self.gradient_checkpointing = False
         self.spatial_position: Tensor
         self.register_buffer("spatial_position", sinusoidal_2d(rows, columns, width), persistent=False)
@@ -167,12 +170,13 @@ class MagiVideoTransformer(Network):
             return torch.arange(total_frames, dtype=torch.float64)
         return torch.linspace(0, trained - 1, total_frames, dtype=torch.float64)
 
-    def make_cache(self, batch: int, capacity: int | None) -> FrameCache:
+    def make_cache(self, batch: int, capacity: int | None, made: int = 1) -> FrameCache:
         """A frame cache for this model, in its precision.
 
         Args:
             batch: samples.
             capacity: frames of the rollout; None for a sliding window of the trained T frames ("rope" alone).
+            made: frames that are made together, each of which sees its own window.
         """
         trained = self.config.num_frames
         relative = self.config.temporal_position == "rope"
@@ -185,7 +189,7 @@ class MagiVideoTransformer(Network):
             places=self.num_places,
             heads=self.config.heads,
             head_dim=self.head_dim,
-            capacity=trained + 1 if slides or capacity is None else capacity,
+            capacity=trained + made if slides or capacity is None else capacity,
             window=trained if slides else None,
             dtype=self.mask_token.dtype,
             device=self.mask_token.device,

@@ -8,6 +8,7 @@ it below. Recipes, the command line, the model card and the documents take their
 
 from magi_video.paradigms.base import PARADIGMS, Clip, Paradigm, find_paradigm, make_paradigm, register
 from magi_video.paradigms.complete import CompleteTeacherForcing
+from magi_video.paradigms.diffusion import DiffusionForcing, DiffusionForcingVelocity
 from magi_video.paradigms.genie import Genie
 from magi_video.paradigms.joint import Joint
 from magi_video.paradigms.masked import MaskedTeacherForcing
@@ -22,6 +23,8 @@ __all__ = [
     "PARADIGMS",
     "Clip",
     "CompleteTeacherForcing",
+    "DiffusionForcing",
+    "DiffusionForcingVelocity",
     "Genie",
     "Joint",
     "MaskRatio",

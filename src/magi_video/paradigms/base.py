@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models.dropout import DropoutRates
+from magi_video.models.architecture import VELOCITY
+from magi_video.models.dropout import Dropout, DropoutRates
 from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
@@ -79,6 +80,10 @@ class Paradigm(ABC):
     """Frames of a clip that have a loss: all, all but the first, or one."""
     loss_share: ClassVar[float | None] = None
     """Mean share of the tokens of these frames that have a loss, under the default options; None: as `mask_ratio`."""
+    draws: ClassVar[int | None] = None
+    """Diffusion draws for each token with a loss; None: `diffusion_batch_mul`."""
+    head: ClassVar[str | None] = None
+    """The head that it needs, in place of the recipe's."""
     frame_cache: ClassVar[bool] = True
     """Whether the past is the frame-level cache, `CachedPast`; a faster one of the same results may then replace it."""
     steps: ClassVar[dict[str, int]] = {}
@@ -111,6 +116,22 @@ class Paradigm(ABC):
             choices, limits = self.choices.get(name, ()), self.limits.get(name, ())
             value = read_option(f"{self.name}: {name}", options.get(name, default), default, choices, limits)
             setattr(self, name, value)
+
+    def check_model(self, model: MagiVideoTransformer) -> None:
+        """Refuse a model that this paradigm can neither train nor generate with.
+
+        Raises:
+            MagiError: what it lacks.
+        """
+        if model.config.head == VELOCITY:
+            raise MagiError(f"a velocity head denoises what the transformer reads: for diffusion-v, not {self.name}")
+
+    def read(self, model: MagiVideoTransformer, sequence: FrameSequence, generator: Generators) -> Tensor:
+        """z of a training sequence, with dropout while the model is in training mode."""
+        if model.training and self.dropout.any:
+            batch, device = len(sequence.tokens_BSND), sequence.tokens_BSND.device
+            sequence.dropout = Dropout.drawn(self.dropout, batch, len(model.blocks), generator, device)
+        return model(sequence)
 
     @abstractmethod
     def visible(self, masked_TN: Tensor) -> Tensor:
@@ -185,14 +206,23 @@ class Paradigm(ABC):
             batch: samples, both halves of guidance counted.
             total_frames: of the rollout; None for one without end.
         """
-        return CachedPast(model, batch, total_frames)
+        return CachedPast(model, batch, total_frames, self.step_frames(model, 0, total_frames))
 
     def make_recomputed_past(self, model: MagiVideoTransformer) -> Past:
         """The slow reference of `make_past`: the same results without keeping keys and values."""
         return RecomputedPast(model)
 
+    def as_past(self, model: MagiVideoTransformer, frame: FrameSequence) -> FrameSequence:
+        """A finished frame as those after it see it: by default as it is, of `cached_kind` at noise level 0.
+
+        Args:
+            model: the transformer.
+            frame: clean tokens, nothing masked (S = 1).
+        """
+        return frame
+
     def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
-        """How many frames one step of generation makes, when `begun` of `total_frames` are there."""
+        """How many frames one step of generation makes, when `begun` of `total_frames` are there: most at the start."""
         return 1
 
     @abstractmethod

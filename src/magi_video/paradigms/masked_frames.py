@@ -5,7 +5,6 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from magi_video.models.dropout import Dropout
 from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
@@ -41,14 +40,9 @@ class MaskedFrames(Paradigm):
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
         """See `Paradigm.total_loss`: over the tokens that are counted."""
-        batch = len(clip.tokens_BTND)
         masked_BTN = self.draw_masks(clip, generator)
         clip = Clip(clip.tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
-        sequence = self.sequence(clip, masked_BTN, generator)
-        if model.training and self.dropout.any:
-            device = clip.tokens_BTND.device
-            sequence.dropout = Dropout.drawn(self.dropout, batch, len(model.blocks), generator, device)
-        z_BTNW = model(sequence)
+        z_BTNW = self.read(model, self.sequence(clip, masked_BTN, generator), generator)
         predicted = z_BTNW.shape[1]  # the frames before them are only seen
         target = Clip(clip.tokens_BTND[:, -predicted:], clip.interval_B)
         counted_BTN = self.counted(masked_BTN)[:, -predicted:]

@@ -20,7 +20,8 @@ class Past(Protocol):
         """z `[B, n, width]` at some tokens of a frame that follows the past.
 
         Args:
-            frame: the frame in the making; S > 1 where several are made together.
+            frame: the frame in the making; S > 1 where several are made together (over a cache each sees the others
+                before it).
             places_Bn: the tokens whose z is asked for, counted through all S frames.
             changed_Bm: the tokens whose input has changed since the frame was last read, those of `places_Bn` at the
                 end. A past that trades exactness for time may see the other tokens as they were; None forbids that.
@@ -35,11 +36,12 @@ class CachedPast:
         model: the transformer.
         batch: samples, both halves of guidance counted.
         total_frames: of the rollout; None for one without end ("rope").
+        made: most frames that are made together.
     """
 
-    def __init__(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> None:
+    def __init__(self, model: MagiVideoTransformer, batch: int, total_frames: int | None, made: int = 1) -> None:
         self.model = model
-        self.cache = model.make_cache(batch, total_frames)
+        self.cache = model.make_cache(batch, total_frames, made)
 
     def append(self, frame: FrameSequence) -> None:
         """See `Past.append`."""
@@ -48,7 +50,7 @@ class CachedPast:
 
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
         """See `Past.read`; always exact."""
-        return pick(self.model(frame, self.cache)[:, 0], places_Bn)
+        return pick(self.model(frame, self.cache).flatten(1, 2), places_Bn)
 
 
 class WindowPast:
@@ -96,9 +98,9 @@ class RecomputedPast:
 
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
         """See `Past.read`; always exact."""
-        sequence = FrameSequence.join([*self.frames, frame])
-        sequence.mask_SS = causal_mask(len(self.frames) + 1, self.window, frame.tokens_BSND.device)
-        return pick(self.model(sequence)[:, -1], places_Bn)
+        sequence, made = FrameSequence.join([*self.frames, frame]), frame.tokens_BSND.shape[1]
+        sequence.mask_SS = causal_mask(len(self.frames) + made, self.window, frame.tokens_BSND.device)
+        return pick(self.model(sequence)[:, -made:].flatten(1, 2), places_Bn)
 
 
 def pick(x_BL: Tensor, places_Bn: Tensor) -> Tensor:

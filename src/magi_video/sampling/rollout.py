@@ -48,6 +48,10 @@ class FrameGenerator(Protocol):
         """See `Paradigm.make_past`."""
         ...
 
+    def as_past(self, model: MagiVideoTransformer, frame: FrameSequence) -> FrameSequence:
+        """See `Paradigm.as_past`."""
+        ...
+
     def generate(
         self,
         model: MagiVideoTransformer,
@@ -145,7 +149,7 @@ class Rollout:
         for finished in self._pending:
             if self.halves == 2:  # the caller may have edited the frame in place: its conditional half
                 finished.tokens_BSND[self.batch :] = finished.tokens_BSND[: self.batch]
-            self.past.append(finished)
+            self.past.append(self.paradigm.as_past(self.model, finished))
         self._pending = []
 
     def _finish(self, tokens_RSND: Tensor, conditions: Sequence[Conditions]) -> None:

@@ -57,7 +57,7 @@ def find_architecture(
         depth=model.depth,
         heads=model.heads,
         mlp_width=model.mlp,
-        head=model.head,
+        head=declared("paradigms")[preset.forcing].get("head") or model.head,
         head_width=model.head_width,
         head_depth=model.head_depth,
         max_interval=preset.data.max_interval,

@@ -1,0 +1,259 @@
+"""Diffusion Forcing (Chen et al. 2024): every frame at a noise level of its own, after the noisy frames before it.
+
+sequence   n_1 … n_T            frames noised each to its own level, drawn independently; no mask token
+n_t sees   n_1 … n_t            and each frame's level, as a condition token (256 sinusoids, an MLP)
+loss       on all tokens, one draw of level and noise a token
+generates  from level to level, by a schedule: one frame after another ("autoregressive"), each a step behind the one
+           before it ("pyramid"), or all at once ("full-sequence"); S passes a frame, no mask steps
+cache      finished frames, at the stabilisation level: scaled by √ᾱ and told level 14, but not noised; training showed
+           such levels, with noise
+
+`diffusion` denoises by the same head as every other row: head(x_k, k, z), with x_k and k the frame's *own* noisy token
+and level and z from the noisy sequence, so that nothing but the paradigm differs. `diffusion-v` is the authors' own: a
+linear layer from z to the velocity, its error weighted by min-SNR or fused SNR.
+
+Where paper and code differ, the code of v1.5 is followed: levels 0 … 999 and −1 for a clean frame; S steps go evenly
+from −1 to 999 (with the epsilon head to its sampler's first step, see `models/epsilon.py`); DDIM with η = 0 for the
+velocity. Ours: the cosine schedule for both (theirs is a sigmoid; DFoT's is the cosine), no clipping of the noise at 6
+standard deviations, and the cache (they read the whole window in every step). With the flow head, levels are its
+logit-normal times.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from magi_video.errors import MagiError
+from magi_video.models.architecture import NOISE_LEVEL
+from magi_video.models.epsilon import alpha_bar
+from magi_video.models.head import DenoisingHead
+from magi_video.models.random import Generators, SampleNoise, draw
+from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.paradigms.base import Clip, Paradigm, register
+from magi_video.paradigms.levels import schedule_matrix, velocity_weights
+from magi_video.sampling.past import Past
+from magi_video.sampling.sampling import ResolvedSampling
+
+
+@register
+class DiffusionForcing(Paradigm):
+    """Diffusion Forcing through the per-token head; neither `mask_ratio`, `noise` nor `diffusion_batch_mul` is used.
+
+    Attributes:
+        schedule: of generation; see `schedule_matrix`.
+        uncertainty: of the pyramid.
+        horizon: frames that the pyramid and the full sequence make together; 0: all that are left.
+        context_level: time, 0…999, at which finished frames are told.
+    """
+
+    name = "diffusion"
+    title = "Diffusion Forcing through the same head: every frame at its own noise level"
+    training_frames = 1
+    cached_kind = MASKED
+    unit = "frame"
+    temporal_attention = "causal"
+    cached = True
+    variable_context = True
+    past = "noisy"
+    loss_share = 1.0
+    draws = 1
+    steps: ClassVar[dict[str, int]] = {"mask_steps": 0, "denoise_steps": 50}
+    conditions: ClassVar[dict[str, dict[str, object]]] = {"noise_level": {"size": 1000, "kind": "time"}}
+    options: ClassVar[dict[str, int | float | str]] = {
+        "schedule": "autoregressive", "uncertainty": 1.0, "horizon": 0, "context_level": 14,
+    }  # fmt: skip
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"schedule": ("autoregressive", "pyramid", "full-sequence")}
+    limits: ClassVar[dict[str, tuple[float, float]]] = {
+        "uncertainty": (0, 1000), "horizon": (0, 65536), "context_level": (0, 999),
+    }  # fmt: skip
+    schedule: str
+    uncertainty: float
+    horizon: int
+    context_level: int
+
+    def check_model(self, model: MagiVideoTransformer) -> None:
+        """See `Paradigm.check_model`: it needs levels as times, and a head that denoises."""
+        spec = model.condition_tokens.specs.get(NOISE_LEVEL)
+        if spec is None or spec.kind != "time":
+            raise MagiError(f"{self.name} tells every frame its noise level as a time; this model takes none")
+        self.check_head(model)
+
+    def check_head(self, model: MagiVideoTransformer) -> None:
+        """Refuse another head than a diffusion head."""
+        if model.config.head not in ("epsilon", "flow"):
+            raise MagiError(f"{self.name} noises continuous tokens: it takes no {model.config.head} head")
+
+    def visible(self, masked_TN: Tensor) -> Tensor:
+        """See `Paradigm.visible`: every token of its own frame and of the frames before, all of them noisy."""
+        frames, tokens = masked_TN.shape
+        causal_TT = causal_mask(frames, device=masked_TN.device)
+        return causal_TT[:, None, :, None].expand(frames, tokens, frames, tokens)
+
+    def sequence(self, clip: Clip, noisy_BTND: Tensor, time_BT: Tensor) -> FrameSequence:
+        """The training sequence of a clip whose frames are noised to the times 0…1000."""
+        frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
+        return FrameSequence(
+            tokens_BSND=noisy_BTND,
+            masked_BSN=torch.zeros(noisy_BTND.shape[:3], dtype=torch.bool, device=device),
+            kind_S=torch.full((frames,), MASKED, device=device),
+            position_S=torch.arange(frames, device=device),
+            interval_B=clip.interval_B,
+            conditions={**clip.conditions, NOISE_LEVEL: time_BT},
+            mask_SS=causal_mask(frames, device=device),
+        )
+
+    def total_loss(
+        self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Paradigm.total_loss`: over all tokens; what the head is given is what the transformer has read."""
+        tokens_BTND, device = clip.tokens_BTND.float(), clip.tokens_BTND.device
+        clip = Clip(tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
+        uniform_BT = draw(torch.rand, tokens_BTND.shape[:2], generator, device)
+        eps_BTND = draw(torch.randn, tokens_BTND.shape, generator, device)
+        head = denoising_head(model)
+        noisy_BTND, time_BTN = head.add_noise(
+            tokens_BTND, uniform_BT[..., None].expand_as(tokens_BTND[..., 0]), eps_BTND
+        )
+        time_BT = time_BTN[..., 0]
+        z_BTNW = self.read(model, self.sequence(clip, noisy_BTND, time_BT), generator)
+        with torch.autocast(device.type, enabled=False):  # the head is float32 throughout
+            losses_1M = head.loss(
+                tokens_BTND.flatten(0, 2),
+                z_BTNW.flatten(0, 2).float(),
+                uniform_BT[..., None].expand_as(time_BTN).reshape(1, -1),
+                eps_BTND.flatten(0, 2)[None],
+            )
+            weight_BTN = self.weights(time_BT)[..., None].expand_as(time_BTN)
+            return (losses_1M[0] * weight_BTN.flatten()).sum(), losses_1M.new_tensor(float(time_BTN.numel()))
+
+    def weights(self, time_BT: Tensor) -> Tensor:
+        """Weight of every frame's loss, by the times of the clip's frames; the head's own, 1."""
+        return torch.ones_like(time_BT, dtype=torch.float32)
+
+    def check_context(self, given: int, total_frames: int | None) -> None:
+        """See `Paradigm.check_context`: frames that are made together must have an end."""
+        super().check_context(given, total_frames)
+        if total_frames is None and self.schedule != "autoregressive" and not self.horizon:
+            raise MagiError(f"schedule {self.schedule!r} makes all frames together: say how many, or give a horizon")
+
+    def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
+        """See `Paradigm.step_frames`."""
+        if self.schedule == "autoregressive":
+            return 1
+        left = self.horizon if total_frames is None else total_frames - begun
+        return max(1, min(left, self.horizon or left))
+
+    def as_past(self, model: MagiVideoTransformer, frame: FrameSequence) -> FrameSequence:
+        """See `Paradigm.as_past`: scaled and told as a frame of `context_level`, but without its noise."""
+        signal = denoising_head(model).signal(self.context_level)
+        level_BS = torch.full(frame.tokens_BSND.shape[:2], float(self.context_level), device=frame.tokens_BSND.device)
+        conditions = frame.conditions | {NOISE_LEVEL: level_BS}
+        return replace(frame, tokens_BSND=signal * frame.tokens_BSND, conditions=conditions)
+
+    def generate(
+        self,
+        model: MagiVideoTransformer,
+        past: Past,
+        frames: FrameSequence,
+        noise: SampleNoise,
+        sampling: ResolvedSampling,
+    ) -> None:
+        """See `Paradigm.generate`: a pass over the frames for each row of the schedule.
+
+        Frames that are still to be begun are not read, since none before them sees them; frames of the step that are
+        finished are read as the past is. Guidance has its full scale throughout: no token appears before another.
+        """
+        head, device = denoising_head(model), frames.tokens_BSND.device
+        sampler = head.check_stepwise(sampling.sampler)
+        levels = head.levels(sampling.denoise_steps, sampling.first_step)
+        halves = len(frames.tokens_BSND) // len(noise.generators)
+        count, tokens, size = frames.tokens_BSND.shape[1:]
+        x_BSND = noise.normal(count, tokens, size) * sampling.temperature
+        context = head.signal(self.context_level)
+        rows = schedule_matrix(self.schedule, sampling.denoise_steps, count, self.uncertainty)
+        for now_S, then_S in pairwise(rows):
+            moving = (now_S != then_S).nonzero()[:, 0]
+            read = int(moving[-1]) + 1
+            finished_S = now_S[:read] == 0
+            told_S = torch.where(finished_S, self.context_level, levels[now_S[:read]].double()).float().to(device)
+            scale_S = torch.where(finished_S, context, 1.0).to(x_BSND)
+            seen = frames.part(slice(0, read))
+            seen.tokens_BSND = (scale_S[:, None, None] * x_BSND[:, :read]).repeat(halves, 1, 1, 1)
+            seen.masked_BSN = torch.zeros_like(seen.masked_BSN)
+            seen.conditions |= {NOISE_LEVEL: told_S.expand(len(seen.tokens_BSND), -1)}
+            places_n = (moving[:, None] * tokens + torch.arange(tokens)).flatten().to(device)
+            z_RnW = past.read(seen, places_n.expand(len(seen.tokens_BSND), -1))
+            time = levels[now_S[moving]].to(device)
+            time = time[0] if len(moving) == 1 else time.repeat_interleave(tokens)
+            x_BMND = x_BSND[:, moving.to(device)]
+            output_BMND = head.predict(x_BMND.flatten(1, 2), time, z_RnW, sampling.guidance(1)).unflatten(
+                1, (-1, tokens)
+            )
+            drawn = noise.normal(len(moving), tokens, size) * sampling.temperature if sampler == "ancestral" else None
+            now, then = levels[now_S[moving]], levels[then_S[moving]]
+            x_BSND[:, moving.to(device)] = head.step(x_BMND, output_BMND, now, then, sampler, drawn)
+        frames.tokens_BSND.copy_(x_BSND.repeat(halves, 1, 1, 1))
+        frames.masked_BSN.fill_(False)
+
+
+@register
+class DiffusionForcingVelocity(DiffusionForcing):
+    """Diffusion Forcing with its authors' output: a linear layer to the velocity.
+
+    Attributes:
+        weights_by: "fused" (their default for video), "min-snr" or "none"; see `velocity_weights`.
+        snr_clip, snr_decay: of these weights.
+    """
+
+    name = "diffusion-v"
+    title = "Diffusion Forcing with its authors' linear velocity output"
+    head = "velocity"
+    training_frames = 1
+    cached_kind = MASKED
+    unit = "frame"
+    temporal_attention = "causal"
+    cached = True
+    variable_context = True
+    past = "noisy"
+    loss_share = 1.0
+    draws = 1
+    steps: ClassVar[dict[str, int]] = {"mask_steps": 0, "denoise_steps": 50}
+    conditions: ClassVar[dict[str, dict[str, object]]] = {"noise_level": {"size": 1000, "kind": "time"}}
+    options: ClassVar[dict[str, int | float | str]] = {
+        "schedule": "autoregressive", "uncertainty": 1.0, "horizon": 0, "context_level": 14,
+        "weights_by": "fused", "snr_clip": 5.0, "snr_decay": 0.96,
+    }  # fmt: skip
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "schedule": ("autoregressive", "pyramid", "full-sequence"), "weights_by": ("none", "min-snr", "fused"),
+    }  # fmt: skip
+    limits: ClassVar[dict[str, tuple[float, float]]] = {
+        "uncertainty": (0, 1000), "horizon": (0, 65536), "context_level": (0, 999), "snr_clip": (0.001, 1e6),
+        "snr_decay": (0, 1),
+    }  # fmt: skip
+    weights_by: str
+    snr_clip: float
+    snr_decay: float
+
+    def check_head(self, model: MagiVideoTransformer) -> None:
+        """Refuse another head than the linear one."""
+        if model.config.head != self.head:
+            raise MagiError(f"diffusion-v has a {self.head} head; this model's is {model.config.head}")
+
+    def weights(self, time_BT: Tensor) -> Tensor:
+        """See `DiffusionForcing.weights`: by signal-to-noise ratio."""
+        level_BT = alpha_bar(time_BT.cpu())
+        snr_BT = level_BT / (1 - level_BT)
+        weights_BT = velocity_weights(snr_BT, self.weights_by, self.snr_clip, self.snr_decay)
+        return weights_BT.float().to(time_BT.device)
+
+
+def denoising_head(model: MagiVideoTransformer) -> DenoisingHead:
+    """The model's head, which denoises what the transformer reads."""
+    head = model.diffusion_head
+    if not isinstance(head, DenoisingHead):
+        raise MagiError(f"Diffusion Forcing noises continuous tokens: it takes no {model.config.head} head")
+    return head
