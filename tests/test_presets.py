@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.presets import PRESETS, Preset, from_dict, load_preset
+from magi_video.presets import PRESETS, Preset, load_preset
+from magi_video.settings import from_json
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -76,9 +77,9 @@ def test_dropout_and_flips_are_off_in_small_worlds_and_kept_away_from_what_names
         with pytest.raises(MagiError, match="may name a side: give --flip 0"):
             dataclasses.replace(ucf101, model=dataclasses.replace(ucf101.model, **{condition: True}))
     dataclasses.replace(ucf101, model=dataclasses.replace(ucf101.model, labels=True))
-    with pytest.raises(MagiError, match=r"mlp_dropout must lie in \[0, 1\)"):
+    with pytest.raises(MagiError, match="mlp_dropout must be below 1, got 1"):
         dataclasses.replace(ucf101, train=dataclasses.replace(ucf101.train, mlp_dropout=1.0))
-    with pytest.raises(MagiError, match=r"flip must lie in \[0, 1\]"):
+    with pytest.raises(MagiError, match=r"flip must lie in 0…1, got 1\.5"):
         dataclasses.replace(ucf101, data=dataclasses.replace(ucf101.data, flip=1.5))
 
 
@@ -91,24 +92,24 @@ def test_a_file_needs_only_what_it_changes(tmp_path: Path) -> None:
 
 
 def test_a_number_that_may_be_left_open_is_a_number_or_null() -> None:
-    assert from_dict(Preset, {"sample": {"first_step": 999}}, "x").sample.first_step == 999
-    assert from_dict(Preset, {"sample": {"first_step": None}}, "x").sample.first_step is None
+    assert from_json(Preset, {"sample": {"first_step": 999}}, "x").sample.first_step == 999
+    assert from_json(Preset, {"sample": {"first_step": None}}, "x").sample.first_step is None
 
 
 @pytest.mark.parametrize(("content", "message"), [
     ('{"modle": {}}', "unknown setting 'modle'"),
-    ('{"model": {"depth": "8"}}', "depth must be of type int"),
-    ('{"model": {"depth": true}}', "depth must be of type int"),
+    ('{"model": {"depth": "8"}}', "model.depth must be a whole number"),
+    ('{"model": {"depth": true}}', "model.depth must be a whole number"),
     ('{"forcing": "noisy"}', "forcing must be one of complete, "),
-    ('{"data": {"max_interval": 26}}', "max ≤ 25"),
+    ('{"data": {"max_interval": 26}}', "data.max_interval must lie in 1…25, got 26"),
     ('{"exposure": {"mask_ratio_min": 0}}', "mask_ratio_min"),
-    ('{"train": {"workers": -1}}', "train: workers must be a number from 0, got -1"),
-    ('{"train": {"checkpoint_every": 0}}', "checkpoint_every must be a number from 1"),
-    ('{"train": {"ema_decay": 1.5}}', "ema_decay must lie in"),
-    ('{"data": {"height": 1000000}}', "height must be at most 16,384"),
-    ('{"small_vae": {"width": 0}}', "small_vae: width must be"),
-    ('{"sample": {"first_step": 1000}}', "sample: first_step must lie in 0…999, got 1000"),
-    ('{"sample": {"first_step": "999"}}', "sample: first_step must be a whole number"),
+    ('{"train": {"workers": -1}}', "train.workers must lie in 0…1,024, got -1"),
+    ('{"train": {"checkpoint_every": 0}}', "train.checkpoint_every must be at least 1"),
+    ('{"train": {"ema_decay": 1.5}}', "train.ema_decay must lie in 0…1, got 1.5"),
+    ('{"data": {"height": 1000000}}', "data.height must lie in 1…16,384"),
+    ('{"small_vae": {"width": 0}}', "small_vae.width must lie in 1…4,096"),
+    ('{"sample": {"first_step": 1000}}', "sample.first_step must lie in 0…999, got 1000"),
+    ('{"sample": {"first_step": "999"}}', "sample.first_step must be a whole number"),
     ('{"model": {"head": "flow"}, "sample": {"first_step": 999}}', "a flow head has no first denoise step"),
     ("[1, 2]", "expected a JSON object"),
     ("{", "not a readable JSON"),
@@ -123,7 +124,7 @@ def test_bad_files_are_told_in_one_line(tmp_path: Path, content: str, message: s
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_numbers_that_are_none_are_refused(value: float) -> None:
     for name in ("learning_rate", "clip_norm", "weight_decay"):
-        with pytest.raises(MagiError, match=f"train: {name} must be a number from 0, got {value}"):
+        with pytest.raises(MagiError, match=rf"{name} must be .*, got {value}"):
             Preset(train=dataclasses.replace(Preset().train, **{name: value}))
 
 
@@ -134,4 +135,4 @@ def test_unknown_names_list_the_known() -> None:
 
 def test_wrong_types_inside_tuples_are_refused() -> None:
     with pytest.raises(MagiError, match="encoder_blocks"):
-        from_dict(Preset, {"small_vae": {"encoder_blocks": 3}}, "x")
+        from_json(Preset, {"small_vae": {"encoder_blocks": 3}}, "x")

@@ -19,7 +19,8 @@ from magi_video.cli import VERBS, main
 from magi_video.errors import MagiError
 from magi_video.evaluation.weights import available
 from magi_video.files.weights import SHIPPED
-from magi_video.presets import Preset, from_dict
+from magi_video.presets import Preset
+from magi_video.settings import from_json
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -215,9 +216,9 @@ def test_python_compiles(page: Path) -> None:
 
 @pytest.mark.parametrize("block", [b for page in BEGINNERS for b in blocks(page, "json")], ids=str)
 def test_recipes_are_recipes(block: Block) -> None:
-    from_dict(Preset, json.loads(block.text), str(block))
+    from_json(Preset, json.loads(block.text), str(block))
     with pytest.raises(MagiError):
-        from_dict(Preset, {"no_such_field": 1}, str(block))
+        from_json(Preset, {"no_such_field": 1}, str(block))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name)

@@ -6,47 +6,52 @@ magi train my-recipe.json --data DIR --out RUN           a file: {"forcing": "ma
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision, modern
 from magi_video.files.json import read_json
-from magi_video.models.architecture import MAX_SIZE, check_first_step
+from magi_video.models.architecture import check_first_step
 from magi_video.registry import declared, read_option
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
-from magi_video.settings import from_json
+from magi_video.settings import from_json, settings
 
 
-@dataclass(frozen=True)
+def texts(values: Any) -> Any:
+    """Values of a JSON object as texts."""
+    return {name: str(value) for name, value in values.items()} if isinstance(values, dict) else values
+
+
+@settings
 class DataConfig:
     """Clips."""
 
     dataset: str = "folder"
     """"folder": any tree of video files; "ucf101" and "kinetics600": their official layouts with their lists."""
-    split: int = 1
+    split: Annotated[int, Field(ge=1, le=3)] = 1
     """UCF-101 split, 1…3; its training half is used."""
-    height: int = 256
+    height: Annotated[int, Field(ge=1, le=16_384)] = 256
     """Pixels; frames are centre-cropped to the aspect and resized with antialias."""
-    width: int = 256
+    width: Annotated[int, Field(ge=1, le=16_384)] = 256
     """Pixels."""
-    num_frames: int = 16
+    num_frames: Annotated[int, Field(ge=1, le=2**16)] = 16
     """Frames of a training clip."""
-    min_interval: int = 1
+    min_interval: Annotated[int, Field(ge=1, le=25)] = 1
     """Least interval between a clip's frames."""
-    max_interval: int = 25
+    max_interval: Annotated[int, Field(ge=1, le=25)] = 25
     """Largest interval, 25 at most; equal to the least it switches dynamic intervals off."""
-    flip: float = 0.0
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a clip is mirrored left to right; 0.5 in MAR. Not with actions or text, which may name a side.
     Cached latents are encoded both ways: twice the work and the disk."""
 
 
-@dataclass(frozen=True)
+@settings
 class CodecConfig:
     """From pixels to latents."""
 
@@ -60,26 +65,26 @@ class CodecConfig:
     """Folder of the VAE inside it, "" for none."""
 
 
-@dataclass(frozen=True)
+@settings
 class ModelConfig:
     """The transformer and its head (paper, appendix A.1)."""
 
-    patch_size: int = 2
+    patch_size: Annotated[int, Field(ge=1)] = 2
     """Latent pixels on a token's side."""
-    hidden: int = 1280
+    hidden: Annotated[int, Field(ge=1)] = 1280
     """Width of the transformer."""
-    depth: int = 20
+    depth: Annotated[int, Field(ge=1)] = 20
     """Spatial-temporal blocks; each is two layers."""
-    heads: int = 16
+    heads: Annotated[int, Field(ge=1)] = 16
     """Attention heads."""
-    mlp: int = 5120
+    mlp: Annotated[int, Field(ge=1)] = 5120
     """Width of the layers' MLPs."""
     head: Literal["epsilon", "flow", "categorical"] = "epsilon"
     """"epsilon" and "flow": objectives of the diffusion head; "categorical": codes, of a codec that has them, with
     patch_size 1."""
-    head_width: int = 1024
+    head_width: Annotated[int, Field(ge=1)] = 1024
     """Width of the diffusion head's MLP."""
-    head_depth: int = 3
+    head_depth: Annotated[int, Field(ge=1)] = 3
     """Its residual blocks."""
     temporal_position: Literal["interpolate", "rope"] = "interpolate"
     """"interpolate": the paper's; "rope": relative positions, a sliding window, rollouts without end."""
@@ -91,69 +96,69 @@ class ModelConfig:
     """Give each frame its video's caption (docs/control.md says where captions lie)."""
     text_encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Hub name or folder of the encoder, of the transformers library; the extra "text" is needed."""
-    text_tokens: int = 16
+    text_tokens: Annotated[int, Field(ge=1, le=512)] = 16
     """Condition tokens of a caption: its first so many word vectors; with 1, the mean of all of them."""
-    condition_drop: float = 0.1
+    condition_drop: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Probability that training hides an action, a label or a text of a clip."""
 
 
-@dataclass(frozen=True)
+@settings
 class ExposureConfig:
     """Masking and the guard against exposure bias (paper, section 3)."""
 
-    mask_ratio_min: float = 0.7
+    mask_ratio_min: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Least share of a frame's tokens that is masked."""
-    mask_ratio_std: float = 0.25
+    mask_ratio_std: Annotated[float, Field(gt=0)] = 0.25
     """Of the normal, centred at 1, that the ratio is drawn from."""
-    noise_levels: int = 5
+    noise_levels: Annotated[int, Field(ge=0, le=10_000)] = 5
     """Highest level of noise on observations; 0 switches the injection off."""
-    noise_sigma: float = 0.7
+    noise_sigma: Annotated[float, Field(ge=0, le=1000)] = 0.7
     """Its standard deviation, on unit-variance latents."""
-    diffusion_batch_mul: int = 4
+    diffusion_batch_mul: Annotated[int, Field(ge=1, le=1024)] = 4
     """Diffusion draws per masked token."""
 
 
-@dataclass(frozen=True)
+@settings
 class TrainConfig:
     """Optimisation (paper, appendix A.3; MAR where it is silent)."""
 
-    steps: int = 100_000
+    steps: Annotated[int, Field(ge=0, le=10**9)] = 100_000
     """Optimiser steps in all."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Field(ge=1, le=2**20)] = 128
     """Clips in an optimiser step, over all processes."""
-    accumulate: int = 1
+    accumulate: Annotated[int, Field(ge=1, le=2**20)] = 1
     """Parts in which each process takes its share of the batch, to save memory."""
     sharding: Literal["none", "full"] = "none"
     """With many processes: "none", each holds the whole model (DDP); "full", each its share of weights, gradients,
     optimiser and averages (FSDP2)."""
-    learning_rate: float = 1e-4
+    learning_rate: Annotated[float, Field(ge=0)] = 1e-4
     """After the warm-up, constant."""
-    warmup_steps: int = 10_000
+    warmup_steps: Annotated[int, Field(ge=0)] = 10_000
     """Of linear warm-up."""
-    weight_decay: float = 0.02
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
     """Of AdamW: none on biases, norms and the head (MAR)."""
     decay_embeddings: bool = True
     """Let the embeddings of places, kinds, intervals, conditions and the mask token decay as well (MAR)."""
-    attention_dropout: float = 0.0
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability that training drops an attention weight; 0.1 in MAR."""
-    projection_dropout: float = 0.0
+    projection_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """… a number of attention's output projection; 0.1 in MAR."""
-    mlp_dropout: float = 0.0
+    mlp_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """… a number in the MLPs, after GELU and at their end; 0.1 in MAR, where timm's block takes it from the former."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of the categorical head: share of a target's probability that goes to all codes alike; 1e-4 in MAGVIT."""
-    clip_norm: float = 3.0
+    clip_norm: Annotated[float, Field(ge=0)] = 3.0
     """Largest norm of the gradient."""
-    spike_factor: float = 20.0
+    spike_factor: Annotated[float, Field(ge=1)] = 20.0
     """A step whose gradient exceeds this many times the usual norm, or is not finite, is skipped and reported."""
-    stop_after_skips: int = 50
+    stop_after_skips: Annotated[int, Field(ge=1)] = 50
     """Skipped steps in a row after which training stops with an error: it is not going to recover."""
-    ema_decay: float = 0.9999
+    ema_decay: Annotated[float, Field(ge=0, le=1)] = 0.9999
     """Of the averaged weights, which are the ones that generate."""
     ema_warmup: bool = True
     """Let the decay rise as n/(n + 9) with the steps n up to `ema_decay`: 0.999 is reached at step 8,991, 0.9999 at
     89,991, and a shorter run never reaches it. Off: `ema_decay` from the first step on (MAR)."""
-    precision: Precision = "auto"
+    precision: Annotated[Precision, BeforeValidator(modern)] = "auto"
     """Of the transformer's products ("bf16" is autocast; the head is float32 always), and of the codec's training if it
     has none of its own; "auto": the quicker one on this machine. A run keeps what it began with."""
     gradient_checkpointing: bool = False
@@ -161,64 +166,27 @@ class TrainConfig:
     one clip: 0.6 GiB less for each block but the last, and the transformer takes 30 % longer (the head does not)."""
     compile: bool = False
     """Compile the transformer's blocks, if there is a compiler. Costs a minute; on a CPU a block gained 0 to 10 %."""
-    workers: int = 2
+    workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Processes that load data."""
-    log_every: int = 10
+    log_every: Annotated[int, Field(ge=1)] = 10
     """Steps between points of the log."""
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     """Where the log is shown besides RUN/log.jsonl; "wandb" and "trackio" need their library."""
-    sample_every: int = 5_000
+    sample_every: Annotated[int, Field(ge=0)] = 5_000
     """Steps between sample sheets; 0 for none."""
-    checkpoint_every: int = 1_000
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1_000
     """Steps between checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Newest checkpoints that are kept."""
 
 
-LEAST_OF_TRAINING: dict[str, float] = {
-    "width": 1, "steps": 0, "batch_size": 1, "learning_rate": 0, "warmup_steps": 0, "weight_decay": 0,
-    "gradient_clip": 0, "edge_weight": 0, "checkpoint_every": 1,
-}  # fmt: skip
-"""Of every codec that is trained here."""
-LEAST: dict[str, dict[str, float]] = {
-    "data": {"height": 1, "width": 1},
-    "small_vae": {"latent_channels": 1, "latent_noise": 0, "latent_penalty": 0, **LEAST_OF_TRAINING},
-    "vq": {"codebook_size": 2, "code_dim": 1, "ema_decay": 0, "commitment": 0, "restart_every": 0, **LEAST_OF_TRAINING},
-    "exposure": {"noise_levels": 0, "noise_sigma": 0, "diffusion_batch_mul": 1},
-    "train": {
-        "steps": 0, "batch_size": 1, "accumulate": 1, "learning_rate": 0, "warmup_steps": 0, "weight_decay": 0,
-        "attention_dropout": 0, "projection_dropout": 0, "mlp_dropout": 0, "label_smoothing": 0, "clip_norm": 0,
-        "spike_factor": 1, "stop_after_skips": 1, "ema_decay": 0, "workers": 0, "log_every": 1, "sample_every": 0,
-        "checkpoint_every": 1, "keep_checkpoints": 1,
-    },
-}  # fmt: skip
-"""The least that a number of a recipe may be; none is infinite, or NaN. The model's own are checked by the model."""
-MOST: dict[str, dict[str, float]] = {
-    "data": {"height": 16_384, "width": 16_384, "num_frames": 2**16},
-    "small_vae": {"latent_channels": 1024, "width": 4096, "steps": 10**9, "batch_size": 2**16},
-    "vq": {
-        "codebook_size": 2**16,
-        "code_dim": 1024,
-        "ema_decay": 1,
-        "width": 4096,
-        "steps": 10**9,
-        "batch_size": 2**16,
-    },
-    "exposure": {"noise_levels": 10_000, "noise_sigma": 1000, "diffusion_batch_mul": 1024},
-    "train": {"steps": 10**9, "batch_size": 2**20, "accumulate": 2**20, "workers": 1024},
-}
-"""The most, far beyond what anybody trains: more is a slip of the pen, and costs hours before it fails."""
-MOST_LEVELS, MOST_BLOCKS = 8, 64
-"""Of a codec that is trained here: levels, and blocks of one."""
-
-
-@dataclass(frozen=True)
+@settings
 class Preset:
     """A whole recipe."""
 
     forcing: str = "complete"
     """Paradigm: "complete" is MAGI, "masked" its baseline; all of them: docs/paradigms.md."""
-    forcing_options: dict[str, str] = field(default_factory=dict)
+    forcing_options: Annotated[dict[str, str], BeforeValidator(texts)] = field(default_factory=dict)
     """Hyper-parameters of the paradigm itself, by name."""
     data: DataConfig = field(default_factory=DataConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
@@ -260,43 +228,13 @@ class Preset:
         check_paradigm(self.forcing, self.forcing_options)
         check_name("data", "dataset", self.data.dataset)
         check_name("codecs", "codec", self.codec.codec)
-        check(1 <= self.data.min_interval <= self.data.max_interval <= 25, "intervals must satisfy 1 ≤ min ≤ max ≤ 25")
-        check(self.data.num_frames >= 1, "num_frames must be at least 1")
-        check(0 <= self.data.flip <= 1, f"flip must lie in [0, 1], got {self.data.flip}")
+        check(self.data.min_interval <= self.data.max_interval, "intervals must satisfy min ≤ max")
         check(
             not self.data.flip or not (self.model.actions or self.model.text),
             "flip mirrors clips left to right, and actions or captions may name a side: give --flip 0 with them",
         )
-        check(0 < self.exposure.mask_ratio_min <= 1, "mask_ratio_min must lie in (0, 1]")
-        check(self.exposure.mask_ratio_std > 0, "mask_ratio_std must be positive")
-        check(0 <= self.model.condition_drop <= 1, "condition_drop must lie in [0, 1]")
-        check(1 <= self.model.text_tokens <= 512, "text_tokens must lie in 1…512")
-        for name in ("attention_dropout", "projection_dropout", "mlp_dropout", "label_smoothing"):
-            check(getattr(self.train, name) < 1, f"{name} must lie in [0, 1), got {getattr(self.train, name)}")
-        check(self.train.ema_decay <= 1, f"ema_decay must lie in [0, 1], got {self.train.ema_decay}")
         if self.sample.first_step is not None:
             check_first_step(self.model.head, self.sample.first_step)
-        for group in ("small_vae", "vq"):
-            encoder, decoder = getattr(self, group).encoder_blocks, getattr(self, group).decoder_blocks
-            blocks = encoder + decoder
-            check(
-                1 <= len(encoder) == len(decoder) <= MOST_LEVELS and all(0 <= n <= MOST_BLOCKS for n in blocks),
-                f"{group}: encoder_blocks and decoder_blocks must have as many levels, 1 to {MOST_LEVELS}, of 0 to "
-                f"{MOST_BLOCKS} blocks",
-            )
-        levels = self.vq.fsq_levels
-        check(
-            bool(levels) and all(one >= 2 for one in levels) and math.prod(levels) <= MAX_SIZE,
-            f"vq: fsq_levels must be numbers from 2 whose product is at most {MAX_SIZE}, got {levels}",
-        )
-        for group, bounds in LEAST.items():
-            for name, least in bounds.items():
-                value = getattr(getattr(self, group), name)
-                check(least <= value < math.inf, f"{group}: {name} must be a number from {least:g}, got {value}")
-        for group, bounds in MOST.items():
-            for name, most in bounds.items():
-                value = getattr(getattr(self, group), name)
-                check(value <= most, f"{group}: {name} must be at most {most:,}, got {value}")
 
 
 def codec_groups() -> list[str]:
@@ -520,7 +458,7 @@ def load_preset(name_or_file: str, forcing: str | None = None, **options: Any) -
         path = Path(name_or_file)
         if not path.is_file():
             raise MagiError(f"no preset or file {name_or_file!r}: presets are {', '.join(PRESETS)}")
-        preset = from_dict(Preset, read_json(path), str(path))
+        preset = from_json(Preset, read_json(path), str(path))
     if forcing is not None and forcing != preset.forcing:
         check_paradigm(forcing, {})
         preset = replace(preset, forcing=forcing, forcing_options={}, sample=own_steps(forcing, preset.sample))
@@ -534,39 +472,3 @@ def own_steps(forcing: str, sample: Sampling | None = None) -> Sampling:
     """A paradigm's own numbers of steps in place of those in `sample`; 1 where it has no such steps."""
     own = declared("paradigms")[forcing].get("steps", {})
     return Sampling.of(sample, **{name: max(1, steps) for name, steps in own.items()})
-
-
-def from_dict(cls: type[Any], content: Any, where: str) -> Any:
-    """A (nested) settings dataclass from JSON values; unknown names and wrong types are refused."""
-    if not isinstance(content, dict):
-        raise MagiError(f"{where}: expected an object of settings, got {type(content).__name__}")
-    hints = get_type_hints(cls)
-    known = {one.name for one in dataclasses.fields(cls)}
-    if extra := sorted(set(content) - known):
-        raise MagiError(f"{where}: unknown setting {extra[0]!r}; known are {', '.join(sorted(known))}")
-    return cls(**{name: convert(hints[name], value, f"{where}: {name}") for name, value in content.items()})
-
-
-def convert(hint: Any, value: Any, where: str) -> Any:
-    """A JSON value as the type that a setting has."""
-    given = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:79]}…"
-    if hint is Sampling:
-        return from_json(hint, value, where)
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)  # type: ignore[arg-type]
-    if get_origin(hint) is Literal:
-        value = modern(value) if hint == Precision else value
-        check(value in get_args(hint), f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {given}")
-        return value
-    if get_origin(hint) is dict:
-        check(isinstance(value, dict), f"{where} must be an object, got {given}")
-        return {name: str(one) for name, one in value.items()}
-    if get_origin(hint) is tuple:
-        check(isinstance(value, list), f"{where} must be a list, got {given}")
-        return tuple(convert(get_args(hint)[0], one, where) for one in value)
-    if isinstance(hint, UnionType):  # "int | None"
-        return None if value is None else convert(get_args(hint)[0], value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    check(type(value) is hint, f"{where} must be of type {hint.__name__}, got {given}")
-    return value

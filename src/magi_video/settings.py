@@ -65,7 +65,9 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def _plain(value: Any) -> Any:
-    """A whole number of another library (NumPy's) as Python's."""
+    """Whole numbers of another library (NumPy's) as Python's, in tuples too."""
+    if isinstance(value, tuple | list):
+        return type(value)(map(_plain, value)) if type(value) in (tuple, list) else value
     return int(value) if isinstance(value, Integral) and not isinstance(value, int) else value
 
 
@@ -96,7 +98,8 @@ def describe(error: ValidationError, cls: type) -> str:
     name = ".".join(str(part) for part in path)
     if first["type"] == "unexpected_keyword_argument":
         known = ", ".join(sorted(field.name for field in dataclasses.fields(_inner(cls, path[:-1]))))
-        return f"unknown setting {name!r}; known are {known}"
+        group = "".join(f"{part}: " for part in (".".join(map(str, path[:-1])),) if part)
+        return f"{group}unknown setting {path[-1]!r}; known are {known}"
     expected = EXPECTED.get(first["type"], first["msg"]).format_map(_Context(first.get("ctx", {})))
     if bounds := _bounds(cls, path):
         expected = expected if "_type" in first["type"] else f"must lie in {bounds}"
@@ -130,6 +133,8 @@ def _bounds(cls: type, path: tuple[int | str, ...]) -> str | None:
 def _inner(cls: Any, path: tuple[int | str, ...]) -> Any:
     """The class of a group of settings inside others."""
     for name in path:
+        if isinstance(name, int):  # of a tuple, whose items' class is known already
+            continue
         hint = get_type_hints(cls)[str(name)]
         cls = next((one for one in (hint, *get_args(hint)) if dataclasses.is_dataclass(one)), hint)
     return cls

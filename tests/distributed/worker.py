@@ -16,7 +16,8 @@ import torch
 
 from magi_video.cli import main
 from magi_video.distributed import Processes
-from magi_video.presets import Preset, from_dict
+from magi_video.presets import Preset
+from magi_video.settings import from_json
 from magi_video.training.display import Silent
 from magi_video.training.run import train
 from magi_video.training.stopping import StoppedError, StopSignals
@@ -36,7 +37,7 @@ class Signaller(Silent):
 def run(job: dict[str, Any]) -> str:
     if "command" in job:
         return f"exit {main(job['command'])}"
-    preset = from_dict(Preset, job["preset"], "job")
+    preset = from_json(Preset, job["preset"], "job")
     display = Signaller(*job["stop"]) if job["stop"] else Silent()
     with StopSignals() as signals:
         try:

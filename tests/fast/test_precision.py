@@ -7,7 +7,8 @@ from magi_video.errors import MagiError
 from magi_video.fast import probes
 from magi_video.fast.precision import modern
 from magi_video.fast.probes import choose_precision, gain_of
-from magi_video.presets import Preset, from_dict
+from magi_video.presets import Preset
+from magi_video.settings import from_json
 
 REAL_GAIN = probes.low_precision_gain
 
@@ -78,16 +79,16 @@ def test_recipes_of_earlier_versions_load_under_todays_names() -> None:
         "float32", "bf16", "bf16", "float32", "auto", None, [],
     ]  # fmt: skip
     for old, new in (("no", "float32"), ("bf16", "bf16")):
-        preset = from_dict(Preset, {"train": {"precision": old}, "small_vae": {"precision": "bfloat16"}}, "old")
+        preset = from_json(Preset, {"train": {"precision": old}, "small_vae": {"precision": "bfloat16"}}, "old")
         assert (preset.train.precision, preset.small_vae.precision) == (new, "bf16")
     with pytest.raises(MagiError, match="must be one of auto, float32, bf16"):
-        from_dict(Preset, {"train": {"precision": "fp8"}}, "new")
+        from_json(Preset, {"train": {"precision": "fp8"}}, "new")
 
 
 def test_the_precision_of_training_reaches_the_codec_unless_it_has_its_own() -> None:
     def codec_precision(train: str, own: str) -> str:
         recipe = {"codec": {"codec": "small_vae"}, "train": {"precision": train}, "small_vae": {"precision": own}}
-        return from_dict(Preset, recipe, "").codec_precision
+        return from_json(Preset, recipe, "").codec_precision
 
     assert codec_precision("float32", "auto") == "float32" and codec_precision("auto", "auto") == "auto"
     assert codec_precision("float32", "bf16") == "bf16"

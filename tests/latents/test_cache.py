@@ -406,7 +406,7 @@ def test_hostile_indices_are_refused_in_one_line(folder: VideoFolder, tmp_path: 
         ({"row": [3, 8]}, "sizes that no latents have"),
         ({"row": [3, 8, -12]}, "sizes that no latents have"),
         ({"row": [3, 2**40, 12]}, "sizes that no latents have"),
-        ({"height": "16"}, "height must be of type int"),
+        ({"height": "16"}, "height must be a whole number, got '16'"),
         ({"intervals": [2, 1], "clip_length": 5, "stride": 5, "row": [2, 3, 8, 12]}, "intervals increasing"),
         ({"stride": 5}, "expected positive numbers"),
         ({"shards": []}, "unfinished"),

@@ -28,7 +28,7 @@ from magi_video.training.preparation import build_paradigm
 from magi_video.training.sizing import loss_share
 
 T, N = 5, 16
-SETTINGS = Sampling(mask_steps=3, denoise_steps=4)
+SETTINGS = Sampling(mask_steps=3, denoise_steps=4).complete()
 
 
 BUILDS: list[tuple[str, dict[str, str]]] = [

@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
-from magi_video.presets import Preset, from_dict
+from magi_video.presets import Preset
+from magi_video.settings import from_json
 from magi_video.training.encode import encode
 from magi_video.training.run import train
 from tests.codecs.codec_examples import IMAGE_VAES, KL_CONFIG, VIDEO_VAES, make_codec
@@ -26,7 +27,7 @@ TINY: dict[str, Any] = {
 
 def recipe(**groups: Any) -> Preset:
     merged = {name: TINY.get(name, {}) | values for name, values in groups.items()}
-    preset: Preset = from_dict(Preset, TINY | merged, "test")
+    preset: Preset = from_json(Preset, TINY | merged, "test")
     return preset
 
 

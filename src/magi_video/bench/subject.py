@@ -16,7 +16,8 @@ from magi_video.models.conditions import unknown
 from magi_video.models.configured import outlined
 from magi_video.models.transformer import MagiVideoTransformer, make_transformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import PRESETS, Preset, from_dict, load_preset
+from magi_video.presets import PRESETS, Preset, load_preset
+from magi_video.settings import from_json
 from magi_video.training.sizing import find_architecture
 
 
@@ -64,7 +65,7 @@ def open_model(name: str) -> Subject:
     pipe = MagiVideoPipeline.from_pretrained(name)
     paradigm = {"forcing": pipe.config.forcing, "forcing_options": dict(pipe.config.forcing_options or {})}
     try:
-        recipe = from_dict(Preset, pipe.config.training.get("preset", {}) | paradigm, name)
+        recipe = from_json(Preset, pipe.config.training.get("preset", {}) | paradigm, name)
     except MagiError:  # trained by another version; the paradigm and the steps are all that is needed
         recipe = Preset(**paradigm)
     with outlined():

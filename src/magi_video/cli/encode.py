@@ -22,9 +22,9 @@ from magi_video.presets import (
     Preset,
     SmallVAEConfig,
     VQConfig,
-    from_dict,
     load_preset,
 )
+from magi_video.settings import from_json
 from magi_video.training.stopping import StopSignals
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run_preset(run: Path) -> Preset:
     from magi_video.files.weights import read_json
 
     saved = read_json(run / "run.json").get("preset")
-    preset: Preset = from_dict(Preset, saved, str(run / "run.json"))
+    preset: Preset = from_json(Preset, saved, str(run / "run.json"))
     return preset
 
 

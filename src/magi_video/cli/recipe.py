@@ -22,6 +22,7 @@ from magi_video.presets import (
 )
 from magi_video.registry import declared
 from magi_video.sampling.sampling import Sampling
+from magi_video.settings import settings
 
 
 def named(folder: str) -> Any:
@@ -29,7 +30,7 @@ def named(folder: str) -> Any:
     return arg(metavar="{" + ",".join(declared(folder)) + "}")
 
 
-@dataclass(frozen=True)
+@settings
 class DataOptions(DataConfig):
     """`DataConfig`, its choices shown."""
 
@@ -37,7 +38,7 @@ class DataOptions(DataConfig):
     """"folder": any tree of video files; the others: their official layouts with their lists."""
 
 
-@dataclass(frozen=True)
+@settings
 class CodecOptions(CodecConfig):
     """`CodecConfig`, its choices shown."""
 

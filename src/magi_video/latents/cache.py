@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -32,14 +31,14 @@ from magi_video.files.weights import read_json
 from magi_video.latents.grid import ClipGrid
 from magi_video.latents.shards import AGAIN, Layout, Shard, check_size, file_sha256, map_shard, shard_path
 from magi_video.latents.table import CachedVideos, VideoTable
-from magi_video.presets import from_dict
+from magi_video.settings import Items, from_json, settings
 
 VERSION = 1
 INDEX_FILE, TABLE_FILE, CODEC_FOLDER, MIRRORED_FOLDER = "index.json", "videos.safetensors", "codec", "mirrored"
 MOST_NUMBERS = 2**32  # of a row
 
 
-@dataclass(frozen=True)
+@settings
 class Index:
     """The content of `index.json`.
 
@@ -67,18 +66,18 @@ class Index:
     codec: str = ""
     height: int = 0
     width: int = 0
-    row: tuple[int, ...] = ()
+    row: Annotated[tuple[int, ...], Items] = ()
     clip_length: int = 0
-    intervals: tuple[int, ...] = ()
+    intervals: Annotated[tuple[int, ...], Items] = ()
     stride: int = 0
     shard_bytes: int = 0
     table_sha256: str = ""
-    shards: tuple[Shard, ...] = ()
+    shards: Annotated[tuple[Shard, ...], Items] = ()
     videos: int = 0
     frames: int = 0
     rows: int = 0
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    mean: Annotated[tuple[float, ...], Items] = ()
+    std: Annotated[tuple[float, ...], Items] = ()
     mirrored: bool = False
 
     @classmethod
@@ -91,7 +90,7 @@ class Index:
                 f"{path}: version {str(content.get('version'))[:20]} of the latent cache; expected {VERSION}: "
                 "encode into another folder, or remove this one"
             )
-        index: Index = from_dict(cls, content, str(path))
+        index: Index = from_json(cls, content, str(path))
         counts = [index.height, index.width, index.shard_bytes, *index.row]
         if min(counts) < 1 or len(index.row) != (4 if index.intervals else 3) or math.prod(index.row) > MOST_NUMBERS:
             raise MagiError(f"{path}: sizes that no latents have")

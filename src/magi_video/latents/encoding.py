@@ -31,7 +31,7 @@ from magi_video.latents.cache import INDEX_FILE, MIRRORED_FOLDER, TABLE_FILE, VE
 from magi_video.latents.grid import ClipGrid
 from magi_video.latents.shards import SHARD_FOLDER, Layout, Shard, file_sha256, shard_path, writing_shard
 from magi_video.latents.table import VideoTable
-from magi_video.presets import from_dict
+from magi_video.settings import from_json
 from magi_video.video.image import fit_frames, to_model_range
 from magi_video.video.video import read_in_order
 
@@ -383,7 +383,7 @@ def _note_path(directory: Path, shard: int) -> Path:
 
 
 def _read_note(path: Path) -> Shard:
-    note: Shard = from_dict(Shard, read_json(path), str(path))
+    note: Shard = from_json(Shard, read_json(path), str(path))
     return note
 
 

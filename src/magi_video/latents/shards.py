@@ -11,9 +11,8 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
 import torch
@@ -22,13 +21,14 @@ from safetensors import SafetensorError, safe_open
 from magi_video.errors import MagiError
 from magi_video.files.atomic import replacing
 from magi_video.latents.grid import ClipGrid
+from magi_video.settings import Items, settings
 
 SHARD_FOLDER, TENSOR = "shards", "latents"
 ITEM_BYTES = 2  # float16
 AGAIN = "give the cache's magi encode command again"
 
 
-@dataclass(frozen=True)
+@settings
 class Shard:
     """What is known of a finished shard: the file's size and SHA-256, a digest of all that its content depends on, and
     the sums over its latents, per channel."""
@@ -36,8 +36,8 @@ class Shard:
     bytes: int = 0
     sha256: str = ""
     key: str = ""
-    sums: tuple[float, ...] = ()
-    squares: tuple[float, ...] = ()
+    sums: Annotated[tuple[float, ...], Items] = ()
+    squares: Annotated[tuple[float, ...], Items] = ()
 
 
 class Layout:

@@ -17,7 +17,8 @@ from magi_video.files.artifact import Artifact, differences
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.files.json import read_json
 from magi_video.latents.cache import CODEC_FOLDER
-from magi_video.presets import Preset, codec_groups, former, from_dict
+from magi_video.presets import Preset, codec_groups, former
+from magi_video.settings import from_json
 from magi_video.training.captions import prepare_captions
 from magi_video.training.choices import CHOSEN, settle_choices
 from magi_video.training.display import Display, Silent
@@ -170,7 +171,7 @@ def keep_former(preset: Preset, out: Path, display: Display) -> tuple[Preset, di
     if changes := differences(asked, kept):
         display.say(f"the run began before these were settings, and goes on as it began: {'; '.join(changes)}")
     merged = now | {group: now[group] | values for group, values in kept.items()}
-    return from_dict(Preset, merged, str(out / "run.json")), kept
+    return from_json(Preset, merged, str(out / "run.json")), kept
 
 
 def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, A
     recorded = record.get("preset")
     if isinstance(recorded, dict):
         recorded = recorded | {group: recorded[group] | values for group, values in former(recorded).items()}
-    preset = asdict(from_dict(Preset, recorded, "run.json: preset"))
+    preset = asdict(from_json(Preset, recorded, "run.json: preset"))
     for group in codec_groups():
         preset[group].pop("precision", None)  # the codec's own record keeps to it
     if "checkpoints" in made:
