@@ -168,7 +168,7 @@ def draw(name: str, options: dict[str, str], out: Path) -> Path:
         Patch(color=HIDDEN, label="mask token"),
         plt.Line2D([], [], marker="o", ls="", color=LOSS, label="has a loss"),
     ]
-    figure.legend(handles=legend, loc="upper left", ncols=4, fontsize=8, frameon=False, bbox_to_anchor=(0.15, 1.0))
+    figure.legend(handles=legend, loc="upper left", ncols=4, fontsize=8, frameon=False, bbox_to_anchor=(0.22, 1.0))
     title = name + "".join(f", {option} {value}" for option, value in options.items())
     figure.suptitle(title, x=0.01, ha="left", size=12, weight="bold")
     path = out / f"paradigm_{'_'.join([name, *options.values()])}.png".replace("-", "_")
