@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from magi_video import MagiVideoPipeline
 from magi_video.cli import VERBS, main
 from magi_video.video.image import read_image, write_image
 from magi_video.video.video import inspect_video, read_frames, write_video
@@ -81,6 +82,15 @@ def test_generate_writes_what_it_says(folder: Path, capsys: pytest.CaptureFixtur
     )
     assert code == 0 and json.loads(out)["seeds"] == [6]
     assert np.abs(np.load(tmp_path / "b" / "sample_000.npy").astype(int) - exact).max() <= 1
+
+
+def test_more_mask_steps_than_tokens_are_told(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tokens = MagiVideoPipeline.from_pretrained(folder / "run").transformer.num_tokens
+    for steps in (tokens, tokens + 1):
+        _, _, told = run(
+            capsys, "generate", folder / "run", "--frames", 1, "--out", tmp_path / str(steps), "--mask-steps", steps
+        )
+        assert (f"mask steps: {tokens}, one for each token, not {steps}" in told) == (steps > tokens)
 
 
 def test_generate_at_a_speed_setting_and_precision(

@@ -262,9 +262,8 @@ def test_what_a_model_or_a_data_set_does_not_have_is_refused(
 
 def test_the_number_of_cores_changes_nothing(evaluated: Evaluated, tmp_path: Path) -> None:
     one = evaluated(out=tmp_path / "one")
-    torch.set_num_threads(3)
     try:
-        assert evaluated(out=tmp_path / "three", cache=False) == one and torch.get_num_threads() == 3
+        assert evaluated(out=tmp_path / "three", cache=False, threads=3) == one and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)
 

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from PIL import Image
 from magi_video.cli import main
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
+from magi_video.files.lock import alone
 from magi_video.recordings.importing import check_names, import_dataset, open_source
 from magi_video.recordings.lerobot import fill, read_actions_table
 from magi_video.video.video import write_video
@@ -197,6 +201,24 @@ def test_the_command_resizes_normalizes_and_continues(
     assert second.is_file() and times["episode_00000.mp4"] == (tmp_path / "out/episode_00000.mp4").stat().st_mtime_ns
     capsys.readouterr()
     assert main(command[:-5]) == 1 and "other settings (height 8" in capsys.readouterr().err
+
+
+def test_two_imports_into_one_folder_do_not_meet(lerobot: Callable[..., Path], tmp_path: Path) -> None:
+    source, out = open_source("lerobot", lerobot("v3.0")), tmp_path / "out"
+    if (child := os.fork()) == 0:  # locks are per process
+        with alone(out):
+            (tmp_path / "held").touch()
+            signal.pause()
+    try:
+        while not (tmp_path / "held").exists():
+            time.sleep(0.01)
+        with pytest.raises(MagiError, match="another run is at work there"):
+            import_dataset(source, out)
+        assert not list(out.glob("*.mp4"))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert import_dataset(source, out).episodes == len(LENGTHS), "what the other has left open is taken up"
 
 
 def test_a_broken_episode_is_left_out_and_listed(lerobot: Callable[..., Path], tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ def make_videos(options: Generate, display: TaskDisplay, held: ExitStack) -> dic
             return [], []
         generators = [torch.Generator().manual_seed(seeds[index]) for index in mine]
         stream = pipe.stream(**request, num_videos=len(mine), generator=generators)
+        if processes.main and chosen.mask_steps > (most := pipe.most_mask_steps(options.frames)):
+            print(f"mask steps: {most}, one for each token, not {chosen.mask_steps}", file=sys.stderr)
         if options.compile:
             compile_aloud(pipe, request | {"num_videos": len(mine)})
         paths = [options.out / names[index] for index in mine]

@@ -40,6 +40,7 @@ from magi_video.evaluation.realset import (
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
 from magi_video.fast.probes import Choice, use_fast_float32
+from magi_video.fast.threads import use_threads
 from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import files_sha256, write_array
 from magi_video.files.weights import read_json, resolve_model
@@ -234,6 +235,7 @@ def evaluate(
     protocol = find_protocol(protocol, given=options.context_frames, frames=options.frames, interval=options.interval)
     numbers, out = Numbers.of(protocol, options.num, options.num_real), Path(out)
     processes = Processes(options.device)
+    use_threads(options.threads)
     if processes.device.type == "cpu":
         use_fast_float32()
 

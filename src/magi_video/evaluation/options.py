@@ -31,6 +31,9 @@ class ScoreOptions:
     """Keep the features of real clips in $MAGI_CACHE (or ~/.cache/magi-video)."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """CPU threads: so many clips are computed side by side, one on each, and no figure depends on the number; all cores
+    if not said."""
 
 
 @settings

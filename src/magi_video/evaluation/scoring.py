@@ -32,6 +32,7 @@ from magi_video.evaluation.options import ScoreOptions
 from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, open_sets
+from magi_video.fast.threads import use_threads
 from magi_video.files.atomic import make_folder
 
 __all__ = ["Detectors", "Progress", "Protocol", "score", "score_sets", "video_features"]
@@ -128,6 +129,7 @@ def score(
     options = replace(options or ScoreOptions(), **fields)
     protocol = find_protocol(protocol, given=options.context_frames, frames=options.frames)
     processes = processes or Processes(options.device)
+    use_threads(options.threads)
     numbers = Numbers.of(protocol, options.num, options.num_real)
     sets = processes.main_first(lambda: open_sets(real, fake, protocol, numbers, paired))
     return score_sets(

@@ -38,6 +38,14 @@ def check_threads(asked: int | None) -> None:
         raise MagiError(f"threads must lie in 1…{MOST_THREADS}, got {asked}")
 
 
+def use_threads(asked: int | None) -> None:
+    """Set PyTorch's number of threads to the one that is asked for; None leaves it."""
+    import torch
+
+    if asked is not None:
+        torch.set_num_threads(asked)
+
+
 def choose_threads(product_flops: float, asked: int | None = None) -> int:
     """Set PyTorch's number of threads to what products of a size are worth; returns the number.
 
@@ -47,9 +55,8 @@ def choose_threads(product_flops: float, asked: int | None = None) -> int:
     """
     import torch
 
-    if asked is not None:
-        torch.set_num_threads(asked)
-    elif product_flops <= SMALL_PRODUCT and "OMP_NUM_THREADS" not in os.environ:
+    use_threads(asked)
+    if asked is None and product_flops <= SMALL_PRODUCT and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return torch.get_num_threads()
 

@@ -351,6 +351,12 @@ class MagiVideoPipeline(ConventionalPipeline):
         make_paradigm(self.config.forcing, self.config.forcing_options).check_sampling(asked)
         return asked.resolve(self.transformer.diffusion_head, self.own_sampling)
 
+    def most_mask_steps(self, num_frames: int) -> int:
+        """Mask steps at most of a step of generation, in a video of so many frames: one for each of its tokens."""
+        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
+        total_frames = self.codec.covering_latent_frames(num_frames)
+        return self.transformer.num_tokens * paradigm.step_frames(self.transformer, 0, total_frames)
+
     @torch.no_grad()
     def _latent_frames(
         self,
