@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from magi_video.files.weights import header_shapes, weight_files
 from magi_video.models.conditions import ConditionSpec
+from magi_video.sampling.sampling import Sampling
 from magi_video.serving.bodies import parse_request
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.requests import FirstFrame, VideoRequest, stream_arguments, video_arguments
@@ -31,6 +32,7 @@ def world() -> Any:
         transformer=SimpleNamespace(check_interval=check_interval, condition_tokens=SimpleNamespace(specs=specs)),
         config=SimpleNamespace(class_names=["a", "b"], action_names=["LEFT", "RIGHT"]),
         codec=SimpleNamespace(temporal_factor=1),
+        resolve=Sampling.complete,
     )
 
 
@@ -38,7 +40,7 @@ def make_orders(folder: Path) -> Reader:
     frames = [FirstFrame("One", fit_frames(pictures(1), 16, 16)[0])]
     uploads = Uploads(ServingLimits())
     token = uploads.add(fit_frames(pictures(6), 16, 16), "somebody").token
-    common = {"frames": 12, "interval": 2, "setting": "balanced", "seed": 3, "guidance_scale": 2.5}
+    common = {"frames": 12, "interval": 2, "speed": "balanced", "seed": 3, "guidance_scale": 2.5}
     orders = [
         common | {"first": 0, "actions": "LEFT*3 RIGHT+LEFT NONE*2", "label": 1},
         common | {"upload": token, "given": 3, "text": "a ball", "negative_text": "a cube"},
@@ -57,7 +59,7 @@ def make_orders(folder: Path) -> Reader:
 
 
 def make_starts(folder: Path) -> Reader:
-    message = {"first": 0, "interval": 2, "setting": "realtime", "seed": 0, "beside": "vizdoom/deathmatch", "label": 0}
+    message = {"first": 0, "interval": 2, "speed": "realtime", "seed": 0, "beside": "vizdoom/deathmatch", "label": 0}
     (folder / "a.json").write_text(json.dumps(message))
     frames = [FirstFrame("One", fit_frames(pictures(1), 16, 16)[0])]
 
