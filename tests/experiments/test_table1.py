@@ -63,10 +63,11 @@ def test_two_rows_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPatc
     write_json(began, run | {"points": {"2": point}})
     first = table1(measures, [0], ["complete"], lambda figures: kept.append(list(figures["runs"])))
     assert kept == [["complete"]] and list(first["runs"]) == ["complete"]
-    figures = table1(measures, [0], ["masked"])
+    figures = table1(measures, [0], ["masked", "window"])
     assert list(figures["runs"]) == ["complete", "masked"], "what the folder holds stays in the table"
     assert [one["seed"] for one in figures["runs"]["masked"]] == [0]
     assert [one["seed"] for one in figures["unfinished"]["masked"]] == [7]
+    assert "window" in figures["refused"] and not (measures.folder / "runs" / "window-seed0").exists(), "2 frames given"
     monkeypatch.setattr("magi_video.experiments.runs.train", lambda *_, **__: pytest.fail("trained again"))
     again = table1(measures, [0], ["masked", "complete"])
     assert json.dumps(again) == json.dumps(figures)
@@ -102,6 +103,7 @@ def test_two_rows_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPatc
     assert summary["rows"]["complete"]["equal_operations"]["fvd"] == summary["rows"]["complete"]["fvd"]
     assert "cannot tell" in row["verdict"] and "1 of 3 seeds" in row["verdict"]
     page = (report / "table1_balls.md").read_text()
+    assert "- `window`: " in page
     assert "| `masked` | 7 | 2 | 5 | 9.0 | 1.00 |  | 2.0000 |" in page
     assert "| `masked` | frame | causal | yes | yes | masked |" in page and "*copy-last*" in page
     assert (report / "table1_balls.png").stat().st_size > 1000

@@ -18,6 +18,7 @@ from statistics import fmean
 
 import numpy as np
 
+from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import baselines
 from magi_video.experiments.clips import every
 from magi_video.experiments.costs import equal_steps, generation_costs, training_step_flops
@@ -25,7 +26,7 @@ from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.rows import Row, all_rows
 from magi_video.files.atomic import write_json
 from magi_video.files.weights import read_json
-from magi_video.paradigms import find_paradigm
+from magi_video.paradigms import find_paradigm, make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import Preset
 from magi_video.video.image import contact_sheet, write_image
@@ -83,6 +84,9 @@ def run_row(m: Measures, row: Row, seed: int) -> None:
     """Train one row with one seed; each point of its learning curve, both budgets' ends among them, is scored when it
     is reached."""
     path = run_path(m, row, seed)
+    if (why := refusal(m, row)) is not None:
+        write_json(path, {"row": row.name, "seed": seed, "refused": why})
+        return
     budgets, total = budgets_of(m, row), m.world.preset.train.steps
     points = {max(1, round(total * part / POINTS)) for part in range(1, POINTS + 1)} | set(budgets.values())
     figures: Scores = {"points": {}} | (read_json(path) if path.is_file() else {})
@@ -97,6 +101,15 @@ def run_row(m: Measures, row: Row, seed: int) -> None:
         losses = training_losses(m.workplace.run_folder(row.name, seed) / "log.jsonl")
         figures["points"][str(step)] = scored | {"loss": loss_before(losses, step)}
         write_json(path, figures)
+
+
+def refusal(m: Measures, row: Row) -> str | None:
+    """Why a row cannot go on from the frames that the world gives; None if it can."""
+    try:
+        make_paradigm(row.forcing, dict(row.options)).check_context(m.world.given, m.world.frames)
+    except MagiError as error:
+        return str(error)
+    return None
 
 
 def run_path(m: Measures, row: Row, seed: int) -> Path:
@@ -158,12 +171,16 @@ def collect(m: Measures, references: dict[str, Scores]) -> Scores:
     Returns:
         references: name → scores; n: clips of each side; given, interval, frames; steps: of equal steps; runs: row →
         list of what each seed left, in the order of seeds; unfinished: the same of runs that have not reached the ends
-        of both budgets.
+        of both budgets; refused: row → why it cannot go on from the frames that are given.
     """
     found: dict[str, dict[str, list[Scores]]] = {"runs": {}, "unfinished": {}}
+    refused: dict[str, str] = {}
     runs = sorted((read_json(path) for path in (m.folder / "table1").glob("*-seed*.json")), key=lambda one: one["seed"])
     order = {name: place for place, name in enumerate(all_rows())}
     for run in sorted(runs, key=lambda one: order.get(one["row"], len(order))):
+        if "refused" in run:
+            refused[run["row"]] = run["refused"]
+            continue
         ended = all(str(step) in run["points"] for step in run["budgets"].values())
         found["runs" if ended else "unfinished"].setdefault(run["row"], []).append(run)
     return {
@@ -174,6 +191,7 @@ def collect(m: Measures, references: dict[str, Scores]) -> Scores:
         "frames": m.world.frames,
         "steps": m.world.preset.train.steps,
         **found,
+        "refused": refused,
     }
 
 

@@ -35,6 +35,7 @@ def summarise(world: str, figures: Figures) -> Figures:
         "frames": figures["frames"],
         "world": world,
         "machine": figures.get("machine"),
+        "refused": figures.get("refused", {}),
         "baselines": {name: brief(scores) for name, scores in references.items()},
         "rows": rows,
     }
@@ -86,7 +87,7 @@ def summarise_end(budget: str, points: Sequence[Figures], runs: Sequence[Figures
         "motion": {key: round(fmean(p["motion"][key] for p in points), 4) for key in points[0]["motion"]},
         "loss": [point["loss"] for point in points],
         "train_steps": steps,
-        "train_tflop": round(steps * runs[0]["step_tflop"], 1),
+        "train_tflop": short(steps * runs[0]["step_tflop"]),
     }
     if all("fid_per_frame" in point for point in points):
         by_frame = zip(*(point["fid_per_frame"] for point in points), strict=True)
@@ -104,6 +105,11 @@ def mean_known(values: Sequence[float | None]) -> float | None:
     return round(fmean(known), 4) if known else None
 
 
+def short(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")
+
+
 def drift(per_frame: Sequence[float]) -> float:
     """Score of the first fifth of the generated frames minus the score of all (BAgger's drift), of PSNR in dB."""
     first = max(1, round(len(per_frame) / 5))
@@ -115,7 +121,7 @@ def curve_of(run: Figures) -> list[Figures]:
     points = sorted(run["points"].items(), key=lambda one: int(one[0]))
     curve = []
     for step, point in points:
-        figures = {"step": int(step), "tflop": round(int(step) * run["step_tflop"], 1)}
+        figures = {"step": int(step), "tflop": short(int(step) * run["step_tflop"])}
         figures |= {name: point[name] for name in ("fvd", "psnr", "loss")}
         curve.append(figures | ({"oracle": flat(point["oracle"])} if "oracle" in point else {}))
     return curve
@@ -214,6 +220,9 @@ def page(world: str, figures: Figures) -> str:
         parts.append(f"{told}\n\n{fid(rows, figures)}")
     if figures.get("unfinished"):
         parts.append("**Runs that have not reached the end of their budgets**\n\n" + unfinished(figures["unfinished"]))
+    if figures.get("refused"):
+        told = "\n".join(f"- `{name}`: {why}." for name, why in figures["refused"].items())
+        parts.append("**Rows that cannot go on from the frames given here**\n\n" + told)
     parts.append("**In words**\n\n" + "\n".join(f"- `{name}` {row['verdict']}." for name, row in rows.items()))
     return "\n\n".join(parts) + "\n"
 
@@ -231,7 +240,7 @@ def paradigms(rows: Figures) -> str:
                 yes(one["cached"]),
                 yes(one["variable_context"]),
                 one["past"],
-                f"{sampled['mask_steps']} × {sampled['denoise_steps']}",
+                f"{sampled['mask_steps'] or '–'} × {sampled['denoise_steps']}",
             ]
         )
     head = [

@@ -171,7 +171,6 @@ SMOKE_WORLDS = tuple(
         train_frames=min(world.train_frames, 64),
         test_frames=min(world.test_frames, 64),
         clips_per_video=1,
-        given=min(world.given, 2),
     )
     for world in CPU_WORLDS
 )
