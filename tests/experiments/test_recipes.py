@@ -9,7 +9,7 @@ from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import baselines
 from magi_video.evaluation.features import Detectors
 from magi_video.experiments import recipes, rollout, timing
-from magi_video.experiments.clips import every, real_sets
+from magi_video.experiments.clips import every, real_sets, ucf101_picks
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.experiments.measure import Measures
 from magi_video.experiments.publish import publish, summarise
@@ -191,8 +191,31 @@ def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
 def test_ucf101_sets_are_disjoint(ucf101: Path, tmp_path: Path) -> None:
     world: World = replace(CPU_WORLDS[2], num_clips=3)
     reference, context = real_sets(Workplace(world, tmp_path, ucf101, Silent()))
-    assert reference.shape == context.shape == (3, 16, 64, 64, 3)
+    assert len(reference) == len(context) <= 3 and reference.shape[1:] == (16, 64, 64, 3)
     assert all(not np.array_equal(a, b) for a, b in zip(reference, context, strict=True))
+    record = read_json(tmp_path / "sets.json")
+    assert len(record["reference"]) == len(reference) and record["seed"] == 0
+
+
+def test_ucf101_sets_are_balanced_and_share_no_group() -> None:
+    videos = [
+        (f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi", 30 if clip == 3 else 100, label)
+        for label, name in enumerate(("Archery", "Biking", "Diving"))
+        for group in range(1, 8)
+        for clip in range(1, 4 + label)
+    ]
+    names, lengths, labels = zip(*videos, strict=True)
+    reference, context = ucf101_picks(names, lengths, labels, 46, 12)
+    for picks in (reference, context):
+        assert len(picks) == len(set(picks)) == 12
+        assert sorted(labels[video] for video, _ in picks) == [0] * 4 + [1] * 4 + [2] * 4, "classes are balanced"
+        assert all(lengths[video] >= 46 and start == 27 for video, start in picks), "the middle of videos long enough"
+    groups = [{names[video].split("_c")[0] for video, _ in picks} for picks in (reference, context)]
+    assert not groups[0] & groups[1], "no group on both sides"
+    assert ucf101_picks(names, lengths, labels, 46, 12) == (reference, context)
+    assert reference[:3] != sorted(reference)[:3], "not the first of a sorted list"
+    few = ucf101_picks(names, lengths, labels, 46, 500)
+    assert len(few[0]) == len(few[1]) < 60, "as many on both sides"
 
 
 def test_sampling_steps_and_a_long_rollout(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The two disjoint real sets of a world, and what is made of them to see whether a score can tell."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,25 +11,33 @@ from magi_video.data.ucf101 import UCF101
 from magi_video.evaluation.baselines import Baseline
 from magi_video.experiments.runs import Workplace
 from magi_video.experiments.worlds import World
+from magi_video.files.atomic import write_json
 from magi_video.video.image import fit_frames
 
 Clips = np.ndarray
 """uint8 [N, T, H, W, 3]."""
 
 
+Pick = tuple[int, int]
+"""A clip: video, first frame."""
+UCF101_SEED = 0
+"""Of the choice of clips."""
+GROUP = re.compile(r"_g(\d+)_c\d+")
+"""In a name of UCF-101: videos of one group show the same people in the same place."""
+
+
 def real_sets(workplace: Workplace) -> tuple[Clips, Clips]:
     """The reference set, which all scores are taken against, and the context set, whose clips are continued.
 
     Recorded worlds: the test videos with even and with odd numbers, `clips_per_video` evenly spread over each.
-    UCF-101: the first and the last clip of every video (training and test half, as in published figures) that is long
-    enough for the two not to share a frame.
+    UCF-101: see `ucf101_picks`. What was chosen is recorded in OUT/WORLD/sets.json.
     """
     world = workplace.world
     span = (world.frames - 1) * world.interval + 1
     if world.game is None:
-        videos: VideoFolder = UCF101(workplace.train_data, split=world.preset.data.split, subset="all")
-        ends = [(i, v.num_frames - span) for i, v in enumerate(videos.videos) if v.num_frames >= 2 * span]
-        picked = [[(i, 0) for i, _ in ends], [(i, last) for i, last in ends]]
+        videos: VideoFolder = UCF101(workplace.train_data, split=world.preset.data.split, subset="test")
+        lengths, labels = [video.num_frames for video in videos.videos], [video.label for video in videos.videos]
+        picked = ucf101_picks(videos.names, lengths, labels, span, world.num_clips)
     else:
         workplace.record()
         videos = VideoFolder(workplace.folder / "test")
@@ -38,9 +47,51 @@ def real_sets(workplace: Workplace) -> tuple[Clips, Clips]:
             for i, v in enumerate(videos.videos)
             if v.num_frames >= span
         ]
-        picked = [[one for video in spread[half::2] for one in video] for half in (0, 1)]
-    reference, context = (read_clips(videos, chosen[: world.num_clips], world) for chosen in picked)
+        evens, odds = ([one for video in spread[half::2] for one in video][: world.num_clips] for half in (0, 1))
+        picked = evens, odds
+    named = ([f"{videos.names[video]}@{start}" for video, start in chosen] for chosen in picked)
+    record = dict(zip(("reference", "context"), named, strict=True))
+    write_json(workplace.folder / "sets.json", record if world.game else record | {"seed": UCF101_SEED})
+    reference, context = (read_clips(videos, chosen, world) for chosen in picked)
     return reference, context
+
+
+def ucf101_picks(
+    names: Sequence[str], lengths: Sequence[int], labels: Sequence[int | None], span: int, count: int
+) -> tuple[list[Pick], list[Pick]]:
+    """Clips of the test videos for both sets: classes balanced, no group, and so no video, on both sides.
+
+    Of each class every other group belongs to the reference set. Each set takes the first video of every class, then
+    the second, in orders drawn with `UCF101_SEED`; of a video its middle. Both sets are of one size, `count` at most.
+
+    Args:
+        names, lengths, labels: of the videos of a test half: "Class/v_Class_g01_c01.avi", frames, class.
+        span: frames from the first to the last of a clip.
+        count: clips that are wanted for each set.
+    """
+    groups: dict[int | None, list[str]] = {}
+    of_video = [GROUP.search(name) for name in names]
+    for match, label in zip(of_video, labels, strict=True):
+        if match is not None and match[1] not in groups.setdefault(label, []):
+            groups[label].append(match[1])
+    halves: tuple[list[Pick], list[Pick]] = ([], [])
+    for half, picks in enumerate(halves):
+        turns: dict[int | None, list[int]] = {label: [] for label in groups}
+        for video, (match, label) in enumerate(zip(of_video, labels, strict=True)):
+            if match is not None and sorted(groups[label]).index(match[1]) % 2 == half and lengths[video] >= span:
+                turns[label].append(video)
+        orders = {
+            label: [
+                int(videos[i]) for i in np.random.default_rng([UCF101_SEED, half, label or 0]).permutation(len(videos))
+            ]
+            for label, videos in turns.items()
+        }
+        for turn in range(max(map(len, orders.values()), default=0)):
+            picks += [
+                (order[turn], (lengths[order[turn]] - span) // 2) for order in orders.values() if turn < len(order)
+            ]
+    size = min(count, *map(len, halves))
+    return halves[0][:size], halves[1][:size]
 
 
 def read_clips(videos: VideoFolder, chosen: list[tuple[int, int]], world: World, frames: int | None = None) -> Clips:

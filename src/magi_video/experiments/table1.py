@@ -148,9 +148,11 @@ def columns(row: Row) -> Scores:
 
 
 def sampling(model: Path) -> Scores:
-    """With how many steps a model generates."""
-    sampling = MagiVideoPipeline.from_pretrained(model).resolve()
-    return {"mask_steps": sampling.mask_steps, "denoise_steps": sampling.denoise_steps}
+    """With how many steps a model generates; None for steps that its paradigm does not have."""
+    pipe = MagiVideoPipeline.from_pretrained(model)
+    resolved, own = pipe.resolve(), find_paradigm(pipe.config.forcing).steps
+    numbers = {"mask_steps": resolved.mask_steps, "denoise_steps": resolved.denoise_steps}
+    return {name: None if own.get(name) == 0 else number for name, number in numbers.items()}
 
 
 def training_losses(log: Path) -> list[tuple[int, float]]:

@@ -132,7 +132,7 @@ CPU_WORLDS = (
         cpu_preset(4800, interval=6, dataset="ucf101", vae=SmallVAEConfig(steps=2000, batch_size=8, **FINE)),
         given=1,
         interval=3,
-        num_clips=128,
+        num_clips=512,
     ),
 )
 

@@ -154,7 +154,7 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
 
     Args:
         name: `vizdoom/SCENARIO` (`vizdoom/my_way_home`), an Atari id (`ALE/Breakout-v5`), our own
-            `magi/BouncingBalls-v0`, or any registered Gymnasium id.
+            `magi/BouncingBalls-v0`, a game of Procgen (`procgen/coinrun`), or any registered Gymnasium id.
         frame_skip: steps of the game (Doom: tics of 1/35 s; Atari: frames of 1/60 s) for one recorded frame.
 
     Raises:
@@ -162,6 +162,8 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
     """
     if frame_skip < 1:
         raise MagiError(f"frame skip {frame_skip}; expected 1 or more")
+    if name.lower().startswith("procgen/"):
+        return importlib.import_module("magi_video.recordings.procgen").ProcgenGame(name, frame_skip)
     gymnasium = _need("gymnasium")
     if name.lower().startswith("vizdoom"):
         _need("vizdoom.gymnasium_wrapper", "vizdoom")
@@ -214,7 +216,9 @@ def _known_id(name: str, known: list[str]) -> str:
         return by_lower[name.lower()]
     close = [by_lower[i] for i in difflib.get_close_matches(name.lower(), by_lower, n=5, cutoff=0.3)]
     hint = f"; similar: {', '.join(close)}" if close else ""
-    raise MagiError(f"no game is called {name!r}{hint}; expected vizdoom/SCENARIO, ALE/GAME-v5 or a Gymnasium id")
+    raise MagiError(
+        f"no game is called {name!r}{hint}; expected vizdoom/SCENARIO, ALE/GAME-v5, procgen/GAME or a Gymnasium id"
+    )
 
 
 def _doom_id(name: str, registry: list[str]) -> str:

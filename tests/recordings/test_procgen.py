@@ -1,0 +1,88 @@
+"""Procgen through a stand-in of its interface; the real package has a wheel for one Python alone."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from magi_video.data.folder import VideoFolder
+from magi_video.errors import MagiError
+from magi_video.recordings import procgen
+from magi_video.recordings.record import record
+
+COMBOS = [("LEFT",), (), ("RIGHT",), ("RIGHT", "UP")]
+
+
+class Stand:
+    """A level is a grey of its own; a square moves right with RIGHT, and the level is over at the wall."""
+
+    combos = COMBOS
+
+    def __init__(self, num: int, env_name: str, start_level: int, num_levels: int, **rest: object) -> None:
+        assert (num, num_levels, env_name) == (1, 1, "coinrun")
+        self.level, self.place, self.first = start_level, 0, True
+
+    def observe(self) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+        frame = np.full((1, 64, 64, 3), self.level % 97, np.uint8)
+        frame[0, 28:36, self.place : self.place + 8] = 255
+        return np.zeros(1), {"rgb": frame}, np.array([self.first])
+
+    def act(self, action: np.ndarray) -> None:
+        assert action.dtype == np.int32
+        self.place += 8 * ("RIGHT" in COMBOS[int(action[0])])
+        self.first = self.place >= 56
+        self.place *= not self.first
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("procgen")
+    module.ProcgenGym3Env = Stand  # type: ignore[attr-defined]
+    module.env = SimpleNamespace(ENV_NAMES=["bigfish", "coinrun"])  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "procgen", module)
+
+
+@pytest.mark.usefixtures("package")
+def test_levels_actions_and_ends(tmp_path: Path) -> None:
+    game = procgen.ProcgenGame("procgen/CoinRun", frame_skip=1)
+    assert game.actions.names == ("LEFT", "NOTHING", "RIGHT", "RIGHT+UP") and game.frame_rate == 15
+    right = np.array([0, 0, 1, 0], np.float32)
+    first = game.reset(5)
+    assert first.shape == (64, 64, 3) and first[0, 0, 0] == 5 and game.reset(6)[0, 0, 0] == 6
+    frames = [game.step(right) for _ in range(7)]
+    assert frames[-1] is None and all(frame is not None for frame in frames[:-1]), "the wall ends the level"
+    assert np.array_equal(game.reset(5), first)
+    record("procgen/coinrun", tmp_path / "made", episodes=3, max_frames=40)
+    videos = VideoFolder(tmp_path / "made")
+    assert len(videos.videos) == 3 and set(videos.action_names) <= set(game.actions.names)
+    assert json.loads((tmp_path / "made" / "recording.json").read_text())["frame_rate"] == 15
+
+
+@pytest.mark.usefixtures("package")
+def test_an_unknown_game_is_told() -> None:
+    with pytest.raises(MagiError, match=r"no game of Procgen is called 'coinrn'; similar: procgen/coinrun"):
+        procgen.ProcgenGame("procgen/coinrn", 1)
+
+
+def test_what_is_missing_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "procgen", None)
+    with pytest.raises(MagiError, match="--no-deps procgen2 gym3 gym") as raised:
+        procgen.ProcgenGame("procgen/coinrun", 1)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_real_game() -> None:
+    pytest.importorskip("procgen", reason=f"lacks Procgen: {procgen.INSTALL}")
+    game = procgen.ProcgenGame("procgen/coinrun", 1)
+    assert len(game.actions.names) == 15
+    frames = [game.reset(1), game.reset(2), game.reset(1)]
+    assert np.array_equal(frames[0], frames[2]) and not np.array_equal(frames[0], frames[1])
+    step = game.step(np.eye(15, dtype=np.float32)[7])
+    assert step is not None and step.shape == (64, 64, 3)
+    game.close()
