@@ -76,6 +76,32 @@ def widest(known: dict[str, Path]) -> tuple[int, str]:
     return best
 
 
+SAMPLING = {
+    "mask_steps", "num_mask_steps", "mask_share", "denoise_steps", "num_denoise_steps", "sampler", "first_step",
+    "refresh", "temperature", "guidance_scale", "guidance_schedule", "guide",
+}  # fmt: skip
+"""Names of the settings of sampling, of this version and of earlier ones."""
+
+
+def sampling_places(known: dict[str, Path]) -> list[str]:
+    """Files in which a class or a function declares two settings of sampling or more; the heads' arithmetic aside."""
+    found = []
+    for name, path in known.items():
+        if name.startswith("magi_video.models"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                declared = {one.target.id for one in node.body if isinstance(one, ast.AnnAssign)
+                            and isinstance(one.target, ast.Name)}  # fmt: skip
+            elif isinstance(node, ast.FunctionDef):
+                declared = {one.arg for one in [*node.args.args, *node.args.kwonlyargs] if one.arg in SAMPLING}
+            else:
+                continue
+            if len(declared & SAMPLING) >= 2:
+                found.append(name)
+    return sorted(set(found))
+
+
 def figures(src: Path) -> dict[str, Any]:
     """All of them."""
     known = modules(src)
@@ -98,6 +124,8 @@ def figures(src: Path) -> dict[str, Any]:
         "cycles": len(cycles(plain)),
         "cycles_with_deferred_and_typing": len(cycles(every)),
         "widest_signature": widest(known),
+        "places_that_declare_sampling": sampling_places(known),
+        "lines_cli": sum(count for name, count in lines.items() if name.startswith("magi_video.cli")),
         "files_behind_ctf": len(idea),
         "lines_behind_ctf": sum(lines[name] for name in idea),
     }

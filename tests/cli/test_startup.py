@@ -75,6 +75,8 @@ def test_info_tells_what_the_loaded_model_is(name: str) -> None:
     assert facts["codec"] == type(pipe.codec).__name__
     assert facts["codec_parameters"] == sum(parameter.numel() for parameter in pipe.codec.parameters())
     assert facts["conditions"] == list(pipe.transformer.condition_tokens.specs)
-    for setting in ("forcing", "frame_rate", "mask_steps", "denoise_steps"):
+    for setting in ("forcing", "frame_rate"):
         assert facts[setting] == pipe.config[setting]
+    for name in ("mask_steps", "denoise_steps"):
+        assert facts[name] == getattr(pipe.resolve(), name)
     assert (facts["actions"], facts["classes"]) == (pipe.config.action_names, pipe.config.class_names)

@@ -67,7 +67,7 @@ def test_stream_gives_the_same_frames_one_by_one(pipe: MagiVideoPipeline) -> Non
 
 
 def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiVideoPipeline) -> None:
-    own = pipe.config.mask_steps, pipe.config.denoise_steps
+    own = pipe.own_sampling.complete().mask_steps, pipe.own_sampling.complete().denoise_steps
     assert (pipe.resolve().mask_steps, pipe.resolve().denoise_steps) == own
     fast = pipe.resolve("fast", mask_steps=3)
     steps = Sampling(mask_steps=3, denoise_steps=fast.denoise_steps, refresh=fast.refresh)

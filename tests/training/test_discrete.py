@@ -59,7 +59,7 @@ def test_the_head_has_the_codecs_codes(run: Path) -> None:
     head, codec = pipe.transformer.diffusion_head, pipe.codec
     assert isinstance(head, CategoricalHead) and isinstance(codec, DiscreteCodec)
     assert torch.equal(head.codebook, codec.codebook()) and head.codebook.shape == (32, 4)
-    assert pipe.config.denoise_steps == 1
+    assert pipe.resolve().denoise_steps == 1
     assert head.logits.weight.abs().max() > 0, "it was trained"
 
 

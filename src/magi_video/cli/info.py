@@ -10,6 +10,7 @@ from magi_video.cli.parsing import parse
 from magi_video.models.architecture import Architecture
 from magi_video.pipeline.description import describe_model
 from magi_video.registry import declared
+from magi_video.sampling.sampling import Sampling
 
 STEPS = ("mask_steps", "denoise_steps")
 
@@ -41,6 +42,7 @@ def describe(model: str) -> dict[str, Any]:
     described = describe_model(model)
     settings, architecture, training = described.settings, described.architecture, described.settings["training"]
     head, row = architecture.parameters_by_part()["head"], declared("paradigms")[settings["forcing"]]
+    own = vars(Sampling.of(None, **settings["sampling"]).complete())
     return {
         "model": model,
         "forcing": settings["forcing"],
@@ -62,8 +64,8 @@ def describe(model: str) -> dict[str, Any]:
         "conditions": list(architecture.specs),
         "actions": list(settings["action_names"]),
         "classes": list(settings["class_names"]),
-        **{name: settings[name] if row.get("steps", {}).get(name) != 0 else None for name in STEPS},
-        **{name: settings[name] for name in ("first_step",) if name in settings},  # else the sampler's own
+        **{name: own[name] if row.get("steps", {}).get(name) != 0 else None for name in STEPS},
+        **{name: value for name, value in settings["sampling"].items() if name not in STEPS},  # else the usual ones
         "training_steps": training.get("steps"),
         "training_seed": training.get("seed"),
         "training_data": training.get("data"),

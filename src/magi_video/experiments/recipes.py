@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from magi_video.experiments.gap import last_frame_loss
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.rollout import long_rollout
 from magi_video.experiments.timing import time_against_frames
+from magi_video.sampling.sampling import Sampling
 
 ABLATIONS = ("ctf-no-interval", "ctf-no-noise", "ctf-no-both")
 ROLLED_OUT = ("ctf", "ctf-no-both")
@@ -88,24 +90,23 @@ def rollout(m: Measures, seeds: Sequence[int]) -> Scores:
 
 def sampling_steps(m: Measures, seeds: Sequence[int]) -> Scores:
     """Mask steps × denoise steps: quality against seconds a frame."""
-    steps, default = m.world.preset.train.steps, m.world.preset.own_sampling
-    pairs = [(mask, default.denoise_steps) for mask in MASK_STEPS]
-    pairs += [(default.mask_steps, denoise) for denoise in DENOISE_STEPS if denoise != default.denoise_steps]
-    return {"grid": [score_steps(m, seeds[0], steps, *pair) for pair in pairs]}
+    steps, own = m.world.preset.train.steps, m.world.preset.own_sampling
+    grid = [replace(own, mask_steps=mask) for mask in MASK_STEPS]
+    grid += [replace(own, denoise_steps=denoise) for denoise in DENOISE_STEPS if denoise != own.denoise_steps]
+    return {"grid": [score_steps(m, seeds[0], steps, one) for one in grid]}
 
 
-def score_steps(m: Measures, seed: int, steps: int, mask_steps: int, denoise_steps: int) -> Scores:
-    """Quality and speed of one setting."""
+def score_steps(m: Measures, seed: int, steps: int, one: Sampling) -> Scores:
+    """Quality and speed of one sampling."""
     model = m.workplace.model("ctf", seed, steps)
-    asked: dict[str, Any] = {"mask_steps": mask_steps, "denoise_steps": denoise_steps}
-    name = f"ctf-seed{seed}-mask{mask_steps}-denoise{denoise_steps}"
+    asked: dict[str, Any] = {"mask_steps": one.mask_steps, "denoise_steps": one.denoise_steps}
+    name = f"ctf-seed{seed}-mask{one.mask_steps}-denoise{one.denoise_steps}"
     timed = m.kept_figures(f"{name}-seconds", lambda: {"seconds_per_frame": m.seconds_per_frame(model, asked)})
-    own = m.world.preset.own_sampling
-    if (mask_steps, denoise_steps) == (own.mask_steps, own.denoise_steps):
+    if one == m.world.preset.own_sampling:
         scored = score_model(m, "ctf", seed, steps)
     else:
         scored = m.score(name, lambda: m.samples(name, model, **asked), paired=True)
-    return {"mask_steps": mask_steps, "denoise_steps": denoise_steps, **scored, **timed}
+    return {**asked, **scored, **timed}
 
 
 RECIPES: dict[str, Callable[[Measures, Sequence[int]], Scores]] = {

@@ -46,8 +46,8 @@ def time_against_frames(model: Path, world: World, lengths: tuple[int, ...] = LE
         "seconds_per_frame_uncached": [round(float(value), 5) for value in curves["uncached"]],
         "parameters": sum(parameter.numel() for parameter in transformer.parameters()),
         "tokens_per_frame": transformer.num_tokens,
-        "mask_steps": pipe.config.mask_steps,
-        "denoise_steps": pipe.config.denoise_steps,
+        "mask_steps": pipe.resolve().mask_steps,
+        "denoise_steps": pipe.resolve().denoise_steps,
         "threads": torch.get_num_threads(),
     }
 

@@ -20,6 +20,8 @@ from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.limits import MAX_JSON_BYTES, MAX_TENSORS, machine_memory
 from magi_video.models.architecture import check_first_step
+from magi_video.sampling.sampling import Sampling
+from magi_video.settings import from_json
 
 if TYPE_CHECKING:  # imported where a model is built: names and headers are read without it
     import torch
@@ -347,15 +349,14 @@ def check_settings(settings: dict[str, Any], architecture: Architecture, codec: 
     def refuse(name: str, expected: str) -> None:
         raise MagiError(f"{where}: {name} is {str(settings.get(name))[:60]}; expected {expected}")
 
-    for name in ("height", "width", "mask_steps", "denoise_steps"):
+    for name in ("height", "width"):
         value = settings.get(name, 1)
         if type(value) is not int or not 1 <= value <= MAX_SETTING:
             refuse(name, f"a whole number from 1 to {MAX_SETTING}")
-    if (first_step := settings.get("first_step")) is not None:
-        if type(first_step) is not int:
-            refuse("first_step", "a whole number, or null")
+    own = from_json(Sampling, settings.get("sampling") or {}, f"{where}: sampling")
+    if own.first_step is not None:
         try:
-            check_first_step(architecture.head, first_step)
+            check_first_step(architecture.head, own.first_step)
         except MagiError as error:
             raise MagiError(f"{where}: {error}") from None
     rate = settings.get("frame_rate", 1)

@@ -135,6 +135,7 @@ def model_facts(pipe: MagiVideoPipeline) -> list[tuple[str, str]]:
     head = _count(network.diffusion_head)
     position = network.config.temporal_position
     length = "without end" if position == "rope" else "fixed at the start, positions interpolated beyond training's"
+    sampling = pipe.resolve()
     rows = [
         ("Parameters", f"{_millions(_count(network) - head)} transformer, {_millions(head)} diffusion head"),
         ("Codec", f"`{type(codec).__name__}`, {_millions(_count(codec))} parameters"),
@@ -143,7 +144,7 @@ def model_facts(pipe: MagiVideoPipeline) -> list[tuple[str, str]]:
         ("Time", f"{codec.temporal_factor} frames a latent frame; {_number(config.frame_rate)} frames/s at interval 1"),
         ("Intervals", f"1 to {network.config.max_interval}"),
         ("Length", f"trained on {codec.num_pixel_frames(network.config.num_frames)} frames; rollouts {length}"),
-        ("Steps a frame", f"{config.mask_steps} mask steps, {config.denoise_steps} denoising steps"),
+        ("Steps a frame", f"{sampling.mask_steps} mask steps, {sampling.denoise_steps} denoising steps"),
     ]  # fmt: skip
     if config.action_names:
         rows.append(("Actions", ", ".join(f"`{_plain(name)}`" for name in config.action_names)))

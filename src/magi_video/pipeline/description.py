@@ -25,9 +25,11 @@ INDEX_FILE = "model_index.json"
 PIPELINES = ("MagiVideoPipeline", "MagiPipeline")
 TRANSFORMERS = ("MagiVideoTransformer", "MagiTransformer")
 """Names of the classes in saved files, today's first."""
+FORMER_SAMPLING = ("mask_steps", "denoise_steps", "first_step")
+"""Fields of `sampling` that earlier versions wrote beside the other settings."""
 DEFAULTS: dict[str, Any] = {
     "forcing": "complete", "height": 256, "width": 256, "frame_rate": 25.0, "action_names": [], "class_names": [],
-    "forcing_options": {}, "mask_steps": 64, "denoise_steps": 100, "first_step": None, "training": {},
+    "forcing_options": {}, "sampling": {}, "training": {},
 }  # fmt: skip
 """Of `MagiVideoPipeline`'s settings."""
 
@@ -62,7 +64,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     index = read_json(folder / INDEX_FILE)
     if class_name(index) not in PIPELINES:
         raise MagiError(f"{folder}: not a {PIPELINES[0]} but {class_name(index)!r}")
-    return {name: value for name, value in index.items() if not name.startswith("_")}
+    settings = {name: value for name, value in index.items() if not name.startswith("_")}
+    former = {name: settings.pop(name) for name in FORMER_SAMPLING if name in settings}
+    if former:
+        settings["sampling"] = {name: value for name, value in former.items() if value is not None}
+    return settings
 
 
 def describe_model(name: str | Path) -> Description:

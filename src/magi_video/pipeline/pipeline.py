@@ -1,7 +1,8 @@
 """What a user calls: from a first frame, a few frames or nothing to a video, all at once or frame by frame."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,26 @@ class MagiVideoPipelineOutput(Output):
     frames: Any
 
 
+@dataclass
+class Task:
+    """A batch of videos in the making.
+
+    Attributes:
+        rollout: over latent frames.
+        given_BTCHW: given frames `[B, K, 3, height, width]` in [−1, 1]; None if there are none.
+        conditions: of each latent frame, in order, without end.
+    """
+
+    rollout: Rollout
+    given_BTCHW: Tensor | None
+    conditions: Iterator[dict[str, Tensor]]
+
+    @property
+    def total_frames(self) -> float:
+        """Latent frames in all; infinite for a rollout without end."""
+        return math.inf if self.rollout.total_frames is None else self.rollout.total_frames
+
+
 class MagiVideoPipeline(ConventionalPipeline):
     """A trained model with its codec.
 
@@ -64,9 +85,9 @@ class MagiVideoPipeline(ConventionalPipeline):
         frame_rate: of the training videos at interval 1, frames/s.
         action_names: columns of an action, when the model takes actions.
         class_names: labels, when the model takes a class.
-        mask_steps, denoise_steps: defaults of generation.
-        first_step: of the head's default sampler, if not that sampler's own; see `__call__`.
+        sampling: what the model is sampled with where nothing else is asked for, as a `Sampling` or its fields.
         training: how the model was made, for `magi info`.
+        steps: fields of `sampling` by name, as earlier versions took them.
 
     Attributes:
         text_folder: of the text encoder, when the model takes text.
@@ -87,13 +108,13 @@ class MagiVideoPipeline(ConventionalPipeline):
         frame_rate: float = 25.0,
         action_names: list[str] | None = None,
         class_names: list[str] | None = None,
-        mask_steps: int = 64,
-        denoise_steps: int = 100,
+        sampling: Sampling | Mapping[str, Any] | None = None,
         training: dict[str, Any] | None = None,
-        first_step: int | None = None,
         forcing_options: dict[str, str] | None = None,
+        **steps: Any,
     ) -> None:
         super().__init__()
+        own = sampling if isinstance(sampling, Sampling) else Sampling.of(None, **sampling or {})
         self.text_folder: Path | None = None
         self.text_encoder: Encoder | None = None
         make_paradigm(forcing, forcing_options)
@@ -107,10 +128,8 @@ class MagiVideoPipeline(ConventionalPipeline):
             frame_rate=frame_rate,
             action_names=action_names or [],
             class_names=class_names or [],
-            mask_steps=mask_steps,
-            denoise_steps=transformer.diffusion_head.find_denoise_steps(None, denoise_steps),
+            sampling=Sampling.of(own, **steps).given(),
             training=training or {},
-            first_step=first_step,
         )
 
     @classmethod
@@ -131,7 +150,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         settings = read_pipeline(folder, torch_dtype)
         try:
             pipe = cls(**settings)
-        except TypeError as error:  # a setting that there is not
+        except (TypeError, MagiError) as error:  # a setting that there is not, or a value that it cannot have
             raise MagiError(f"{folder / INDEX_FILE}: {error}") from None
         pipe.text_folder = folder / ENCODER_FOLDER if TEXT in pipe.transformer.condition_tokens.specs else None
         return pipe
@@ -187,15 +206,11 @@ class MagiVideoPipeline(ConventionalPipeline):
         sampling: Sampling | str | None = None,
         actions: Actions = None,
         label: int | list[int] | None = None,
-        num_videos: int = 1,
+        text: Texts = None,
         generator: Generators = None,
         output_type: str = "np",
-        use_cache: bool | None = None,
-        text: Texts = None,
-        negative_text: Texts = None,
-        return_dict: bool = True,
         callback_on_step_end: StepFunction | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        return_dict: bool = True,
         **options: Any,
     ) -> MagiVideoPipelineOutput:
         """Generate whole videos.
@@ -214,41 +229,50 @@ class MagiVideoPipeline(ConventionalPipeline):
                 not used. May be a generator: an entry is taken when its frame is begun. A latent frame that holds
                 several frames is told the mean of their known actions.
             label: class of the videos.
-            num_videos: videos for each given beginning.
+            text: what the videos show, in words; one for all, or one for each video or beginning.
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
             output_type: "np", "pt" or "pil".
-            use_cache: False recomputes the past in every pass, the slow reference; None takes the cache where the
-                paradigm has one, and True insists on it.
-            text: what the videos show, in words; one for all, or one for each video or beginning.
-            negative_text: what guidance leads away from; "nothing is known of the text" if not given.
-            return_dict: False gives a plain tuple, `(frames,)`.
             callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
                 made; may change it, or end the video (`StepCallback`).
-            callback_on_step_end_tensor_inputs: what it is shown, of "latents".
-            options: fields of `Sampling` by name, in place of those of `sampling`: `mask_steps=4`, `guidance_scale=3`.
+            return_dict: False gives a plain tuple, `(frames,)`.
+            options: less common arguments:
+                num_videos: videos for each given beginning.
+                negative_text: what guidance leads away from; "nothing is known of the text" if not given.
+                use_cache: False recomputes the past in every pass, the slow reference; None takes the cache where the
+                    paradigm has one, and True insists on it.
+                callback_on_step_end_tensor_inputs: what it is shown, of "latents".
+                Fields of `Sampling` by name, in place of those of `sampling`: `mask_steps=4`, `guidance_scale=3`.
 
         Raises:
             MagiError: what is asked for makes no sense, or this model knows nothing of it.
         """
+        # 1. What is asked for, all of it checked before any work.
         self._interrupt = False
-        duration = interval * self.codec.temporal_factor
         on_step = None
+        shown = options.pop("callback_on_step_end_tensor_inputs", ("latents",))
         if callback_on_step_end is not None:
-            on_step = StepCallback(self, callback_on_step_end, callback_on_step_end_tensor_inputs, duration)
-        frames = self.stream(
-            image=image, video=video, num_frames=num_frames, interval=interval,
-            sampling=Sampling.of(sampling, **options), actions=actions, label=label, num_videos=num_videos,
-            generator=generator, output_type="pt", use_cache=use_cache, text=text, negative_text=negative_text,
-            on_step=on_step,
+            on_step = StepCallback(self, callback_on_step_end, shown, interval * self.codec.temporal_factor)
+        convert_output(torch.zeros(1, 3, 1, 1), output_type)
+        task = self._prepare(
+            image=image, video=video, num_frames=num_frames, interval=interval, sampling=sampling, actions=actions,
+            label=label, text=text, generator=generator, **options,
         )  # fmt: skip
-        made: list[Tensor] = []
         with self.progress_bar(total=num_frames) as bar:
-            for frame_BCHW in frames:
-                made.append(frame_BCHW)
-                bar.update()
+            # 2. The given frames, encoded: the beginning of the videos and of the past.
+            latents = list(self._observe(task))
+            # 3. The frames after them, one step of the paradigm after another: a frame or several.
+            while task.rollout.begun < task.total_frames and not self.interrupt:
+                latents += self._predict(task, on_step)
+                bar.update(min(num_frames, self.codec.num_pixel_frames(len(latents))) - bar.n)
+            # 4. From latents to pixels.
+            self.visit(self.codec)
+            frames = list(itertools.islice(self._decode(iter(latents)), num_frames))
+            bar.update(len(frames) - bar.n)
+        # 5. Back to where the networks were, and to the type that is asked for.
         self.maybe_free_model_hooks()
-        output = MagiVideoPipelineOutput(frames=convert_output(torch.stack(made, dim=1), output_type))
-        return output if return_dict else output.to_tuple()  # type: ignore[return-value]  # asked for by its name
+        output = MagiVideoPipelineOutput(frames=convert_output(torch.stack(frames, dim=1), output_type))
+        plain: Any = output.to_tuple()
+        return output if return_dict else plain
 
     def stream(
         self,
@@ -259,26 +283,19 @@ class MagiVideoPipeline(ConventionalPipeline):
         sampling: Sampling | str | None = None,
         actions: Actions = None,
         label: int | list[int] | None = None,
-        num_videos: int = 1,
+        text: Texts = None,
         generator: Generators = None,
         output_type: str = "np",
-        use_cache: bool | None = None,
-        text: Texts = None,
-        negative_text: Texts = None,
-        on_step: StepCallback | None = None,
         **options: Any,
     ) -> Iterator[Any]:
         """Generate frame by frame.
 
-        The arguments are those of `__call__`, which tells of them, but for these. Settings are checked at once, not
-        when the first frame is asked for. A codec that compresses time completes several frames at once, which follow
-        each other without waiting.
+        Arguments as of `__call__`, but for `num_frames`. They are checked at once, not when the first frame is asked
+        for. A codec that compresses time completes several frames at once, which follow each other without waiting.
 
         Args:
             num_frames: None goes on without end where the model has relative temporal positions ("rope"), else for the
                 frames of a training clip.
-            on_step: sees each new latent frame, and may change it or end the video.
-            options: fields of `Sampling`, as of `__call__`.
 
         Returns:
             One frame of every video after the other: `[B, H, W, 3]` ("np"), `[B, 3, H, W]` ("pt") or B images ("pil").
@@ -286,22 +303,50 @@ class MagiVideoPipeline(ConventionalPipeline):
         Raises:
             MagiError: as `__call__`; or an end is needed (`num_frames`), for offloading or by the codec.
         """
-        check_whole(num_frames=num_frames, num_videos=num_videos, interval=interval)
-        given_BTCHW = self._given_frames(image, video, num_videos)
-        given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
-        batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]
         if num_frames is None and self.transformer.config.temporal_position != "rope":
             num_frames = self.codec.num_pixel_frames(self.transformer.config.num_frames)
         if num_frames is None and not self.codec.streams:
             raise MagiError("this model's codec decodes a video as a whole: say how many frames (num_frames)")
-        if num_frames is not None and num_frames < max(given, 1):
-            raise MagiError(f"num_frames must be at least the {max(given, 1)} frames given, got {num_frames}")
         if num_frames is None and self.offloads:
             raise MagiError(
                 "with model offloading a video is decoded when it is whole: say how many frames (num_frames)"
             )
-        convert_output(torch.zeros(1, 1, 3, 1, 1), output_type)
-        resolved = self.resolve(sampling, **options)
+        convert_output(torch.zeros(1, 3, 1, 1), output_type)
+        task = self._prepare(
+            image=image, video=video, num_frames=num_frames, interval=interval, sampling=sampling, actions=actions,
+            label=label, text=text, generator=generator, **options,
+        )  # fmt: skip
+        latents = self._latent_frames(task)
+        if self.offloads:
+            latents = self._whole(latents)
+        frames = itertools.islice(self._decode(latents), num_frames)
+        return (convert_output(frame_BCHW, output_type) for frame_BCHW in frames)
+
+    def _prepare(
+        self,
+        *,
+        image: Picture | list[Picture] | None,
+        video: np.ndarray | None,
+        num_frames: int | None,
+        interval: int,
+        sampling: Sampling | str | None,
+        actions: Actions,
+        label: int | list[int] | None,
+        text: Texts,
+        generator: Generators,
+        num_videos: int = 1,
+        negative_text: Texts = None,
+        use_cache: bool | None = None,
+        **fields: Any,
+    ) -> Task:
+        """Check the arguments of `__call__` and begin a rollout."""
+        check_whole(num_frames=num_frames, num_videos=num_videos, interval=interval)
+        given_BTCHW = self._given_frames(image, video, num_videos)
+        given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
+        batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]
+        if num_frames is not None and num_frames < max(given, 1):
+            raise MagiError(f"num_frames must be at least the {max(given, 1)} frames given, got {num_frames}")
+        resolved = self.resolve(sampling, **fields)
         conditions = self._conditions(actions, label, text, batch)
         if resolved.guided:
             asked = {ACTION: actions, LABEL: label, TEXT: text}
@@ -315,7 +360,6 @@ class MagiVideoPipeline(ConventionalPipeline):
             raise MagiError("mask steps can reuse each other's work only with the cache")
         paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
         paradigm.check_context(0 if given == 0 else self.codec.num_latent_frames(given), total_frames)
-        past = begin_past(paradigm, self.transformer, batch, total_frames, resolved, use_cache)
         rollout = Rollout(
             self.transformer,
             paradigm,
@@ -323,23 +367,58 @@ class MagiVideoPipeline(ConventionalPipeline):
             resolved,
             torch.full((batch,), interval, device=self.execution_device),
             total_frames,
-            past=past,
+            past=begin_past(paradigm, self.transformer, batch, total_frames, resolved, use_cache),
             negative=negative,
         )
         self._num_timesteps = rollout.total_frames
-        latents = self._latent_frames(rollout, given_BTCHW, conditions, on_step)
-        if self.offloads:
-            latents = self._whole(latents)
-        frames = (frame_BCHW for chunk in self.codec.decode_stream(latents) for frame_BCHW in chunk.unbind(dim=1))
-        return (
-            convert_output(unit_range(frame_BCHW), output_type) for frame_BCHW in itertools.islice(frames, num_frames)
-        )
+        return Task(rollout, given_BTCHW, conditions)
+
+    def _observe(self, task: Task) -> Iterator[Tensor]:
+        """Encode the given frames and show them to the rollout; yields their latent frames `[B, C, H, W]`."""
+        if task.given_BTCHW is None:
+            return
+        self.visit(self.codec)
+        latents_BTCHW = self.codec.encode(task.given_BTCHW)
+        self.visit(self.transformer)
+        tokens_BTND = self.transformer.patchify(latents_BTCHW)
+        for latents_BCHW, tokens_BND in zip(latents_BTCHW.unbind(1), tokens_BTND.unbind(1), strict=True):
+            task.rollout.observe(tokens_BND, next(task.conditions))
+            yield latents_BCHW
+
+    def _predict(self, task: Task, on_step: StepCallback | None = None) -> Iterator[Tensor]:
+        """Predict the next frames, those of one step of the paradigm; yields their latent frames `[B, C, H, W]`.
+
+        Args:
+            task: what is made.
+            on_step: sees each new latent frame, and may change it or end the video.
+        """
+        first = task.rollout.begun
+        tokens_BSND = task.rollout.predict_frames([next(task.conditions) for _ in range(task.rollout.step_frames)])
+        for s, latents_BCHW in enumerate(self.transformer.unpatchify(tokens_BSND).unbind(1)):
+            if on_step is not None:
+                latents_BCHW = on_step(first + s, latents_BCHW)
+                tokens_BSND[:, s] = self.transformer.patchify(latents_BCHW[:, None])[:, 0]  # they make the past
+            yield latents_BCHW
+            if on_step is not None and on_step.stops:
+                return
+
+    @torch.no_grad()
+    def _latent_frames(self, task: Task) -> Iterator[Tensor]:
+        """Latent frames `[B, C, H, W]`, each when it is asked for: the given ones, then the predicted ones."""
+        yield from self._observe(task)
+        while task.rollout.begun < task.total_frames:
+            yield from self._predict(task)
+
+    def _decode(self, latents: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Frames `[B, 3, H, W]` in [0, 1] of latent frames, each as soon as the codec can tell."""
+        for chunk_BTCHW in self.codec.decode_stream(latents):
+            for frame_BCHW in chunk_BTCHW.unbind(dim=1):
+                yield unit_range(frame_BCHW)
 
     @property
     def own_sampling(self) -> Sampling:
         """What the model is sampled with where nothing else is asked for."""
-        config = self.config
-        return Sampling(mask_steps=config.mask_steps, denoise_steps=config.denoise_steps, first_step=config.first_step)
+        return Sampling.of(None, **self.config.sampling)
 
     def resolve(self, sampling: Sampling | str | None = None, **options: Any) -> ResolvedSampling:
         """All that a sampling means for this model; arguments as of `Sampling.of`.
@@ -356,35 +435,6 @@ class MagiVideoPipeline(ConventionalPipeline):
         paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
         total_frames = self.codec.covering_latent_frames(num_frames)
         return self.transformer.num_tokens * paradigm.step_frames(self.transformer, 0, total_frames)
-
-    @torch.no_grad()
-    def _latent_frames(
-        self,
-        rollout: Rollout,
-        given_BTCHW: Tensor | None,
-        conditions: Iterator[dict[str, Tensor]],
-        on_step: StepCallback | None,
-    ) -> Iterator[Tensor]:
-        """Latent frames `[B, C, H, W]`: the given ones as the model sees them, then the predicted ones."""
-        if given_BTCHW is not None:
-            self.visit(self.codec)
-            latents_BTCHW = self.codec.encode(given_BTCHW)
-            self.visit(self.transformer)
-            for latents_BCHW, tokens_BND in zip(
-                latents_BTCHW.unbind(1), self.transformer.patchify(latents_BTCHW).unbind(1), strict=True
-            ):
-                rollout.observe(tokens_BND, next(conditions))
-                yield latents_BCHW
-        while rollout.total_frames is None or rollout.begun < rollout.total_frames:
-            first = rollout.begun
-            tokens_BSND = rollout.predict_frames([next(conditions) for _ in range(rollout.step_frames)])
-            for s, latents_BCHW in enumerate(self.transformer.unpatchify(tokens_BSND).unbind(1)):
-                if on_step is not None:
-                    latents_BCHW = on_step(first + s, latents_BCHW)
-                    tokens_BSND[:, s] = self.transformer.patchify(latents_BCHW[:, None])[:, 0]  # they make the past
-                yield latents_BCHW
-                if on_step is not None and on_step.stops:
-                    return
 
     def _whole(self, latents: Iterator[Tensor]) -> Iterator[Tensor]:
         """All latent frames before the first is decoded: offloaded networks then take turns once a video."""

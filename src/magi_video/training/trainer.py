@@ -158,9 +158,7 @@ class Trainer:
             frame_rate=next(iter(self.clips.frame_rates), USUAL_RATE),
             action_names=actions,
             class_names=videos.class_names if LABEL in model.condition_tokens.specs else [],
-            mask_steps=preset.own_sampling.mask_steps,
-            denoise_steps=preset.own_sampling.denoise_steps,
-            first_step=preset.sample.first_step,
+            sampling=preset.own_sampling.given(),
             training={},
         )
         self.pipeline.text_folder = None if captions is None else captions.folder
