@@ -26,6 +26,8 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
         [
             "magi_video.pipeline.pipeline.MagiVideoPipeline",
             "magi_video.pipeline.pipeline.MagiVideoPipelineOutput",
+            "magi_video.pipeline.pipeline.MagiPipeline",
+            "magi_video.pipeline.diffusers_api.ConventionalPipeline",
             "magi_video.pipeline.diffusers_api.StepCallback",
             "magi_video.errors.MagiError",
         ],
@@ -36,6 +38,8 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
         "Models",
         [
             "magi_video.models.transformer.MagiVideoTransformer",
+            "magi_video.models.transformer.MagiTransformer",
+            "magi_video.models.configured.Network",
             "magi_video.models.sequence.FrameSequence",
             "magi_video.models.sequence.causal_mask",
             "magi_video.models.cache.FrameCache",
@@ -46,7 +50,7 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
             "magi_video.models.flow.FlowHead",
         ],
     ),
-    "sampling": ("Sampling", ["magi_video.sampling"]),
+    "sampling": ("Sampling", ["magi_video.sampling.sampling.*", "magi_video.sampling.rollout.*", "magi_video.sampling.past.*"]),
     "codecs": (
         "Codecs",
         [

@@ -36,7 +36,7 @@ def test_every_command_is_told_with_its_options(hooks: ModuleType) -> None:
     page = hooks.commands_page()
     assert all(f"## magi {verb}\n" in page for verb in VERBS)
     generate = page.split("## magi generate\n")[1].split("\n## ")[0]
-    assert all(option in generate for option in ("MODEL", "--first-frame", "--setting", "--guidance-scale"))
+    assert all(option in generate for option in ("MODEL", "--first-frame", "--speed", "--guidance-scale"))
     assert "\x1b" not in page  # no colours of a terminal
 
 
