@@ -94,12 +94,19 @@ def attention(sequence: FrameSequence) -> Tensor:
     return allowed.reshape(frames * TOKENS, frames * TOKENS)
 
 
+def are_noisy(sequence: FrameSequence) -> bool:
+    """Whether frames to be learned are noised, and not masked."""
+    return not bool(sequence.masked_BSN.any()) and bool((sequence.kind_S == MASKED).all())
+
+
 def names_of(sequence: FrameSequence) -> list[str]:
     """A name for each frame of a sequence."""
     kinds = sequence.kind_S if sequence.kind_S.ndim == 1 else sequence.kind_S[0]
     letters = {OBSERVATION: "o", MASKED: "m"}
     if sequence.spatial_SNN is not None or sequence.flat_SNSN is not None:
         letters[MASKED] = "r"
+    if are_noisy(sequence):
+        letters[MASKED] = "n"
     return [
         f"{letters[int(kind)]}$_{int(position) + 1}$" for kind, position in zip(kinds, sequence.position_S, strict=True)
     ]
@@ -118,7 +125,15 @@ def draw_sequence(axes: Axes, sequence: FrameSequence, loss_PN: Tensor) -> None:
         for n in range(TOKENS):
             x, y = left + n % SIDE, top - n // SIDE
             hidden = bool(sequence.masked_BSN[0, s, n])
-            colour = HIDDEN if hidden else COMPLETE if complete and not (in_order and s >= first) else VISIBLE
+            colour = (
+                NOISY
+                if are_noisy(sequence)
+                else HIDDEN
+                if hidden
+                else COMPLETE
+                if complete and not (in_order and s >= first)
+                else VISIBLE
+            )
             axes.add_patch(Rectangle((x, y), 0.94, 0.94, facecolor=colour, edgecolor="white"))
             if in_order and (s >= first):
                 before = n - 1 if n or not (sequence.flat_SNSN is not None and s) else TOKENS - 1
@@ -165,7 +180,7 @@ def draw(name: str, options: dict[str, str], out: Path) -> Path:
     legend = [
         Patch(color=COMPLETE, label="complete frame"),
         Patch(color=VISIBLE, label="visible token"),
-        Patch(color=HIDDEN, label="mask token"),
+        Patch(color=NOISY, label="noisy token") if are_noisy(sequence) else Patch(color=HIDDEN, label="mask token"),
         plt.Line2D([], [], marker="o", ls="", color=LOSS, label="has a loss"),
     ]
     figure.legend(handles=legend, loc="upper left", ncols=4, fontsize=8, frameon=False, bbox_to_anchor=(0.22, 1.0))

@@ -211,7 +211,10 @@ def measure_generation(
 
 
 def middle_flops(generator: Generator, frames: int) -> Flops:
-    """Operations of the algorithm for the frame in the middle of so many."""
+    """Operations of the algorithm for the frame in the middle of so many.
+
+    Of frames at different noise levels (the pyramid) it is a lower bound: those that are finished are read again.
+    """
     model, sampling, preset = generator.model, generator.sampling, generator.subject.preset
     paradigm = make_paradigm(preset.forcing, preset.forcing_options)
     sizes, batch, past = Sizes.of(model.architecture), generator.batch, generator.given + frames // 2
@@ -220,6 +223,8 @@ def middle_flops(generator: Generator, frames: int) -> Flops:
     if paradigm.unit == "token":
         flat = attends_flat(preset.forcing, preset.forcing_options)
         return token_frame_flops(sizes, batch, denoise, past, window, flat)
+    if paradigm.past == "noisy":  # a pass for every denoise step, and one call of the head on all tokens
+        return frame_flops(sizes, batch, [model.num_tokens] * denoise, 1, past, window)
     if paradigm.cached:
         schedule = unmasking_schedule(model.num_tokens, sampling.mask_steps)
         return frame_flops(sizes, batch, schedule, denoise, past, window)

@@ -158,7 +158,8 @@ def make_plan(
             f"--accumulate {accumulate} does not divide the {batch // devices} clips of each of {devices} device(s)"
         )
     model, encoder = find_architecture(preset), find_encoder(preset)
-    sizes, repeats = Sizes.of(model), preset.exposure.diffusion_batch_mul
+    sizes = Sizes.of(model)
+    repeats = declared("paradigms")[preset.forcing].get("draws") or preset.exposure.diffusion_batch_mul
     latent_frames, exposure = model.num_frames, preset.exposure
     hidden, spread = loss_share(
         preset.forcing, exposure.mask_ratio_min, exposure.mask_ratio_std, sizes.tokens, latent_frames

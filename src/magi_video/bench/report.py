@@ -34,6 +34,7 @@ from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
 from magi_video.fast.threads import choose_threads
 from magi_video.paradigms import find_paradigm
 from magi_video.pipeline.ready import choose_for, product_flops
+from magi_video.registry import declared
 from magi_video.sampling.sampling import ResolvedSampling
 from magi_video.training.sizing import attends_flat
 
@@ -196,7 +197,8 @@ def pick_batch(subject: Subject, dtype: torch.dtype, device: torch.device, peak_
     outline, frames, recipe = subject.outline, sequence_frames(subject), subject.preset
     flat = attends_flat(recipe.forcing, recipe.forcing_options)
     clip_tokens = outline.config.num_frames * outline.num_tokens
-    repeats, available = recipe.exposure.diffusion_batch_mul, available_memory_bytes(device)
+    repeats = declared("paradigms")[recipe.forcing].get("draws") or recipe.exposure.diffusion_batch_mul
+    available = available_memory_bytes(device)
 
     def is_too_much(batch: int) -> bool:
         forward, backward = training_flops(

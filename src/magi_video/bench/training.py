@@ -149,7 +149,7 @@ def measure_training(
         batch,
         sequence_frames(subject),
         predicted=round(batch * frames * tokens * mean_share(stepper.paradigm, tokens, frames)),
-        repeats=stepper.paradigm.diffusion_batch_mul,
+        repeats=stepper.paradigm.draws or stepper.paradigm.diffusion_batch_mul,
         flat=attends_flat(subject.preset.forcing, subject.preset.forcing_options),
     )
     total = (forward + backward).total

@@ -284,14 +284,19 @@ def export_model(
             import onnxscript  # noqa: F401  (torch.onnx needs it)
         except ImportError:
             raise MagiError('ONNX is not installed: pip install "magi-video[export]"') from None
-    if not isinstance(pipe.transformer.diffusion_head, DiffusionHead):
-        raise MagiError("a model with a categorical head cannot be exported yet: only heads that denoise can")
     paradigm = find_paradigm(pipe.config.forcing)
     if not paradigm.frame_cache:
         raise MagiError(
             f"not for the paradigm {paradigm.name}: the programs read one frame after a cache of finished frames, and "
             f"{paradigm.name} makes a {paradigm.unit} at a time from another past"
         )
+    if paradigm.past == "noisy":
+        raise MagiError(
+            f"not for the paradigm {paradigm.name}: the programs' driver fills masked frames, and {paradigm.name} "
+            "denoises whole frames"
+        )
+    if not isinstance(pipe.transformer.diffusion_head, DiffusionHead):
+        raise MagiError("a model with a categorical head cannot be exported yet: only heads that denoise can")
     extent = Extent.of(pipe, frames)
     make_folder(out)
     programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)

@@ -117,7 +117,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         own = sampling if isinstance(sampling, Sampling) else Sampling.of(None, **sampling or {})
         self.text_folder: Path | None = None
         self.text_encoder: Encoder | None = None
-        make_paradigm(forcing, forcing_options)
+        make_paradigm(forcing, forcing_options).check_model(transformer)
         check_codes(transformer.diffusion_head, codec)
         self.register_modules(transformer=transformer, codec=codec)
         self.register_to_config(
