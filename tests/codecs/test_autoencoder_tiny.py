@@ -62,6 +62,12 @@ def test_a_codec_takes_diffusers_own_and_shares_its_weights() -> None:
     assert all(parameter.data_ptr() == own[name].data_ptr() for name, parameter in codec.vae.named_parameters())
 
 
+@pytest.mark.parametrize("changes", [{"act_fn": "tanh"}, {"upsample_fn": "linear"}, {"act_fn": ["relu"]}])
+def test_what_would_fail_at_first_use_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected one of"):
+        AutoencoderTiny(**TINY_CONFIG | changes)
+
+
 def test_levels_that_do_not_fit_are_refused() -> None:
     for changes in ({"num_encoder_blocks": (1,) * 5}, {"num_decoder_blocks": (1,) * 5}):
         with pytest.raises(ValueError, match="differ in length"):

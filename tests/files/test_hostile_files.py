@@ -145,6 +145,12 @@ def test_settings_that_do_not_fit_the_model(changes: dict[str, Any], model_folde
         MagiVideoPipeline.from_pretrained(model_folder)
 
 
+def test_a_transformer_of_another_class_is_refused(model_folder: Path) -> None:
+    edit(model_folder / "transformer" / "config.json", _class_name="DiTTransformer2DModel")
+    with pytest.raises(MagiError, match="holds DiTTransformer2DModel; expected MagiVideoTransformer"):
+        MagiVideoPipeline.from_pretrained(model_folder)
+
+
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "..", "a/b.safetensors", 7])
 def test_an_index_of_weights_stays_in_its_folder(name: object, tmp_path: Path) -> None:
     folder = tmp_path / "model"

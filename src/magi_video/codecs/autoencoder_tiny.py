@@ -19,6 +19,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "mish": nn.Mish,
     "gelu": nn.GELU,
 }
+UPSAMPLINGS = ("nearest", "nearest-exact", "bilinear", "bicubic", "area")
+"""Modes of `torch.nn.Upsample` for pictures."""
 
 
 class AutoencoderTiny(Network):
@@ -28,14 +30,14 @@ class AutoencoderTiny(Network):
         in_channels, out_channels: of pictures.
         encoder_block_out_channels, decoder_block_out_channels: channels of each level, one level after another.
         act_fn: of the residual blocks: "relu", "silu" (or "swish"), "mish", "gelu".
-        upsample_fn: of `torch.nn.Upsample`.
+        upsample_fn: one of `UPSAMPLINGS`.
         latent_channels: of latents.
         upsampling_scaling_factor: of the decoder, from level to level; the encoder halves.
         num_encoder_blocks, num_decoder_blocks: residual blocks of each level.
         latent_magnitude, latent_shift, force_upcast, scaling_factor, shift_factor: kept in the config for others.
 
     Raises:
-        ValueError: as many levels of blocks as of channels are expected.
+        ValueError: the numbers of levels differ, or there is no such activation or upsampling.
     """
 
     @capture_config
@@ -62,6 +64,9 @@ class AutoencoderTiny(Network):
             raise ValueError("encoder_block_out_channels and num_encoder_blocks differ in length")
         if len(decoder_block_out_channels) != len(num_decoder_blocks):
             raise ValueError("decoder_block_out_channels and num_decoder_blocks differ in length")
+        for name, value, known in (("act_fn", act_fn, ACTIVATIONS), ("upsample_fn", upsample_fn, UPSAMPLINGS)):
+            if value not in tuple(known):
+                raise ValueError(f"{name} {str(value)[:40]!r}; expected one of {', '.join(known)}")
         self.encoder = EncoderTiny(in_channels, latent_channels, num_encoder_blocks, encoder_block_out_channels, act_fn)
         self.decoder = DecoderTiny(
             latent_channels, out_channels, num_decoder_blocks, decoder_block_out_channels,

@@ -15,7 +15,7 @@ from magi_video.files.atomic import link_or_copy, part_beside
 from magi_video.files.weights import check_settings, load_strictly
 from magi_video.models.configured import WEIGHTS
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.pipeline.description import INDEX_FILE, read_index
+from magi_video.pipeline.description import INDEX_FILE, read_architecture, read_index
 from magi_video.pipeline.diffusers_api import ConventionalPipeline
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def read_pipeline(folder: Path, torch_dtype: torch.dtype) -> dict[str, Any]:
         MagiError: a file is missing, truncated or of another shape, or the settings do not fit the weights.
     """
     settings = read_index(folder)
+    read_architecture(folder / "transformer")
     settings |= {
         "transformer": load_strictly(MagiVideoTransformer, str(folder / "transformer"), torch_dtype),
         "codec": load_codec(folder / "codec").to(torch_dtype),
