@@ -254,6 +254,28 @@ def test_choices_about_mask_steps_are_refused_where_there_are_none(name: str) ->
             paradigm.check_sampling(Sampling(refresh=2))
 
 
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in PARADIGMS), ("raster", {"attention": "flat"})])
+def test_the_loss_falls(
+    name: str, options: dict[str, str], make_model: Callable[..., MagiVideoTransformer], clip: Clip
+) -> None:
+    """On two clips, over and over; the same draws are scored before and after."""
+    paradigm, model = PARADIGMS[name](**options), make_model(forcing=name)
+
+    @torch.no_grad()
+    def scored() -> float:
+        seeded = [torch.Generator().manual_seed(100 + seed) for seed in range(16)]
+        return sum(float(paradigm.loss(model, clip, one)) for one in seeded)
+
+    before, draws = scored(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(40):
+        loss = paradigm.loss(model, clip, draws)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert scored() < 0.8 * before
+
+
 def test_speed_moves_no_loss(paradigm: Paradigm, make_model: Callable[..., MagiVideoTransformer], clip: Clip) -> None:
     for head in ("epsilon", "flow"):
         model = make_model(forcing=paradigm.name, head=head).train()
