@@ -1,11 +1,11 @@
 """The one exception that means "the user can mend this": the command line prints its one line and exits with 1."""
 
-MOST_TOLD = 1500
+MAX_MESSAGE = 1500
 """Characters of a message: what it quotes of a file may be of any length."""
 
 
 class MagiError(Exception):
-    """A mistake in the input (a file, a setting, a checkpoint), told in one line: what was wrong, what was expected."""
+    """A mistake in the input (a file, a setting, a checkpoint), described in one line: what was wrong, what was expected."""
 
     exit_code = 1
     """What the command line exits with."""
@@ -13,6 +13,6 @@ class MagiError(Exception):
     def __str__(self) -> str:
         """The message, in one line whatever it quotes, and without its middle where that is long."""
         message = " ".join(super().__str__().splitlines())
-        if len(message) <= MOST_TOLD:
+        if len(message) <= MAX_MESSAGE:
             return message
-        return f"{message[: MOST_TOLD // 2]} … {message[-MOST_TOLD // 2 :]}"
+        return f"{message[: MAX_MESSAGE // 2]} … {message[-MAX_MESSAGE // 2 :]}"

@@ -30,7 +30,7 @@ def make(clock: Clock, first: str = "loading the model") -> tuple[TaskDisplay, i
 def test_it_says_what_it_does_before_anything_is_done(clock: Clock) -> None:
     display, stream = make(clock)
     clock.now += 5
-    display.tell()
+    display.print_line()
     assert stream.getvalue() == "loading the model 5 s so far\n"
 
 
@@ -40,10 +40,10 @@ def test_lines_tell_steps_figures_and_after_a_few_steps_the_time_left(clock: Clo
     display.advance(400, {"loss": 1.5})  # a run that goes on: its steps from before say nothing about the pace
     clock.now += 10
     display.advance(402, {"loss": 1.25, "clips_per_second": 3.0})
-    display.tell()
+    display.print_line()
     clock.now += 10
     display.advance(404, {"loss": 1.25, "clips_per_second": 3.0, "skipped": 1})
-    display.tell()
+    display.print_line()
     assert stream.getvalue().splitlines() == [
         "training the model: 1000",
         "training the model: 402/1000 loss 1.2500 · 3 clips/s · 10 s so far",
@@ -56,7 +56,7 @@ def test_the_end_of_a_stage_is_told_once_and_nothing_to_do_is_none(clock: Clock)
     display.show("generating frames", 1, 2)
     display.stage("codec", 0)
     display.show("generating frames", 2, 2)
-    display.tell()
+    display.print_line()
     assert stream.getvalue().splitlines() == ["generating frames: 2", "generating frames: 2/2"]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.cli.score import tell
+from magi_video.cli.score import print_result
 from magi_video.errors import MagiError
 from magi_video.evaluation.clipset import as_clips
 from magi_video.evaluation.features import Detectors, FeatureStore, prefix_lengths
@@ -165,7 +165,7 @@ def test_a_result_names_its_clips_libraries_and_rules(
     assert paired["clips"]["fake"]["frame_rate"] is None and "reflected" in paired["ssim_rule"]["border"]
     assert not any("frames/s" in text or "resized" in text for text in paired["warnings"])
     assert result["given_frames_scored"] == 1
-    tell(result, tmp_path, as_json=False)
+    print_result(result, tmp_path, as_json=False)
     assert "FVD and FID count the 1 given frame of each clip" in capsys.readouterr().out
 
 

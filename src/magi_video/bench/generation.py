@@ -107,7 +107,7 @@ class Generator:
 
     @property
     def conditions(self) -> dict[str, Tensor]:
-        """What every frame is told: no button held, the first class."""
+        """Conditions of every frame: no button held, the first class."""
         return {name: value[:, 0] for name, value in blank_conditions(self.model, self.batch, 1, self.device).items()}
 
     def begin(self, total_frames: int, given: int = 1, use_cache: bool | None = None) -> Rollout:

@@ -63,9 +63,9 @@ def find_hardware(
     Raises:
         MagiError: unknown name, neither name nor peak, or figures that are not above zero.
     """
-    for told, value in (("peak-tflops", peak_tflops), ("peak-float32", peak_float32), ("device-memory", memory_gib)):
+    for option, value in (("peak-tflops", peak_tflops), ("peak-float32", peak_float32), ("device-memory", memory_gib)):
         if value is not None and not 0 < value < float("inf"):
-            raise MagiError(f"{told} {value}; expected a number above 0")
+            raise MagiError(f"{option} {value}; expected a number above 0")
     if name is None:
         if peak_tflops is None:
             raise MagiError(f"name the hardware ({', '.join(DATA_SHEETS)}, cpu) or give --peak-tflops")

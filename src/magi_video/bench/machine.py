@@ -31,7 +31,7 @@ class Machine:
         device: that ran the model: "cpu", or the GPU's name.
         cpu: model of the processor.
         cores: that the process may use.
-        threads: that PyTorch used for the peaks, and may use; each part tells its own.
+        threads: that PyTorch used for the peaks, and may use; each part records its own.
         torch: its version.
         capability: vector instructions that PyTorch uses on the CPU, or the GPU's compute capability.
         fast_float32: whether float32 products took oneDNN's fast path (`probes.py`).
@@ -63,7 +63,7 @@ def describe_machine(device: torch.device, fast_float32: bool) -> Machine:
 
 
 def cpu_model() -> str:
-    """The processor's name, as Linux tells it."""
+    """The processor's name, as Linux has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -110,7 +110,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def available_memory_bytes(device: torch.device) -> int | None:
-    """Memory that is free to use; None where the system does not tell."""
+    """Memory that is free to use; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

@@ -150,8 +150,10 @@ def make_plan(
     if batch % devices:
         nearest = [n for n in range(1, batch + 1) if batch % n == 0]
         below, above = max(n for n in nearest if n <= devices or n == 1), [n for n in nearest if n > devices]
-        told = f"{below} or {above[0]}" if above else f"{below}"
-        raise MagiError(f"a batch of {batch} does not divide among {devices} devices; {told} would do, or --batch-size")
+        choices = f"{below} or {above[0]}" if above else f"{below}"
+        raise MagiError(
+            f"a batch of {batch} does not divide among {devices} devices; {choices} would do, or --batch-size"
+        )
     accumulate = preset.train.accumulate
     if batch // devices % accumulate:
         raise MagiError(
@@ -280,7 +282,7 @@ def assumptions(
     preset: Preset, hardware: Hardware, mfu: float, devices: int, encoder: Encoder | None, online: bool
 ) -> list[str]:
     """What the figures stand on, in sentences."""
-    told = [
+    notes = [
         f"products run at {mfu:.0%} of the peak of their precision ({hardware.source}): an assumption, not measured",
         "the transformer's products are bfloat16, the head's float32"
         if trains_low(preset, hardware)
@@ -289,12 +291,12 @@ def assumptions(
         f"memory is an upper bound, and {1 - hardware.usable:.0%} of the device's are kept free",
     ]
     if hardware.fused_attention:
-        told.append("activations follow PyTorch's rules for GPUs, which were not measured (the CPU's were)")
+        notes.append("activations follow PyTorch's rules for GPUs, which were not measured (the CPU's were)")
     if online:
         network = f"counted as {encoder.name}, float32" if encoder else "not counted: its network is not known here"
-        told.append(f"latents depend on the interval and are encoded in every step, {network}")
+        notes.append(f"latents depend on the interval and are encoded in every step, {network}")
     elif encoder:
-        told.append(f"latents are encoded once; the codec is counted as {encoder.name}")
+        notes.append(f"latents are encoded once; the codec is counted as {encoder.name}")
     if preset.codec_steps:
-        told.append(f"the training of the codec ({preset.codec.codec}) is not counted")
-    return told
+        notes.append(f"the training of the codec ({preset.codec.codec}) is not counted")
+    return notes

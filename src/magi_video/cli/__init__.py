@@ -21,10 +21,10 @@ VERBS = {
     "score": "compare generated clips with real ones",
     "compare": "compare models or recipes on the same held-out clips, with a verdict in words",
     "reproduce": "measure the paper's claims: train, generate, score, compare",
-    "plan": "tell what a training run will need: operations, memory, disk, days",
+    "plan": "say what a training run will need: operations, memory, disk, days",
     "bench": "measure speed: seconds a frame, training clips/s, share of the peak",
     "serve": "serve a web page: generate, watch frames arrive, play",
-    "info": "tell what a model is",
+    "info": "describe a model",
     "export": "write a model as torch.export programs or ONNX graphs",
     "push": "send a model to the Hugging Face hub, with a model card",
     "weights": "fetch the pretrained networks that metrics need",
@@ -32,7 +32,7 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0 on success, 1 for a mistake told in one line, 2 for a wrong command line,
+    """Run a verb; returns the exit code: 0 on success, 1 for a mistake (one line says what), 2 for a wrong command line,
     128 and more when a signal stopped it."""
     argv = sys.argv[1:] if argv is None else argv
     write_any_text()
@@ -75,9 +75,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"magi {verb}: {error.filename or 'files'}: {error.strerror or error}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
-        if (told := no_memory(error)) is None:
+        if (asked := no_memory(error)) is None:
             raise
-        print(f"magi {verb}: out of memory ({told}); ask for less at once, or smaller", file=sys.stderr)
+        print(f"magi {verb}: out of memory ({asked}); ask for less at once, or smaller", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"magi {verb}: interrupted", file=sys.stderr)
@@ -108,8 +108,8 @@ Masked autoregressive video generation with complete teacher forcing (MAGI).
 commands:
 {verbs}
 
-magi COMMAND --help tells the options of a command, with units and defaults;
-magi --version tells the version; magi --print-completion bash (or zsh, fish)
+magi COMMAND --help lists the options of a command, with units and defaults;
+magi --version prints the version; magi --print-completion bash (or zsh, fish)
 writes a script by which the shell completes commands and options;
 magi --follow-links COMMAND uses what links in a folder of videos lead to,
 wherever it is (by default nothing outside is read)."""

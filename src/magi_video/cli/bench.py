@@ -39,7 +39,7 @@ class Bench:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, measure, write, tell."""
+    """Parse, measure, write, print."""
     asked = parse(Bench, "magi bench", argv)
     from magi_video.bench.plot import write_plot
     from magi_video.bench.report import benchmark
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     if asked.json == "-":
         print(json.dumps(report.to_dict()))
     else:
-        tell(report)
+        print_result(report)
 
 
 def files(asked: Bench) -> tuple[list[Path], list[Path]]:
@@ -70,7 +70,7 @@ def files(asked: Bench) -> tuple[list[Path], list[Path]]:
     return figures, plots
 
 
-def tell(report: "Report") -> None:
+def print_result(report: "Report") -> None:
     """Print the figures as tables, one a part."""
     from rich.console import Console
     from rich.table import Table
@@ -84,23 +84,23 @@ def tell(report: "Report") -> None:
 
 
 def sections(report: "Report") -> dict[str, dict[str, str]]:
-    """What is told of each part: title → name → value."""
-    told = {f"{report.subject} ({report.kind})": about(report)}
+    """The tables to print, one a part: title → name → value."""
+    tables = {f"{report.subject} ({report.kind})": about(report)}
     if report.generation:
-        told["generation"] = about_generation(report.generation)
+        tables["generation"] = about_generation(report.generation)
     if report.uncached:
         lines = {"with the cache": report.uncached.line_cached, "without": report.uncached.line_uncached}
-        told[f"straight line through the first {report.uncached.frames} frames"] = {
+        tables[f"straight line through the first {report.uncached.frames} frames"] = {
             name: f"{line.seconds_per_frame:.4g} s a frame, R² {line.r2:.4f}" for name, line in lines.items()
         }
     if report.training:
-        told[f"training, {report.training.forcing} teacher forcing"] = about_training(report.training)
+        tables[f"training, {report.training.forcing} teacher forcing"] = about_training(report.training)
     for name, profile in report.profile.items():
-        told[f"where the time of {name} goes"] = {
+        tables[f"where the time of {name} goes"] = {
             by: ", ".join(f"{what} {share:.0%}" for what, share in shares.items())
             for by, shares in (("by part", profile.by_part), ("by purpose", profile.by_purpose))
         }
-    return told
+    return tables
 
 
 def about(report: "Report") -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Completion of `magi` in bash, zsh and fish: a script with the commands, their options and the values of these.
 
-The options are read from what --help tells, which is made from the same dataclasses that parse them.
+The options are read from --help, which is made from the same dataclasses that parse them.
 """
 
 import contextlib
@@ -51,10 +51,10 @@ def completion(shell: str, verbs: dict[str, str]) -> str:
 
 def find_words(verb: str) -> Words:
     """What may follow a verb, from its --help."""
-    told, columns = io.StringIO(), os.environ.get("COLUMNS")
+    printed, columns = io.StringIO(), os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "125"  # wide lines, yet options in a single column
     try:
-        with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
             importlib.import_module(f"magi_video.cli.{verb}").main(["--help"])
     finally:
         if columns is None:
@@ -63,7 +63,7 @@ def find_words(verb: str) -> Words:
             os.environ["COLUMNS"] = columns
     options: dict[str, tuple[str, ...]] = {}
     first: tuple[str, ...] = ()
-    for line in told.getvalue().splitlines():
+    for line in printed.getvalue().splitlines():
         if found := OPTION.match(line):
             values = tuple(found[3].split(",")) if found[3] else ()
             options |= {name: values for name in found.group(1, 2) if name}
@@ -121,7 +121,7 @@ complete -o filenames -F _magi magi"""
 
 
 def _zsh(verbs: dict[str, str], words: dict[str, Words]) -> str:
-    told = "\n".join(f"        {_quoted(f'{verb}:{what}')}" for verb, what in verbs.items())
+    printed = "\n".join(f"        {_quoted(f'{verb}:{what}')}" for verb, what in verbs.items())
     values = "\n".join(
         f'        "{verb} {option}") compadd -- {some}; return ;;' for verb, option, some in _values(words)
     )
@@ -133,7 +133,7 @@ def _zsh(verbs: dict[str, str], words: dict[str, Words]) -> str:
 # zsh completion of magi: eval "$(magi --print-completion zsh)", after compinit
 _magi() {{
     local -a verbs=(
-{told}
+{printed}
     )
     if (( CURRENT == 2 )); then
         _describe command verbs

@@ -45,7 +45,7 @@ class Demo:
     seed: int = 0
     """Of the first; the next ones have seed + 1, seed + 2, …"""
     interval: int | None = None
-    """Of the frames, in steps of the world: 1/35 s in Doom (2 unless told otherwise), 1/15 s in Boxing (1)."""
+    """Of the frames, in steps of the world: 1/35 s in Doom (2 by default), 1/15 s in Boxing (1)."""
     speed: Speed = "exact"
     """Compromise between quality and time."""
     precision: Precision = "auto"
@@ -55,7 +55,7 @@ class Demo:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, generate, tell."""
+    """Parse, generate, print."""
     from magi_video.files.atomic import replacing
 
     demo = parse(Demo, "magi demo", argv)

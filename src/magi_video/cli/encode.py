@@ -92,7 +92,7 @@ def run_preset(run: Path) -> Preset:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, encode, tell."""
+    """Parse, encode, print."""
     command, codec = parse(argv)
     if not command.shard_size > 0 or (command.workers is not None and command.workers < 1):
         raise MagiError(f"--shard-size {command.shard_size}, --workers {command.workers}; expected more than 0 of each")
@@ -122,10 +122,10 @@ def main(argv: list[str]) -> None:
             signals=signals,
         )
     if is_main_process():
-        tell(command, encoded, time.perf_counter() - began)
+        print_result(command, encoded, time.perf_counter() - began)
 
 
-def tell(command: Command, encoded: "Encoded", seconds: float) -> None:
+def print_result(command: Command, encoded: "Encoded", seconds: float) -> None:
     """Print what was done and what there is."""
     index = encoded.cache.index
     ways = [encoded] if encoded.mirror is None else [encoded, encoded.mirror]

@@ -6,7 +6,7 @@ from tyro.conf import OmitArgPrefixes
 
 from magi_video.cli.parsing import Model, parse
 from magi_video.cli.progress import TaskDisplay
-from magi_video.cli.score import tell
+from magi_video.cli.score import print_result
 from magi_video.evaluation.options import EvaluateOptions
 from magi_video.settings import settings
 
@@ -43,4 +43,4 @@ def main(argv: list[str]) -> None:
             asked.model, asked.data, asked.protocol, asked.options, out=asked.out,
             progress=display.show, say=display.say,
         )  # fmt: skip
-    tell(result, asked.out, asked.json)
+    print_result(result, asked.out, asked.json)

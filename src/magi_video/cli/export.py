@@ -26,7 +26,7 @@ class Export:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, export, tell."""
+    """Parse, export, print."""
     settings = parse(Export, "magi export", argv)
     from magi_video.hub.export import export_model
     from magi_video.pipeline.pipeline import MagiVideoPipeline

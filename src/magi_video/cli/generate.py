@@ -58,7 +58,7 @@ class Generate:
     """What is done, for models with actions: "MOVE_FORWARD*30 MOVE_FORWARD+TURN_LEFT*12 NONE*5", over and over; or the
     .actions.jsonl file of a recording. Not said: unknown."""
     label: str | None = None
-    """Class of the videos, its name or its number, for models with labels (magi info tells the classes)."""
+    """Class of the videos, its name or its number, for models with labels (magi info lists the classes)."""
     text: str | None = None
     """What the videos show, in words, for models with text."""
     negative_text: str | None = None
@@ -82,7 +82,7 @@ class Generate:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, generate, tell."""
+    """Parse, generate, print."""
     options = parse(Generate, "magi generate", argv)
     report = generate(options)
     if not is_main_process():

@@ -41,7 +41,7 @@ class Import:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, convert, tell."""
+    """Parse, convert, print."""
     settings = parse(Import, "magi import", argv)
     with TaskDisplay("reading the data set") as display:
         from magi_video.recordings.importing import import_dataset, open_source

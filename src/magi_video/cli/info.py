@@ -17,7 +17,7 @@ STEPS = ("mask_steps", "denoise_steps")
 
 @dataclass(frozen=True)
 class Info:
-    """Tell what a model is: parameters, paradigm, codec, data, training."""
+    """Describe a model: parameters, paradigm, codec, data, training."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
@@ -26,7 +26,7 @@ class Info:
 
 
 def main(argv: list[str]) -> None:
-    """Parse and tell."""
+    """Parse and print."""
     settings = parse(Info, "magi info", argv)
     facts = describe(settings.model)
     if settings.json:
@@ -34,11 +34,11 @@ def main(argv: list[str]) -> None:
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        print(f"{name:{width}}  {told(value)}")
+        print(f"{name:{width}}  {as_text(value)}")
 
 
 def describe(model: str) -> dict[str, Any]:
-    """What `magi info` tells, as JSON values."""
+    """What `magi info` prints, as JSON values."""
     described = describe_model(model)
     settings, architecture, training = described.settings, described.architecture, described.settings["training"]
     head, row = architecture.parameters_by_part()["head"], declared("paradigms")[settings["forcing"]]
@@ -91,10 +91,10 @@ def told_paradigm(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def told(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A fact as a line."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {told(one)}" for name, one in value.items()) or "none"
+        return ", ".join(f"{name} {as_text(one)}" for name, one in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(told, value)) or "none"
+        return ", ".join(map(as_text, value)) or "none"
     return "none" if value is None else str(value)

@@ -26,7 +26,7 @@ def parse(
     """A command line as a dataclass whose fields are the options; ends the process after --help or a mistake.
 
     Args:
-        options: the dataclass; what it and its fields say of themselves is what --help tells.
+        options: the dataclass; its docstring and those of its fields are what --help shows.
         prog: the command, such as "magi info".
         argv: what follows it.
         description: for --help; that of the dataclass if not given.
@@ -40,19 +40,19 @@ def parse(
     given: dict[str, Any] = {} if default is None else {"default": default}
     if not {"-h", "--help"} & set(argv):
         return tyro.cli(options, prog=prog, description=description, args=argv, **given)
-    told = _Captured(sys.stdout)
+    captured = _Captured(sys.stdout)
     try:
-        with contextlib.redirect_stdout(told):
+        with contextlib.redirect_stdout(captured):
             return tyro.cli(options, prog=prog, description=description, args=argv, **given)
     finally:
-        print(fit(told.getvalue()), end="")
+        print(fit(captured.getvalue()), end="")
 
 
-def fit(told: str) -> str:
-    """What tyro tells, its long paragraphs broken into lines that fit, and `{None}|INT` as INT."""
+def fit(text: str) -> str:
+    """The text of --help, its long paragraphs broken into lines that fit, and `{None}|INT` as INT."""
     width = shutil.get_terminal_size().columns
     lines = []
-    for line in told.splitlines():
+    for line in text.splitlines():
         # As many spaces come in the place of what goes: the columns beside it stay where they are.
         line = OPTIONAL.sub(lambda found: (found[1] or found[2]).ljust(len(found[0])), line)
         line = NONE_CHOICE.sub(lambda found: f"{{{found[1]}}}".ljust(len(found[0])), line).rstrip()
@@ -66,7 +66,7 @@ def fit(told: str) -> str:
 
 
 class _Captured(io.StringIO):
-    """Takes what is printed, and passes for the stream in whose place it stands: colours are for terminals."""
+    """Captures what is printed, and has the stream's encoding and `isatty`: colours are for terminals."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__()

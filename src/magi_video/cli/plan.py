@@ -14,7 +14,7 @@ from magi_video.presets import PRESETS
 if TYPE_CHECKING:
     from magi_video.bench.plan import Plan, Way
 
-HELP = f"""Tell what a training run will need: operations, memory, disk, days. Nothing is trained, and nothing fetched.
+HELP = f"""Say what a training run will need: operations, memory, disk, days. Nothing is trained, and nothing fetched.
 
 usage: magi plan PRESET-or-FILE --devices N [--hardware NAME] [--data DIR] [--json] [any field of the preset]
 
@@ -65,7 +65,7 @@ def parse(argv: list[str]) -> Command:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, plan, tell."""
+    """Parse, plan, print."""
     command = parse(argv)
     preset = command.preset()
     from magi_video.bench.hardware import find_hardware
@@ -77,10 +77,10 @@ def main(argv: list[str]) -> None:
     if command.json:
         print(json.dumps(plan.to_dict()))
     else:
-        tell(plan)
+        print_result(plan)
 
 
-def tell(plan: "Plan") -> None:
+def print_result(plan: "Plan") -> None:
     """Print the figures as tables."""
     from rich.console import Console
     from rich.table import Table
@@ -125,8 +125,8 @@ def about(plan: "Plan") -> dict[str, str]:
         "all steps": f"{plan.steps:,}, {flops.total * plan.steps / 1e18:,.4g} EFLOP",
     }
     if plan.encoding_flops != 0:
-        told = "unknown" if plan.encoding_flops is None else f"{plan.encoding_flops / 1e12:,.4g} TFLOP"
-        rows["encoding"] = f"{told} a step, besides"
+        size = "unknown" if plan.encoding_flops is None else f"{plan.encoding_flops / 1e12:,.4g} TFLOP"
+        rows["encoding"] = f"{size} a step, besides"
     size = "unknown size" if latents.bytes is None else f"{latents.bytes / 1e9:,.3g} GB"
     if latents.online and latents.bytes:
         rows["latents"] = f"none cached; one clip of every video would be {size} ({latents.source})"
@@ -165,8 +165,8 @@ def best(plan: "Plan") -> dict[str, dict[str, str]]:
 
 def memory(plan: "Plan", way: "Way") -> dict[str, str]:
     """Memory of a device, by part."""
-    parts = {told: getattr(way.memory, part) / 2**30 for part, told in PARTS.items()}
-    listed = ", ".join(f"{told} {value:.2f}" for told, value in parts.items() if value >= 0.005)
+    parts = {label: getattr(way.memory, part) / 2**30 for part, label in PARTS.items()}
+    listed = ", ".join(f"{label} {value:.2f}" for label, value in parts.items() if value >= 0.005)
     total = f"{way.memory.total / 2**30:.1f} of {plan.hardware.memory_gib:.0f} GiB"
     return {"memory": f"{total} at {way.micro_batch} clip(s): {listed}"}
 

@@ -1,7 +1,7 @@
 """How a long task goes, on standard error: bars on a terminal; elsewhere plain lines, by time.
 
 Whatever it does, a task says it within ten seconds, again every quarter of a minute, and how long it is going to take
-as soon as a few steps tell. A thread says so, since a task may be busy in one long step.
+as soon as a few steps show it. A thread prints it, since a task may be busy in one long step.
 """
 
 import os
@@ -16,12 +16,12 @@ from magi_video.training.stages import TITLES
 
 FIRST_LINE, LINE_EVERY = 5.0, 15.0
 """Seconds until a task says what it does, and from one plain line to the next."""
-STEPS_TO_TELL = 3
-"""From which on the time that is left is told."""
+STEPS_TO_ESTIMATE = 3
+"""Steps after which the time that is left is estimated."""
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that tells, of those that `accelerate launch` started."""
+    """Whether this process is the one that prints, of those that `accelerate launch` started."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -52,7 +52,7 @@ class TaskDisplay:
         self.waiting: TaskID | None = None
         self.tasks: dict[str, TaskID] = {}
         self.ended = threading.Event()
-        self.told = ""
+        self.last_line = ""
         self.first: tuple[int, float] | None = None
         self._begin(first, None)
 
@@ -62,7 +62,7 @@ class TaskDisplay:
             if not self.progress.disable:
                 self.waiting = self.progress.add_task(self.title, total=None, figures="")
             if self.plain:
-                threading.Thread(target=self._tell_by_time, daemon=True, name="progress").start()
+                threading.Thread(target=self._print_by_time, daemon=True, name="progress").start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -96,28 +96,28 @@ class TaskDisplay:
         if not self.progress.disable and self.tasks:
             self.progress.update(next(reversed(self.tasks.values())), completed=done, figures=self._beside())
         elif self.plain and done == self.total:
-            self.tell()
+            self.print_line()
 
     def show(self, stage: str, done: int, total: int) -> None:
-        """So much of a stage is done, which begins by it: `stage` and `advance` in one, for whoever calls back so."""
+        """So much of a stage is done, which begins by it: `stage` and `advance` in one, as a callback."""
         if TITLES.get(stage, stage) != self.title or total != self.total:
             self.stage(stage, total)
         self.advance(done)
 
-    def tell(self) -> None:
+    def print_line(self) -> None:
         """Print a plain line of how it goes, unless it was the last one."""
         count = "" if self.total is None else f": {self.done}/{self.total}"
         line = self.title + count + (f" {beside}" if (beside := self._beside()) else "")
-        if line != self.told:
+        if line != self.last_line:
             self.say(line)
-        self.told = line
+        self.last_line = line
 
     def left(self) -> float | None:
         """Seconds that the stage is going to take from here on, at its pace so far; None while that is unknown."""
         if self.first is None or self.total is None or self.done >= self.total:
             return None
         steps, seconds = self.done - self.first[0], self.clock() - self.first[1]
-        if steps < STEPS_TO_TELL:
+        if steps < STEPS_TO_ESTIMATE:
             return None
         return (self.total - self.done) * seconds / steps
 
@@ -125,10 +125,10 @@ class TaskDisplay:
         self.title, self.total, self.done, self.figures, self.speed = title, total, 0, "", 0.0
         self.began, self.first = self.clock(), None
 
-    def _tell_by_time(self) -> None:
+    def _print_by_time(self) -> None:
         wait = FIRST_LINE
         while not self.ended.wait(wait):
-            self.tell()
+            self.print_line()
             wait = LINE_EVERY
 
     def _beside(self) -> str:

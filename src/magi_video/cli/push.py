@@ -54,8 +54,8 @@ def main(argv: list[str]) -> None:
             license_id=settings.license,
             datasets=settings.datasets,
         )
-        told = {"folder": str(settings.out), "files": [str(file) for file in files]}
-        print(json.dumps(told) if settings.json else "\n".join(str(settings.out / file) for file in files))
+        written = {"folder": str(settings.out), "files": [str(file) for file in files]}
+        print(json.dumps(written) if settings.json else "\n".join(str(settings.out / file) for file in files))
         return
     address = push(
         settings.model,

@@ -37,7 +37,7 @@ class Record:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, record, tell."""
+    """Parse, record, print."""
     settings = parse(Record, "magi record", argv)
     with TaskDisplay("starting the game") as display:
         from magi_video.recordings.record import record

@@ -46,7 +46,7 @@ class Reproduce:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, run, tell where the figures are."""
+    """Parse, run, print where the figures are."""
     settings = parse(Reproduce, "magi reproduce", argv)
     if settings.recipe == "report":
         from magi_video.experiments.publish import publish

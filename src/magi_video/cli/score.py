@@ -14,7 +14,7 @@ from magi_video.settings import settings
 
 @settings
 class Score:
-    """Compare generated clips with real ones, whoever made them: `metrics.json` and `report.html`.
+    """Compare generated clips with real ones: `metrics.json` and `report.html`.
 
     REAL is a folder of videos, from which the protocol takes its clips, or finished clips: a folder of .npy files
     (uint8, T×H×W×3) or one .npy file (N×T×H×W×3). FAKE is finished clips; a folder of videos is read from each first
@@ -38,7 +38,7 @@ class Score:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, score, tell."""
+    """Parse, score, print."""
     asked = parse(Score, "magi score", argv)
     with TaskDisplay("loading PyTorch") as display:
         from magi_video.evaluation.scoring import score
@@ -47,10 +47,10 @@ def main(argv: list[str]) -> None:
             asked.real, asked.fake, asked.protocol, asked.options, paired=asked.paired,
             out=asked.out, progress=display.show,
         )  # fmt: skip
-    tell(result, asked.out, asked.json)
+    print_result(result, asked.out, asked.json)
 
 
-def tell(result: dict[str, Any], out: Path, as_json: bool) -> None:
+def print_result(result: dict[str, Any], out: Path, as_json: bool) -> None:
     """Print the result: all of it as JSON, or its figures, warnings and files."""
     if not is_main_process():
         return

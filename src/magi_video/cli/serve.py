@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     from magi_video.serving.visitors import networks
 
     networks(settings.trust_proxy)
-    with listen(settings.host, settings.port) as listening:  # first of all: a port in use is told at once
+    with listen(settings.host, settings.port) as listening:  # first of all: a port in use is reported at once
         app = load(settings)
         config = configure(app, settings.limits, settings.trust_proxy)
         print(f"{address(listening)}  (Ctrl-C stops it)", flush=True)

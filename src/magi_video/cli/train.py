@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
                 allow_other_data=command.allow_other_data,
             )  # fmt: skip
     except StoppedError as stopped:
-        if not is_main_process():  # all stop together; one tells
+        if not is_main_process():  # all stop together; one reports it
             sys.exit(stopped.exit_code)
         raise
     if is_main_process():

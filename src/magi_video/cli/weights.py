@@ -21,7 +21,7 @@ class WeightsCommand:
     action: Annotated[
         Positional[Literal["fetch", "list", "convert-omnitokenizer"]], arg(metavar="{fetch,list,convert-omnitokenizer}")
     ]
-    """Fetch weights, tell which there are, or convert some."""
+    """Fetch weights, list them, or convert some."""
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]")] = ()
     """i3d, inception, lpips-alex, lpips-vgg; all if none is named. To convert: the checkpoint file."""
     out: Path | None = None
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
 
 
 def convert(settings: WeightsCommand) -> None:
-    """Convert a checkpoint and tell what came of it."""
+    """Convert a checkpoint and print its sizes."""
     from magi_video.codecs.omnitokenizer_checkpoint import convert_omnitokenizer
     from magi_video.errors import MagiError
 
@@ -93,7 +93,7 @@ def convert(settings: WeightsCommand) -> None:
 
 
 def describe(name: str, path: Path, fetched: bool) -> dict[str, Any]:
-    """What is told of weights, as JSON values; path is null while they are not fetched."""
+    """Facts about weights, as JSON values; path is null while they are not fetched."""
     from magi_video.evaluation.weights import WEIGHTS
 
     weights = WEIGHTS[name]

@@ -1,4 +1,4 @@
-"""Clips that need no model and tell what a score is worth: what any model must beat, and what no score may like.
+"""Clips that need no model and show what a score is worth: what any model must beat, and what no score may like.
 
 real        other real clips: the floor, what a perfect model would get with so few clips
 codec       the true clips through the codec: what is lost before a model has done anything

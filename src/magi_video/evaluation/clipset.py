@@ -32,7 +32,7 @@ class Clips:
     """A list of clips or videos.
 
     Args:
-        names: one for each; the order is part of every result, so whoever makes the list sorts it.
+        names: one for each; the order is part of every result, so the list must be sorted by its maker.
         lengths: frames of each.
         read: `read(i, frames)` gives those frames of the i-th, uint8 `[T, H, W, 3]`.
         where: what the list is, for messages: a path, or "the generated clips".

@@ -85,7 +85,7 @@ def figures(
         result["per_frame"][name] = motion_by_frame(side, protocol)
     if len(lengths) > 1:
         result["fvd_over_length"] = {"frames": list(lengths), "fvd": [distance.value for distance in distances]}
-    told = warnings(len(real), len(fake), protocol, distances[-1].dimension) + told_of_rates(sets)
+    notes = warnings(len(real), len(fake), protocol, distances[-1].dimension) + warn_of_rates(sets)
     return rounded(result) | {
         "num_real": len(real),
         "num_fake": len(fake),
@@ -94,7 +94,7 @@ def figures(
         "left_out_fake": sets.fake.left_out,
         "given_frames_scored": protocol.given if protocol.score_given else 0,
         "reduced": is_reduced(len(real), len(fake), protocol),
-        "warnings": [*sets.warnings, *told, *detectors.missing],
+        "warnings": [*sets.warnings, *notes, *detectors.missing],
         "protocol": protocol.record(detectors.hashes.get("i3d"), paired=sets.truth is not None),
         "real_hash": joint_hash(real),
         "fake_hash": joint_hash(fake),
@@ -141,18 +141,18 @@ def is_reduced(num_real: int, num_fake: int, protocol: Protocol) -> bool:
 
 def warnings(num_real: int, num_fake: int, protocol: Protocol, dimension: int) -> list[str]:
     """What a reader must know about the numbers of clips."""
-    told = []
+    notes = []
     for side, count, asked in (("real", num_real, protocol.num_real), ("generated", num_fake, protocol.num_fake)):
         if asked is not None and count != asked:
-            told.append(f"{count} {side} clips, the protocol asks for {asked}: not comparable with its figures")
+            notes.append(f"{count} {side} clips, the protocol asks for {asked}: not comparable with its figures")
     fewest = min(num_real, num_fake)
     if fewest <= dimension:
-        told.append(
+        notes.append(
             f"{fewest} clips for {dimension} features: the covariance lacks rank; compare with equal numbers only"
         )
     if fewest < 2048:
-        told.append(f"FVD is biased upwards by about 1/n: {num_real} real and {num_fake} generated clips are few")
-    return told
+        notes.append(f"FVD is biased upwards by about 1/n: {num_real} real and {num_fake} generated clips are few")
+    return notes
 
 
 def described(clips: ClipSet, measured: Sequence[Measured]) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def rate_range(clips: ClipSet) -> tuple[float, float] | None:
     return (min(known), max(known)) if known and len(known) == len(rates) else None
 
 
-def told_of_rates(sets: Sets) -> list[str]:
+def warn_of_rates(sets: Sets) -> list[str]:
     """That both sides do not show the same frames/s, where that is known."""
     real, fake = rate_range(sets.real), rate_range(sets.fake)
     if real is None or fake is None or max(real[1], fake[1]) <= (1 + SAME_RATE) * min(real[0], fake[0]):
@@ -193,19 +193,21 @@ def beside(result: dict[str, Any]) -> dict[str, Any]:
     return kept | {"fid_by_frame": result["per_frame"]["fid"]} if "fid" in result["per_frame"] else kept
 
 
-def told_of_baselines(result: dict[str, Any]) -> list[str]:
+def warn_of_baselines(result: dict[str, Any]) -> list[str]:
     """What the rows without a model say of the score and of the model."""
-    rows, told = result["baselines"], []
+    rows, notes = result["baselines"], []
     real, shuffled = rows.get("real"), rows.get("shuffled")
     if real is None and shuffled is not None:
-        told.append("no floor: the videos give no second set of clips as large as the first")
+        notes.append("no floor: the videos give no second set of clips as large as the first")
     elif real is not None and shuffled is not None and real["fvd_interval"][1] >= shuffled["fvd_interval"][0]:
-        told.append("FVD does not tell real clips from shuffled ones here: it cannot judge motion with these clips")
+        notes.append(
+            "FVD does not separate real clips from shuffled ones here: it cannot judge motion with these clips"
+        )
     for name, what in (("copy_last", "copying the last given frame"), ("still", "a still first frame")):
         if name in rows and result["fvd"] >= rows[name]["fvd"]:
-            told.append(f"the model (FVD {result['fvd']:g}) does not beat {what} ({rows[name]['fvd']:g})")
+            notes.append(f"the model (FVD {result['fvd']:g}) does not beat {what} ({rows[name]['fvd']:g})")
             break
-    return told
+    return notes
 
 
 def joint_hash(side: Sequence[Measured]) -> str:

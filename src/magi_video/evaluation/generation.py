@@ -36,7 +36,7 @@ from magi_video.evaluation.realset import (
     open_videos,
     prepare,
     real_clips,
-    told_of_sizes,
+    warn_of_sizes,
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
 from magi_video.fast.probes import Choice, use_fast_float32
@@ -254,7 +254,7 @@ def evaluate(
                 f"{protocol.side}: its samples are resized by the protocol's rule"
             )
         truth = contexts if protocol.given else None
-        warnings += told_of_sizes(real, size, protocol)
+        warnings += warn_of_sizes(real, size, protocol)
         known = DataIdentity.of(videos).record()
         return Sets(real, generation.clips(len(contexts)), truth, warnings=tuple(warnings), data=known), generation
 

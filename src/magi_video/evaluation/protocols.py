@@ -307,7 +307,7 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 def find_protocol(
     protocol: str | Protocol, *, given: int | None = None, frames: int | None = None, interval: int | None = None
 ) -> Protocol:
-    """A protocol by name, with fields changed where a value is given; a change is told in its notes.
+    """A protocol by name, with fields changed where a value is given; a change is recorded in its notes.
 
     Raises:
         MagiError: no protocol of this name, or clips that cannot be scored.
@@ -318,8 +318,8 @@ def find_protocol(
         protocol = PROTOCOLS[protocol]
     for field, value in {"given": given, "frames": frames, "interval": interval}.items():
         if value is not None and value != getattr(protocol, field):
-            told = f"changed: {field} {value}, the protocol's own is {getattr(protocol, field)}"
-            protocol = replace(protocol, notes=(*protocol.notes, told), **{field: value})  # type: ignore[arg-type]
+            note = f"changed: {field} {value}, the protocol's own is {getattr(protocol, field)}"
+            protocol = replace(protocol, notes=(*protocol.notes, note), **{field: value})  # type: ignore[arg-type]
     if protocol.given < 0 or protocol.interval < 1:
         raise MagiError(f"{protocol.given} given frames, interval {protocol.interval}; expected at least 0 and 1")
     scored = protocol.frames - protocol.first_scored

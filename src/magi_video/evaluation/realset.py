@@ -296,11 +296,11 @@ def open_sets(real: ClipSource, fake: ClipSource, protocol: Protocol, numbers: N
         check_number(side, clips, wanted, protocol)
     if paired:
         _check_pairs(real_set, fake_set)
-    warnings += told_of_sizes(real_set, size, protocol)
+    warnings += warn_of_sizes(real_set, size, protocol)
     return Sets(real_set, fake_set, real_set if paired else None, chosen, tuple(warnings), data)
 
 
-def told_of_sizes(real: ClipSet, size: tuple[int, int], protocol: Protocol) -> list[str]:
+def warn_of_sizes(real: ClipSet, size: tuple[int, int], protocol: Protocol) -> list[str]:
     """Where the protocol names no size: that real clips of another size than the generated ones' are made to fit."""
     others = Counter(origin.size for origin in real.origins if origin.size != size)
     if protocol.side is not None or not others:

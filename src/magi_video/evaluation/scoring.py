@@ -26,7 +26,7 @@ from magi_video.evaluation.features import (
     prefix_lengths,
     video_features,
 )
-from magi_video.evaluation.figures import Measured, beside, figures, told_of_baselines, write_result
+from magi_video.evaluation.figures import Measured, beside, figures, warn_of_baselines, write_result
 from magi_video.evaluation.measures import clip_motion
 from magi_video.evaluation.options import ScoreOptions
 from magi_video.evaluation.paired import paired_errors
@@ -189,7 +189,7 @@ def score_sets(
                 name: beside(figures(one, real, rows[name], protocol, lengths, detectors))
                 for name, one in baselines.items()
             }
-            result["warnings"] += told_of_baselines(result)
+            result["warnings"] += warn_of_baselines(result)
         if out is not None:
             write_result(out, result, sets, real, fake)
         return result

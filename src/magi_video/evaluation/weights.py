@@ -148,7 +148,7 @@ def load_weights(name: str) -> dict[str, Tensor]:
 
 
 class _SourceError(Exception):
-    """Why a source does not give the weights; told together with what to do."""
+    """Why a source does not give the weights; reported together with what to do."""
 
 
 def _find(name: str) -> Weights:

@@ -33,7 +33,7 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 WEIGHTS = "diffusion_pytorch_model"
 HEADER_BYTES = 8
-MOST_TOLD = 320
+MAX_QUOTED = 320
 """Characters of a message of others."""
 MODULES_PER_TENSOR = 16
 """A layer has some parts without weights, but not without number."""
@@ -408,4 +408,4 @@ def _where(name: str, place: dict[str, Any]) -> str:
 def _one_line(error: Exception) -> str:
     # json's and safetensors' own messages are short; diffusers' run over several lines, the first says it.
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= MOST_TOLD else text[: MOST_TOLD - 1] + "…"
+    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + "…"

@@ -21,7 +21,7 @@ StepFunction = Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | 
 
 
 class StepCallback:
-    """diffusers' `callback_on_step_end`, for a pipeline whose steps are frames.
+    """diffusers' `callback_on_step_end`, for a pipeline that makes a frame in each step.
 
     The function is called when a latent frame is made: for every frame, or with a codec that compresses time for every
     few. `step` is its number, given frames counted; `timestep` its time in frames of the training videos (that of its
@@ -65,7 +65,7 @@ class StepCallback:
 
 
 class Output:
-    """Base of a dataclass whose fields are also had by name, `output["frames"]`, and by number, `output[0]`."""
+    """Base of a dataclass with access to its fields by name, `output["frames"]`, and by number, `output[0]`."""
 
     def __getitem__(self, key: str | int) -> Any:
         return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]

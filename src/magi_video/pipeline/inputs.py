@@ -63,7 +63,7 @@ def label_value(label: int | Sequence[int], spec: ConditionSpec, batch: int) -> 
 
 
 def spread_texts(text: str | Sequence[str], batch: int) -> list[str]:
-    """A text for each of B videos: the same for all, or as many as there are videos or beginnings."""
+    """A text for each of B videos: the same for all, or one for each video or each given start."""
     texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
     if not all(isinstance(one, str) for one in texts):
         raise MagiError(f"a text must be words, or a list of such; got {text!r}")
@@ -98,7 +98,7 @@ class FrameActions:
         self.names, self.batch, self.factor = names, batch, factor
 
     def each_frame(self, actions: Actions, constant: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-        """What each latent frame is told, in order, without end: `constant`, and the mean of its known actions."""
+        """Conditions of each latent frame, in order, without end: `constant`, and the mean of its known actions."""
         for action in actions if isinstance(actions, np.ndarray | list) else ():
             if action is not None:
                 self.vector(action)  # refuse a wrong shape before the first frame

@@ -227,16 +227,16 @@ class MagiVideoPipeline(ConventionalPipeline):
                 "realtime" (docs/performance.md).
             actions: for each frame the action that leads to it, `[A]` or `[B, A]` or None (unknown); the first is
                 not used. May be a generator: an entry is taken when its frame is begun. A latent frame that holds
-                several frames is told the mean of their known actions.
+                several frames gets the mean of their known actions.
             label: class of the videos.
-            text: what the videos show, in words; one for all, or one for each video or beginning.
+            text: what the videos show, in words; one for all, or one for each video or given start.
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
             output_type: "np", "pt" or "pil".
             callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
                 made; may change it, or end the video (`StepCallback`).
             return_dict: False gives a plain tuple, `(frames,)`.
             options: less common arguments:
-                num_videos: videos for each given beginning.
+                num_videos: videos for each given start.
                 negative_text: what guidance leads away from; "nothing is known of the text" if not given.
                 use_cache: False recomputes the past in every pass, the slow reference; None takes the cache where the
                     paradigm has one, and True insists on it.
@@ -258,7 +258,7 @@ class MagiVideoPipeline(ConventionalPipeline):
             label=label, text=text, generator=generator, **options,
         )  # fmt: skip
         with self.progress_bar(total=num_frames) as bar:
-            # 2. The given frames, encoded: the beginning of the videos and of the past.
+            # 2. The given frames, encoded: the start of the videos and of the past.
             latents = list(self._observe(task))
             # 3. The frames after them, one step of the paradigm after another: a frame or several.
             while task.rollout.begun < task.total_frames and not self.interrupt:
@@ -410,7 +410,7 @@ class MagiVideoPipeline(ConventionalPipeline):
             yield from self._predict(task)
 
     def _decode(self, latents: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Frames `[B, 3, H, W]` in [0, 1] of latent frames, each as soon as the codec can tell."""
+        """Frames `[B, 3, H, W]` in [0, 1] of latent frames, each as soon as the codec has it."""
         for chunk_BTCHW in self.codec.decode_stream(latents):
             for frame_BCHW in chunk_BTCHW.unbind(dim=1):
                 yield unit_range(frame_BCHW)
@@ -445,7 +445,7 @@ class MagiVideoPipeline(ConventionalPipeline):
     def _given_frames(
         self, image: Picture | list[Picture] | None, video: np.ndarray | None, num_videos: int
     ) -> Tensor | None:
-        """Given frames `[B, K, 3, height, width]` in [−1, 1], each beginning `num_videos` times, or None."""
+        """Given frames `[B, K, 3, height, width]` in [−1, 1], each start repeated `num_videos` times, or None."""
         if num_videos < 1:
             raise MagiError(f"num_videos must be at least 1, got {num_videos}")
         frames_BTCHW = given_frames(image, video, self.config.height, self.config.width)
@@ -460,7 +460,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self.execution_device)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Texts as the model is told them, `[number of texts, L, size]`; see `TextEncoder.encode`."""
+        """Texts as vectors for the model, `[number of texts, L, size]`; see `TextEncoder.encode`."""
         check_controls(self.transformer.condition_tokens.specs, {TEXT: texts})
         if self.text_encoder is None:
             if self.text_folder is None:
@@ -477,7 +477,7 @@ class MagiVideoPipeline(ConventionalPipeline):
     def _conditions(
         self, actions: Actions, label: int | list[int] | None, text: Texts, batch: int
     ) -> Iterator[dict[str, Tensor]]:
-        """What each latent frame is told, in order, without end."""
+        """Conditions of each latent frame, in order, without end."""
         specs = self.transformer.condition_tokens.specs
         check_controls(specs, {ACTION: actions, LABEL: label, TEXT: text})
         constant: dict[str, Tensor] = {}
