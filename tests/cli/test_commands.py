@@ -161,7 +161,7 @@ def test_generate_refuses_bad_input_in_one_line(
     (["train", "nope", "--data", "x", "--out", "y"], "no preset or file"),
     (["train", "tiny", "--data", "{tmp}/nowhere", "--out", "{tmp}/run"], "no such folder"),
     (["train", "tiny", "--data", "{root}/videos", "--out", "{root}/run", "--seed", "9"], "with other settings ("),
-    (["train", "tiny", "--data", "{root}/videos", "--out", "{tmp}/r", "--max-interval", "26"], "max ≤ 25"),
+    (["train", "tiny", "--data", "{root}/videos", "--out", "{tmp}/r", "--max-interval", "26"], "must lie in 1…25"),
     (["train", "tiny", "--data", "{root}/videos", "--out", "{tmp}/r", "--actions"], "wants actions"),
     (["train", "tiny", "--data", "{root}/videos", "--out", "{root}/first.png"], "first.png"),
     (["info", "{tmp}/nowhere"], "no model"),
