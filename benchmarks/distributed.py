@@ -29,9 +29,9 @@ from magi_video.distributed import Processes
 from magi_video.fast.kernels import use_training_kernels
 from magi_video.paradigms import Clip
 from magi_video.presets import load_preset
+from magi_video.training.build import build_paradigm
 from magi_video.training.optimization import build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
-from magi_video.training.preparation import build_paradigm
 
 MIB = 2**20
 

@@ -19,7 +19,7 @@ from magi_video.fast.linear import pack_linears
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import load_preset
 from magi_video.sampling.sampling import Sampling
-from magi_video.training.preparation import build_paradigm
+from magi_video.training.build import build_paradigm
 
 CPU = torch.device("cpu")
 

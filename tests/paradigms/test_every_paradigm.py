@@ -24,7 +24,7 @@ from magi_video.registry import declared
 from magi_video.sampling.past import CachedPast, Past
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
-from magi_video.training.preparation import build_paradigm
+from magi_video.training.build import build_paradigm
 from magi_video.training.sizing import loss_share
 
 T, N = 5, 16

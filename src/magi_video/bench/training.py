@@ -17,8 +17,8 @@ from magi_video.fast.kernels import linear_product_pays, use_training_kernels
 from magi_video.fast.speed import speed_up
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, Paradigm
+from magi_video.training.build import build_paradigm
 from magi_video.training.optimization import build_optimizer
-from magi_video.training.preparation import build_paradigm
 from magi_video.training.sizing import attends_flat, loss_share, read_frames
 
 Progress = Callable[[str, int, int], None]

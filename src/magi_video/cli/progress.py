@@ -12,7 +12,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from magi_video.training.stages import TITLES
+from magi_video.training.display import TITLES
 
 FIRST_LINE, LINE_EVERY = 5.0, 15.0
 """Seconds until a task says what it does, and from one plain line to the next."""

@@ -23,6 +23,7 @@ from magi_video.files.atomic import link_or_copy, write_json
 from magi_video.files.weights import read_json
 from magi_video.presets import Preset
 from magi_video.recordings.record import record
+from magi_video.training.build import TrainingData
 from magi_video.training.display import Display
 from magi_video.training.preparation import open_videos, prepare_codec, prepare_reader
 from magi_video.training.run import train
@@ -160,7 +161,7 @@ class Workplace:
             videos = self._videos(run)
             codec = prepare_codec(preset, videos, run, 0, None)
             reader, latents = prepare_reader(preset, videos, codec, run, None)
-            loops[forcing] = Trainer(preset, videos, codec, reader, latents, run).run()
+            loops[forcing] = Trainer(preset, TrainingData(videos, codec, reader, latents), run).run()
         seconds: dict[str, list[float]] = {name: [] for name in loops}
         for _ in range(TIMED_STEPS + 2):
             for name, loop in loops.items():

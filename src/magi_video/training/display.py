@@ -2,6 +2,14 @@
 
 from typing import Protocol
 
+TITLES = {
+    "videos": "looking through the videos",
+    "codec": "training the codec",
+    "latents": "encoding latents",
+    "model": "training the model",
+}
+"""Stages of training, in words; others are called what they are."""
+
 
 class Display(Protocol):
     """Whoever wants to see how it goes."""

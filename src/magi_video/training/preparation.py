@@ -22,14 +22,7 @@ from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Artifact
 from magi_video.latents.encoding import encode_latents
-from magi_video.models.architecture import ACTION
-from magi_video.models.categorical import CategoricalHead
-from magi_video.models.conditions import VectorCondition
-from magi_video.models.dropout import DropoutRates
-from magi_video.models.transformer import MagiVideoTransformer, make_transformer
-from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
 from magi_video.presets import Preset
-from magi_video.training.sizing import WORD_SIZE, find_architecture, own_options
 from magi_video.video.image import fit_frames, to_model_range
 
 STATISTICS_BATCHES = 64
@@ -197,60 +190,3 @@ def prepare_reader(
         videos, codec, out / "latents", *size, processes=processes, progress=progress, flips=preset.data.flip > 0
     )
     return encoded.cache, True
-
-
-def build_paradigm(preset: Preset) -> Paradigm:
-    """The recipe's paradigm, with its masking, noise and dropout."""
-    exposure, train = preset.exposure, preset.train
-    return find_paradigm(preset.forcing)(
-        MaskRatio(exposure.mask_ratio_min, exposure.mask_ratio_std),
-        NoiseInjection(exposure.noise_levels, exposure.noise_sigma),
-        exposure.diffusion_batch_mul,
-        DropoutRates(train.attention_dropout, train.projection_dropout, train.mlp_dropout),
-        **preset.forcing_options,
-    )
-
-
-def recorded_options(preset: Preset) -> dict[str, str]:
-    """Every hyper-parameter of the recipe's paradigm, those at their defaults too: a model keeps what it learned by."""
-    return {name: str(value) for name, value in own_options(preset.forcing, preset.forcing_options).items()}
-
-
-def build_model(
-    preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str], text_size: int = WORD_SIZE
-) -> MagiVideoTransformer:
-    """The preset's transformer, fitted to the codec's latents, the names of the `actions`, the data's classes and the
-    numbers in a vector of the text encoder."""
-    if preset.model.actions and not actions:
-        raise MagiError(f"{videos.root}: the preset wants actions, but no video has any beside it; see magi record")
-    if preset.model.labels and not videos.class_names:
-        raise MagiError(f"{videos.root}: the preset wants labels, but the videos lie in no class folders")
-    model = make_transformer(
-        find_architecture(preset, codec, actions=len(actions), classes=len(videos.class_names), word_size=text_size)
-    )
-    if isinstance(model.diffusion_head, CategoricalHead):
-        assert isinstance(codec, DiscreteCodec)  # the architecture knows its number of codes
-        model.diffusion_head.set_codebook(codec.codebook())
-        model.diffusion_head.label_smoothing = preset.train.label_smoothing
-    return model
-
-
-def untaken_actions(videos: VideoFolder) -> list[str]:
-    """Actions that the data names and never shows: a game may offer many more than its player tries."""
-    taken = np.zeros(len(videos.action_names), bool)
-    for index in range(len(videos.videos)):
-        recorded = videos.actions(index)
-        if recorded is not None:
-            taken |= recorded.any(axis=0)
-    return [name for name, shown in zip(videos.action_names, taken, strict=True) if not shown]
-
-
-def silence_actions(model: MagiVideoTransformer, columns: list[int]) -> None:
-    """Let actions that no video shows do nothing.
-
-    Their inputs are always 0, so training never changes their weights, which would stay the noise they begin as.
-    """
-    embed = model.condition_tokens.embed[ACTION]
-    assert isinstance(embed, VectorCondition)
-    with torch.no_grad():
-        embed.project.weight[:, columns] = 0

@@ -6,36 +6,28 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from magi_video.codecs.base import Codec
 from magi_video.codecs.text_encoder import ENCODER_FOLDER
-from magi_video.data.clips import FrameReader, check_lengths
-from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Artifact, differences
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.files.json import read_json
-from magi_video.latents.cache import CODEC_FOLDER
 from magi_video.presets import Preset, codec_groups, former
 from magi_video.settings import from_json
-from magi_video.training.captions import prepare_captions
+from magi_video.training.build import TrainingData
 from magi_video.training.choices import CHOSEN, settle_choices
 from magi_video.training.display import Display, Silent
-from magi_video.training.encode import cached_codec, cached_videos, open_cache
-from magi_video.training.feasibility import check_recipe
-from magi_video.training.preparation import caches_latents, finished_codec, open_videos, prepare_codec, prepare_reader
+from magi_video.training.encode import open_cache
 from magi_video.training.provenance import DATA, EARLIER, LIST_FILE, Provenance
+from magi_video.training.stages import Stages
 from magi_video.training.stopping import StopSignals
 from magi_video.training.tracking import find_tracker
-from magi_video.training.trainer import Trainer
 
 FREE = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "stop_after_skips"} | {
     "gradient_checkpointing", "compile", "accumulate", "sharding", "tracker"
 }  # fmt: skip
 """Settings of training that a run may change when it goes on."""
-MOST_NAMED = 8
-"""Actions in a line of `follow`."""
 
 
 def train(
@@ -72,19 +64,13 @@ def train(
     processes, signals = Processes(), signals or StopSignals()
     display.stage("videos")
     find_tracker(preset.train.tracker)  # a missing one is told before an hour of preparation, not after
-    if latents is not None:
-        cache = open_cache(preset, latents)
-        check_recipe(preset, processes, cache.directory / CODEC_FOLDER)
-        videos = processes.main_first(lambda: cached_videos(cache, preset, data, out))
-    elif data is not None:
-        processes.main_first(lambda: check_recipe(preset, processes, finished_codec(out)))
-        cache, videos = None, processes.main_first(lambda: open_videos(preset, data, out / "videos.json"))
-    else:
+    if data is None and latents is None:
         raise MagiError("nothing to train on: give a folder of videos (--data), a latent cache (--latents), or both")
+    stages = Stages(out, seed, processes, display, signals)
+    cache = None if latents is None else open_cache(preset, latents)
+    videos = stages.videos(preset, data, cache)
     if data is None:
         preset = replace(preset, train=replace(preset.train, sample_every=0))  # the sheets show videos
-    display.say(f"{data or latents}: {videos.summary()}")
-    check_lengths(videos, preset.data.num_frames, preset.data.min_interval)  # a codec's training comes before the clips
     if cache is not None and not cache.table.contents:
         display.say(f"{latents}: made before the contents of videos were recorded; taken for latents of these videos")
     preset, kept = processes.once(lambda: keep_former(preset, out, display))
@@ -105,20 +91,11 @@ def train(
         processes.once(lambda: provenance.write_list(out))
         if provenance.news:
             display.say(provenance.news)
-        reader: FrameReader
-        if cache is not None:
-            codec, reader, encoded = processes.main_first(lambda: cached_codec(cache, out)), cache, True
-        else:
-            codec, reader, encoded = prepare_latents(asked, videos, out, seed, processes, display, signals)
-        captions = None
-        if preset.model.text:
-            name, tokens = preset.model.text_encoder, preset.model.text_tokens
-            captions = processes.main_first(lambda: prepare_captions(videos, name, tokens, out))
-            display.say(captions.told)
+        codec = stages.codec(asked, videos, cache)
+        reader, encoded = stages.latents(asked, videos, codec, cache)
+        made = TrainingData(videos, codec, reader, encoded, stages.captions(preset, videos))
         origin = processes.once(lambda: recorded_data(out))
-        kernels = chosen.linear_kernels
-        trainer = Trainer(preset, videos, codec, reader, encoded, out, seed, signals, captions, origin, kernels)
-        follow(trainer, display)
+        stages.model(preset, made, origin, chosen.linear_kernels)
     return out
 
 
@@ -194,59 +171,3 @@ def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, A
     if ENCODER_FOLDER in made:
         kept["text_encoder"] = preset["model"]["text_encoder"]
     return kept
-
-
-def prepare_latents(
-    preset: Preset, videos: VideoFolder, out: Path, seed: int, processes: Processes, display: Display,
-    signals: StopSignals,
-) -> tuple[Codec, FrameReader, bool]:  # fmt: skip
-    """The codec and what clips are read through, made in the run's folder; whether those are latents already."""
-
-    def advance(done: int, figures: dict[str, float]) -> None:
-        display.advance(done, figures)
-        signals.check("training the codec")
-
-    def advance_latents(done: int, total: int) -> None:
-        display.advance(done)
-        if done < total:
-            signals.check("encoding latents")
-
-    display.stage("codec", preset.codec_steps)
-    codec = processes.main_first(lambda: prepare_codec(preset, videos, out, seed, advance, display.say))
-    display.stage("latents", len(videos.videos) * (1 + (preset.data.flip > 0)) if caches_latents(codec) else 0)
-    return codec, *prepare_reader(preset, videos, codec, out, advance_latents)
-
-
-def follow(trainer: Trainer, display: Display) -> None:
-    """Train, and show how it goes."""
-    if trainer.clips.left_out:
-        display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
-    rates = trainer.clips.frame_rates
-    if rates and max(rates) > 1.05 * min(rates):
-        display.say(
-            f"the videos have {min(rates):g} to {max(rates):g} frames/s; the model takes {rates[0]:g}, the commonest"
-        )
-    if trainer.untaken:
-        display.say(
-            f"actions that the data names but never shows, which the model cannot learn: {first_of(trainer.untaken)}"
-        )
-    if trainer.step:
-        display.say(f"continuing from step {trainer.step}")
-    if trainer.config.compile:
-        display.say("compiling the transformer's blocks, which takes a minute or two the first time")
-        display.say(trainer.compile())
-    display.stage("model", trainer.config.steps)
-    skipped = trainer.guard.skipped
-    for figures in trainer.run():
-        if figures["skipped"] > skipped:
-            skipped = int(figures["skipped"])
-            display.say(
-                f"step {trainer.step} skipped: loss {figures['loss']:.4g}, gradient norm {figures['gradient_norm']:.4g}"
-            )
-        display.advance(trainer.step, figures)
-
-
-def first_of(names: list[str]) -> str:
-    """Names in a line, no more than a reader will read."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more

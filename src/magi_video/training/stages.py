@@ -1,9 +1,150 @@
-"""The stages of long tasks, in words."""
+"""The stages of a run: videos → codec → latents → captions → model.
 
-TITLES = {
-    "videos": "looking through the videos",
-    "codec": "training the codec",
-    "latents": "encoding latents",
-    "model": "training the model",
-}
-"""Of the stages of training; others are called what they are."""
+Each takes what the stages before it made, and finds its own artifact in the run's folder, whole or begun, or makes it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magi_video.codecs.base import Codec
+from magi_video.data.clips import FrameReader, check_lengths
+from magi_video.data.folder import VideoFolder
+from magi_video.distributed import Processes
+from magi_video.latents.cache import CODEC_FOLDER, LatentCache
+from magi_video.presets import Preset
+from magi_video.training.build import TrainingData
+from magi_video.training.captions import CaptionTable, prepare_captions
+from magi_video.training.display import Display
+from magi_video.training.encode import cached_codec, cached_videos
+from magi_video.training.feasibility import check_recipe
+from magi_video.training.preparation import caches_latents, finished_codec, open_videos, prepare_codec, prepare_reader
+from magi_video.training.stopping import StopSignals
+from magi_video.training.trainer import Trainer
+
+MOST_NAMED = 8
+"""Actions in a line."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What the stages of a run share. All processes call each of them together.
+
+    Attributes:
+        out: the run's folder.
+        seed: of everything random.
+        processes: of this run.
+        display: shows progress.
+        signals: that ask to stop.
+    """
+
+    out: Path
+    seed: int
+    processes: Processes
+    display: Display
+    signals: StopSignals
+
+    def videos(self, preset: Preset, data: Path | None, cache: LatentCache | None) -> VideoFolder:
+        """The data set: of a folder (`videos.json` remembers what was found in it), or what a latent cache knows of it.
+
+        Args:
+            preset: the recipe, which is checked against the machine.
+            data: folder of videos; may be None with a cache.
+            cache: of latents, if training reads one.
+
+        Raises:
+            MagiError: no such data, none long enough, or the recipe cannot be trained.
+        """
+        codec_folder = finished_codec(self.out) if cache is None else cache.directory / CODEC_FOLDER
+
+        def find() -> VideoFolder:
+            check_recipe(preset, self.processes, codec_folder)
+            if cache is not None:
+                return cached_videos(cache, preset, data, self.out)
+            assert data is not None
+            return open_videos(preset, data, self.out / "videos.json")
+
+        videos = self.processes.main_first(find)
+        self.display.say(f"{data or (cache and cache.directory)}: {videos.summary()}")
+        # Now, since the training of a codec comes before the clips.
+        check_lengths(videos, preset.data.num_frames, preset.data.min_interval)
+        return videos
+
+    def codec(self, preset: Preset, videos: VideoFolder, cache: LatentCache | None) -> Codec:
+        """The codec in `codec/`: that of the cache, or the recipe's, fetched or trained, and measured on the videos."""
+        if cache is not None:
+            return self.processes.main_first(lambda: cached_codec(cache, self.out))
+
+        def advance(done: int, figures: dict[str, float]) -> None:
+            self.display.advance(done, figures)
+            self.signals.check("training the codec")
+
+        self.display.stage("codec", preset.codec_steps)
+        return self.processes.main_first(
+            lambda: prepare_codec(preset, videos, self.out, self.seed, advance, self.display.say)
+        )
+
+    def latents(
+        self, preset: Preset, videos: VideoFolder, codec: Codec, cache: LatentCache | None
+    ) -> tuple[FrameReader, bool]:
+        """What clips are read through: the cache, or the latents in `latents/` (True), or pixels (False)."""
+        if cache is not None:
+            return cache, True
+
+        def advance(done: int, total: int) -> None:
+            self.display.advance(done)
+            if done < total:
+                self.signals.check("encoding latents")
+
+        ways = 1 + (preset.data.flip > 0)
+        self.display.stage("latents", len(videos.videos) * ways if caches_latents(codec) else 0)
+        return prepare_reader(preset, videos, codec, self.out, advance)
+
+    def captions(self, preset: Preset, videos: VideoFolder) -> CaptionTable | None:
+        """The captions' vectors in `captions.safetensors`; None where the recipe wants no text."""
+        if not preset.model.text:
+            return None
+        name, tokens = preset.model.text_encoder, preset.model.text_tokens
+        table = self.processes.main_first(lambda: prepare_captions(videos, name, tokens, self.out))
+        self.display.say(table.told)
+        return table
+
+    def model(self, preset: Preset, data: TrainingData, origin: dict[str, Any], linear_kernels: bool) -> None:
+        """The trained model, which the run's folder then is; arguments as of `Trainer`."""
+        trainer = Trainer(preset, data, self.out, self.seed, self.signals, origin, linear_kernels)
+        follow(trainer, self.display)
+
+
+def follow(trainer: Trainer, display: Display) -> None:
+    """Train, and show how it goes."""
+    if trainer.clips.left_out:
+        display.say(f"{trainer.clips.left_out} videos are shorter than a clip and are left out")
+    rates = trainer.clips.frame_rates
+    if rates and max(rates) > 1.05 * min(rates):
+        display.say(
+            f"the videos have {min(rates):g} to {max(rates):g} frames/s; the model takes {rates[0]:g}, the commonest"
+        )
+    if trainer.untaken:
+        display.say(
+            f"actions that the data names but never shows, which the model cannot learn: {first_of(trainer.untaken)}"
+        )
+    if trainer.step:
+        display.say(f"continuing from step {trainer.step}")
+    if trainer.config.compile:
+        display.say("compiling the transformer's blocks, which takes a minute or two the first time")
+        display.say(trainer.compile())
+    display.stage("model", trainer.config.steps)
+    skipped = trainer.guard.skipped
+    for figures in trainer.run():
+        if figures["skipped"] > skipped:
+            skipped = int(figures["skipped"])
+            display.say(
+                f"step {trainer.step} skipped: loss {figures['loss']:.4g}, gradient norm {figures['gradient_norm']:.4g}"
+            )
+        display.advance(trainer.step, figures)
+
+
+def first_of(names: list[str]) -> str:
+    """Names in a line, no more than a reader will read."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

@@ -13,8 +13,7 @@ from types import FrameType
 from typing import Any
 
 from magi_video.errors import MagiError
-from magi_video.training.display import Display
-from magi_video.training.stages import TITLES
+from magi_video.training.display import TITLES, Display
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 TOLD = b"\nstopping as soon as what is done can be saved; Ctrl-C again stops at once\n"

@@ -16,22 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration
 from diffusers.optimization import get_constant_schedule_with_warmup
 from torch import nn
 
-from magi_video.codecs.base import Codec
-from magi_video.data.clips import USUAL_RATE, ClipDataset, ClipSampler, FrameReader
-from magi_video.data.folder import VideoFolder
+from magi_video.data.clips import ClipSampler
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
-from magi_video.fast.allocator import keep_freed_memory
 from magi_video.fast.compiling import compile_blocks
-from magi_video.fast.kernels import linear_product_pays, use_training_kernels
-from magi_video.fast.probes import choose_precision, use_fast_float32
-from magi_video.fast.speed import speed_up
-from magi_video.fast.threads import choose_threads
+from magi_video.fast.probes import choose_precision
 from magi_video.files.checkpoints import (
     Checkpoint,
     checkpoint_folder,
@@ -45,25 +37,25 @@ from magi_video.files.checkpoints import (
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.paradigms import Clip
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.pipeline.ready import product_flops
 from magi_video.presets import Preset
-from magi_video.training.captions import CaptionTable
+from magi_video.training.build import (
+    TrainingData,
+    build_accelerator,
+    build_clips,
+    build_network,
+    build_paradigm,
+    build_pipeline,
+    put_in_speed,
+)
 from magi_video.training.feasibility import micro_batch
 from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import SpikeGuard, build_average, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
-from magi_video.training.preparation import (
-    build_model,
-    build_paradigm,
-    derive_seed,
-    recorded_options,
-    silence_actions,
-    untaken_actions,
-)
+from magi_video.training.preparation import derive_seed
 from magi_video.training.preview import Preview
 from magi_video.training.stopping import StoppedError, StopSignals
-from magi_video.training.tracking import find_tracker, start_tracker
+from magi_video.training.tracking import start_tracker
 
 EVERY = 10**6
 """Checkpoints are kept while steps are skipped."""
@@ -74,94 +66,36 @@ class Trainer:
 
     Args:
         preset: the recipe.
-        videos: the data set.
-        codec: from pixels to latents, with its statistics.
-        reader: what clips are read through: latents already, or pixels.
-        latents: whether `reader` yields latents.
+        data: what it is trained on.
         out: the run's folder; a run found there is continued.
         seed: of everything random.
         signals: that ask to stop.
-        captions: of the videos, where the preset wants text.
         origin: what else the model's record says of its data.
-        linear_kernels: whether linear layers compute their gradients by our own kernel, where the machine is a CPU; if
-            not said, where that is faster.
+        linear_kernels: see `put_in_speed`.
     """
 
     def __init__(
         self,
         preset: Preset,
-        videos: VideoFolder,
-        codec: Codec,
-        reader: FrameReader,
-        latents: bool,
+        data: TrainingData,
         out: Path,
         seed: int = 0,
         signals: StopSignals | None = None,
-        captions: CaptionTable | None = None,
         origin: dict[str, Any] | None = None,
         linear_kernels: bool | None = None,
     ) -> None:
-        self.origin = origin or {}
-        self.preset, self.videos, self.out, self.seed = preset, videos, out, seed
+        self.preset, self.data, self.out, self.seed, self.origin = preset, data, out, seed, origin or {}
         self.config, self.signals, self.processes = preset.train, signals or StopSignals(), Processes()
-        project = ProjectConfiguration(str(out), logging_dir=str(out / "logs"))
-        self.accelerator = Accelerator(
-            mixed_precision="no",  # autocast is our own: accelerate knows one precision in the life of a process
-            log_with=find_tracker(self.config.tracker),
-            project_config=project,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
-        )
-        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-            raise MagiError("accelerate is configured to shard the model; leave that out and give --sharding full")
+        self.accelerator = build_accelerator(self.config, out)
         self.device = self.accelerator.device
         self.low = choose_precision(self.config.precision, self.device, "training").precision == "bf16"
-        if self.device.type == "cpu":
-            use_fast_float32()
-            keep_freed_memory()
         self.micro = micro_batch(self.config, self.processes.count)
-        self.codec, self.latents = codec.to(self.device), latents
-        actions = videos.action_names if preset.model.actions else []
-        self.untaken = untaken_actions(videos) if preset.model.actions else []
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(seed, 0))
-            sizes = {} if captions is None else {"text_size": captions.size}
-            model = build_model(preset, codec, videos, actions, **sizes)
-        if self.untaken:
-            silence_actions(model, [actions.index(name) for name in self.untaken])
-        self.captions = captions
-        if self.config.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
-        speed_up(model)
-        if self.device.type == "cpu":
-            pays = self.low and linear_product_pays() if linear_kernels is None else linear_kernels
-            use_training_kernels(model, linears=pays)
-            choose_threads(product_flops(model, self.micro * model.config.num_frames))
-        self.compiled = False
+        self.codec = data.codec.to(self.device)
+        model, self.untaken = build_network(preset, data, seed)
+        put_in_speed(model, self.config, self.device, self.micro, self.low, linear_kernels)
         self.core, self.objective = model, Objective(model, build_paradigm(preset))
-        self.clips = ClipDataset(
-            videos,
-            reader,
-            codec.num_pixel_frames(model.config.num_frames),
-            min_interval=preset.data.min_interval,
-            max_interval=preset.data.max_interval,
-            action_names=actions,
-            temporal_factor=codec.temporal_factor,
-            flip=preset.data.flip,
-        )
-        self.pipeline = MagiVideoPipeline(
-            model,
-            self.codec,
-            forcing=preset.forcing,
-            forcing_options=recorded_options(preset),
-            height=preset.data.height,
-            width=preset.data.width,
-            frame_rate=next(iter(self.clips.frame_rates), USUAL_RATE),
-            action_names=actions,
-            class_names=videos.class_names if LABEL in model.condition_tokens.specs else [],
-            sampling=preset.own_sampling.given(),
-            training={},
-        )
-        self.pipeline.text_folder = None if captions is None else captions.folder
+        self.clips = build_clips(preset, data, model)
+        self.pipeline = build_pipeline(preset, data, model, self.clips)
         if self.config.sharding == "full" and self.processes.count > 1:
             shard(self.objective, self.device, self.processes.count, self.low)
             self.model: nn.Module = self.objective
@@ -193,7 +127,6 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
 
         problem = compile_blocks(self.core, attempt)
-        self.compiled = problem is None
         if problem is not None:
             return f"not compiled, training goes on without: {problem}"
         return f"compiled the transformer's blocks in {time.perf_counter() - began:.0f} s"
@@ -205,7 +138,7 @@ class Trainer:
         preview = None
         if self.config.sample_every and self.processes.main:
             frames = self.codec.num_pixel_frames(self.core.config.num_frames)
-            preview = Preview(self.videos, self.pipeline, frames, self.captions)
+            preview = Preview(self.data.videos, self.pipeline, frames, self.data.captions)
         if self.step >= self.config.steps and self.saved:
             self._publish(self.saved)  # nothing left to do, but the folder shall say what it was asked for
         sampler = ClipSampler(len(self.clips), self.seed, start=self.step * self.config.batch_size)
@@ -328,14 +261,14 @@ class Trainer:
     def _clip(self, batch: dict[str, torch.Tensor]) -> Clip:
         """A batch from the loader as what a paradigm learns from."""
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        latents_BTCHW = batch["frames"] if self.latents else self.codec.encode(batch["frames"])
+        latents_BTCHW = batch["frames"] if self.data.encoded else self.codec.encode(batch["frames"])
         conditions = {}
         if ACTION in self.core.condition_tokens.specs:
             conditions[ACTION] = batch["action"].masked_fill(~batch["action_known"][..., None], torch.nan)
         if LABEL in self.core.condition_tokens.specs:
             conditions[LABEL] = batch["label"][:, None].expand(-1, latents_BTCHW.shape[1])
-        if self.captions is not None:
-            conditions[TEXT] = self.captions.look_up(batch["video"], latents_BTCHW.shape[1]).to(self.device)
+        if self.data.captions is not None:
+            conditions[TEXT] = self.data.captions.look_up(batch["video"], latents_BTCHW.shape[1]).to(self.device)
         return Clip(self.core.patchify(latents_BTCHW), batch["interval"], conditions)
 
     def save(self) -> None:
@@ -381,10 +314,10 @@ class Trainer:
             "steps": self.step,
             "skipped_steps": self.guard.skipped,
             "data": {
-                "videos": len(self.videos.videos),
-                "frames": sum(video.num_frames for video in self.videos.videos),
-                "left_out": len(self.videos.skipped) + self.clips.left_out,
-                "games": self.videos.games,
+                "videos": len(self.data.videos.videos),
+                "frames": sum(video.num_frames for video in self.data.videos.videos),
+                "left_out": len(self.data.videos.skipped) + self.clips.left_out,
+                "games": self.data.videos.games,
                 **self.origin,
             },
         }
@@ -422,7 +355,7 @@ class Trainer:
         """Continuations by the model as it lies in the folder: a copy, so that sharded weights stay where they are."""
         if preview is not None:
             preview.pipeline = MagiVideoPipeline.from_pretrained(self.out).to(self.device)
-            preview.pipeline.text_encoder = self.captions  # encoded already: no encoder is loaded for them again
+            preview.pipeline.text_encoder = self.data.captions  # encoded already: no encoder is loaded for them again
             preview.write(self.out / "samples" / f"step_{self.step:08d}.png")
             preview.pipeline = self.pipeline
 

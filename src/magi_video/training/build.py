@@ -1,0 +1,202 @@
+"""From a recipe and its data to what the training loop drives: model, clips, pipeline, accelerator."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration
+
+from magi_video.codecs.base import Codec
+from magi_video.codecs.discrete import DiscreteCodec
+from magi_video.data.clips import USUAL_RATE, ClipDataset, FrameReader
+from magi_video.data.folder import VideoFolder
+from magi_video.errors import MagiError
+from magi_video.fast.allocator import keep_freed_memory
+from magi_video.fast.kernels import linear_product_pays, use_training_kernels
+from magi_video.fast.probes import use_fast_float32
+from magi_video.fast.speed import speed_up
+from magi_video.fast.threads import choose_threads
+from magi_video.models.architecture import ACTION, LABEL
+from magi_video.models.categorical import CategoricalHead
+from magi_video.models.conditions import VectorCondition
+from magi_video.models.dropout import DropoutRates
+from magi_video.models.transformer import MagiVideoTransformer, make_transformer
+from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
+from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.pipeline.ready import product_flops
+from magi_video.presets import Preset, TrainConfig
+from magi_video.training.captions import CaptionTable
+from magi_video.training.preparation import derive_seed
+from magi_video.training.sizing import WORD_SIZE, find_architecture, own_options
+from magi_video.training.tracking import find_tracker
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run is trained on.
+
+    Attributes:
+        videos: the data set.
+        codec: from pixels to latents, with its statistics.
+        reader: what clips are read through.
+        encoded: whether `reader` yields latents already; else pixels, which the loop encodes.
+        captions: of the videos, where the recipe wants text.
+    """
+
+    videos: VideoFolder
+    codec: Codec
+    reader: FrameReader
+    encoded: bool
+    captions: CaptionTable | None = None
+
+    def action_names(self, preset: Preset) -> list[str]:
+        """The columns of an action, none where the recipe takes no actions."""
+        return self.videos.action_names if preset.model.actions else []
+
+
+def build_accelerator(config: TrainConfig, out: Path) -> Accelerator:
+    """accelerate, which knows the devices and trackers of a run in a folder.
+
+    Raises:
+        MagiError: accelerate is configured to shard the model itself, or the tracker is not installed.
+    """
+    accelerator = Accelerator(
+        mixed_precision="no",  # autocast is our own: accelerate knows one precision in the life of a process
+        log_with=find_tracker(config.tracker),
+        project_config=ProjectConfiguration(str(out), logging_dir=str(out / "logs")),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise MagiError("accelerate is configured to shard the model; leave that out and give --sharding full")
+    return accelerator
+
+
+def build_network(preset: Preset, data: TrainingData, seed: int) -> tuple[MagiVideoTransformer, list[str]]:
+    """The untrained transformer of a run, and the actions that its data names but never shows."""
+    actions = data.action_names(preset)
+    untaken = untaken_actions(data.videos) if preset.model.actions else []
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, 0))
+        word_size = WORD_SIZE if data.captions is None else data.captions.size
+        model = build_model(preset, data.codec, data.videos, actions, word_size)
+    if untaken:
+        silence_actions(model, [actions.index(name) for name in untaken])
+    return model, untaken
+
+
+def put_in_speed(
+    model: MagiVideoTransformer, config: TrainConfig, device: torch.device, micro: int, low: bool, linears: bool | None
+) -> None:
+    """All that changes the seconds of a step and no result.
+
+    Args:
+        model: changed in place.
+        config: of the training.
+        device: that trains.
+        micro: clips of one forward and backward.
+        low: whether products are bfloat16.
+        linears: whether linear layers compute their gradients by our own kernel, where the device is a CPU; if not
+            said, where that is faster.
+    """
+    if config.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    speed_up(model)
+    if device.type == "cpu":
+        use_fast_float32()
+        keep_freed_memory()
+        use_training_kernels(model, linears=low and linear_product_pays() if linears is None else linears)
+        choose_threads(product_flops(model, micro * model.config.num_frames))
+
+
+def build_clips(preset: Preset, data: TrainingData, model: MagiVideoTransformer) -> ClipDataset:
+    """The clips that the model is trained on."""
+    return ClipDataset(
+        data.videos,
+        data.reader,
+        data.codec.num_pixel_frames(model.config.num_frames),
+        min_interval=preset.data.min_interval,
+        max_interval=preset.data.max_interval,
+        action_names=data.action_names(preset),
+        temporal_factor=data.codec.temporal_factor,
+        flip=preset.data.flip,
+    )
+
+
+def build_pipeline(
+    preset: Preset, data: TrainingData, model: MagiVideoTransformer, clips: ClipDataset
+) -> MagiVideoPipeline:
+    """The pipeline that a run's folder becomes."""
+    pipeline = MagiVideoPipeline(
+        model,
+        data.codec,
+        forcing=preset.forcing,
+        forcing_options=recorded_options(preset),
+        height=preset.data.height,
+        width=preset.data.width,
+        frame_rate=next(iter(clips.frame_rates), USUAL_RATE),
+        action_names=data.action_names(preset),
+        class_names=data.videos.class_names if LABEL in model.condition_tokens.specs else [],
+        sampling=preset.own_sampling.given(),
+        training={},
+    )
+    pipeline.text_folder = None if data.captions is None else data.captions.folder
+    return pipeline
+
+
+def build_paradigm(preset: Preset) -> Paradigm:
+    """The recipe's paradigm, with its masking, noise and dropout."""
+    exposure, train = preset.exposure, preset.train
+    return find_paradigm(preset.forcing)(
+        MaskRatio(exposure.mask_ratio_min, exposure.mask_ratio_std),
+        NoiseInjection(exposure.noise_levels, exposure.noise_sigma),
+        exposure.diffusion_batch_mul,
+        DropoutRates(train.attention_dropout, train.projection_dropout, train.mlp_dropout),
+        **preset.forcing_options,
+    )
+
+
+def recorded_options(preset: Preset) -> dict[str, str]:
+    """Every hyper-parameter of the recipe's paradigm, those at their defaults too: a model keeps what it learned by."""
+    return {name: str(value) for name, value in own_options(preset.forcing, preset.forcing_options).items()}
+
+
+def build_model(
+    preset: Preset, codec: Codec, videos: VideoFolder, actions: list[str], text_size: int = WORD_SIZE
+) -> MagiVideoTransformer:
+    """The preset's transformer, fitted to the codec's latents, the names of the `actions`, the data's classes and the
+    numbers in a vector of the text encoder."""
+    if preset.model.actions and not actions:
+        raise MagiError(f"{videos.root}: the preset wants actions, but no video has any beside it; see magi record")
+    if preset.model.labels and not videos.class_names:
+        raise MagiError(f"{videos.root}: the preset wants labels, but the videos lie in no class folders")
+    model = make_transformer(
+        find_architecture(preset, codec, actions=len(actions), classes=len(videos.class_names), word_size=text_size)
+    )
+    if isinstance(model.diffusion_head, CategoricalHead):
+        assert isinstance(codec, DiscreteCodec)  # the architecture knows its number of codes
+        model.diffusion_head.set_codebook(codec.codebook())
+        model.diffusion_head.label_smoothing = preset.train.label_smoothing
+    return model
+
+
+def untaken_actions(videos: VideoFolder) -> list[str]:
+    """Actions that the data names and never shows: a game may offer many more than its player tries."""
+    taken = np.zeros(len(videos.action_names), bool)
+    for index in range(len(videos.videos)):
+        recorded = videos.actions(index)
+        if recorded is not None:
+            taken |= recorded.any(axis=0)
+    return [name for name, shown in zip(videos.action_names, taken, strict=True) if not shown]
+
+
+def silence_actions(model: MagiVideoTransformer, columns: list[int]) -> None:
+    """Let actions that no video shows do nothing.
+
+    Their inputs are always 0, so training never changes their weights, which would stay the noise they begin as.
+    """
+    embed = model.condition_tokens.embed[ACTION]
+    assert isinstance(embed, VectorCondition)
+    with torch.no_grad():
+        embed.project.weight[:, columns] = 0
