@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 
 from magi_video import MagiVideoPipeline
+from magi_video.codecs.registry import load_codec
 from magi_video.files.weights import SHIPPED
 from magi_video.hub.card import model_card
 from magi_video.hub.push import CARD
+from magi_video.pipeline.description import describe_model
 from magi_video.video.image import fit_frames, write_image
 from magi_video.video.video import read_frames
 
@@ -29,7 +31,7 @@ def main() -> None:
     pipe.save_pretrained(folder, torch_dtype=torch.float16)
     frame = fit_frames(read_frames(arguments.video, [arguments.frame]), pipe.config.height, pipe.config.width)[0]
     write_image(folder / "first_frame.png", frame)
-    card = model_card(MagiVideoPipeline.from_pretrained(folder), arguments.name, license_id="apache-2.0")
+    card = model_card(describe_model(folder), load_codec(folder / "codec"), arguments.name, license_id="apache-2.0")
     (folder / CARD).write_text(str(card), encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:.2f} MB ({size / 2**20:.2f} MiB)")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from magi_video.data.digests import BLOCK, content_digest, sample_digest
 from magi_video.data.folder import VideoFolder
-from magi_video.data.identity import BLOCK, DataIdentity, content_digest, sample_digest
+from magi_video.data.identity import DataIdentity
 from magi_video.video.inspection import Inspector
 from tests.data.examples import replace_unseen, write_actions, write_numbered
 

@@ -21,10 +21,11 @@ from magi_video.codecs.pixels import PixelCodec
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving import reading
-from magi_video.serving.app import Service, create_app
+from magi_video.serving.app import create_app
 from magi_video.serving.connections import configure
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.requests import FirstFrame
+from magi_video.serving.service import Service
 
 SIDE = 16
 ACTIONS = ["LEFT", "RIGHT", "FIRE"]

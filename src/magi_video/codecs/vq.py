@@ -19,6 +19,7 @@ from magi_video.codecs.base import Codec, OnStep, register
 from magi_video.codecs.config import VQConfig
 from magi_video.codecs.discrete import DiscreteCodec, nearest_places
 from magi_video.codecs.image_vae import split_frames
+from magi_video.codecs.vq_training import train_vq
 from magi_video.errors import MagiError
 from magi_video.models.architecture import MAX_SIZE
 from magi_video.models.configured import capture_config
@@ -117,8 +118,6 @@ class VQCodec(DiscreteCodec):
         say: Callable[[str], None] | None = None,
     ) -> Codec:
         """See `Codec.train_on`."""
-        from magi_video.codecs.vq_training import train_vq
-
         config = replace(preset.vq, precision=preset.codec_precision)
         return train_vq(config, batches, measured, folder, on_step=on_step, say=say)
 

@@ -8,19 +8,19 @@ many thousand vectors; here a code has a number of steps to be used in.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.codecs import fsq
+from magi_video.codecs.base import CODECS, Codec
 from magi_video.codecs.config import VQConfig
 from magi_video.codecs.discrete import measure_code_use, nearest, use_of
 from magi_video.codecs.small_vae_training import reconstruction_errors
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.codecs.training import train_codec
-from magi_video.codecs.vq import VQCodec
 
 
 class CodeAverages(nn.Module):
@@ -100,7 +100,7 @@ class CodeAverages(nn.Module):
 
 
 class VQTraining:
-    """Trains a `VQCodec`; see `codecs.training.CodecTraining`.
+    """Trains a VQ codec; see `codecs.training.CodecTraining`.
 
     Args:
         config: the recipe.
@@ -113,7 +113,8 @@ class VQTraining:
         self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.codec = VQCodec.of(config)
+            registered: Any = CODECS["vq"]  # whose module imports this one
+            self.codec = registered.of(config)
         self.codec.to(device)
         self.network: nn.Module = self.codec.vae
         learnt = config.code_dim if config.quantizer == "ema" else 0
@@ -162,7 +163,7 @@ class VQTraining:
         share, perplexity = self.averages.use.tolist()
         return {"codes_used": share, "perplexity": perplexity}
 
-    def finish(self, measured: Sequence[Tensor]) -> tuple[VQCodec, dict[str, Any]]:
+    def finish(self, measured: Sequence[Tensor]) -> tuple[Codec, dict[str, Any]]:
         """See `codecs.training.CodecTraining`; the use of the codes is measured too."""
         codec = self.codec.eval()
         if self.config.quantizer == "ema":
@@ -190,8 +191,7 @@ def train_vq(
     device: str | torch.device = "cpu",
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     say: Callable[[str], None] | None = None,
-) -> VQCodec:
+) -> Codec:
     """The VQ codec, trained as `train_codec` says."""
     training = VQTraining(config, device)
-    codec = train_codec(training, batches, measured, directory, device=device, on_step=on_step, say=say)
-    return cast(VQCodec, codec)
+    return train_codec(training, batches, measured, directory, device=device, on_step=on_step, say=say)

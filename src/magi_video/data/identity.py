@@ -9,52 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from magi_video.data.digests import DIGITS
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.files.json import parse_json, read_text
 
-if TYPE_CHECKING:
-    from magi_video.data.folder import VideoFolder
-
-BLOCK = 2**14
-"""Bytes that are read at each of three places of a file."""
-DIGITS = 32
-"""Hexadecimal digits that are kept of a SHA-256: two files of a data set that agree in them are the same."""
 LISTED = 3
 """Names in a message."""
-
-
-def sample_digest(path: Path) -> str:
-    """Of a file's first, middle and last block; of all of a file that has no more than three.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        places = (0, size // 2 - BLOCK // 2, size - BLOCK) if size > 3 * BLOCK else range(0, size, BLOCK)
-        digest = hashlib.sha256()
-        for place in places:
-            file.seek(place)
-            digest.update(file.read(BLOCK))
-    return digest.hexdigest()[:DIGITS]
-
-
-def content_digest(path: Path) -> str:
-    """Of all of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
 
 
 def track_digest(names: Sequence[str], actions_TA: np.ndarray | None) -> str:

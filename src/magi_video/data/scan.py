@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from magi_video.data.identity import DIGITS, content_digest, sample_digest
+from magi_video.data.digests import DIGITS, content_digest, sample_digest
 from magi_video.errors import MagiError
 from magi_video.files.atomic import write_json
 from magi_video.files.json import parse_json, read_text

@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from magi_video.codecs.sizes import LatentSizes
 from magi_video.models.architecture import ACTION, LABEL, TEXT
-from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.pipeline.description import Description
 from magi_video.registry import declared
+from magi_video.sampling.sampling import Sampling
 
 LIBRARY = "magi-video"
 """Names of the data sets that a preset can ask for."""
@@ -22,7 +23,8 @@ SOURCES = {
 
 
 def model_card(
-    pipe: MagiVideoPipeline,
+    model: Description,
+    sizes: LatentSizes,
     name: str,
     metrics: Sequence[Mapping[str, Any]] = (),
     license_id: str | None = None,
@@ -31,7 +33,8 @@ def model_card(
     """The card of a model.
 
     Args:
-        pipe: the model; its `config.training` says how it was made.
+        model: what its folder describes; its setting "training" says how it was made.
+        sizes: of its codec's latents.
         name: what it is loaded by: a hub id, or a shipped model's name.
         metrics: contents of `metrics.json` files of `magi evaluate`.
         license_id: of the weights, as the hub spells it ("apache-2.0"); None if its makers have not said.
@@ -39,37 +42,37 @@ def model_card(
     """
     data = ModelCardData(
         library_name=LIBRARY,
-        pipeline_tag="text-to-video" if TEXT in pipe.transformer.condition_tokens.specs else "image-to-video",
+        pipeline_tag="text-to-video" if TEXT in model.architecture.specs else "image-to-video",
         license=license_id,
-        tags=tags(pipe),
+        tags=tags(model),
         datasets=list(datasets) or None,
         model_name=name.rpartition("/")[2] if metrics else None,
         eval_results=eval_results(metrics) or None,
     )
     parts = [
         f"# {_plain(name.rpartition('/')[2])}",
-        summary(pipe),
+        summary(model),
         "## How to use",
-        usage(pipe, name),
+        usage(model, name),
         "## Model",
-        table(("", ""), model_facts(pipe)),
+        table(("", ""), model_facts(model, sizes)),
         "## Training",
-        training(pipe),
+        training(model),
         "## Scores",
         scores(metrics),
         "## Limits",
-        limits(pipe),
+        limits(model, sizes),
         "## Licence",
-        licence(pipe, license_id),
+        licence(model, license_id),
     ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
 
-def tags(pipe: MagiVideoPipeline) -> list[str]:
+def tags(model: Description) -> list[str]:
     """What the hub finds the model by."""
     found = ["video-generation", "autoregressive", "masked-modeling", "diffusion", "magi"]
-    found.append(f"{pipe.config.forcing}-teacher-forcing")
-    found += ["world-model"] if ACTION in pipe.transformer.condition_tokens.specs else []
+    found.append(f"{model.settings['forcing']}-teacher-forcing")
+    found += ["world-model"] if ACTION in model.architecture.specs else []
     return found
 
 
@@ -93,30 +96,31 @@ def eval_results(metrics: Sequence[Mapping[str, Any]]) -> list[EvalResult]:
     return found
 
 
-def summary(pipe: MagiVideoPipeline) -> str:
+def summary(model: Description) -> str:
     """A paragraph on what the model is."""
-    paradigm = declared("paradigms").get(pipe.config.forcing, {"title": _plain(pipe.config.forcing)})["title"]
-    told = ", under actions" if ACTION in pipe.transformer.condition_tokens.specs else ""
-    told += ", of a class" if LABEL in pipe.transformer.condition_tokens.specs else ""
-    told += ", from words" if TEXT in pipe.transformer.condition_tokens.specs else ""
+    forcing, height, width = (model.settings[name] for name in ("forcing", "height", "width"))
+    paradigm = declared("paradigms").get(forcing, {"title": _plain(forcing)})["title"]
+    told = ", under actions" if ACTION in model.architecture.specs else ""
+    told += ", of a class" if LABEL in model.architecture.specs else ""
+    told += ", from words" if TEXT in model.architecture.specs else ""
     return (
-        f"Generates video of {pipe.config.height}×{pipe.config.width} pixels frame by frame{told}: each frame by "
+        f"Generates video of {height}×{width} pixels frame by frame{told}: each frame by "
         f"masked diffusion. Paradigm: {paradigm}. "
         "See [arXiv 2501.12389](https://arxiv.org/abs/2501.12389)."
     )
 
 
-def usage(pipe: MagiVideoPipeline, name: str) -> str:
+def usage(model: Description, name: str) -> str:
     """A snippet that runs as it is."""
     lines = ["import numpy as np", "import torch", "from magi_video import MagiVideoPipeline", ""]
     lines += [f'pipe = MagiVideoPipeline.from_pretrained("{_plain(name)}")']
-    size = f"({pipe.config.height}, {pipe.config.width}, 3)"
+    size = f"({model.settings['height']}, {model.settings['width']}, 3)"
     lines.append(f"first_frame = np.zeros({size}, np.uint8)  # or a PIL image of any size")
     told = ""
-    if names := list(pipe.config.action_names):
+    if names := list(model.settings["action_names"]):
         lines.append(f'actions = [pipe.action("{_plain(names[0])}")] * 32  # the one that leads to each frame, or None')
         told = " actions=actions,"
-    told += ' text="a sentence",' if TEXT in pipe.transformer.condition_tokens.specs else ""
+    told += ' text="a sentence",' if TEXT in model.architecture.specs else ""
     lines += [
         "video = pipe(",
         f"    image=first_frame, num_frames=32,{told} generator=torch.Generator().manual_seed(0)",
@@ -129,33 +133,34 @@ def usage(pipe: MagiVideoPipeline, name: str) -> str:
     return "\n".join(["```python", *lines, "```", "", "```bash", *commands, "```"])
 
 
-def model_facts(pipe: MagiVideoPipeline) -> list[tuple[str, str]]:
+def model_facts(model: Description, sizes: LatentSizes) -> list[tuple[str, str]]:
     """Rows on the network and the codec."""
-    network, codec, config = pipe.transformer, pipe.codec, pipe.config
-    head = _count(network.diffusion_head)
-    position = network.config.temporal_position
+    network, config = model.architecture, model.settings
+    parts = network.parameters_by_part()
+    head, rate = parts.pop("head"), _number(config["frame_rate"])
+    position = network.temporal_position
     length = "without end" if position == "rope" else "fixed at the start, positions interpolated beyond training's"
-    sampling = pipe.resolve()
+    sampling = Sampling.of(None, **config["sampling"]).complete()
     rows = [
-        ("Parameters", f"{_millions(_count(network) - head)} transformer, {_millions(head)} diffusion head"),
-        ("Codec", f"`{type(codec).__name__}`, {_millions(_count(codec))} parameters"),
-        ("Latent frame", f"{network.config.latent_channels}×{network.config.latent_height}×"
-                         f"{network.config.latent_width}, {network.num_tokens} tokens"),
-        ("Time", f"{codec.temporal_factor} frames a latent frame; {_number(config.frame_rate)} frames/s at interval 1"),
-        ("Intervals", f"1 to {network.config.max_interval}"),
-        ("Length", f"trained on {codec.num_pixel_frames(network.config.num_frames)} frames; rollouts {length}"),
+        ("Parameters", f"{_millions(sum(parts.values()))} transformer, {_millions(head)} diffusion head"),
+        ("Codec", f"`{model.codec}`, {_millions(model.codec_parameters)} parameters"),
+        ("Latent frame", f"{network.latent_channels}×{network.latent_height}×"
+                         f"{network.latent_width}, {network.num_tokens} tokens"),
+        ("Time", f"{sizes.temporal_factor} frames a latent frame; {rate} frames/s at interval 1"),
+        ("Intervals", f"1 to {network.max_interval}"),
+        ("Length", f"trained on {sizes.num_pixel_frames(network.num_frames)} frames; rollouts {length}"),
         ("Steps a frame", f"{sampling.mask_steps} mask steps, {sampling.denoise_steps} denoising steps"),
     ]  # fmt: skip
-    if config.action_names:
-        rows.append(("Actions", ", ".join(f"`{_plain(name)}`" for name in config.action_names)))
-    if config.class_names:
-        rows.append(("Classes", f"{len(config.class_names)}"))
+    if config["action_names"]:
+        rows.append(("Actions", ", ".join(f"`{_plain(name)}`" for name in config["action_names"])))
+    if config["class_names"]:
+        rows.append(("Classes", f"{len(config['class_names'])}"))
     return rows
 
 
-def training(pipe: MagiVideoPipeline) -> str:
+def training(model: Description) -> str:
     """Data and recipe, as far as they are recorded."""
-    record = pipe.config.training or {}
+    record = model.settings["training"] or {}
     preset, data = _mapping(record, "preset"), _mapping(record, "data")
     recipe, clips = _mapping(preset, "train"), _mapping(preset, "data")
     if not preset:
@@ -195,24 +200,25 @@ def scores(metrics: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join([table(head, rows), *(f"- {text}" for text in told)])
 
 
-def limits(pipe: MagiVideoPipeline) -> str:
+def limits(model: Description, sizes: LatentSizes) -> str:
     """What not to expect, from what the model is."""
+    height, width = model.settings["height"], model.settings["width"]
     told = [
         "It has seen nothing but its training data: a first frame of another kind is continued as if it were of that.",
-        f"Frames are {pipe.config.height}×{pipe.config.width} pixels; other pictures are cropped and resized.",
+        f"Frames are {height}×{width} pixels; other pictures are cropped and resized.",
         "What leaves the picture is remembered for at most "
-        f"{pipe.codec.num_pixel_frames(pipe.transformer.config.num_frames)} frames; errors add up in long rollouts."
-        if pipe.transformer.config.temporal_position == "rope"
+        f"{sizes.num_pixel_frames(model.architecture.num_frames)} frames; errors add up in long rollouts."
+        if model.architecture.temporal_position == "rope"
         else "Rollouts longer than the training clips are generated at interpolated positions, and get worse.",
-        f"Intervals beyond {pipe.transformer.config.max_interval} are refused.",
+        f"Intervals beyond {model.architecture.max_interval} are refused.",
     ]
     return "\n".join(f"- {line}" for line in told)
 
 
-def licence(pipe: MagiVideoPipeline, license_id: str | None) -> str:
+def licence(model: Description, license_id: str | None) -> str:
     """Of the weights, and where the data came from if that asks to be named."""
     told = f"The weights: {_plain(license_id)}." if license_id else "Its makers have not stated one."
-    games = _mapping(pipe.config.training or {}, "data").get("games") or []
+    games = _mapping(model.settings["training"] or {}, "data").get("games") or []
     sources = [text for start, text in SOURCES.items() if any(str(one).startswith(start) for one in games)]
     return " ".join([told, *sources])
 
@@ -239,10 +245,6 @@ def _mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _protocol(result: Mapping[str, Any]) -> Mapping[str, Any]:
     return _mapping(result, "protocol")
-
-
-def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _millions(count: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HFValidationError
@@ -17,7 +18,8 @@ from magi_video.files.atomic import scratch_folder, write_json
 from magi_video.files.json import read_json
 from magi_video.files.weights import resolve_model
 from magi_video.hub.card import model_card
-from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.pipeline.description import describe_model
+from magi_video.pipeline.saving import read_pipeline
 
 SENT = (
     "model_index.json",
@@ -57,7 +59,8 @@ def write_release(
         MagiError: the model, a metrics file or `out` is not as described.
     """
     folder = resolve_model(model)
-    pipe = MagiVideoPipeline.from_pretrained(folder)
+    description = describe_model(folder)
+    codec = read_pipeline(folder, torch.float32)["codec"]  # all weights are loaded, and so checked
     if (folder / ENCODER_FOLDER).is_dir():
         check_encoder(folder / ENCODER_FOLDER)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -80,7 +83,7 @@ def write_release(
         write_json(out / "model_index.json", index | {"training": _without_paths(index.get("training"))})
         for number, path in enumerate(metrics):
             shutil.copyfile(path, out / ("metrics.json" if number == 0 else f"metrics_{number}.json"))
-        card = model_card(pipe, name, results, license_id, datasets)
+        card = model_card(description, codec, name, results, license_id, datasets)
         (out / CARD).write_text(str(card), encoding="utf-8")
     except OSError as error:
         raise MagiError(f"{out}: cannot be written ({error.strerror or error})") from error

@@ -20,8 +20,8 @@ from safetensors.numpy import save
 
 from magi_video.data.actions import ActionTrack
 from magi_video.data.captions import is_caption
+from magi_video.data.digests import DIGITS
 from magi_video.data.folder import Video, VideoFolder
-from magi_video.data.identity import DIGITS
 from magi_video.errors import MagiError
 from magi_video.files.json import parse_json
 

@@ -261,7 +261,7 @@ class ConventionalPipeline(Configured):
         Returns:
             The repository's address.
         """
-        from magi_video.hub.push import push  # which knows the pipeline
+        from magi_video.hub.push import push  # the hub's client is not loaded before it is needed
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)

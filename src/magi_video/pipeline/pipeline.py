@@ -17,8 +17,10 @@ from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
 from magi_video.fast.compiling import compile_blocks
 from magi_video.fast.speed import begin_past, speed_up
+from magi_video.files.atomic import link_or_copy
 from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import ACTION, LABEL, TEXT
+from magi_video.models.configured import WEIGHTS
 from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
@@ -169,7 +171,17 @@ class MagiVideoPipeline(ConventionalPipeline):
         Raises:
             MagiError: it cannot be written (disk full, folder read-only); what was there is kept.
         """
-        write_pipeline(self, Path(save_directory), torch_dtype, weights)
+
+        def write(folder: Path) -> None:
+            if weights is None:
+                super(MagiVideoPipeline, self).save_pretrained(folder)
+                return
+            self.save_config(folder)
+            self.codec.save_pretrained(folder / "codec")
+            self.transformer.save_config(folder / "transformer")
+            link_or_copy(weights, folder / "transformer" / WEIGHTS)
+
+        write_pipeline(write, Path(save_directory), torch_dtype, self.text_folder)
 
     def action(self, *names: str) -> np.ndarray:
         """The vector of the actions of these names held together, `[A]`; none of them is standing still."""

@@ -1,8 +1,9 @@
 """A pipeline as a folder: read strictly, written whole or not at all."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,15 +12,10 @@ from safetensors.torch import load_file, save_file
 from magi_video.codecs.registry import load_codec
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, copy_encoder
 from magi_video.errors import MagiError
-from magi_video.files.atomic import link_or_copy, part_beside
+from magi_video.files.atomic import part_beside
 from magi_video.files.weights import check_settings, load_strictly
-from magi_video.models.configured import WEIGHTS
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.description import INDEX_FILE, read_architecture, read_index
-from magi_video.pipeline.diffusers_api import ConventionalPipeline
-
-if TYPE_CHECKING:
-    from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 
 def read_pipeline(folder: Path, torch_dtype: torch.dtype) -> dict[str, Any]:
@@ -43,20 +39,24 @@ def read_pipeline(folder: Path, torch_dtype: torch.dtype) -> dict[str, Any]:
 
 
 def write_pipeline(
-    pipe: "MagiVideoPipeline", folder: Path, torch_dtype: torch.dtype | None, weights: Path | None
+    write: Callable[[Path], None], folder: Path, torch_dtype: torch.dtype | None, text_folder: Path | None
 ) -> None:
-    """Write a pipeline: each file whole or not at all, `model_index.json` last; see its `save_pretrained`."""
+    """Write a pipeline: each file whole or not at all, `model_index.json` last.
+
+    Args:
+        write: writes all files into a folder that it is given.
+        folder: where they shall be.
+        torch_dtype: of the weights on disk; None for what they are.
+        text_folder: of the text encoder, which is copied; None for none.
+
+    Raises:
+        MagiError: it cannot be written.
+    """
     part = part_beside(folder / "model")
     try:
-        if weights is None:
-            ConventionalPipeline.save_pretrained(pipe, part)
-        else:
-            pipe.save_config(part)
-            pipe.codec.save_pretrained(part / "codec")
-            pipe.transformer.save_config(part / "transformer")
-            link_or_copy(weights, part / "transformer" / WEIGHTS)
-        if pipe.text_folder is not None and pipe.text_folder.parent != folder:
-            copy_encoder(pipe.text_folder, folder / ENCODER_FOLDER)
+        write(part)
+        if text_folder is not None and text_folder.parent != folder:
+            copy_encoder(text_folder, folder / ENCODER_FOLDER)
         if torch_dtype is not None:
             for file in list(part.rglob("*.safetensors")):
                 cast(file, torch_dtype)

@@ -19,96 +19,21 @@ from starlette.exceptions import HTTPException
 
 from magi_video.errors import MagiError
 from magi_video.fast.threads import Pace
-from magi_video.models.architecture import TEXT
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.sampling.sampling import SPEEDS
 from magi_video.serving.bodies import TooLargeError, read_request, receive
 from magi_video.serving.errors import WITHHELD, told
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.media import jpeg
-from magi_video.serving.play import Players
-from magi_video.serving.reading import UploadReaders
-from magi_video.serving.real_game import known_games, named_games, world_name
-from magi_video.serving.requests import MAX_TEXT, FirstFrame, VideoRequest, find_text_problem, video_arguments
+from magi_video.serving.requests import FirstFrame, VideoRequest, find_text_problem, video_arguments
 from magi_video.serving.security import Guard
-from magi_video.serving.uploads import Uploads
-from magi_video.serving.videos import BusyError, Video, VideoDesk
-from magi_video.serving.visitors import Places, address_of
+from magi_video.serving.service import Service
+from magi_video.serving.videos import BusyError, Video
+from magi_video.serving.visitors import address_of
 from magi_video.serving.websockets import follow_video, play
-from magi_video.serving.worker import Worker
 
 STATIC = Path(__file__).parent / "static"
 UPLOAD_SECONDS = 120.0
-UPLOADS_AT_ONCE = 4
-SWEEP_SECONDS = 1.0
 VISITOR = "magi_visitor"
-PLAYED_RATE = 17.5
-"""Frames/s at which a world with actions begins, about: smooth, and no harder than it must be."""
-
-
-class Service:
-    """What the routes share; made when the server starts, since much of it belongs to the running event loop."""
-
-    def __init__(
-        self,
-        pipe: MagiVideoPipeline,
-        first_frames: list[FirstFrame],
-        limits: ServingLimits,
-        folder: Path,
-        text_problem: str | None = None,
-        pace: Pace | None = None,
-    ) -> None:
-        self.pipe, self.first_frames, self.limits, self.folder = pipe, first_frames, limits, folder
-        self.text_problem = text_problem
-        self.games = named_games(pipe.config.training)
-        self.worker = Worker()
-        self.uploads = Uploads(limits)
-        self.videos = VideoDesk(pipe, self.worker, limits, folder)
-        self.players = Players(pipe, self.worker, limits, pace)
-        self.receiving = Places(UPLOADS_AT_ONCE, limits.share(UPLOADS_AT_ONCE), "others are uploading just now")
-        self.readers = UploadReaders()
-        self.game_places = Places(limits.max_games, limits.max_games, "too many real games are running")
-
-    def describe(self, name: str) -> dict[str, Any]:
-        """What the page must know of the model."""
-        config, limits = self.pipe.config, self.limits
-        largest = self.pipe.transformer.config.max_interval
-        endless = self.pipe.transformer.config.temporal_position == "rope"
-        return {
-            "model": name,
-            "height": config.height,
-            "width": config.width,
-            "frame_rate": config.frame_rate,
-            "max_interval": largest,
-            "interval": min(max(1, round(config.frame_rate / PLAYED_RATE)), largest) if config.action_names else 1,
-            "speeds": list(SPEEDS),
-            "controls": [vars(one) for one in self.players.controls.controls],
-            "actions": list(config.action_names),
-            "classes": list(config.class_names),
-            "text": TEXT in self.pipe.transformer.condition_tokens.specs,
-            "text_problem": self.text_problem,
-            "max_text": MAX_TEXT,
-            "first_frames": [frame.title for frame in self.first_frames],
-            "endless": endless,
-            "games": self.games,
-            "world": world_name(known_games(config.training)),
-            "window": (self.pipe.transformer.config.num_frames - 1) * self.pipe.codec.temporal_factor
-            if endless
-            else None,
-            "device": str(self.pipe.device),
-            "max_frames": limits.max_frames,
-            "max_clip_frames": limits.max_clip_frames,
-            "max_upload_mb": limits.max_upload_mb,
-            "idle_seconds": limits.idle_seconds,
-        }
-
-    async def sweep_forever(self) -> None:
-        """Give up what nobody uses any more."""
-        while True:
-            await asyncio.sleep(min(SWEEP_SECONDS, self.limits.grace_seconds / 4))
-            self.videos.sweep()
-            self.players.sweep()
-            self.uploads.sweep()
 
 
 def create_app(

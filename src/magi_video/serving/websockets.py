@@ -26,7 +26,7 @@ from magi_video.serving.videos import OVER, BusyError, Video, VideoDesk
 from magi_video.serving.visitors import address_of
 
 if TYPE_CHECKING:
-    from magi_video.serving.app import Service
+    from magi_video.serving.service import Service
 
 MESSAGES_A_SECOND = 200
 LOOK_AGAIN_SECONDS = 5.0
