@@ -102,7 +102,6 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
             "magi_video.evaluation.generation.evaluate",
             "magi_video.evaluation.scoring.score",
             "magi_video.evaluation.scoring.video_features",
-            "magi_video.evaluation.metrics.*",
             "magi_video.evaluation.detectors",
         ],
     ),

@@ -4,13 +4,7 @@ import torch
 from torch import Tensor
 
 from magi_video.models.cache import FrameCache, LayerCache
-
-
-def pick(x_BL: Tensor, places_Bn: Tensor) -> Tensor:
-    """`[B, L, …]` at each sample's own places: `[B, n, …]`."""
-    if len(x_BL) == 1:
-        return x_BL.index_select(1, places_Bn[0])
-    return x_BL[sample_index(places_Bn), places_Bn]
+from magi_video.sampling.past import pick
 
 
 def sample_index(places_Bn: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from typing import NamedTuple, cast
 from torch import Tensor
 
 from magi_video.fast.attention import attention
-from magi_video.fast.cache import PlaceCache, pick
+from magi_video.fast.cache import PlaceCache
 from magi_video.models.cache import LayerCache
 from magi_video.models.dropout import Dropout
 from magi_video.models.layers import Block, SpatialLayer, TemporalLayer, TransformerLayer
+from magi_video.sampling.past import pick
 
 
 class Wanted(NamedTuple):

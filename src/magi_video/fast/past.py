@@ -9,10 +9,11 @@
 import torch
 from torch import Tensor
 
-from magi_video.fast.cache import PlacesCache, pick
+from magi_video.fast.cache import PlacesCache
 from magi_video.fast.layers import Wanted
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import FrameContext, MagiVideoTransformer
+from magi_video.sampling.past import pick
 
 JOINED_PLACES = 128
 """On CPUs, places up to which two frames share a pass: the products of more rows gain nothing from each other."""

@@ -105,5 +105,7 @@ class RecomputedPast:
 
 def pick(x_BL: Tensor, places_Bn: Tensor) -> Tensor:
     """`[B, L, …]` at each sample's own places: `[B, n, …]`."""
+    if len(x_BL) == 1:  # no index of samples is needed
+        return x_BL.index_select(1, places_Bn[0])
     sample_B1 = torch.arange(len(places_Bn), device=places_Bn.device)[:, None]
     return x_BL[sample_B1, places_Bn]
