@@ -1,6 +1,7 @@
 """From videos to discrete tokens and back by the commands alone: a VQ codec, a categorical head, both orders."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from magi_video.codecs.registry import load_codec
 from magi_video.errors import MagiError
 from magi_video.models.categorical import CategoricalHead
 from magi_video.pipeline import MagiVideoPipeline
+from magi_video.sampling.sampling import Sampling
 from tests.codecs.codec_examples import make_vae
 from tests.data.examples import write_numbered
 
@@ -108,6 +110,36 @@ def test_another_codecs_codes_are_refused(run: Path) -> None:
 def test_a_model_with_codes_is_not_exported(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(run), "--out", str(tmp_path)]) == 1
     assert "a model with a categorical head cannot be exported" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("forcing", "options", "sampling"), [
+    ("raster", {"attention": "flat"}, {"top_k": 5}), ("genie", {}, {"temperature": 2.0, "top_p": 0.9}),
+    ("joint", {}, {"order": "confidence", "mask_steps": 3}),
+])  # fmt: skip
+def test_the_originals_in_kind_train_and_generate(
+    forcing: str, options: dict[str, str], sampling: dict[str, Any], run: Path, videos: Path, tmp_path: Path
+) -> None:
+    """VideoGPT, Genie and MAGVIT: the recipes of docs/discrete.md, small, on latents that are there."""
+    recipe = RECIPE | {"forcing": forcing, "forcing_options": options}
+    recipe |= {"train": RECIPE["train"] | {"sample_every": 0, "steps": 2}}
+    shutil.copytree(run / "codec", tmp_path / "run" / "codec")
+    assert train(recipe, videos, tmp_path / "run", "--steps", "2") == 0
+    pipe = MagiVideoPipeline.from_pretrained(tmp_path / "run")
+    assert isinstance(pipe.codec, DiscreteCodec)
+    first = np.zeros((16, 16, 3), np.uint8)
+    seen: list[torch.Tensor] = []
+
+    def look(_pipe: Any, _step: int, _timestep: int, values: dict[str, Any]) -> dict[str, Any]:
+        seen.append(values["latents"])
+        return values
+
+    made = pipe(first, num_frames=4, sampling=Sampling(**sampling), callback_on_step_end=look).frames
+    latents = torch.stack(seen, dim=1)
+    assert made.shape == (1, 4, 16, 16, 3) and latents.shape[1] == 3
+    assert torch.allclose(pipe.codec.look_up(pipe.codec.find_codes(latents)), latents, atol=1e-6)
+    if forcing == "raster":
+        with pytest.raises(MagiError, match="raster makes its tokens in an order of its own"):
+            pipe(first, num_frames=4, sampling=Sampling(order="confidence"))
 
 
 def test_a_diffusers_vq_model_from_a_folder(videos: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Codecs: how frames become the latents a model works on.
 
 `PixelCodec` (no compression), `ImageVAECodec` (any diffusers 2D VAE), `VideoVAECodec` (its causal 3D VAEs),
-`OmniTokenizerCodec`, and `SmallVAECodec`, which is trained on the data of the run.
+`OmniTokenizerCodec`, `VQModelCodec` (diffusers' VQGAN), and `SmallVAECodec` and `VQCodec`, which are trained on the
+data of the run. `VQModelCodec` and `VQCodec` are discrete: a latent is one of finitely many codes.
 `codecs.statistics.measure_statistics` measures the normalisation of any.
 
 How to add one

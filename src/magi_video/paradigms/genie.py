@@ -10,8 +10,8 @@ Every token of a later frame is masked with the clip's own probability, drawn fr
 `masked` draws a share of 70–100 % for every frame and masks the first one too. So later frames see one complete frame
 here, and the gap between training and generation is smaller, on short clips above all.
 
-Genie adds its actions to the embeddings, has discrete tokens with cross-entropy, and keeps the most confident tokens
-of a step; here actions are condition tokens, and tokens continuous with the diffusion head, for every paradigm alike.
+Genie adds its actions to the embeddings, and has discrete tokens with cross-entropy; here actions are condition tokens,
+and tokens continuous with a diffusion head, or discrete with the categorical one, for every paradigm alike.
 """
 
 from typing import ClassVar

@@ -22,9 +22,10 @@ cache      every place of every frame
 The attention that looks natural, causal in time and in space with one sequence, is neither: place i then holds tokens
 before i in every frame, so a token sees the past frames' tokens before its own place alone. The tests fail on it.
 
-Tokens are continuous and the head is the diffusion head, as in MAR's own raster baseline (Li et al. 2024, table 1),
-where it is no worse than discrete tokens with cross-entropy. Phenaki, which the paper's table 1 puts here, has a
-bidirectional generator: see `joint.py`. The mask ratio is not used, and there are no mask steps.
+Tokens are continuous and the head is a diffusion head, as in MAR's own raster baseline (Li et al. 2024, table 1),
+where it is no worse than discrete tokens with cross-entropy; these, the originals' own, are `head="categorical"`.
+Phenaki, which the paper's table 1 puts here, has a bidirectional generator: see `joint.py`. The mask ratio is not used,
+and there are no mask steps.
 """
 
 from typing import ClassVar

@@ -409,7 +409,8 @@ class MagiVideoPipeline(ConventionalPipeline):
         for s, latents_BCHW in enumerate(self.transformer.unpatchify(tokens_BSND).unbind(1)):
             if on_step is not None:
                 latents_BCHW = on_step(first + s, latents_BCHW)
-                tokens_BSND[:, s] = self.transformer.patchify(latents_BCHW[:, None])[:, 0]  # they make the past
+                # They make the past. Copied first: of a patch of 1, latents are the tokens' own memory.
+                tokens_BSND[:, s] = self.transformer.patchify(latents_BCHW[:, None])[:, 0].clone()
             yield latents_BCHW
             if on_step is not None and on_step.stops:
                 return
