@@ -157,9 +157,9 @@ def test_a_diffusers_vq_model_from_a_folder(videos: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("group", "changes", "message"), [
     ("codec", {"codec": "pixels"}, "a categorical head needs a codec of codes"),
     ("model", {"patch_size": 2}, "patch_size must be 1, got 2"),
-    ("vq", {"codebook_size": 1}, "vq: codebook_size must be a number from 2, got 1"),
-    ("vq", {"fsq_levels": [8, 1]}, "vq: fsq_levels must be numbers from 2"),
-    ("train", {"label_smoothing": 1.0}, "label_smoothing must lie in [0, 1), got 1.0"),
+    ("vq", {"codebook_size": 1}, "vq.codebook_size must lie in 2…65,536, got 1"),
+    ("vq", {"fsq_levels": [8, 1]}, "vq.fsq_levels.1 must be at least 2, got 1"),
+    ("train", {"label_smoothing": 1.0}, "train.label_smoothing must be below 1, got 1.0"),
     ("sample", {"first_step": 990}, "a categorical head has no first denoise step"),
 ])  # fmt: skip
 def test_recipes_that_cannot_be_are_refused(

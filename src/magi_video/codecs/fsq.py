@@ -9,14 +9,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-from magi_video.errors import MagiError
-
-
-def check_levels(levels: Sequence[int], most: int) -> None:
-    """Raise a `MagiError` unless there are levels, each at least 2, and at most so many codes."""
-    if not levels or any(type(one) is not int or one < 2 for one in levels) or prod(levels) > most:
-        raise MagiError(f"fsq_levels must be whole numbers from 2 whose product is at most {most}, got {list(levels)}")
-
 
 def bound(z: Tensor, levels: Sequence[int]) -> Tensor:
     """Numbers `[…, C]` squashed to as wide a range as each has levels, so that rounding gives exactly these.

@@ -21,7 +21,6 @@ from magi_video.codecs.discrete import DiscreteCodec, nearest_places
 from magi_video.codecs.image_vae import split_frames
 from magi_video.codecs.vq_training import train_vq
 from magi_video.errors import MagiError
-from magi_video.models.architecture import MAX_SIZE
 from magi_video.models.configured import capture_config
 from magi_video.presets import CodecConfig, Preset
 
@@ -35,6 +34,9 @@ class VQCodec(DiscreteCodec):
         width, encoder_blocks, decoder_blocks: of the networks.
         latents_mean, latents_std: of the codes' numbers on a data set.
         codes_used, perplexity: of the codes on a data set (`measure_code_use`); None until measured.
+
+    Raises:
+        MagiError: a value that `VQConfig` refuses.
     """
 
     name = "vq"
@@ -60,20 +62,10 @@ class VQCodec(DiscreteCodec):
         perplexity: float | None = None,
     ) -> None:
         super().__init__()
-        if quantizer not in ("ema", "fsq"):
-            raise MagiError(f"unknown quantizer {str(quantizer)[:40]!r}: choose from ema, fsq")
-        if len(encoder_blocks) < 1 or len(decoder_blocks) != len(encoder_blocks):
-            raise MagiError(
-                "encoder_blocks and decoder_blocks must have as many levels; "
-                f"got {len(encoder_blocks)} and {len(decoder_blocks)}"
-            )
-        if quantizer == "fsq":
-            fsq.check_levels(fsq_levels, MAX_SIZE)
-        elif type(codebook_size) is not int or not 2 <= codebook_size <= MAX_SIZE:
-            raise MagiError(f"codebook_size {str(codebook_size)[:40]} must be a whole number from 2 to {MAX_SIZE}")
-        shape = VQConfig(
-            quantizer=quantizer, codebook_size=codebook_size, code_dim=code_dim, fsq_levels=tuple(fsq_levels),
-            encoder_blocks=tuple(encoder_blocks),
+        shape = VQConfig(  # which checks them
+            quantizer=quantizer, codebook_size=codebook_size, code_dim=code_dim, l2_normalize=l2_normalize,
+            fsq_levels=tuple(fsq_levels), width=width, encoder_blocks=tuple(encoder_blocks),
+            decoder_blocks=tuple(decoder_blocks),
         )  # fmt: skip
         self.quantizer, self.codes, self.latent_channels = quantizer, shape.codes, shape.latent_channels
         self.spatial_factor, self.levels, self.l2_normalize = shape.spatial_factor, tuple(fsq_levels), l2_normalize
