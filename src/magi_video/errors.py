@@ -5,7 +5,8 @@ MAX_MESSAGE = 1500
 
 
 class MagiError(Exception):
-    """A mistake in the input (a file, a setting, a checkpoint), described in one line: what was wrong, what was expected."""
+    """A mistake in the input (a file, a setting, a checkpoint), described in one line: what was wrong, what was
+    expected."""
 
     exit_code = 1
     """What the command line exits with."""
