@@ -32,8 +32,8 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0 on success, 1 for a mistake (one line says what), 2 for a wrong command line,
-    128 and more when a signal stopped it."""
+    """Run a verb; returns the exit code: 0 on success, 1 for a mistake (one line says what), 2 for a wrong command
+    line, 128 and more when a signal stopped it."""
     argv = sys.argv[1:] if argv is None else argv
     write_any_text()
     if not argv or argv[0] in ("-h", "--help"):
