@@ -41,6 +41,9 @@ class StubPipeline:
     def resolve(self, sampling: Sampling) -> Sampling:
         return Sampling(None, 1, 1)
 
+    def most_mask_steps(self, num_frames: int) -> int:
+        return 1
+
     def stream(self, num_frames: int, num_videos: int, **_settings: object) -> Iterator[np.ndarray]:
         for index in range(num_frames):
             if self.error is not None and index == self.last:

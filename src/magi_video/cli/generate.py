@@ -1,5 +1,7 @@
 """`magi generate MODEL`: the options are the fields of `Generate`."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
@@ -10,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from pydantic import Field
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -22,6 +23,8 @@ from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 VIEW_SIDE = 256
@@ -108,6 +111,7 @@ def make_videos(options: Generate, display: TaskDisplay, held: ExitStack) -> dic
     Of many processes each makes its share of the videos; they are those of one process, but for the rounding of sums
     over batches of another size.
     """
+    import numpy as np
     import torch
 
     from magi_video.distributed import Processes
@@ -187,7 +191,7 @@ def make_videos(options: Generate, display: TaskDisplay, held: ExitStack) -> dic
     return report
 
 
-def compile_aloud(pipe: "MagiVideoPipeline", request: dict[str, Any]) -> None:
+def compile_aloud(pipe: MagiVideoPipeline, request: dict[str, Any]) -> None:
     """Compile the pipeline for a request, and say how it went."""
     say = partial(print, file=sys.stderr) if is_main_process() else lambda *_: None
     say("compiling, which takes a minute or two the first time")
@@ -212,6 +216,8 @@ def growing_files(
     So memory does not depend on the number of frames: all others are not kept. Each file is there when it is complete;
     after an error or an interruption nothing is left of them.
     """
+    import numpy as np
+
     from magi_video.files.atomic import growing_array
     from magi_video.video.video import VideoWriter
 
@@ -235,7 +241,7 @@ def growing_files(
         yield add, kept
 
 
-def read_inputs(options: Generate, pipe: "MagiVideoPipeline") -> dict[str, Any]:
+def read_inputs(options: Generate, pipe: MagiVideoPipeline) -> dict[str, Any]:
     """The given frames and actions, read and checked."""
     from magi_video.data.clips import clip_frames
     from magi_video.video.image import read_image
@@ -277,6 +283,8 @@ def find_label(label: str, classes: list[str]) -> int:
 
 def read_actions_option(options: Generate, names: list[str]) -> np.ndarray:
     """`--actions` as the action that leads to each frame, `[frames, A]`; of a recording, its first so many."""
+    import numpy as np
+
     from magi_video.data.actions import read_actions
     from magi_video.files.json import read_text
     from magi_video.pipeline.actions import parse_actions
@@ -300,7 +308,7 @@ def summary(report: dict[str, Any], out: Path) -> str:
     count = len(seconds) * len(report["seeds"])
     return (
         f"{len(report['files'])} video(s) of {len(seconds)} frames in {report['seconds']:.1f} s "
-        f"({count / report['seconds']:.1f} frames/s, {np.mean(seconds):.3f} s a frame in the mean)\n"
+        f"({count / report['seconds']:.1f} frames/s, {sum(seconds) / len(seconds):.3f} s a frame in the mean)\n"
         f"video:         {out / report['files'][0]}\n"
         f"contact sheet: {out / 'contact.png'}\n"
         f"figures:       {out / 'generate.json'}"
