@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -41,7 +40,7 @@ def equal_steps(preset: Preset, reference: Preset) -> int:
     return round(reference.train.steps * training_step_flops(reference) / training_step_flops(preset))
 
 
-def generation_costs(model: Path, world: World) -> dict[str, Any]:
+def generation_costs(pipe: MagiVideoPipeline, world: World) -> dict[str, Any]:
     """Cost of each generated frame of one video, without encoding and decoding.
 
     Frames that are made in one step share its cost equally.
@@ -50,7 +49,6 @@ def generation_costs(model: Path, world: World) -> dict[str, Any]:
         frame: index of each generated frame; seconds_per_frame: median of `TIMED_ROLLOUTS` rollouts, for each frame;
         flops_per_frame: operations of each frame; parameters; threads.
     """
-    pipe = MagiVideoPipeline.from_pretrained(model)
     rollouts = [spread(timed(steps(pipe, world))) for _ in range(1 + TIMED_ROLLOUTS)][1:]
     return {
         "frame": list(range(world.given, world.frames)),

@@ -95,7 +95,8 @@ def run_row(m: Measures, row: Row, seed: int) -> None:
     for step in sorted(points):
         model = m.workplace.model(row.name, seed, step)
         if "costs" not in figures:
-            figures |= {"costs": generation_costs(model, m.world), "sampling": sampling(model)}
+            pipe = MagiVideoPipeline.from_pretrained(model)
+            figures |= {"costs": generation_costs(pipe, m.world), "sampling": sampling(pipe)}
         name = f"{row.key}-seed{seed}-step{step}"
         scored = score(m, name, partial(m.samples, name, model), fid=step in budgets.values())
         losses = training_losses(m.workplace.run_folder(row.name, seed) / "log.jsonl")
@@ -147,9 +148,8 @@ def columns(row: Row) -> Scores:
     }
 
 
-def sampling(model: Path) -> Scores:
+def sampling(pipe: MagiVideoPipeline) -> Scores:
     """With how many steps a model generates; None for steps that its paradigm does not have."""
-    pipe = MagiVideoPipeline.from_pretrained(model)
     resolved, own = pipe.resolve(), find_paradigm(pipe.config.forcing).steps
     numbers = {"mask_steps": resolved.mask_steps, "denoise_steps": resolved.denoise_steps}
     return {name: None if own.get(name) == 0 else number for name, number in numbers.items()}
