@@ -64,7 +64,7 @@ def test_a_thread_tells_by_time_even_while_nothing_moves(monkeypatch: pytest.Mon
     monkeypatch.setattr(progress, "FIRST_LINE", 0.001)
     display, _ = make(clock)
     told = threading.Event()
-    monkeypatch.setattr(display, "tell", told.set)
+    monkeypatch.setattr(display, "print_line", told.set)
     with display:
         assert told.wait(20)
     assert display.ended.is_set()

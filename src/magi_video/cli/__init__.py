@@ -19,7 +19,7 @@ VERBS = {
     "generate": "generate videos with a model",
     "evaluate": "continue real clips with a model and score the result",
     "score": "compare generated clips with real ones",
-    "compare": "compare models or recipes on the same held-out clips, with a verdict in words",
+    "compare": "compare models or recipes on the same clips, with a verdict",
     "reproduce": "measure the paper's claims: train, generate, score, compare",
     "plan": "say what a training run will need: operations, memory, disk, days",
     "bench": "measure speed: seconds a frame, training clips/s, share of the peak",
