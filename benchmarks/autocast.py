@@ -19,17 +19,17 @@ import torch
 from magi_video.fast.allocator import keep_freed_memory
 from magi_video.fast.kernels import use_training_kernels
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms import Clip, Forcing, find_forcing
+from magi_video.paradigms import Clip, Paradigm, make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 
 def step(
-    model: MagiVideoTransformer, forcing: Forcing, clip: Clip, seed: int, low: bool
+    model: MagiVideoTransformer, paradigm: Paradigm, clip: Clip, seed: int, low: bool
 ) -> tuple[float, list[torch.Tensor]]:
     """The loss, and its gradient by every weight of the transformer that has one."""
     model.zero_grad(set_to_none=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        loss = forcing.loss(model, clip, torch.Generator().manual_seed(seed))
+        loss = paradigm.loss(model, clip, torch.Generator().manual_seed(seed))
     loss.backward()
     named = model.named_parameters()
     return loss.item(), [p.grad for name, p in named if p.grad is not None and not name.startswith("diffusion_head.")]
@@ -46,7 +46,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     pipe = MagiVideoPipeline.from_pretrained(options.model)
-    model, forcing = pipe.transformer.float(), find_forcing(pipe.config.forcing)()
+    model = pipe.transformer.float()
+    paradigm = make_paradigm(pipe.config.forcing, pipe.config.forcing_options)
     frames = pipe.codec.num_pixel_frames(model.config.num_frames)
     made_BTHWC = pipe(
         num_frames=frames, num_videos=options.clips, sampling="fast", generator=torch.Generator().manual_seed(0)
@@ -60,17 +61,17 @@ def main() -> None:
     use_training_kernels(model)
     errors: dict[str, list[tuple[float, float]]] = {"bf16": [], "float32": []}
     for seed in range(options.draws):
-        loss, gradient = step(exact, forcing, clip, seed, False)
+        loss, gradient = step(exact, paradigm, clip, seed, False)
         length = sum(float(g.square().sum()) for g in gradient) ** 0.5
         for name, low in (("bf16", True), ("float32", False)):
-            loss_low, ours = step(model, forcing, clip, seed, low)
+            loss_low, ours = step(model, paradigm, clip, seed, low)
             away = sum(float((a.double() - b).square().sum()) for a, b in zip(ours, gradient, strict=True)) ** 0.5
             errors[name].append((loss_low / loss - 1, away / length))
     seconds: dict[str, list[float]] = {"bf16": [], "float32": []}
     for number in range(1 + options.steps):
         for name, low in (("bf16", True), ("float32", False)):
             began = time.process_time()
-            step(model, forcing, clip, number, low)
+            step(model, paradigm, clip, number, low)
             seconds[name] += [time.process_time() - began] if number else []
     figures = {
         name: {

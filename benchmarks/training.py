@@ -33,7 +33,7 @@ from magi_video.bench.flops import Sizes, training_flops
 from magi_video.bench.machine import peak_memory_bytes
 from magi_video.bench.profiling import profile_call
 from magi_video.bench.subject import Subject, build, open_subject
-from magi_video.bench.training import Stepper, mean_hidden, sequence_frames
+from magi_video.bench.training import Stepper, mean_share, sequence_frames
 from magi_video.fast import allocator
 from magi_video.fast import layers as fast_layers
 from magi_video.fast.compiling import compile_blocks
@@ -151,9 +151,9 @@ def main() -> None:
                 began = clock()
                 run.step()
                 times[name] += [clock() - began] if number else []
-    clip, forcing = run.stepper.clip.tokens_BTND, run.stepper.forcing
-    predicted = round(clip.shape[:3].numel() * mean_hidden(forcing, clip.shape[2]))
-    sizes, repeats = Sizes.of(run.stepper.model.architecture), forcing.diffusion_batch_mul
+    clip, paradigm = run.stepper.clip.tokens_BTND, run.stepper.paradigm
+    predicted = round(clip.shape[:3].numel() * mean_share(paradigm, clip.shape[2], clip.shape[1]))
+    sizes, repeats = Sizes.of(run.stepper.model.architecture), paradigm.diffusion_batch_mul
     ahead, back = training_flops(sizes, len(clip), sequence_frames(subject), predicted, repeats)
     flops = ahead + back
     floor = (flops.total - flops.head) / peaks["bf16"] / 1e9 + flops.head / peaks["float32"] / 1e9
