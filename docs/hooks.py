@@ -52,7 +52,10 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
             "magi_video.models.flow.FlowHead",
         ],
     ),
-    "sampling": ("Sampling", ["magi_video.sampling.sampling.*", "magi_video.sampling.rollout.*", "magi_video.sampling.past.*"]),
+    "sampling": (
+        "Sampling",
+        ["magi_video.sampling.sampling.*", "magi_video.sampling.rollout.*", "magi_video.sampling.past.*"],
+    ),
     "codecs": (
         "Codecs",
         [
@@ -112,7 +115,11 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
     ),
     "benchmark": (
         "Benchmark",
-        ["magi_video.bench.report.Options", "magi_video.bench.report.Report", "magi_video.bench.report.benchmark"],
+        [
+            "magi_video.bench.options.BenchOptions",
+            "magi_video.bench.report.Report",
+            "magi_video.bench.report.benchmark",
+        ],
     ),
     "planning": (
         "Planning",

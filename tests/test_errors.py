@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from magi_video.cli import main
-from magi_video.errors import MOST_TOLD, MagiError
+from magi_video.errors import MAX_MESSAGE, MagiError
 
 
 def test_a_message_is_one_line_of_bounded_length() -> None:
     assert str(MagiError("a: not b")) == "a: not b"
     assert str(MagiError("a\nb\r\nc\u2028d")) == "a b c d"
     long = str(MagiError("begin " + "x" * 10**6 + " end"))
-    assert len(long) < MOST_TOLD + 10 and long.startswith("begin") and long.endswith("end")
+    assert len(long) < MAX_MESSAGE + 10 and long.startswith("begin") and long.endswith("end")
 
 
 def test_a_recipe_with_an_endless_name_is_told_briefly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.json").write_text('{"small_vae": {"' + "l[" * 10_000 + '": 1}}')
     assert main(["train", str(tmp_path / "recipe.json"), "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err
-    assert len(error) < MOST_TOLD + 100 and error.count("\n") == 1 and "unknown setting" in error
+    assert len(error) < MAX_MESSAGE + 100 and error.count("\n") == 1 and "unknown setting" in error

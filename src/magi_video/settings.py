@@ -39,6 +39,8 @@ EXPECTED = {
     "string_type": "must be text",
     "literal_error": "must be one of {expected}",
     "tuple_type": "must be a list",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
     "dict_type": "must be an object",
     "dataclass_type": "must be an object of settings",
     "dataclass_exact_type": "must be a {class_name}",

@@ -244,7 +244,7 @@ def test_text_and_guidance_change_the_video(run: Path) -> None:
         make(text="a red ball", negative_text="a ball")
     with pytest.raises(MagiError, match="none of label, text is given"):
         make(guidance_scale=2.0)
-    with pytest.raises(MagiError, match="unknown condition 'speed'"):
+    with pytest.raises(MagiError, match="label, text, action, got 'speed'"):
         make(text="a red ball", guidance_scale=2.0, guide=("speed",))
     with pytest.raises(MagiError, match="3 texts were given for 2 videos"):
         make(text=["a", "red", "ball"])

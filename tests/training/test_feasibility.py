@@ -9,6 +9,7 @@ import pytest
 from diffusers import AutoencoderKL
 
 from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.codecs.sizes import UntrainedCodec
 from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
 from magi_video.presets import Preset
@@ -33,7 +34,7 @@ def recipe(**groups: Any) -> Preset:
 
 @pytest.fixture(autouse=True)
 def no_video_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("run", "encode"):
+    for module in ("stages", "encode"):
         monkeypatch.setattr(f"magi_video.training.{module}.open_videos", lambda *_: pytest.fail("looked at the data"))
 
 
@@ -68,13 +69,21 @@ def test_frames_that_a_codec_does_not_take_are_refused_before_encoding(tmp_path:
      ("data", "height", 10**6), ("small_vae", "width", 10**6), ("sample", "denoise_steps", 10**6)],
 )  # fmt: skip
 def test_numbers_far_beyond_any_training_are_refused(group: str, name: str, value: int) -> None:
-    with pytest.raises(MagiError, match=f"{group}: {name} must be at most"):
+    with pytest.raises(MagiError, match=rf"{group}\.{name} must lie in \d…[\d,]+, got {value}$"):
         recipe(**{group: {name: value}})
 
 
-@pytest.mark.parametrize("blocks", [[], [0] * 9, [0, 10**6], [0, -1]])
-def test_levels_that_no_small_vae_has_are_refused(blocks: list[int]) -> None:
-    with pytest.raises(MagiError, match="encoder_blocks and decoder_blocks must have as many levels"):
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([], r"small_vae.encoder_blocks must have at least 1 items, got \[\]$"),
+        ([0] * 9, "small_vae.encoder_blocks must have at most 8 items, got"),
+        ([0, 10**6], "small_vae.encoder_blocks.1 must be at most 64, got 1000000$"),
+        ([0, -1], "small_vae.encoder_blocks.1 must be at least 0, got -1$"),
+    ],
+)
+def test_levels_that_no_small_vae_has_are_refused(blocks: list[int], message: str) -> None:
+    with pytest.raises(MagiError, match=message):
         recipe(small_vae={"encoder_blocks": blocks, "decoder_blocks": blocks})
 
 
@@ -82,7 +91,7 @@ def test_of_a_pretrained_vae_its_config_alone_is_read(tmp_path: Path) -> None:
     vae: Any = AutoencoderKL(**KL_CONFIG)
     vae.save_config(tmp_path / "vae")  # no weights at all
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    assert ImageVAECodec.sizes_of(str(tmp_path), "vae") == (vae.config.latent_channels, factor, 1)
+    assert ImageVAECodec.sizes_of(str(tmp_path), "vae") == UntrainedCodec(vae.config.latent_channels, factor, 1)
     settings = {"codec": "image_vae", "vae": str(tmp_path)}
     with pytest.raises(MagiError, match="is not a multiple of patch size 3"):
         train(recipe(codec=settings, model={"patch_size": 3}), tmp_path, tmp_path / "run")
@@ -99,7 +108,8 @@ def test_of_a_pretrained_vae_its_config_alone_is_read(tmp_path: Path) -> None:
 def test_a_config_tells_what_the_codec_says(tmp_path: Path, kind: str) -> None:
     codec: Any = make_codec(kind)
     codec.vae.save_config(tmp_path)
-    assert type(codec).sizes_of(str(tmp_path)) == (codec.latent_channels, codec.spatial_factor, codec.temporal_factor)
+    sizes = UntrainedCodec(codec.latent_channels, codec.spatial_factor, codec.temporal_factor)
+    assert type(codec).sizes_of(str(tmp_path)) == sizes
 
 
 def test_the_presets_can_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,3 +277,12 @@ def test_a_process_that_loads_data_fails(
     train(preset, videos, tmp_path / "run")
     assert bits(tmp_path / "run") == bits(tmp_path / "whole")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["preset"]["train"]["workers"] == 1
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError("reset")])
+def test_the_end_of_a_process_is_one_line_wherever_it_is_met(error: Exception) -> None:
+    line = r"^loading data failed at step 3: \w.*; the same command continues$"
+    with pytest.raises(MagiError, match=line), loaders.loading_told(3):
+        raise error
+    with pytest.raises(RuntimeError, match="another"), loaders.loading_told(3):
+        raise RuntimeError("another")

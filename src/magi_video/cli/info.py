@@ -43,6 +43,8 @@ def describe(model: str) -> dict[str, Any]:
     settings, architecture, training = described.settings, described.architecture, described.settings["training"]
     head, row = architecture.parameters_by_part()["head"], declared("paradigms")[settings["forcing"]]
     own = vars(Sampling.of(None, **settings["sampling"]).complete())
+    if architecture.codes:
+        own = own | {"denoise_steps": 1}  # codes are drawn, not denoised
     return {
         "model": model,
         "forcing": settings["forcing"],

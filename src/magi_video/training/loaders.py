@@ -79,16 +79,17 @@ def loading_told(step: int) -> Iterator[None]:
         yield
     except MagiError as error:
         raise MagiError(str(error).splitlines()[-1].split(f"{MagiError.__name__}: ", 1)[-1]) from None
-    except (RuntimeError, OSError, MemoryError) as error:
-        # PyTorch raises a RuntimeError wherever the main process is when another one dies.
-        if not isinstance(error, OSError) and "DataLoader" not in str(error):
+    except (RuntimeError, OSError, EOFError, MemoryError) as error:
+        # PyTorch raises a RuntimeError wherever the main process is when another one dies; one that dies while it sends
+        # a batch is met as the end of its connection (EOFError, or an OSError).
+        if isinstance(error, RuntimeError | MemoryError) and "DataLoader" not in str(error):
             raise
         raise MagiError(f"loading data failed at step {step}: {loading_reason(error)}") from None
 
 
 def loading_reason(error: Exception) -> str:
     """Why loading failed, and what helps, in a line: of a process's traceback its last line says it."""
-    text = str(error)
+    text = str(error) or ("a loading process ended while it sent a batch" if isinstance(error, EOFError) else "")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = lines[-1] if "Traceback" in text else " ".join(lines)
     told = (told or type(error).__name__)[:MOST_TOLD]
