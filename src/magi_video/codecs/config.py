@@ -20,8 +20,8 @@ class ImageCodecConfig:
     network, diffusers' `AutoencoderTiny`, with what a subclass puts between them.
 
     One level per entry of `encoder_blocks`; every level but the first halves the picture, so four levels give an
-    8× smaller latent. `AutoencoderTiny` has one width throughout: residual blocks are cheap where pixels are few,
-    hence no block at full size.
+    8× smaller latent. `AutoencoderTiny` has one width throughout: residual blocks are cheap where pixels are few, so
+    there is none at full size.
     """
 
     width: Annotated[int, Field(ge=1, le=4096)] = 64
@@ -33,7 +33,7 @@ class ImageCodecConfig:
 
     steps: Annotated[int, Field(ge=0, le=10**9)] = 4000
     batch_size: Annotated[int, Field(ge=1, le=2**16)] = 16
-    """Pictures in a step; whoever supplies the batches reads it."""
+    """Pictures in a step; read by the code that supplies the batches."""
     learning_rate: Annotated[float, Field(ge=0)] = 1.5e-3
     """Peak rate: linear warm-up, then a cosine to 1 % of it."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100

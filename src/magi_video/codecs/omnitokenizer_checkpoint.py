@@ -250,7 +250,7 @@ class _Archive:
 
 
 class _StandIn(dict[Any, Any]):
-    """Stands for an object of any class: whatever it is made of or told, it does nothing."""
+    """Stands for an object of any class: its constructor and its state are ignored."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
