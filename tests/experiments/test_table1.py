@@ -63,6 +63,11 @@ def test_two_rows_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPatc
     write_json(began, run | {"points": {"2": point}})
     first = table1(measures, [0], ["complete"], lambda figures: kept.append(list(figures["runs"])))
     assert kept == [["complete"]] and list(first["runs"]) == ["complete"]
+    short = table1(measures, [0], ["masked"], budget="equal-steps")
+    assert max(map(int, short["runs"]["masked"][0]["points"])) == 3, "it ends at equal steps"
+    shown = table1_report.page("balls", short | {"machine": None})
+    assert "| `masked` | not yet |" in shown and "no run has reached the end of this budget" in shown
+    assert table1_report.summarise("balls", short)["rows"]["masked"]["equal_operations"] is None
     figures = table1(measures, [0], ["masked", "window"])
     assert list(figures["runs"]) == ["complete", "masked"], "what the folder holds stays in the table"
     assert [one["seed"] for one in figures["runs"]["masked"]] == [0]

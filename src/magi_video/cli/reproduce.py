@@ -41,6 +41,8 @@ class Reproduce:
     rows: tuple[str, ...] = ()
     """Of table1: paradigms by name, with their own options as in raster:attention=flat; all if not said. What the
     folder holds of other rows stays in the table."""
+    budget: Literal["both", "equal-steps"] = "both"
+    """Of table1: a run ends at the longer of both budgets, or at equal steps; a later call with both goes on."""
     data: Path | None = None
     """UCF-101 in its official layout, for the world ucf101."""
 
@@ -63,6 +65,7 @@ def main(argv: list[str]) -> None:
             worlds=settings.worlds,
             seeds=settings.seeds,
             rows=settings.rows or None,
+            budget=settings.budget,
             data=settings.data,
             display=display,
             signals=signals,

@@ -13,7 +13,7 @@ from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.recipes import RECIPES
 from magi_video.experiments.rows import Row
 from magi_video.experiments.runs import Workplace
-from magi_video.experiments.table1 import FID_FRAMES, TABLE1, table1
+from magi_video.experiments.table1 import FID_FRAMES, TABLE1, Budget, table1
 from magi_video.experiments.worlds import SCALES, Scale, World
 from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import write_json
@@ -46,6 +46,7 @@ def reproduce(
     worlds: Sequence[str] = ("balls", "gameplay", "ucf101"),
     seeds: Sequence[int] = (0, 1, 2),
     rows: Sequence[str] | None = None,
+    budget: Budget = "both",
     data: str | Path | None = None,
     display: Display | None = None,
     signals: StopSignals | None = None,
@@ -59,6 +60,7 @@ def reproduce(
         worlds: where it is run, as far as it applies to them.
         seeds: of the training runs.
         rows: of the recipe "table1", as `experiments.rows` writes them; all if not given.
+        budget: of the recipe "table1": where a run ends, at "equal-steps" or at the longer of "both" budgets.
         data: UCF-101 in its official layout, for the world of that name.
         display: shows progress.
         signals: that ask to stop; none if not given.
@@ -94,7 +96,7 @@ def reproduce(
                 keep = partial(write_result, result, world)
                 if name == TABLE1:
                     measures = Measures(workplace, fid_frames=FID_FRAMES)
-                    keep(table1(measures, seeds, rows, keep))
+                    keep(table1(measures, seeds, rows, keep, budget))
                 else:
                     keep(RECIPES[name](Measures(workplace), seeds))
     return out / "results"

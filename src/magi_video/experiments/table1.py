@@ -6,6 +6,8 @@ budget, for the learning rate is constant after the warm-up:
 - equal steps: the steps of the world's recipe;
 - equal operations: as many steps as cost the operations of so many steps of complete teacher forcing.
 
+A call may ask for equal steps alone; a later one goes on from there.
+
 Everything that is measured lies in files of its own under OUT/WORLD/, so a stopped call goes on where it was, and
 `--rows` and `--seeds` may come in any order; the table is made of what is there.
 """
@@ -15,6 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 
@@ -40,10 +43,15 @@ FID_FRAMES = 4
 """Frames of a clip, evenly spread over the generated ones, at which the FID is taken: the costliest of the scores."""
 SHEET_CLIPS, SHEET_FRAMES = 2, 16
 Keep = Callable[[Scores], None]
+Budget = Literal["both", "equal-steps"]
 
 
 def table1(
-    m: Measures, seeds: Sequence[int], rows: Sequence[str] | None = None, keep: Keep = lambda figures: None
+    m: Measures,
+    seeds: Sequence[int],
+    rows: Sequence[str] | None = None,
+    keep: Keep = lambda figures: None,
+    budget: Budget = "both",
 ) -> Scores:
     """Train and score rows; what is there already is kept.
 
@@ -52,6 +60,7 @@ def table1(
         seeds: of the training runs.
         rows: as `experiments.rows` writes them; all if not given.
         keep: called with the table as it stands whenever a run has ended.
+        budget: where a run ends: at equal steps, or at the longer of both.
 
     Returns:
         The table of all rows and seeds that the world's folder holds; see `collect`.
@@ -60,7 +69,7 @@ def table1(
     references = reference_rows(m)
     for seed in seeds:
         for row in chosen:
-            run_row(m, row, seed)
+            run_row(m, row, seed, budget)
             keep(collect(m, references))
     figures = collect(m, references)
     write_sheet(m, figures)
@@ -80,15 +89,16 @@ def score(m: Measures, name: str, clips: Callable[[], np.ndarray], *, fid: bool)
     return m.score(name, clips, paired=True, fid=fid and m.world.fid) | m.oracle(name, clips)
 
 
-def run_row(m: Measures, row: Row, seed: int) -> None:
-    """Train one row with one seed; each point of its learning curve, both budgets' ends among them, is scored when it
-    is reached."""
+def run_row(m: Measures, row: Row, seed: int, budget: Budget = "both") -> None:
+    """Train one row with one seed; each point of its learning curve, the ends of its budgets among them, is scored when
+    it is reached."""
     path = run_path(m, row, seed)
     if (why := refusal(m, row)) is not None:
         write_json(path, {"row": row.name, "seed": seed, "refused": why})
         return
     budgets, total = budgets_of(m, row), m.world.preset.train.steps
-    points = {max(1, round(total * part / POINTS)) for part in range(1, POINTS + 1)} | set(budgets.values())
+    ends = {total} if budget == "equal-steps" else set(budgets.values())
+    points = {max(1, round(total * part / POINTS)) for part in range(1, POINTS + 1)} | ends
     figures: Scores = {"points": {}} | (read_json(path) if path.is_file() else {})
     figures |= {"row": row.name, "seed": seed, "budgets": budgets, "step_tflop": step_tflop(m, row)}
     figures["paradigm"] = columns(row)
@@ -172,8 +182,8 @@ def collect(m: Measures, references: dict[str, Scores]) -> Scores:
 
     Returns:
         references: name → scores; n: clips of each side; given, interval, frames; steps: of equal steps; runs: row →
-        list of what each seed left, in the order of seeds; unfinished: the same of runs that have not reached the ends
-        of both budgets; refused: row → why it cannot go on from the frames that are given.
+        list of what each seed left, in the order of seeds, at least to equal steps; unfinished: the same of runs that
+        have not come so far; refused: row → why it cannot go on from the frames that are given.
     """
     found: dict[str, dict[str, list[Scores]]] = {"runs": {}, "unfinished": {}}
     refused: dict[str, str] = {}
@@ -183,7 +193,7 @@ def collect(m: Measures, references: dict[str, Scores]) -> Scores:
         if "refused" in run:
             refused[run["row"]] = run["refused"]
             continue
-        ended = all(str(step) in run["points"] for step in run["budgets"].values())
+        ended = str(run["budgets"]["equal_steps"]) in run["points"]
         found["runs" if ended else "unfinished"].setdefault(run["row"], []).append(run)
     return {
         "references": references,

@@ -58,26 +58,33 @@ def flat(oracle: Figures) -> dict[str, float]:
 
 def summarise_row(name: str, runs: Sequence[Figures], figures: Figures) -> Figures:
     """One row: at equal steps at the top, at equal operations inside, the learning curve of every seed."""
-    ends = {budget: [run["points"][str(run["budgets"][budget])] for run in runs] for budget in BUDGETS}
-    budgets = {budget: summarise_end(budget, points, runs) for budget, points in ends.items()}
+    budgets = {budget: summarise_end(budget, runs) for budget in BUDGETS}
     costs = runs[0]["costs"]
     return {
         "seeds": [run["seed"] for run in runs],
         "paradigm": runs[0]["paradigm"],
         "sampling": runs[0]["sampling"],
-        **budgets["equal_steps"],
+        **(budgets["equal_steps"] or {}),
         "seconds_per_frame": costs["seconds_per_frame"],
         "flops_per_frame": round(fmean(costs["flops_per_frame"])),
         "parameters": costs["parameters"],
-        "beats_copy_last": against_copy_last(ends["equal_steps"], figures["references"]),
+        "beats_copy_last": against_copy_last(ends_of(runs, "equal_steps"), figures["references"]),
         "equal_operations": budgets["equal_operations"],
         "curve": [curve_of(run) for run in runs],
         "verdict": words(name, figures),
     }
 
 
-def summarise_end(budget: str, points: Sequence[Figures], runs: Sequence[Figures]) -> Figures:
-    """The scores at the end of a budget: FVD and drift of every seed, the others as means over seeds."""
+def ends_of(runs: Sequence[Figures], budget: str) -> list[Figures]:
+    """The scores at the end of a budget, of the runs that have reached it."""
+    return [run["points"][end] for run in runs if (end := str(run["budgets"][budget])) in run["points"]]
+
+
+def summarise_end(budget: str, runs: Sequence[Figures]) -> Figures | None:
+    """The scores at the end of a budget: FVD and drift of every seed that has reached it, the others as means over
+    these seeds; None where there is no such seed."""
+    if not (points := ends_of(runs, budget)):
+        return None
     steps = runs[0]["budgets"][budget]
     result: Figures = {
         "fvd": [point["fvd"] for point in points],
@@ -177,8 +184,9 @@ def against_copy_last(points: Sequence[Figures], references: Figures) -> dict[st
 def compared(name: str, budget: str, figures: Figures) -> Verdict:
     """Whether complete teacher forcing is better than a row, by every deciding score."""
     runs = figures["runs"]
-    ends = [[run["points"][str(run["budgets"][budget])] for run in runs[one]] for one in (BASE, name)]
-    ends[0] = [run["points"][str(run["budgets"]["equal_steps"])] for run in runs[BASE]]
+    ends = [ends_of(runs[BASE], "equal_steps"), ends_of(runs[name], budget)]
+    if not ends[1]:
+        return Verdict("cannot tell", "no run has reached the end of this budget")
     answers = []
     for score, references in deciding(figures).items():
         one = verdict(values_of(ends[0], score), values_of(ends[1], score), references, (BASE, name))
@@ -189,8 +197,7 @@ def compared(name: str, budget: str, figures: Figures) -> Verdict:
 def words(name: str, figures: Figures) -> str:
     """A row's sentence: whether it beats copying the last frame, and what can be said of it against `complete`."""
     runs = figures["runs"][name]
-    points = [run["points"][str(run["budgets"]["equal_steps"])] for run in runs]
-    against = against_copy_last(points, figures["references"])
+    against = against_copy_last(ends_of(runs, "equal_steps"), figures["references"])
     told = ", ".join(f"{answer} by {score}" for score, answer in against.items())
     sentence = f"beats copying the last frame: {told}"
     if name != BASE and BASE in figures["runs"]:
@@ -219,7 +226,7 @@ def page(world: str, figures: Figures) -> str:
         told = "**FID by generated frame** (biased upwards with so few pictures: compare with the floor alone)"
         parts.append(f"{told}\n\n{fid(rows, figures)}")
     if figures.get("unfinished"):
-        parts.append("**Runs that have not reached the end of their budgets**\n\n" + unfinished(figures["unfinished"]))
+        parts.append("**Runs that have not reached equal steps**\n\n" + unfinished(figures["unfinished"]))
     if figures.get("refused"):
         told = "\n".join(f"- `{name}`: {why}." for name, why in figures["refused"].items())
         parts.append("**Rows that cannot go on from the frames given here**\n\n" + told)
@@ -283,8 +290,10 @@ def scores(rows: Figures, figures: Figures, budget: str) -> str:
         )
     for name, row in rows.items():
         one = row if budget == "equal_steps" else row[budget]
-        points = [run["points"][str(run["budgets"][budget])] for run in figures["runs"][name]]
-        against = against_copy_last(points, figures["references"])
+        if one is None:
+            lines.append([f"`{name}`", "not yet", *[""] * (len(head) - 2)])
+            continue
+        against = against_copy_last(ends_of(figures["runs"][name], budget), figures["references"])
         lines.append(
             [
                 f"`{name}`",
@@ -315,7 +324,7 @@ def costs(rows: Figures, figures: Figures) -> str:
     lines = [
         [
             f"`{name}`", f"{figures['runs'][name][0]['step_tflop']:.4f}", row["train_tflop"],
-            row["equal_operations"]["train_steps"], round(row["flops_per_frame"] / 1e6),
+            figures["runs"][name][0]["budgets"]["equal_operations"], round(row["flops_per_frame"] / 1e6),
             number(row["seconds_per_frame"][0], 4), number(row["seconds_per_frame"][-1], 4),
         ]
         for name, row in rows.items()
