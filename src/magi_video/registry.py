@@ -7,8 +7,8 @@ A class that registers itself says what it is in plain values of its body:
         name = "complete"
         title = "MAGI: …"
 
-`declared` reads these values without importing the file. A `Registry` imports the file when the class is asked for.
-No PyTorch.
+`declared` reads these values without importing the file, those of a registered base class too. A `Registry` imports the
+file when the class is asked for. No PyTorch.
 """
 
 import ast
@@ -34,7 +34,8 @@ _registered: dict[str, dict[str, dict[str, Any]]] = {}
 def declared(folder: str) -> dict[str, dict[str, Any]]:
     """Name → plain values of the body of each class that registers itself in the files of a folder of this package.
 
-    Classes of other packages are among them once they are registered. Values that a class inherits are not.
+    What a class inherits from a registered class is among them; what it inherits from another class is not. A value may
+    be `Base.values | {…}`. Classes of other packages are there once they are registered.
 
     Args:
         folder: "paradigms", "codecs" or "data".
@@ -56,7 +57,11 @@ class Registry(Mapping[str, type[T]]):
 
     def register(self, cls: C) -> C:
         """Make a class known by its `name`; used as a decorator."""
-        values = {name: value for name, value in vars(cls).items() if name[0] != "_" and _is_plain(value)}
+        values: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            if base is cls or base in self._classes.values():
+                values |= {name: value for name, value in vars(base).items() if name[0] != "_"}
+        values = {name: value for name, value in values.items() if _is_plain(value)}
         values |= {CLASS: cls.__name__, MODULE: cls.__module__}
         _registered.setdefault(self.folder, {})[values["name"]] = values
         self._classes[values["name"]] = cls
@@ -89,37 +94,68 @@ class Registry(Mapping[str, type[T]]):
 
 @cache
 def _declared(folder: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    """Class values by name; a class may come before its base in the order of files."""
+    nodes: dict[str, tuple[ast.ClassDef, str]] = {}
     for file in sorted((PACKAGE / folder).glob("*.py")):
         text = file.read_text(encoding="utf-8")
         for node in ast.parse(text).body if "\n@register\n" in text else ():  # parsing takes milliseconds a file
-            if isinstance(node, ast.ClassDef) and any(
-                isinstance(one, ast.Name) and one.id == "register" for one in node.decorator_list
-            ):
-                values = _plain_values(node) | {CLASS: node.name, MODULE: f"{__package__}.{folder}.{file.stem}"}
-                found[values["name"]] = values
-    return found
+            if isinstance(node, ast.ClassDef) and "register" in map(_name, node.decorator_list):
+                nodes[node.name] = node, f"{__package__}.{folder}.{file.stem}"
+    read: dict[str, dict[str, Any]] = {}
+    while len(read) < len(nodes):
+        for cls, (node, module) in nodes.items():
+            bases = [base for base in map(_name, node.bases) if base in nodes]
+            if cls not in read and set(bases) <= set(read):
+                inherited = {name: value for base in reversed(bases) for name, value in read[base].items()}
+                read[cls] = _read_body(node, inherited, read) | {CLASS: cls, MODULE: module}
+    return {read[cls]["name"]: read[cls] for cls in nodes}
 
 
-def _plain_values(node: ast.ClassDef) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _name(expression: ast.expr) -> str:
+    """Of a decorator or a base class; empty if it is not a plain name."""
+    return expression.id if isinstance(expression, ast.Name) else ""
+
+
+def _read_body(node: ast.ClassDef, inherited: dict[str, Any], read: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Plain values of a class: of its body, else inherited.
+
+    Args:
+        node: the class.
+        inherited: values of its bases.
+        read: values of classes, to which the body may refer.
+    """
+    values = dict(inherited)
     for statement in node.body:
-        if isinstance(statement, ast.Assign):
-            target: ast.expr = statement.targets[0]
-        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            target = statement.target
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            name, expression = statement.targets[0].id, statement.value
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+            name, expression = statement.target.id, statement.value
         else:
+            if isinstance(statement, ast.FunctionDef):
+                values.pop(statement.name, None)
             continue
-        if isinstance(target, ast.Name) and statement.value is not None:
-            try:
-                values[target.id] = ast.literal_eval(statement.value)
-            except ValueError:  # not a plain value
-                continue
+        try:
+            values[name] = _evaluate(expression, read)
+        except ValueError:
+            values.pop(name, None)
     return values
 
 
+def _evaluate(expression: ast.expr, read: dict[str, dict[str, Any]]) -> Any:
+    """A literal, `Base.values`, or a union of two dictionaries.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.BitOr):
+        return _evaluate(expression.left, read) | _evaluate(expression.right, read)
+    if isinstance(expression, ast.Attribute) and expression.attr in (values := read.get(_name(expression.value), {})):
+        return values[expression.attr]
+    return ast.literal_eval(expression)
+
+
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | dict | tuple)
+    return value is None or isinstance(value, str | int | float | dict | list | tuple)
 
 
 def read_option(name: str, value: Any, default: Any, choices: Sequence[str] = (), limits: Sequence[float] = ()) -> Any:

@@ -212,27 +212,14 @@ class DiffusionForcingVelocity(DiffusionForcing):
     name = "diffusion-v"
     title = "Diffusion Forcing with its authors' linear velocity output"
     head = "velocity"
-    training_frames = 1
-    cached_kind = MASKED
-    unit = "frame"
-    temporal_attention = "causal"
-    cached = True
-    variable_context = True
-    past = "noisy"
-    loss_share = 1.0
-    draws = 1
-    steps: ClassVar[dict[str, int]] = {"mask_steps": 0, "denoise_steps": 50}
-    conditions: ClassVar[dict[str, dict[str, object]]] = {"noise_level": {"size": 1000, "kind": "time"}}
-    options: ClassVar[dict[str, int | float | str]] = {
-        "schedule": "autoregressive", "uncertainty": 1.0, "horizon": 0, "context_level": 14,
+    options: ClassVar[dict[str, int | float | str]] = DiffusionForcing.options | {
         "weights_by": "fused", "snr_clip": 5.0, "snr_decay": 0.96,
     }  # fmt: skip
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {
-        "schedule": ("autoregressive", "pyramid", "full-sequence"), "weights_by": ("none", "min-snr", "fused"),
-    }  # fmt: skip
-    limits: ClassVar[dict[str, tuple[float, float]]] = {
-        "uncertainty": (0, 1000), "horizon": (0, 65536), "context_level": (0, 999), "snr_clip": (0.001, 1e6),
-        "snr_decay": (0, 1),
+    choices: ClassVar[dict[str, tuple[str, ...]]] = DiffusionForcing.choices | {
+        "weights_by": ("none", "min-snr", "fused")
+    }
+    limits: ClassVar[dict[str, tuple[float, float]]] = DiffusionForcing.limits | {
+        "snr_clip": (0.001, 1e6), "snr_decay": (0, 1),
     }  # fmt: skip
     weights_by: str
     snr_clip: float

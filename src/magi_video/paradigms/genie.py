@@ -38,12 +38,6 @@ class Genie(MaskedTeacherForcing):
 
     name = "genie"
     title = "masked teacher forcing as in Genie: one mask rate a clip, the first frame shown"
-    training_frames = 1
-    unit = "frame"
-    temporal_attention = "causal"
-    cached = True
-    variable_context = True
-    past = "masked"
     loss_frames = "later"
     loss_share = 0.75
     steps: ClassVar[dict[str, int]] = {"mask_steps": 25}
