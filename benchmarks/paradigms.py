@@ -32,7 +32,7 @@ from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, MaskRatio, Paradigm
-from magi_video.presets import Preset, load_preset
+from magi_video.presets import Preset, change_paradigm, load_preset
 from magi_video.sampling.sampling import Sampling
 from magi_video.training.sizing import find_architecture, read_frames
 
@@ -49,8 +49,9 @@ DRAWN: dict[str, dict[str, Any]] = {"window": {"context": FRAMES - 1}, "joint": 
 
 def recipe(name: str, options: dict[str, str], **data: int) -> Preset:
     """`tiny` for a paradigm, with other frames."""
-    preset = load_preset("tiny", forcing=name, **options)
-    return dataclasses.replace(preset, data=dataclasses.replace(preset.data, **data))
+    preset = load_preset("tiny")
+    changes = change_paradigm(preset, name) | {"forcing_options": {key: str(value) for key, value in options.items()}}
+    return dataclasses.replace(preset, data=dataclasses.replace(preset.data, **data), **changes)
 
 
 def caught(name: str, options: dict[str, Any]) -> tuple[Paradigm, FrameSequence, Tensor]:

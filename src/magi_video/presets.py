@@ -6,7 +6,8 @@ magi train my-recipe.json --data DIR --out RUN           a file: {"forcing": "ma
 """
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision, modern
 from magi_video.files.json import read_json
 from magi_video.models.architecture import check_first_step
-from magi_video.registry import declared, read_option
+from magi_video.registry import check_clip_frames, declared, read_option
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 from magi_video.settings import from_json, settings
 
@@ -201,7 +202,7 @@ class Preset:
     @property
     def own_sampling(self) -> ResolvedSampling:
         """`sample`, where it makes no choice with that of the paradigm, or else the paper's."""
-        return Sampling.of(own_steps(self.forcing), **self.sample.given()).complete()
+        return own_sampling(self.forcing, self.sample)
 
     @property
     def codec_group(self) -> str:
@@ -226,6 +227,7 @@ class Preset:
 
     def __post_init__(self) -> None:
         check_paradigm(self.forcing, self.forcing_options)
+        check_learnable(self.forcing, self.forcing_options, self.model.head, self.data.num_frames)
         check_name("data", "dataset", self.data.dataset)
         check_name("codecs", "codec", self.codec.codec)
         check(self.data.min_interval <= self.data.max_interval, "intervals must satisfy min ≤ max")
@@ -277,6 +279,25 @@ def check_paradigm(name: str, options: dict[str, str]) -> None:
         check(option in own, f"forcing_options: {option!r} is none of {name}'s; it has {names}")
         where = f"forcing_options: {option}"
         read_option(where, value, own[option], choices.get(option, ()), limits.get(option, ()))
+
+
+def check_learnable(name: str, options: Mapping[str, str], head: str, frames: int, kind: str = "frames") -> None:
+    """Refuse what a paradigm cannot learn, whatever the data.
+
+    Args:
+        name: of the paradigm.
+        options: its hyper-parameters; those that are not named keep their defaults.
+        head: of the recipe.
+        frames: of a training clip, as the transformer counts them.
+        kind: what they are called.
+
+    Raises:
+        MagiError: the paradigm takes no such head, or such clips end before anything is learned in them.
+    """
+    values = declared("paradigms")[name]
+    heads = values.get("heads", (head,))
+    check(head in heads, f"{name} denoises continuous tokens: head must be {' or '.join(heads)}, got {head!r}")
+    check_clip_frames(name, values.get("shown_frames", 0), {**values.get("options", {}), **options}, frames, kind)
 
 
 def check(condition: bool, message: str) -> None:
@@ -439,7 +460,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
 """Every recipe by name, each followed by its baseline."""
 
 
-def load_preset(name_or_file: str, forcing: str | None = None, **options: Any) -> Preset:
+def load_preset(name_or_file: str | os.PathLike[str], forcing: str | None = None, **options: Any) -> Preset:
     """A preset by name, or from a JSON file of its fields (those left out keep their defaults).
 
         load_preset("doom", forcing="raster", attention="flat")
@@ -450,22 +471,39 @@ def load_preset(name_or_file: str, forcing: str | None = None, **options: Any) -
         options: hyper-parameters of the paradigm itself.
 
     Raises:
-        MagiError: there is no such recipe, paradigm or option.
+        MagiError: there is no such recipe, paradigm or option, or the paradigm cannot learn from such clips.
     """
+    if not isinstance(name_or_file, str | os.PathLike):
+        raise MagiError(f"a recipe is the name of a preset or a file, got {str(name_or_file)[:60]}")
     if name_or_file in PRESETS:
-        preset = PRESETS[name_or_file]()
+        preset = PRESETS[str(name_or_file)]()
     else:
         path = Path(name_or_file)
         if not path.is_file():
-            raise MagiError(f"no preset or file {name_or_file!r}: presets are {', '.join(PRESETS)}")
+            raise MagiError(f"no preset or file {str(name_or_file)!r}: presets are {', '.join(PRESETS)}")
         preset = from_json(Preset, read_json(path), str(path))
-    if forcing is not None and forcing != preset.forcing:
-        check_paradigm(forcing, {})
-        preset = replace(preset, forcing=forcing, forcing_options={}, sample=own_steps(forcing, preset.sample))
+    changes = change_paradigm(preset, forcing)
     if options:
         given = {name: str(value) for name, value in options.items()}
-        preset = replace(preset, forcing_options=preset.forcing_options | given)
-    return preset
+        changes["forcing_options"] = {**changes.get("forcing_options", preset.forcing_options), **given}
+    return replace(preset, **changes)
+
+
+def change_paradigm(preset: Preset, forcing: str | None) -> dict[str, Any]:
+    """The fields of a preset that another paradigm changes, none if it has that one or None is asked for.
+
+    Raises:
+        MagiError: there is no such paradigm.
+    """
+    if forcing is None or forcing == preset.forcing:
+        return {}
+    check_name("paradigms", "forcing", forcing)
+    return {"forcing": forcing, "forcing_options": {}, "sample": own_steps(forcing, preset.sample)}
+
+
+def own_sampling(forcing: str, sample: Sampling) -> ResolvedSampling:
+    """A recipe's choices, where it makes none those of its paradigm, or else the paper's."""
+    return Sampling.of(own_steps(forcing), **sample.given()).complete()
 
 
 def own_steps(forcing: str, sample: Sampling | None = None) -> Sampling:

@@ -158,6 +158,30 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | dict | list | tuple)
 
 
+def check_clip_frames(
+    name: str, shown: int | str, options: Mapping[str, Any], frames: int, kind: str = "frames"
+) -> None:
+    """Refuse training clips that end before a paradigm has anything to learn in them.
+
+    Args:
+        name: of the paradigm, for the message.
+        shown: its `shown_frames`: frames that a clip begins with and that have no loss, or the option that says so.
+        options: its hyper-parameters, every one of them.
+        frames: of a training clip, as the transformer counts them.
+        kind: what they are called.
+
+    Raises:
+        MagiError: how many it needs, and what else would do.
+    """
+    count = int(options[shown]) if isinstance(shown, str) else shown
+    if frames > count:
+        return
+    less = ""
+    if isinstance(shown, str):
+        less = f" (its option {shown} is {count}" + (f"; {frames - 1} would do)" if frames > 1 else ")")
+    raise MagiError(f"{name} learns from clips of {count + 1} {kind} or more{less}, got clips of {frames}")
+
+
 def read_option(name: str, value: Any, default: Any, choices: Sequence[str] = (), limits: Sequence[float] = ()) -> Any:
     """A hyper-parameter, given as a value or as its text, in the type of its default.
 

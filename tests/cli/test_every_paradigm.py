@@ -73,7 +73,7 @@ def test_plan_and_bench_know_it(
     model: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, folder = model
-    assert main(["plan", "tiny", "--devices", "1", "--json", "--forcing", name]) == 0
+    assert main(["plan", "tiny", "--devices", "1", "--json", "--forcing", name, "--num-frames", "6"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["flops_per_step"] > 0
     monkeypatch.setattr("magi_video.bench.machine.PEAK_SIDE", 128)
     command = [

@@ -262,5 +262,5 @@ def test_what_it_cannot_do_is_refused(make_model: Make) -> None:
         )
     with pytest.raises(MagiError, match="this model takes none"):
         DiffusionForcing().check_model(make_model())
-    with pytest.raises(MagiError, match="diffusion-v has a velocity head; this model's is epsilon"):
+    with pytest.raises(MagiError, match="diffusion-v needs a head velocity; this model's is epsilon"):
         DiffusionForcingVelocity().check_model(make_model(forcing="diffusion"))

@@ -41,8 +41,8 @@ def test_every_clip_has_something_to_learn() -> None:
 def test_a_rate_that_is_none_and_clips_of_one_frame_are_refused() -> None:
     with pytest.raises(MagiError, match="mask_rate_min must lie in 0…1, got"):
         Genie(mask_rate_min=1.5)
-    with pytest.raises(MagiError, match="clips of 2 frames or more"):
-        masks(1, 1, 4)
+    with pytest.raises(MagiError, match="genie learns from clips of 2 frames or more, got clips of 1"):
+        Genie().check_clip(1)
 
 
 def test_the_first_frame_must_be_given() -> None:

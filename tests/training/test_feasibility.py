@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from diffusers import AutoencoderKL
 
+from magi_video.cli import main
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.sizes import UntrainedCodec
 from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
-from magi_video.presets import Preset
+from magi_video.presets import Preset, load_preset
 from magi_video.settings import from_json
 from magi_video.training.encode import encode
 from magi_video.training.run import train
@@ -27,9 +28,56 @@ TINY: dict[str, Any] = {
 
 
 def recipe(**groups: Any) -> Preset:
-    merged = {name: TINY.get(name, {}) | values for name, values in groups.items()}
+    merged = {
+        name: TINY[name] | values if isinstance(TINY.get(name), dict) else values for name, values in groups.items()
+    }
     preset: Preset = from_json(Preset, TINY | merged, "test")
     return preset
+
+
+CANNOT = [
+    ({"forcing": "diffusion", "model": {"head": "categorical"}}, "head must be epsilon or flow, got 'categorical'"),
+    ({"forcing": "diffusion-v", "model": {"head": "categorical"}}, "head must be epsilon or flow, got 'categorical'"),
+    ({"forcing": "window"}, r"window learns from clips of 5 frames or more \(its option context is 4; 3 would do\)"),
+    ({"forcing": "joint", "forcing_options": {"given": "4"}}, "joint learns from clips of 5 frames or more"),
+    ({"forcing": "genie", "data": {"num_frames": 1}}, "genie learns from clips of 2 frames or more, got clips of 1"),
+]
+"""Recipes of four frames that a paradigm cannot learn from, whatever the data, and why."""
+
+
+@pytest.mark.parametrize(("groups", "message"), CANNOT)
+def test_what_no_paradigm_can_learn_is_refused_in_python_and_in_files(
+    groups: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(MagiError, match=message):
+        recipe(**groups)
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(TINY | groups | {name: TINY[name] | groups.get(name, {}) for name in ("data", "model")}))
+    with pytest.raises(MagiError, match=message):
+        load_preset(file)
+
+
+@pytest.mark.parametrize("verb", ["train", "plan"])
+def test_what_no_paradigm_can_learn_is_refused_by_commands(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [verb, "tiny", *{"train": ["--data", str(tmp_path), "--out", "never"], "plan": ["--devices", "1"]}[verb]]
+    for options, message in (
+        (["--forcing", "window"], "window learns from clips of 5 frames or more"),
+        (["--forcing", "diffusion", "--codec", "vq", "--head", "categorical", "--patch-size", "1"], "must be epsilon"),
+    ):
+        assert main([*command, *options]) == 1
+        told = capsys.readouterr().err
+        assert message in told and told.count("\n") == 1
+    assert main(["plan", "tiny", "--devices", "1", "--forcing", "window", "--num-frames", "8", "--json"]) == 0
+
+
+def test_a_paradigm_and_its_options_are_one_choice() -> None:
+    assert load_preset("tiny", forcing="window", context=3).forcing_options == {"context": "3"}
+    with pytest.raises(MagiError, match="3 would do"):
+        load_preset("tiny", forcing="window")
+    with pytest.raises(MagiError, match="a recipe is the name of a preset or a file, got 3"):
+        load_preset(3)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +98,26 @@ def no_video_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
          "clips at once of 4 frames of 16384×16384 pixels, which need"),
         ({"train": {"accumulate": 4}}, "batch_size 2 does not divide into 1 processes × accumulate 4"),
         ({"codec": {"codec": "omnitokenizer", "vae": "nowhere"}}, "no folder nowhere/vae"),
+        ({"codec": {"codec": "vq"}, "model": {"head": "categorical", "patch_size": 2}}, "patch_size must be 1, got 2"),
+        ({"model": {"head": "categorical"}}, "a categorical head needs a codec of codes"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_cannot_be_is_refused_first(tmp_path: Path, groups: dict[str, Any], message: str) -> None:
     with pytest.raises(MagiError, match=message) as caught:
         train(recipe(**groups), tmp_path, tmp_path / "run")
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_latent_frames_are_counted_where_a_codec_compresses_time(tmp_path: Path) -> None:
+    codec: Any = make_codec(next(iter(VIDEO_VAES)))
+    codec.vae.save_config(tmp_path / "vae")
+    settings = {"codec": "video_vae", "vae": str(tmp_path)}
+    frames = 1 + 3 * codec.temporal_factor
+    cannot = recipe(codec=settings, data={"num_frames": frames, "height": 64, "width": 64})
+    cannot = dataclasses.replace(cannot, forcing="window")  # enough pixel frames for a context of 4
+    with pytest.raises(MagiError, match=r"window learns from clips of 5 latent frames or more .*got clips of 4$"):
+        train(cannot, tmp_path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_frames_that_a_codec_does_not_take_are_refused_before_encoding(tmp_path: Path) -> None:

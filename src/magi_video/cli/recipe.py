@@ -18,7 +18,9 @@ from magi_video.presets import (
     SmallVAEConfig,
     TrainConfig,
     VQConfig,
+    change_paradigm,
     load_preset,
+    own_sampling,
 )
 from magi_video.registry import declared
 from magi_video.sampling.sampling import Sampling
@@ -114,9 +116,12 @@ def parse_recipe(
         own: defaults of the command's own options that have none; `tyro.MISSING` where one must be given.
     """
     name, rest = split_recipe(argv, example)
-    preset = load_preset(name, find_forcing(rest))
+    preset = load_preset(name)
     groups = {one.name: getattr(preset, one.name) for one in dataclasses.fields(preset)}
+    # Not a `Preset` yet: what the paradigm needs of clips or head may be further on in the command line.
+    groups |= change_paradigm(preset, find_forcing(rest))
     groups |= {"clips": DataOptions(**vars(groups.pop("data"))), "codec": CodecOptions(**vars(preset.codec))}
-    groups["sample"] = Sampling(**preset.own_sampling.given())  # so that --help shows real numbers
+    sampling = own_sampling(groups["forcing"], groups["sample"])
+    groups["sample"] = Sampling(**sampling.given())  # so that --help shows real numbers
     default = options(**groups, **own)
     return parse(options, f"magi {verb} {name}", rest, description, default)

@@ -11,14 +11,13 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models.architecture import VELOCITY
 from magi_video.models.dropout import Dropout, DropoutRates
 from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.masking import MaskRatio
 from magi_video.paradigms.noise import NoiseInjection
-from magi_video.registry import Registry, read_option
+from magi_video.registry import Registry, check_clip_frames, read_option
 from magi_video.sampling.past import CachedPast, Past, RecomputedPast
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
@@ -76,6 +75,9 @@ class Paradigm(ABC):
     past: ClassVar[Literal["complete", "masked", "noisy"]]
     """What training shows of the frames before (injected noise aside)."""
 
+    shown_frames: ClassVar[int | str] = 0
+    """Frames that a training clip begins with and that have no loss of their own: a number, or the option that says how
+    many. A clip needs one frame more."""
     loss_frames: ClassVar[Literal["all", "later", "one"]] = "all"
     """Frames of a clip that have a loss: all, all but the first, or one."""
     loss_share: ClassVar[float | None] = None
@@ -84,6 +86,8 @@ class Paradigm(ABC):
     """Diffusion draws for each token with a loss; None: `diffusion_batch_mul`."""
     head: ClassVar[str | None] = None
     """The head that it needs, in place of the recipe's."""
+    heads: ClassVar[tuple[str, ...]] = ("epsilon", "flow", "categorical")
+    """The heads of recipes that it can be asked for with; a model has one of them, or `head`."""
     frame_cache: ClassVar[bool] = True
     """Whether the past is the frame-level cache, `CachedPast`; a faster one of the same results may then replace it."""
     steps: ClassVar[dict[str, int]] = {}
@@ -123,8 +127,20 @@ class Paradigm(ABC):
         Raises:
             MagiError: what it lacks.
         """
-        if model.config.head == VELOCITY:
-            raise MagiError(f"a velocity head denoises what the transformer reads: for diffusion-v, not {self.name}")
+        head, mine = model.config.head, (self.head,) if self.head else self.heads
+        if head not in mine:
+            raise MagiError(f"{self.name} needs a head {' or '.join(mine)}; this model's is {head}")
+
+    def check_clip(self, frames: int) -> None:
+        """Refuse training clips that this paradigm cannot learn from.
+
+        Args:
+            frames: T, of a clip.
+
+        Raises:
+            MagiError: they end before the first frame that has a loss.
+        """
+        check_clip_frames(self.name, self.shown_frames, {name: getattr(self, name) for name in self.options}, frames)
 
     def read(self, model: MagiVideoTransformer, sequence: FrameSequence, generator: Generators) -> Tensor:
         """z of a training sequence, with dropout while the model is in training mode."""

@@ -61,6 +61,7 @@ class DiffusionForcing(Paradigm):
     past = "noisy"
     loss_share = 1.0
     draws = 1
+    heads = ("epsilon", "flow")
     steps: ClassVar[dict[str, int]] = {"mask_steps": 0, "denoise_steps": 50}
     conditions: ClassVar[dict[str, dict[str, object]]] = {"noise_level": {"size": 1000, "kind": "time"}}
     options: ClassVar[dict[str, int | float | str]] = {
@@ -80,12 +81,7 @@ class DiffusionForcing(Paradigm):
         spec = model.condition_tokens.specs.get(NOISE_LEVEL)
         if spec is None or spec.kind != "time":
             raise MagiError(f"{self.name} tells every frame its noise level as a time; this model takes none")
-        self.check_head(model)
-
-    def check_head(self, model: MagiVideoTransformer) -> None:
-        """Refuse another head than a diffusion head."""
-        if model.config.head not in ("epsilon", "flow"):
-            raise MagiError(f"{self.name} noises continuous tokens: it takes no {model.config.head} head")
+        super().check_model(model)
 
     def visible(self, masked_TN: Tensor) -> Tensor:
         """See `Paradigm.visible`: every token of its own frame and of the frames before, all of them noisy."""
@@ -224,11 +220,6 @@ class DiffusionForcingVelocity(DiffusionForcing):
     weights_by: str
     snr_clip: float
     snr_decay: float
-
-    def check_head(self, model: MagiVideoTransformer) -> None:
-        """Refuse another head than the linear one."""
-        if model.config.head != self.head:
-            raise MagiError(f"diffusion-v has a {self.head} head; this model's is {model.config.head}")
 
     def weights(self, time_BT: Tensor) -> Tensor:
         """See `DiffusionForcing.weights`: by signal-to-noise ratio."""

@@ -31,13 +31,11 @@ class Genie(MaskedTeacherForcing):
 
     Attributes:
         mask_rate_min: least probability, in [0, 1], that a token of a later frame is masked.
-
-    Raises:
-        MagiError: in training, a clip has no second frame.
     """
 
     name = "genie"
     title = "masked teacher forcing as in Genie: one mask rate a clip, the first frame shown"
+    shown_frames = 1
     loss_frames = "later"
     loss_share = 0.75
     steps: ClassVar[dict[str, int]] = {"mask_steps": 25}
@@ -48,8 +46,6 @@ class Genie(MaskedTeacherForcing):
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
         """See `MaskedFrames.draw_masks`: at least one token of every clip, none of its first frame."""
         shape = clip.tokens_BTND.shape[:3]
-        if shape[1] < 2:
-            raise MagiError("genie shows the first frame and learns the others: it needs clips of 2 frames or more")
         device = clip.tokens_BTND.device
         uniform_B = draw(torch.rand, shape[:1], generator, device)
         rate_B = self.mask_rate_min + (1 - self.mask_rate_min) * uniform_B

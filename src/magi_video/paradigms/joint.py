@@ -53,6 +53,7 @@ class Joint(MaskedFrames):
     cached = False
     variable_context = False
     past = "complete"
+    shown_frames = "given"
     loss_frames = "later"
     loss_share = 0.637  # the mean of cos(π/2 · u), 2/π
     frame_cache = False
@@ -78,14 +79,8 @@ class Joint(MaskedFrames):
             )
 
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
-        """See `MaskedFrames.draw_masks`: one ratio for all later tokens of a clip.
-
-        Raises:
-            MagiError: a clip has no more than the given frames.
-        """
+        """See `MaskedFrames.draw_masks`: one ratio for all later tokens of a clip."""
         (batch, frames, tokens, _), device = clip.tokens_BTND.shape, clip.tokens_BTND.device
-        if frames <= self.given:
-            raise MagiError(f"clips of {frames} frames have none after the {self.given} given ones: make them longer")
         uniform_B2 = draw(torch.rand, (batch, 2), generator, device)
         begins_B = torch.where(uniform_B2[:, 0] < self.unconditional, 0, self.given)
         later_BT = torch.arange(frames, device=device) >= begins_B[:, None]

@@ -40,6 +40,7 @@ class MaskedFrames(Paradigm):
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
         """See `Paradigm.total_loss`: over the tokens that are counted."""
+        self.check_clip(clip.tokens_BTND.shape[1])
         masked_BTN = self.draw_masks(clip, generator)
         clip = Clip(clip.tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
         z_BTNW = self.read(model, self.sequence(clip, masked_BTN, generator), generator)

@@ -50,6 +50,7 @@ class Window(MaskedFrames):
     cached = False
     variable_context = False
     past = "complete"
+    shown_frames = "context"
     loss_frames = "one"
     frame_cache = False
     options: ClassVar[dict[str, int | float | str]] = {"context": 4}
@@ -72,22 +73,14 @@ class Window(MaskedFrames):
     def total_loss(
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
-        """See `Paradigm.total_loss`: of one window of each clip.
-
-        Raises:
-            MagiError: the clips have no C + 1 frames.
-        """
+        """See `Paradigm.total_loss`: of one window of each clip."""
+        self.check_clip(clip.tokens_BTND.shape[1])
         return super().total_loss(model, self.draw_window(clip, generator), generator)
 
     def draw_window(self, clip: Clip, generator: Generators) -> Clip:
         """C + 1 frames of each clip, from a uniformly random place in it."""
         batch, frames = clip.tokens_BTND.shape[:2]
         size, device = self.context + 1, clip.tokens_BTND.device
-        if frames < size:
-            raise MagiError(
-                f"clips of {frames} frames hold no window of {self.context} and one more: make them longer, or the "
-                f"context shorter (--forcing-options context {max(1, frames - 1)})"
-            )
         starts = partial(torch.randint, frames - size + 1)
         place_BC = draw(starts, (batch, 1), generator, device) + torch.arange(size, device=device)
         sample_B1 = torch.arange(batch, device=device)[:, None]

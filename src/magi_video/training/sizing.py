@@ -6,7 +6,7 @@ from typing import Any
 
 from magi_video.codecs.sizes import LatentSizes, untrained_codec
 from magi_video.models.architecture import ACTION, CATEGORICAL, LABEL, NOISE_LEVEL, TEXT, Architecture
-from magi_video.presets import Preset
+from magi_video.presets import Preset, check_learnable
 from magi_video.registry import declared
 
 ACTIONS, CLASSES, WORD_SIZE = 6, 101, 384
@@ -34,7 +34,8 @@ def find_architecture(
         word_size: numbers in a vector of the text encoder, if it takes text.
 
     Raises:
-        MagiError: no model can have these sizes, or the codec does not take the recipe's frames.
+        MagiError: no model can have these sizes, the codec does not take the recipe's frames, or the paradigm cannot
+            learn from them.
     """
     codec = codec or untrained_codec(preset)
     model, drop = preset.model, preset.model.condition_drop
@@ -47,12 +48,15 @@ def find_architecture(
         conditions[TEXT] = {"size": word_size, "kind": "sequence", "tokens": model.text_tokens, "drop": drop}
     if model.labels:
         conditions[LABEL] = {"size": classes, "drop": drop}
+    frames = codec.num_latent_frames(preset.data.num_frames)
+    kind = "latent frames" if codec.temporal_factor > 1 else "frames"
+    check_learnable(preset.forcing, preset.forcing_options, model.head, frames, kind)
     return Architecture(
         latent_channels=codec.latent_channels,
         latent_height=latent_height,
         latent_width=latent_width,
         patch_size=model.patch_size,
-        num_frames=codec.num_latent_frames(preset.data.num_frames),
+        num_frames=frames,
         width=model.hidden,
         depth=model.depth,
         heads=model.heads,
