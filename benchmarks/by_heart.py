@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def recipe(options: argparse.Namespace) -> Preset:
 
 def continue_clips(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray, given: int) -> np.ndarray:
     """The clips as the model goes on from their first frames, in [0, 1]."""
-    steps = {} if pipe.config.forcing in STEPS_OF_ITS_OWN else {"mask_steps": 16}
+    steps: dict[str, Any] = {} if pipe.config.forcing in STEPS_OF_ITS_OWN else {"mask_steps": 16}
     return pipe(
         video=clips_NTHWC[:, :given], num_frames=clips_NTHWC.shape[1], **steps,
         denoise_steps=100, generator=torch.Generator().manual_seed(0),

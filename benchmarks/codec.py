@@ -15,6 +15,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ def calls(codec: ImageVAECodec, side: int, batch: int, compiled: bool) -> dict[s
         "encode": {"plain": lambda: plain.encode(pixels[0])},
     }
     for name, one in alternatives(codec, compiled).items():
-        found["decode"][name] = lambda one=one: one.decode(latents)
-        found["encode"][name] = lambda one=one: one.encode(pixels)
+        found["decode"][name] = partial(one.decode, latents)
+        found["encode"][name] = partial(one.encode, pixels)
     return found
 
 

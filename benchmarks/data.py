@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from magi_video.data.clips import ClipDataset, ClipSampler, PixelReader
+from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader, PixelReader
 from magi_video.data.folder import VideoFolder
 from magi_video.files.weights import SHIPPED
 from magi_video.latents.cache import LatentCache
@@ -74,7 +74,7 @@ def measure(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     for _ in range(arguments.rounds):
         for processes in arguments.processes:
             encoding[processes].append(encode(arguments.folder, cache, scanned, arguments.size, processes))
-    readers = {"latents": LatentCache(cache), "pixels": PixelReader(folder, *size)}
+    readers: dict[str, FrameReader] = {"latents": LatentCache(cache), "pixels": PixelReader(folder, *size)}
     rates: dict[tuple[str, int], list[float]] = defaultdict(list)
     for seed in range(arguments.rounds):
         for name, reader in readers.items():

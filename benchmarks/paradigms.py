@@ -47,7 +47,7 @@ DRAWN: dict[str, dict[str, Any]] = {"window": {"context": FRAMES - 1}, "joint": 
 """Options for the small clip of a diagram."""
 
 
-def recipe(name: str, options: dict[str, str], **data: int) -> Preset:
+def recipe(name: str, options: dict[str, str], **data: Any) -> Preset:
     """`tiny` for a paradigm, with other frames."""
     preset = load_preset("tiny")
     changes = change_paradigm(preset, name) | {"forcing_options": {key: str(value) for key, value in options.items()}}

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
+from torch import Tensor
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from magi_video.bench.counting import count_executed
@@ -43,9 +44,14 @@ CASES = ["doom", "base --depth 1", "base --depth 2 --checkpointing"]
 def kept_bytes(stepper: Stepper) -> int:
     """What a forward keeps for the backward, weights and buffers aside."""
     own = {t.untyped_storage().data_ptr() for t in [*stepper.model.parameters(), *stepper.model.buffers()]}
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t), stepper.autocast:
-        loss = stepper.forcing.loss(stepper.model, stepper.clip, stepper.draws)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), stepper.autocast:
+        loss = stepper.paradigm.loss(stepper.model, stepper.clip, stepper.draws)
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
     del loss
     return sum(size for address, size in storages.items() if address not in own)

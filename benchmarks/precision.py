@@ -24,10 +24,11 @@ from magi_video.bench.training import Stepper
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.small_vae_training import SmallVAETraining
 from magi_video.fast.kernels import linear_product_pays
-from magi_video.fast.probes import PRECISIONS, choose_precision, use_fast_float32
+from magi_video.fast.probes import PRECISIONS, Work, choose_precision, use_fast_float32
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import choose_for
 from magi_video.presets import load_preset
+from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 CPU = torch.device("cpu")
 PICTURES = 4
@@ -64,14 +65,19 @@ def played_frames(precision: str) -> Callable[[], None]:
     return play
 
 
-def base_frame(subject: Subject, precision: str) -> Callable[[], None]:
+def resolved(subject: Subject, setting: str) -> ResolvedSampling:
+    """The steps of a setting."""
+    return Sampling.of(setting).resolve(subject.outline.diffusion_head, subject.preset.own_sampling)
+
+
+def base_frame(subject: Subject, precision: str) -> Callable[[], object]:
     """A frame of the common size, 8 × 10 steps, after 16 frames."""
-    sampling = subject.preset.own_sampling.resolve(subject.outline.diffusion_head)
+    sampling = resolved(subject, "exact")
     generator = Generator(subject, subject.load(PRECISIONS[precision]), sampling, 1, CPU)  # type: ignore[index]
     return generator.middle_frame(16)
 
 
-def alternate(ways: dict[str, Callable[[], None]], rounds: int, patience: float) -> dict[str, float]:
+def alternate(ways: dict[str, Callable[[], object]], rounds: int, patience: float) -> dict[str, float]:
     """CPU seconds of each way: the median of some calls in turns, after one that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     slow: set[str] = set()
@@ -98,28 +104,31 @@ def main() -> None:
     use_fast_float32()
     doom, config = open_subject("doom"), load_preset("doom").small_vae
     names = ("float32", "bf16")
-    work: dict[str, tuple[dict[str, Callable[[], None]], float, Any]] = {
+    work: dict[str, tuple[dict[str, Callable[[], object]], float, Any]] = {
         "training doom, s a clip": (
             {name: training_step(doom, arguments.batch, name) for name in names}, arguments.batch, "training",
         ),
         "codec, s a picture": ({name: codec_step(config, name) for name in names}, PICTURES, "convolution"),
-        "generating doom, realtime, s a frame": ({name: played_frames(name) for name in names}, FRAMES, (doom, (1, 8))),
+        "generating doom, realtime, s a frame": (
+            {name: played_frames(name) for name in names}, FRAMES, (doom, "realtime"),
+        ),
     }  # fmt: skip
     if not arguments.no_base:
         base = open_subject("base")
         work["generating base, exact, s a frame"] = (
             {name: base_frame(base, name) for name in names},
             1,
-            (base, (8, 10)),
+            (base, "exact"),
         )
     figures: dict[str, Any] = {
         "cpu": cpu_model(), "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__,
     }  # fmt: skip
+    kind: Work | tuple[Subject, str]
     for title, (ways, parts, kind) in work.items():
         choice = (
             choose_precision("auto", CPU, kind)
             if isinstance(kind, str)
-            else choose_for(kind[0].outline, "auto", CPU, kind[1])
+            else choose_for(kind[0].outline, "auto", CPU, resolved(*kind))
         )
         seconds = {name: value / parts for name, value in alternate(ways, arguments.rounds, arguments.patience).items()}
         figures[title] = seconds | {"auto": choice.precision, "why": choice.why}

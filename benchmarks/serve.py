@@ -83,7 +83,7 @@ def compare(url: str, interval: int, setting: str, game: str) -> None:
             while min(map(len, shown.values())) < COMPARED_FRAMES:
                 told = json.loads(line.recv())
                 if told["type"] == "frame":
-                    picture = Image.open(io.BytesIO(line.recv()))
+                    picture = Image.open(io.BytesIO(line.recv(decode=False)))
                     shown[told["source"]].append(np.asarray(picture, dtype=float) / 255)
             line.send(json.dumps({"type": "bye"}))
         model, real = (np.stack(shown[name][:COMPARED_FRAMES]) for name in ("model", "game"))

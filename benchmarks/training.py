@@ -46,8 +46,7 @@ from magi_video.models.head import DenoisingMLP
 PARTS = ("attention", "table", "kernels", "optimiser", "average")
 CPU = torch.device("cpu")
 
-
-PARTS: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
+PLAIN: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
     "attention": {
         fast_layers.FastBlock: layers.Block,
         fast_layers.FastSpatialLayer: layers.SpatialLayer,
@@ -74,7 +73,7 @@ class Run:
     def without(self, parts: tuple[str, ...]) -> Iterator[None]:
         """These parts in their plain form; "compiled" switches the compiled blocks on."""
         for module, fast in self.classes:
-            plain = [PARTS[part][fast] for part in parts if fast in PARTS.get(part, {})]
+            plain = [PLAIN[part][fast] for part in parts if fast in PLAIN.get(part, {})]
             module.__class__ = plain[0] if plain else fast
         for group in self.stepper.optimizer.param_groups:
             group["fused"] = "optimiser" not in parts

@@ -35,7 +35,7 @@ def make_codec(name: str, scale: int) -> TemporalCodec:
 
     if name == "omnitokenizer":
         return OmniTokenizerCodec(width=512 // scale, heads=8 // min(scale, 8))
-    vae_class, config = {
+    published: dict[str, tuple[str, dict[str, Any]]] = {
         "cosmos-4x8x8": (
             "AutoencoderKLCosmos",
             {
@@ -56,7 +56,8 @@ def make_codec(name: str, scale: int) -> TemporalCodec:
                 "decoder_block_out_channels": widths(128, 256, 512, 512),
             },
         ),
-    }[name]
+    }
+    vae_class, config = published[name]
     if vae_class == "AutoencoderKLCogVideoX":
         config |= {f"{way}_block_types": (f"CogVideoX{way.title()}Block3D",) * 4 for way in ("down", "up")}
     return VideoVAECodec(vae_class, config)

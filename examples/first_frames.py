@@ -44,8 +44,9 @@ def main() -> None:
         frame = game.reset(seed)
         for _ in range(number):
             fitted = fit_frames(frame[None], config["height"], config["width"])[0]
-            frame = game.step(explorer.act(fitted, game.room()))
-            assert frame is not None, f"{name}: the episode is shorter than {number} frames"
+            following = game.step(explorer.act(fitted, game.room()))
+            assert following is not None, f"{name}: the episode is shorter than {number} frames"
+            frame = following
         game.close()
         fitted = fit_frames(frame[None], config["height"], config["width"])[0]
         write_image(folder / "first_frames" / f"{name}.png", fitted)

@@ -1,6 +1,6 @@
 """What codes cost: the VQ codec beside the small VAE, of equal networks and equal steps, on the same frames.
 
-python benchmarks/codecs.py VIDEOS --out DIR [--steps 2000] [--seed 0]
+python benchmarks/compare_codecs.py VIDEOS --out DIR [--steps 2000] [--seed 0]
 
 Every codec has the small VAE's encoder and decoder at the same down-sampling; the last videos are held out. Prints a
 table and writes `codecs.json` and `codecs.png`: held-out frames, and what each codec makes of them.
