@@ -506,6 +506,12 @@ def own_sampling(forcing: str, sample: Sampling) -> ResolvedSampling:
     return Sampling.of(own_steps(forcing), **sample.given()).complete()
 
 
+def run_preset(run: Path) -> Preset:
+    """The recipe that a run's folder records."""
+    preset: Preset = from_json(Preset, read_json(run / "run.json").get("preset"), str(run / "run.json"))
+    return preset
+
+
 def own_steps(forcing: str, sample: Sampling | None = None) -> Sampling:
     """A paradigm's own numbers of steps in place of those in `sample`; 1 where it has no such steps."""
     own = declared("paradigms")[forcing].get("steps", {})

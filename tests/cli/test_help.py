@@ -13,8 +13,8 @@ import pytest
 from magi_video.cli import VERBS, main
 from magi_video.cli.completion import SHELLS, completion, find_words
 from magi_video.cli.parsing import fit
-from magi_video.cli.serve import Serve
 from magi_video.presets import load_preset
+from magi_video.serving.options import ServeOptions
 
 
 def told_by(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -43,7 +43,7 @@ def test_the_list_of_commands_fits(narrow: None, capsys: pytest.CaptureFixture[s
 def defaults(told: str) -> dict[str, str]:
     """Option → default, as --help tells them."""
     plain = " ".join(line.strip(" │") for line in told.splitlines())
-    pieces = re.split(r" (--[\w.-]+)(?:, --no-[\w.-]+)? ", plain)
+    pieces = re.split(r" (--\w[\w.-]*)(?:, --no-[\w.-]+)? ", plain)
     return {
         name: found[1]
         for name, text in zip(pieces[1::2], pieces[2::2], strict=True)
@@ -66,7 +66,7 @@ def test_the_defaults_are_the_presets(preset: str, narrow: None, capsys: pytest.
 
 
 def test_and_those_of_nested_options_their_own(narrow: None, capsys: pytest.CaptureFixture[str]) -> None:
-    told, serve = defaults(told_by(capsys, "serve", "--help")), Serve("doom")
+    told, serve = defaults(told_by(capsys, "serve", "--help")), ServeOptions()
     assert told["--port"] == str(serve.port)
     for one in dataclasses.fields(serve.limits):
         assert told[f"--{one.name.replace('_', '-')}"] == str(getattr(serve.limits, one.name))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from magi_video.cli import VERBS
-from magi_video.cli.info import describe
 from magi_video.files.weights import shipped_models
+from magi_video.pipeline.description import model_facts
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "scipy", "matplotlib", "av"}
 ASK = """
@@ -68,7 +68,7 @@ print(json.dumps([sorted(imported - before), sorted(set(sys.modules) - before)])
 def test_info_tells_what_the_loaded_model_is(name: str) -> None:
     from magi_video import MagiVideoPipeline
 
-    pipe, facts = MagiVideoPipeline.from_pretrained(name), describe(name)
+    pipe, facts = MagiVideoPipeline.from_pretrained(name), model_facts(name)
     head = sum(parameter.numel() for parameter in pipe.transformer.diffusion_head.parameters())
     whole = sum(parameter.numel() for parameter in pipe.transformer.parameters())
     assert (facts["head_parameters"], facts["transformer_parameters"]) == (head, whole - head)

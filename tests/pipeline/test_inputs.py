@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.cli.generate import find_label
 from magi_video.errors import MagiError
 from magi_video.models.architecture import ConditionSpec
+from magi_video.pipeline.generate import find_label
 from magi_video.pipeline.inputs import check_guidance, label_value, spread_texts
 
 CLASSES = ConditionSpec(size=3)

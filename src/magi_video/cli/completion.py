@@ -16,7 +16,7 @@ from magi_video.files.weights import shipped_models
 from magi_video.presets import PRESETS
 
 SHELLS = ("bash", "zsh", "fish")
-OPTION = re.compile(r"^[ │]+(?:-h, )?(--[\w.-]+)(?:, (--[\w.-]+))?(?: (?:\[)?\{([^}]*)\})?")
+OPTION = re.compile(r"^[ │]+(?:-h, )?(--\w[\w.-]*)(?:, (--[\w.-]+))?(?: (?:\[)?\{([^}]*)\})?")
 POSITIONAL = re.compile(r"^[ │]+\[?\{([^}]*)\}")
 
 

@@ -1,18 +1,18 @@
 """`magi demo`: a shipped model, from its shipped first frame, under shipped controls."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from magi_video.cli.generate import Generate, generate, summary
+from magi_video.cli.generate import generate
 from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision
 from magi_video.files.weights import SHIPPED
+from magi_video.pipeline.options import GenerateOptions
 from magi_video.sampling.sampling import Sampling, Speed
 
 
@@ -50,7 +50,7 @@ class Demo:
     """Compromise between quality and time."""
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
-    json: Annotated[bool, arg(name="json")] = False
+    json: bool = False
     """Print the content of generate.json."""
 
 
@@ -63,20 +63,11 @@ def main(argv: list[str]) -> None:
     first_frame = SHIPPED / demo.world / "first_frame.png"
     if not first_frame.is_file():
         raise MagiError(f"{first_frame}: the package came without its model; install it anew")
-    report = generate(
-        Generate(
-            model=demo.world,
-            out=demo.out,
-            first_frame=first_frame,
-            frames=demo.frames,
-            interval=show.interval if demo.interval is None else demo.interval,
-            sampling=Sampling(speed=demo.speed),
-            actions=show.actions,
-            num=demo.num,
-            seed=demo.seed,
-            precision=demo.precision,
-        )
-    )
+    interval = show.interval if demo.interval is None else demo.interval
+    options = GenerateOptions(
+        first_frame=first_frame, frames=demo.frames, interval=interval, actions=show.actions,
+        sampling=Sampling(speed=demo.speed), num=demo.num, seed=demo.seed, precision=demo.precision,
+    )  # fmt: skip
+    generate(demo.world, demo.out, options, demo.json)
     with replacing(demo.out / first_frame.name) as part:  # to begin another video from
         shutil.copyfile(first_frame, part)
-    print(json.dumps(report) if demo.json else summary(report, demo.out))

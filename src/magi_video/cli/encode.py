@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import arg
 
+from magi_video.cli.parsing import arguments
 from magi_video.cli.parsing import parse as parse_options
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import CodecOptions, DataOptions, split_recipe
@@ -23,8 +24,8 @@ from magi_video.presets import (
     SmallVAEConfig,
     VQConfig,
     load_preset,
+    run_preset,
 )
-from magi_video.settings import from_json
 from magi_video.training.stopping import StopSignals
 
 if TYPE_CHECKING:
@@ -82,15 +83,6 @@ def parse(argv: list[str]) -> tuple[Command, Path | None]:
     return command, None if run is None else run / "codec"
 
 
-def run_preset(run: Path) -> Preset:
-    """The recipe of a run's folder."""
-    from magi_video.files.weights import read_json
-
-    saved = read_json(run / "run.json").get("preset")
-    preset: Preset = from_json(Preset, saved, str(run / "run.json"))
-    return preset
-
-
 def main(argv: list[str]) -> None:
     """Parse, encode, print."""
     command, codec = parse(argv)
@@ -106,56 +98,26 @@ def main(argv: list[str]) -> None:
     with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
         from magi_video.training.encode import encode
 
-        encoded = encode(
-            preset,
-            command.data,
-            command.out,
-            codec=codec,
-            intervals=command.intervals,
-            stride=command.stride,
-            shard_bytes=int(command.shard_size * 1e6),
-            workers=command.workers,
-            verify=command.verify,
-            seed=command.seed,
-            device=command.device,
-            display=display,
-            signals=signals,
-        )
+        given = arguments(command, "clips", "codec", "small_vae", "vq", "shard_size", "json")
+        shard_bytes = int(command.shard_size * 1e6)
+        encoded = encode(preset, **given, codec=codec, shard_bytes=shard_bytes, display=display, signals=signals)
     if is_main_process():
         print_result(command, encoded, time.perf_counter() - began)
 
 
 def print_result(command: Command, encoded: "Encoded", seconds: float) -> None:
     """Print what was done and what there is."""
-    index = encoded.cache.index
-    ways = [encoded] if encoded.mirror is None else [encoded, encoded.mirror]
-    size = sum(shard.bytes for way in ways for shard in way.cache.index.shards)
-    captions = sum(caption is not None for caption in encoded.cache.table.captions)
-    figures = {
-        "videos": index.videos,
-        "frames": index.frames,
-        "clips": index.rows if index.intervals else None,
-        "captions": captions,
-        "bytes": size,
-        "shards": len(index.shards) * len(ways),
-        "encoded_shards": sum(len(way.shards) for way in ways),
-        "damaged_shards": encoded.damaged,
-        "damaged_mirrored_shards": [] if encoded.mirror is None else encoded.mirror.damaged,
-        "mirrored": encoded.mirror is not None,
-        "seconds": seconds,
-        "codec": index.codec,
-        "mean": index.mean,
-        "std": index.std,
-    }
+    figures = encoded.figures() | {"seconds": seconds}
     if command.json:
         print(json.dumps(figures))
         return
-    for way, kind in zip(ways, ("shard", "mirrored shard"), strict=False):
-        for shard in way.damaged:
+    for damaged, kind in (("damaged_shards", "shard"), ("damaged_mirrored_shards", "mirrored shard")):
+        for shard in figures[damaged]:
             print(f"{kind} {shard:05d} was damaged and is encoded again", file=sys.stderr)
-    what = f"{index.rows:,} clips of {index.frames:,} frames" if index.intervals else f"{index.frames:,} frames"
-    what += f", {captions:,} caption{'s' * (captions > 1)}" if captions else ""
-    what += ", and as many mirrored" if encoded.mirror else ""
+    clips, captions, mirrored = figures["clips"], figures["captions"], figures["mirrored"]
+    what = f"{clips:,} clips of " if clips is not None else ""
+    what += f"{figures['frames']:,} frames" + (f", {captions:,} caption{'s' * (captions > 1)}" if captions else "")
+    what += ", and as many mirrored" if mirrored else ""
     shards, made = figures["shards"], figures["encoded_shards"]
-    print(f"{command.out}: {index.videos:,} videos, {what}, {size / 1e6:,.1f} MB in {shards} shards")
+    print(f"{command.out}: {figures['videos']:,} videos, {what}, {figures['bytes'] / 1e6:,.1f} MB in {shards} shards")
     print(f"encoded {made} of them in {seconds:.1f} s (try: magi train … --latents {command.out})")

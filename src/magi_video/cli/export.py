@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import Positional, arg
-
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import Model, parse
 
 
 @dataclass(frozen=True)
@@ -14,7 +12,7 @@ class Export:
     """Write a model as programs without Python: the pass over a frame, the head, the codec. What drives them is
     examples/exported_rollout.py."""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    model: Model
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
     out: Path
     """Folder for the files."""

@@ -1,13 +1,13 @@
-"""`magi import KIND DIR`: the options are the fields of `Import`."""  # noqa: N999
+"""`magi import KIND DIR`: the options are the arguments of `open_source` and `import_dataset`."""  # noqa: N999
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import arguments, parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -36,7 +36,7 @@ class Import:
     """Frames/s, where the data set does not say (Minari: 30)."""
     normalize: bool = False
     """Map each action column to −1…1 over the data set."""
-    json: Annotated[bool, arg(name="json")] = False
+    json: bool = False
     """Print the summary as JSON."""
 
 
@@ -49,24 +49,12 @@ def main(argv: list[str]) -> None:
         source = open_source(settings.kind, settings.folder, settings.camera, settings.frame_rate)
         summary = import_dataset(
             source,
-            settings.out,
-            episodes=settings.episodes,
-            height=settings.height,
-            width=settings.width,
-            normalize=settings.normalize,
+            **arguments(settings, "kind", "folder", "camera", "frame_rate", "json"),
             progress=lambda done, total: display.show("importing episodes", done, total),
         )
     if settings.json:
-        facts = {
-            "folder": str(summary.folder),
-            "episodes": summary.episodes,
-            "frames": summary.frames,
-            "camera": summary.camera,
-            "action_names": list(summary.action_names),
-            "frame_rate": summary.frame_rate,
-            "skipped": [{"episode": str(one.path), "reason": one.reason} for one in summary.skipped],
-        }
-        print(json.dumps(facts))
+        skipped = [{"episode": str(one.path), "reason": one.reason} for one in summary.skipped]
+        print(json.dumps(asdict(summary) | {"skipped": skipped}, default=str))
         return
     print(
         f"{summary.folder}: {summary.episodes} episodes, {summary.frames} frames of {summary.camera} at "

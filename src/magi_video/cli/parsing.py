@@ -1,6 +1,7 @@
 """Options of a verb from a dataclass, by tyro; and its --help, no wider than the terminal."""
 
 import contextlib
+import dataclasses
 import io
 import re
 import shutil
@@ -46,6 +47,16 @@ def parse(
             return tyro.cli(options, prog=prog, description=description, args=argv, **given)
     finally:
         print(fit(captured.getvalue()), end="")
+
+
+def arguments(options: Any, *others: str) -> dict[str, Any]:
+    """The options as arguments of the function that they are for.
+
+    Args:
+        options: a dataclass.
+        others: names of its fields that are no arguments of the function.
+    """
+    return {one.name: getattr(options, one.name) for one in dataclasses.fields(options) if one.name not in others}
 
 
 def fit(text: str) -> str:

@@ -3,18 +3,18 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import Model, parse
 
 
 @dataclass(frozen=True)
 class Push:
     """Send a model to the Hugging Face hub, with a model card written from what it records of its making."""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    model: Model
     """Folder (a run, too), hub id, or the name of a shipped model ("doom", "atari")."""
     repo_id: Annotated[Positional[str], arg(metavar="REPO_ID")]
     """Where to: user/name; made if needed."""
@@ -32,7 +32,7 @@ class Push:
     """Hub ids of the training data."""
     message: str = "A model of magi-video"
     """Of the commit."""
-    json: Annotated[bool, arg(name="json")] = False
+    json: bool = False
     """Print JSON."""
 
 
@@ -45,25 +45,13 @@ def main(argv: list[str]) -> None:
     if settings.dry_run != (settings.out is not None):
         raise MagiError("--dry-run and --out go together: the folder for what would be sent")
     check_repo_id(settings.repo_id)
+    facts: dict[str, Any] = {"metrics": settings.metrics, "license_id": settings.license, "datasets": settings.datasets}
     if settings.out is not None:
-        files = write_release(
-            settings.model,
-            settings.out,
-            settings.repo_id,
-            metrics=settings.metrics,
-            license_id=settings.license,
-            datasets=settings.datasets,
-        )
+        files = write_release(settings.model, settings.out, settings.repo_id, **facts)
         written = {"folder": str(settings.out), "files": [str(file) for file in files]}
         print(json.dumps(written) if settings.json else "\n".join(str(settings.out / file) for file in files))
         return
     address = push(
-        settings.model,
-        settings.repo_id,
-        private=settings.private or None,
-        commit_message=settings.message,
-        metrics=settings.metrics,
-        license_id=settings.license,
-        datasets=settings.datasets,
+        settings.model, settings.repo_id, private=settings.private or None, commit_message=settings.message, **facts
     )
     print(json.dumps({"address": address}) if settings.json else address)

@@ -1,4 +1,4 @@
-"""`magi record GAME`: the options are the fields of `Record`."""
+"""`magi record GAME`: the options are the arguments of `record`."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import arguments, parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -32,7 +32,7 @@ class Record:
     """Of a frame, in pixels."""
     frame_skip: int = 1
     """Steps of the game from one frame to the next."""
-    json: Annotated[bool, arg(name="json")] = False
+    json: bool = False
     """Print the summary as JSON."""
 
 
@@ -43,23 +43,9 @@ def main(argv: list[str]) -> None:
         from magi_video.recordings.record import record
 
         display.stage("recording episodes", settings.episodes)
-        summary = record(
-            settings.game,
-            settings.out,
-            episodes=settings.episodes,
-            seed=settings.seed,
-            max_frames=settings.max_frames,
-            height=settings.height,
-            width=settings.width,
-            frame_skip=settings.frame_skip,
-            progress=lambda done, total, frames: display.advance(done),
-        )
+        summary = record(**arguments(settings, "json"), progress=lambda done, *_: display.advance(done))
     if settings.json:
-        facts = {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in dataclasses.asdict(summary).items()
-        }
-        print(json.dumps(facts))
+        print(json.dumps(dataclasses.asdict(summary), default=str))
     else:
         print(
             f"{summary.folder}: {summary.episodes} episodes ({summary.kept} were there), {summary.frames} frames "

@@ -1,4 +1,4 @@
-"""`magi reproduce RECIPE`: the options are the fields of `Reproduce`."""
+"""`magi reproduce RECIPE`: the options are the arguments of `reproduce`."""
 
 import sys
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import arguments, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.training.stopping import StopSignals
 
@@ -58,16 +58,6 @@ def main(argv: list[str]) -> None:
     with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
         from magi_video.experiments.run import reproduce
 
-        results = reproduce(
-            settings.recipe,
-            settings.out,
-            scale=settings.scale,
-            worlds=settings.worlds,
-            seeds=settings.seeds,
-            rows=settings.rows or None,
-            budget=settings.budget,
-            data=settings.data,
-            display=display,
-            signals=signals,
-        )
+        given = arguments(settings) | {"rows": settings.rows or None}
+        results = reproduce(**given, display=display, signals=signals)
     print(f"results: {results} (tables and plots: magi reproduce report --out {settings.out})", file=sys.stderr)

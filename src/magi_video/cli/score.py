@@ -33,7 +33,7 @@ class Score:
     """Fake i continues real i (equal file names): PSNR, SSIM and LPIPS of the generated frames as well."""
     options: OmitArgPrefixes[ScoreOptions] = ScoreOptions()
     """What is compared, and by which figures."""
-    json: Annotated[bool, arg(name="json")] = False
+    json: bool = False
     """Print the content of metrics.json."""
 
 

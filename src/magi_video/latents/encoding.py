@@ -51,6 +51,26 @@ class Encoded:
     damaged: list[int]
     mirror: Encoded | None = None
 
+    def figures(self) -> dict[str, Any]:
+        """What there is and what was done, as JSON values."""
+        index = self.cache.index
+        ways = [self] if self.mirror is None else [self, self.mirror]
+        return {
+            "videos": index.videos,
+            "frames": index.frames,
+            "clips": index.rows if index.intervals else None,
+            "captions": sum(caption is not None for caption in self.cache.table.captions),
+            "bytes": sum(shard.bytes for way in ways for shard in way.cache.index.shards),
+            "shards": len(index.shards) * len(ways),
+            "encoded_shards": sum(len(way.shards) for way in ways),
+            "damaged_shards": self.damaged,
+            "damaged_mirrored_shards": [] if self.mirror is None else self.mirror.damaged,
+            "mirrored": self.mirror is not None,
+            "codec": index.codec,
+            "mean": index.mean,
+            "std": index.std,
+        }
+
 
 def encode_latents(
     folder: VideoFolder,

@@ -20,6 +20,7 @@ from magi_video.files.weights import (
 )
 from magi_video.models.architecture import Architecture
 from magi_video.registry import CLASS, declared
+from magi_video.sampling.sampling import Sampling
 
 INDEX_FILE = "model_index.json"
 PIPELINES = ("MagiVideoPipeline", "MagiPipeline")
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "forcing_options": {}, "sampling": {}, "training": {},
 }  # fmt: skip
 """Of `MagiVideoPipeline`'s settings."""
+STEPS = ("mask_steps", "denoise_steps")
 
 
 @dataclass(frozen=True)
@@ -117,3 +119,59 @@ def read_architecture(folder: Path) -> Architecture:
         raise MagiError(f"{folder}: no {WEIGHTS}.safetensors there")
     check_shapes(architecture.shapes(), files, folder)
     return architecture
+
+
+def model_facts(model: str) -> dict[str, Any]:
+    """A model's parameters, paradigm, codec, data and training, as JSON values."""
+    described = describe_model(model)
+    settings, architecture, training = described.settings, described.architecture, described.settings["training"]
+    head, row = architecture.parameters_by_part()["head"], declared("paradigms")[settings["forcing"]]
+    own = vars(Sampling.of(None, **settings["sampling"]).complete())
+    if architecture.codes:
+        own = own | {"denoise_steps": 1}  # codes are drawn, not denoised
+    return {
+        "model": model,
+        "forcing": settings["forcing"],
+        "forcing_options": settings["forcing_options"],
+        "paradigm": _table1_columns(row),
+        "frame": f"{settings['height']}×{settings['width']} pixels, {architecture.num_tokens} tokens of "
+        f"{architecture.token_dim}",
+        "trained_frames": architecture.num_frames,
+        "intervals": f"1…{architecture.max_interval}",
+        "frame_rate": settings["frame_rate"],
+        "temporal_position": architecture.temporal_position,
+        "transformer_parameters": sum(architecture.parameters_by_part().values()) - head,
+        "head": _head(architecture),
+        "head_parameters": head,
+        "codec": described.codec,
+        "codec_parameters": described.codec_parameters,
+        **({"codes": described.code_use} if described.code_use else {}),
+        "latent": f"{architecture.latent_channels}×{architecture.latent_height}×{architecture.latent_width}",
+        "conditions": list(architecture.specs),
+        "actions": list(settings["action_names"]),
+        "classes": list(settings["class_names"]),
+        **{name: own[name] if row.get("steps", {}).get(name) != 0 else None for name in STEPS},
+        **{name: value for name, value in settings["sampling"].items() if name not in STEPS},  # else the usual ones
+        "training_steps": training.get("steps"),
+        "training_seed": training.get("seed"),
+        "training_data": training.get("data"),
+        "metrics": training.get("metrics"),
+    }
+
+
+def _head(architecture: Architecture) -> str:
+    """Its kind and sizes."""
+    if architecture.codes:
+        return f"{architecture.head}, {architecture.codes} codes"
+    return f"{architecture.head}, {architecture.head_depth} blocks of {architecture.head_width}"
+
+
+def _table1_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """Its columns in the paper's table 1."""
+    return {
+        "makes a": row["unit"],
+        "time": row["temporal_attention"],
+        "cache": "yes" if row["cached"] else "no",
+        "context": "any" if row["variable_context"] else "fixed",
+        "past in training": row["past"],
+    }

@@ -1,4 +1,4 @@
-"""The files of `magi generate` grow frame by frame: the same as if written at once, whole or not at all."""
+"""Videos generated into a folder: files grow frame by frame, the same as if written at once, whole or not at all."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from magi_video.cli import generate as command
-from magi_video.cli.generate import Generate, generate
 from magi_video.errors import MagiError
 from magi_video.fast.probes import Choice
 from magi_video.files.atomic import write_array
-from magi_video.pipeline import ready
+from magi_video.pipeline import generate as command
+from magi_video.pipeline.generate import generate
+from magi_video.pipeline.options import GenerateOptions
 from magi_video.sampling.sampling import Sampling
 from magi_video.video.image import contact_sheet, write_image
 from magi_video.video.video import read_frames, write_video
@@ -55,14 +55,14 @@ class StubPipeline:
 def stub(monkeypatch: pytest.MonkeyPatch) -> StubPipeline:
     pipeline = StubPipeline()
     made = SimpleNamespace(pipe=pipeline, choice=Choice("float32", "as asked"), threads=1)
-    monkeypatch.setattr(ready, "make_ready", lambda *_, **__: made)
+    monkeypatch.setattr(command, "make_ready", lambda *_, **__: made)
     return pipeline
 
 
 @pytest.mark.parametrize("count", [1, 7, 30, 31, 75])
 def test_the_files_are_those_of_whole_videos(stub: StubPipeline, tmp_path: Path, count: int) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
-    report = generate(Generate("stub", out, frames=count, interval=2, num=2, save_arrays=True))
+    report = generate("stub", out, GenerateOptions(frames=count, interval=2, num=2, save_arrays=True))
     videos = np.stack([(frame * 255).round().astype(np.uint8) for frame in stub.stream(count, 2)], axis=1)
     for index, video in enumerate(videos):
         write_video(whole / f"sample_00{index}.mp4", video, 6.0, min_side=256)
@@ -86,7 +86,7 @@ def test_memory_does_not_grow_with_the_frames(
     def peak(frames: int) -> int:
         tracemalloc.start()
         try:
-            generate(Generate("stub", tmp_path, frames=frames, save_arrays=True))
+            generate("stub", tmp_path, GenerateOptions(frames=frames, save_arrays=True))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -100,21 +100,21 @@ def test_memory_does_not_grow_with_the_frames(
 @pytest.mark.parametrize("last", [0, 5])
 def test_after_an_error_nothing_is_left(stub: StubPipeline, tmp_path: Path, error: BaseException, last: int) -> None:
     stub.error, stub.last = error, last
-    settings = Generate("stub", tmp_path / "out", frames=9, num=2, save_arrays=True)
+    out, options = tmp_path / "out", GenerateOptions(frames=9, num=2, save_arrays=True)
     with pytest.raises((type(error), MagiError)):
-        generate(settings)
-    assert not list((tmp_path / "out").iterdir())
+        generate("stub", out, options)
+    assert not list(out.iterdir())
     # And what an earlier run has left stays as it is.
     stub.error = None
-    generate(settings)
-    before = {path.name: path.read_bytes() for path in settings.out.iterdir()}
+    generate("stub", out, options)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
     stub.error = error
     with pytest.raises((type(error), MagiError)):
-        generate(settings)
-    assert before == {path.name: path.read_bytes() for path in settings.out.iterdir()}
+        generate("stub", out, options)
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
 
 
 def test_a_folder_that_cannot_be_made(stub: StubPipeline, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MagiError, match=r"file/out: results cannot be written there"):
-        generate(Generate("stub", tmp_path / "file" / "out"))
+        generate("stub", tmp_path / "file" / "out", GenerateOptions())

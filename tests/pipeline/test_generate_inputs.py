@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from magi_video.cli.generate import Generate, read_actions_option
 from magi_video.errors import MagiError
+from magi_video.pipeline.generate import find_actions
 
 
 def recording(path: Path, frames: int, last_row: bool) -> str:
@@ -21,8 +21,7 @@ def recording(path: Path, frames: int, last_row: bool) -> str:
 def test_the_actions_of_a_recording_lead_to_its_first_frames(tmp_path: Path, last_row: bool) -> None:
     actions = recording(tmp_path / "0.actions.jsonl", 10, last_row)
     for frames, interval in ((4, 1), (10, 1), (4, 3), (1, 1)):
-        settings = Generate("doom", tmp_path, frames=frames, interval=interval, actions=actions)
-        led = read_actions_option(settings, ["B", "A"])
+        led = find_actions(actions, ["B", "A"], frames, interval)
         assert led.shape == (frames, 2) and not led[0].any()
         for i, row in enumerate(led[1:]):  # the interval 3 holds each A with two B
             np.testing.assert_allclose(row, [2 / 3, 1 / 3] if interval == 3 else [i % 3 != 0, i % 3 == 0], rtol=1e-6)
@@ -31,4 +30,4 @@ def test_the_actions_of_a_recording_lead_to_its_first_frames(tmp_path: Path, las
 def test_a_recording_that_is_too_short_is_refused(tmp_path: Path) -> None:
     actions = recording(tmp_path / "0.actions.jsonl", 10, last_row=False)
     with pytest.raises(MagiError, match="no row for frame 9"):
-        read_actions_option(Generate("doom", tmp_path, frames=11, actions=actions), ["A", "B"])
+        find_actions(actions, ["A", "B"], 11, 1)

@@ -1,0 +1,51 @@
+"""Options of generating videos into a folder. Does not import PyTorch."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from magi_video.fast.precision import Precision
+from magi_video.sampling.sampling import Sampling
+from magi_video.settings import settings
+
+
+@settings
+class GenerateOptions:
+    """What the videos begin from, what they show, and how they are made."""
+
+    first_frame: Path | None = None
+    """Picture to begin from; another size is centre-cropped to the model's aspect and resized."""
+    context: Path | None = None
+    """Video to begin from instead. Neither: from nothing."""
+    context_frames: int | None = None
+    """Frames taken from it, `interval` apart; 1 if not said."""
+    frames: int = 16
+    """Frames of each video, given ones included."""
+    interval: int = 1
+    """Frames of the training videos' time from one frame to the next, 1…25."""
+    sampling: Sampling = Sampling()
+    """How a frame is sampled."""
+    actions: str | None = None
+    """What is done, for models with actions: "MOVE_FORWARD*30 MOVE_FORWARD+TURN_LEFT*12 NONE*5", over and over; or the
+    .actions.jsonl file of a recording. Not said: unknown."""
+    label: str | None = None
+    """Class of the videos, its name or its number, for models with labels (magi info lists the classes)."""
+    text: str | None = None
+    """What the videos show, in words, for models with text."""
+    negative_text: str | None = None
+    """What guidance leads away from; not said: from videos of which nothing is known."""
+    num: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Videos to make, those of a process all at once."""
+    seed: int = 0
+    """Of the first video; the next ones have seed + 1, seed + 2, …"""
+    save_arrays: bool = False
+    """Write `sample_000.npy` too: uint8 frames × height × width × 3, without loss."""
+    precision: Precision = "auto"
+    """Of the weights; auto takes the quicker one on this machine and says which."""
+    threads: int | None = None
+    """CPU threads; if not said, one for a small model, else all cores."""
+    compile: bool = False
+    """Compile the transformer first, where there is a compiler; pays on GPUs, not on the CPUs it was measured on."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""

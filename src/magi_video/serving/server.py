@@ -1,0 +1,89 @@
+"""The web page, served until Ctrl-C."""
+
+import contextlib
+import errno
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from magi_video.distributed import Processes
+from magi_video.errors import MagiError
+from magi_video.fast.threads import Pace, check_threads
+from magi_video.files.weights import resolve_model
+from magi_video.pipeline.ready import make_ready
+from magi_video.serving.app import create_app
+from magi_video.serving.connections import configure
+from magi_video.serving.options import ServeOptions
+from magi_video.serving.requests import find_first_frames
+from magi_video.serving.security import Guard, is_loopback
+from magi_video.serving.visitors import networks
+
+BACKLOG = 128
+
+
+def serve(model: str, options: ServeOptions) -> None:
+    """Load a model and serve the page until Ctrl-C.
+
+    Args:
+        model: folder, hub id, or the name of a shipped model.
+        options: where, and within which limits.
+
+    Raises:
+        MagiError: the port is in use, or there is no such address, network or model.
+    """
+    networks(options.trust_proxy)
+    with listen(options.host, options.port) as listening:  # first of all: a port in use is reported at once
+        app = load(model, options)
+        config = configure(app, options.limits, options.trust_proxy)
+        print(f"{address(listening)}  (Ctrl-C stops it)", flush=True)
+        if not is_loopback(options.host):
+            print(f"warning: everyone who reaches {options.host} can use this page", file=sys.stderr, flush=True)
+        # Raised again, at times, once the server has ended in order.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
+        print("stopped", flush=True)
+
+
+def load(model: str, options: ServeOptions) -> Guard:
+    """The model and the application around it."""
+    check_threads(options.threads)
+    processes = Processes(options.device)
+    folder = resolve_model(model)
+    ready = make_ready(folder, options.precision, processes, options.threads, sampling="realtime")
+    print(ready, file=sys.stderr, flush=True)
+    pipe = ready.pipe
+    chooses = processes.device.type == "cpu" and options.threads is None
+    pace = Pace(ready.threads, ready.cores) if chooses else None
+    first_frames = find_first_frames(folder, pipe.config.height, pipe.config.width)
+    name = model if not Path(model).is_dir() else Path(model).resolve().name
+    return create_app(pipe, name, first_frames, options.limits, options.host, options.allow_name, pace)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, or a `MagiError` in one line."""
+    if not 0 <= port <= 65535:
+        raise MagiError(f"port must lie in 0…65535, got {port}")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError):
+        raise MagiError(f"{host!r} is no address of this machine") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise MagiError(f"port {port} is in use: stop what uses it, or choose another with --port") from None
+        raise MagiError(f"cannot listen on {host} port {port} ({error.strerror})") from None
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """Where to point a browser."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}/"
