@@ -119,6 +119,17 @@ class Processes:
         return self.each(lambda: work() if self.main else None)[0]  # type: ignore[return-value]
 
 
+def side_by_side(count: int, device: torch.device, most: int | None = None) -> int:
+    """How many of so many items `one_by_one` works on at a time; each has one core of a CPU.
+
+    Args:
+        count: of items.
+        device: where they compute; a GPU does them one after the other.
+        most: bound on the cores.
+    """
+    return 1 if device.type != "cpu" else max(1, min(torch.get_num_threads(), count, most or count))
+
+
 def one_by_one(
     work: Callable[[S], T], items: Sequence[S], device: torch.device, most: int | None = None
 ) -> Iterator[T]:
@@ -134,8 +145,8 @@ def one_by_one(
         most: bound on the cores, where an item needs much memory.
     """
     threads = torch.get_num_threads()
-    workers = min(threads, len(items), most or threads)
-    if device.type != "cpu" or workers <= 1:
+    workers = side_by_side(len(items), device, most)
+    if workers == 1:
         torch.set_num_threads(1 if device.type == "cpu" else threads)
         try:
             yield from map(work, items)

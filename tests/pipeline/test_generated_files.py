@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +50,9 @@ class StubPipeline:
             if self.error is not None and index == self.last:
                 raise self.error
             yield np.roll(self.pictures[:num_videos], index, axis=2)
+
+    def decode_stream(self, latents: Iterator[np.ndarray], num_frames: int) -> Iterator[np.ndarray]:
+        return islice(latents, num_frames)
 
 
 @pytest.fixture

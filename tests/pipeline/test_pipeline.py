@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.errors import MagiError
+from magi_video.fast.beside import Beside
 from magi_video.models.layers import Block
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
@@ -167,6 +168,28 @@ def test_a_codec_that_compresses_time_gives_the_frames_that_were_asked_for(compr
     assert len(list(compressing.stream(image=picture(), **STEPS))) == 17, "the length of a training clip"
     with pytest.raises(MagiError, match=r"4 given frames .* compresses time by 4 and takes 1, 5, 9, …"):
         compressing.stream(video=given[:4], num_frames=9, **STEPS)
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("codec", ["image", "compressing", "waiting for the end"])
+def test_frames_decoded_beside_are_the_same(
+    make_pipeline: Callable[..., MagiVideoPipeline], monkeypatch: pytest.MonkeyPatch, codec: str, ahead: int
+) -> None:
+    pipe = make_pipeline()
+    if codec != "image":
+        pipe.register_modules(codec=Causal4x())
+        monkeypatch.setattr(Causal4x, "streams", codec == "compressing")
+    kwargs = {"image": picture(), "num_frames": 7, "num_videos": 2, **STEPS}
+    frames: list[np.ndarray] = []
+    with Beside(lambda latents: frames.extend(pipe.decode_stream(latents, 7)), ahead) as beside:
+        for latents_BCHW in pipe.stream(generator=seeded(0), output_type="latent", **kwargs):
+            beside.put(latents_BCHW)
+    assert np.array_equal(np.stack(frames), np.stack(list(pipe.stream(generator=seeded(0), **kwargs))))
+    latents = pipe(generator=seeded(0), output_type="latent", **kwargs).frames
+    assert latents.shape == (2, 7 if codec == "image" else 3, *pipe.codec.encode(torch.zeros(1, 1, 3, 8, 8)).shape[2:])
+    assert np.array_equal(np.stack(list(pipe.decode_stream(iter(latents.unbind(1)), 7))), np.stack(frames))
+    with pytest.raises(MagiError, match="choose np, pt or pil"):
+        pipe.decode_stream(iter(()), output_type="latent")
 
 
 def test_no_end_needs_a_codec_that_does_not_wait_for_it(

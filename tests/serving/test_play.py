@@ -1,17 +1,22 @@
 """Playing over the WebSocket: keys in, frames out, pauses, dropped connections, places, the real game beside."""
 
+import asyncio
+import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from starlette.testclient import WebSocketTestSession
 
 from magi_video.files.weights import SHIPPED
 from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.serving import play
 from magi_video.serving.keys import Controls
-from magi_video.serving.play import Player
+from magi_video.serving.play import Game, Player
 from magi_video.serving.requests import find_first_frames
 from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Worker
@@ -90,9 +95,50 @@ def test_a_tap_between_two_frames_is_not_lost(site: Site, pipe: MagiVideoPipelin
         player.hold([], 2)
         return [[float(value) for value in next(actions)] for _ in range(2)]  # type: ignore[union-attr]
 
-    import asyncio
-
     assert asyncio.run(tapped()) == [[0, 0, 1], [0, 0, 0]]
+
+
+def test_a_frame_is_predicted_while_the_one_before_is_decoded(
+    make_pipe: Callable[..., MagiVideoPipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, may_decode = make_pipe(), threading.Event()
+    decode = pipe.codec.decode
+
+    def slow(latents_BTCHW: torch.Tensor) -> torch.Tensor:
+        assert may_decode.wait(20)
+        time.sleep(0.1)
+        return decode(latents_BTCHW)
+
+    monkeypatch.setattr(pipe.codec, "decode", slow)
+    monkeypatch.setattr(play, "items_ahead", lambda device: 1)
+
+    async def made() -> list[Told]:
+        player = Player(pipe, Controls(pipe.config.action_names), Worker())
+        player.attach(player)
+        player.begin(Game({"image": picture(1), "interval": 1, "sampling": None}))
+        player.step()
+        player.hold(["FIRE"], 7)  # it is pressed while the first frame is decoded, and acts on the next
+        assert player.due(now := time.monotonic()) <= now + 0.05
+        player.step()
+        assert player.due(time.monotonic()) == math.inf, "one is decoded and one waits"
+        may_decode.set()
+        told = await heard(player, 2)
+        player.step()
+        assert player.due(now := time.monotonic()) > now + 0.03, "the next one would wait for the decoder"
+        player.close()
+        return told
+
+    async def heard(player: Player, frames: int) -> list[Told]:
+        told: list[Told] = []
+        with player.bell.listen() as bell:
+            while len(told) < frames:
+                told += [one for one in player.messages() if isinstance(one, dict)]
+                await bell.wait(0.1)
+        return told
+
+    frames = asyncio.run(made())
+    assert [(one["index"], one["keys"]) for one in frames] == [(0, 0), (1, 7)]
+    assert not [one for one in threading.enumerate() if one.name == "magi-beside"]
 
 
 def test_a_pause_stops_the_world(site: Site) -> None:

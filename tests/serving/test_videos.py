@@ -279,8 +279,8 @@ def test_a_defect_is_told_without_its_details(
 ) -> None:
     pipe = make_pipe()
 
-    def broken(**asked: Any) -> Iterator[np.ndarray]:
-        yield np.zeros((1, SIDE, SIDE, 3), np.float32)
+    def broken(**asked: Any) -> Iterator[torch.Tensor]:
+        yield torch.zeros(1, 3, SIDE, SIDE)
         raise RuntimeError("/root/secret")
 
     monkeypatch.setattr(pipe, "stream", broken)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from magi_video.data.captions import read_captions
 from magi_video.data.clips import clip_frames
 from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
-from magi_video.distributed import Processes, one_by_one
+from magi_video.distributed import Processes, one_by_one, side_by_side
 from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import Baseline
 from magi_video.evaluation.baselines import baselines as rows_without_model
@@ -39,6 +40,7 @@ from magi_video.evaluation.realset import (
     warn_of_sizes,
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
+from magi_video.fast.beside import Beside, items_ahead
 from magi_video.fast.probes import Choice, use_fast_float32
 from magi_video.fast.threads import use_threads
 from magi_video.files.artifact import Artifact
@@ -103,15 +105,24 @@ class Generation:
         frames = self.protocol.frames
         total, done = len(missing) * frames, itertools.count(1)
 
+        mine = processes.mine(len(missing))
+        ahead = items_ahead(processes.device, side_by_side(len(mine), processes.device, MOST_GROUPS))
+
         def make(number: int) -> None:
             made = []
-            for frame_BHWC in self._stream(missing[number]):
-                made.append((frame_BHWC * 255).round().astype(np.uint8))
-                progress("generating", min(total, next(done) * processes.count), total)
+
+            def decode(latents: Iterator[Tensor]) -> None:
+                for frame_BHWC in self.pipe.decode_stream(latents, frames):
+                    made.append((frame_BHWC * 255).round().astype(np.uint8))
+                    progress("generating", min(total, next(done) * processes.count), total)
+
+            with Beside(decode, ahead) as beside:
+                for latents_BCHW in self._stream(missing[number]):
+                    beside.put(latents_BCHW)
             for index, video in zip(missing[number], np.stack(made, axis=1), strict=True):
                 write_array(self.path(index), video)
 
-        for _ in one_by_one(make, processes.mine(len(missing)), processes.device, MOST_GROUPS):
+        for _ in one_by_one(make, mine, processes.device, MOST_GROUPS):
             pass
 
     def path(self, index: int) -> Path:
@@ -153,6 +164,7 @@ class Generation:
             label=None if self.labels is None else [self.labels[index] for index in indices],
             text=None if self.captions is None else [self.captions[index] for index in indices],
             generator=[torch.Generator().manual_seed(options.seed + index) for index in indices],
+            output_type="latent",
         )
 
     def _actions(self, indices: Sequence[int]) -> np.ndarray:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from magi_video.data.actions import read_actions
 from magi_video.data.clips import clip_frames
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.fast.beside import Beside, items_ahead
 from magi_video.fast.threads import check_threads
 from magi_video.files.atomic import growing_array, write_json
 from magi_video.files.json import read_text
@@ -82,7 +84,7 @@ def generate(
         if not mine:
             return [], []
         generators = [torch.Generator().manual_seed(seeds[index]) for index in mine]
-        stream = pipe.stream(**request, num_videos=len(mine), generator=generators)
+        stream = pipe.stream(**request, num_videos=len(mine), generator=generators, output_type="latent")
         if chosen.mask_steps > (most := pipe.most_mask_steps(options.frames)):
             say(f"mask steps: {most}, one for each token, not {chosen.mask_steps}")
         if options.compile:
@@ -94,12 +96,18 @@ def generate(
             held.enter_context(only_writer(out))
         with growing_files(options, paths, rate, (pipe.config.height, pipe.config.width)) as (add_frame, kept):
             progress(STAGE, 0, options.frames)
-            began = time.perf_counter()
-            for frame_BHWC in stream:
-                seconds.append(time.perf_counter() - began)
-                add_frame((frame_BHWC * 255).round().astype(np.uint8))
-                progress(STAGE, len(seconds), options.frames)
+
+            def write(latents: Iterator[Tensor]) -> None:
                 began = time.perf_counter()
+                for frame_BHWC in pipe.decode_stream(latents, options.frames):
+                    add_frame((frame_BHWC * 255).round().astype(np.uint8))
+                    seconds.append((now := time.perf_counter()) - began)
+                    progress(STAGE, len(seconds), options.frames)
+                    began = now
+
+            with Beside(write, items_ahead(processes.device)) as beside:
+                for latents_BCHW in stream:
+                    beside.put(latents_BCHW)
         return seconds, list(np.stack(kept, axis=1))
 
     with ExitStack() as held:

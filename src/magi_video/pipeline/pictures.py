@@ -56,16 +56,28 @@ def unit_range(frames: Tensor) -> Tensor:
     return ((frames.float() + 1) / 2).clamp(0, 1)
 
 
+OUTPUT_TYPES = ("np", "pt", "pil", "latent")
+"""How a pipeline gives its frames; "latent" before they are decoded."""
+
+
+def check_output(output_type: str) -> None:
+    """Raise a `MagiError` unless this is one of `OUTPUT_TYPES`."""
+    if output_type not in OUTPUT_TYPES:
+        raise MagiError(f"unknown output_type {output_type!r}: choose from {', '.join(OUTPUT_TYPES)}")
+
+
 def convert_output(frames: Tensor, output_type: str) -> Any:
-    """Pixels `[..., 3, H, W]` in [0, 1] as they are ("pt"), channels last ("np"), or (nested lists of) PIL images."""
-    if output_type == "pt":
+    """Frames of one of `OUTPUT_TYPES`.
+
+    Args:
+        frames: pixels `[..., 3, H, W]` in [0, 1]; latents for "latent".
+        output_type: "pt" and "latent" leave them; "np" puts the channels last; "pil" gives (nested lists of) images.
+    """
+    check_output(output_type)
+    if output_type in ("pt", "latent"):
         return frames
     array = frames.movedim(-3, -1).cpu().numpy()
-    if output_type == "np":
-        return array
-    if output_type == "pil":
-        return to_pil((array * 255).round().astype(np.uint8))
-    raise MagiError(f"unknown output_type {output_type!r}: choose from np, pt, pil")
+    return array if output_type == "np" else to_pil((array * 255).round().astype(np.uint8))
 
 
 def to_pil(array: np.ndarray) -> Any:

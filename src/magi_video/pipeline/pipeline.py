@@ -37,7 +37,7 @@ from magi_video.pipeline.inputs import (
     spread_generator,
     spread_texts,
 )
-from magi_video.pipeline.pictures import Picture, convert_output, given_frames, unit_range
+from magi_video.pipeline.pictures import Picture, check_output, convert_output, given_frames, unit_range
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
@@ -49,7 +49,7 @@ class MagiVideoPipelineOutput(Output):
 
     Attributes:
         frames: `[batch, frames, height, width, 3]` floats in [0, 1] ("np"), `[batch, frames, 3, height, width]` ("pt"),
-            or a list of lists of PIL images ("pil").
+            a list of lists of PIL images ("pil"), or latent frames `[batch, latent frames, C, h, w]` ("latent").
     """
 
     frames: Any
@@ -243,7 +243,7 @@ class MagiVideoPipeline(ConventionalPipeline):
             label: class of the videos.
             text: what the videos show, in words; one for all, or one for each video or given start.
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
-            output_type: "np", "pt" or "pil".
+            output_type: "np", "pt", "pil", or "latent": latent frames, not decoded.
             callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
                 made; may change it, or end the video (`StepCallback`).
             return_dict: False gives a plain tuple, `(frames,)`.
@@ -264,7 +264,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         shown = options.pop("callback_on_step_end_tensor_inputs", ("latents",))
         if callback_on_step_end is not None:
             on_step = StepCallback(self, callback_on_step_end, shown, interval * self.codec.temporal_factor)
-        convert_output(torch.zeros(1, 3, 1, 1), output_type)
+        check_output(output_type)
         task = self._prepare(
             image=image, video=video, num_frames=num_frames, interval=interval, sampling=sampling, actions=actions,
             label=label, text=text, generator=generator, **options,
@@ -277,9 +277,11 @@ class MagiVideoPipeline(ConventionalPipeline):
                 latents += self._predict(task, on_step)
                 bar.update(min(num_frames, self.codec.num_pixel_frames(len(latents))) - bar.n)
             # 4. From latents to pixels.
-            self.visit(self.codec)
-            frames = list(itertools.islice(self._decode(iter(latents)), num_frames))
-            bar.update(len(frames) - bar.n)
+            frames = latents
+            if output_type != "latent":
+                self.visit(self.codec)
+                frames = list(itertools.islice(self._decode(iter(latents)), num_frames))
+                bar.update(len(frames) - bar.n)
         # 5. Back to where the networks were, and to the type that is asked for.
         self.maybe_free_model_hooks()
         output = MagiVideoPipelineOutput(frames=convert_output(torch.stack(frames, dim=1), output_type))
@@ -308,31 +310,60 @@ class MagiVideoPipeline(ConventionalPipeline):
         Args:
             num_frames: None goes on without end where the model has relative temporal positions ("rope"), else for the
                 frames of a training clip.
+            output_type: "latent" gives latent frames, for `decode_stream`: in another thread it decodes a frame while
+                this one predicts the next (`fast.beside`).
 
         Returns:
-            One frame of every video after the other: `[B, H, W, 3]` ("np"), `[B, 3, H, W]` ("pt") or B images ("pil").
+            One frame of every video after the other: `[B, H, W, 3]` ("np"), `[B, 3, H, W]` ("pt") or B images ("pil");
+            or one latent frame after the other, `[B, C, h, w]` ("latent").
 
         Raises:
             MagiError: as `__call__`; or an end is needed (`num_frames`), for offloading or by the codec.
         """
         if num_frames is None and self.transformer.config.temporal_position != "rope":
             num_frames = self.codec.num_pixel_frames(self.transformer.config.num_frames)
-        if num_frames is None and not self.codec.streams:
-            raise MagiError("this model's codec decodes a video as a whole: say how many frames (num_frames)")
-        if num_frames is None and self.offloads:
-            raise MagiError(
-                "with model offloading a video is decoded when it is whole: say how many frames (num_frames)"
-            )
-        convert_output(torch.zeros(1, 3, 1, 1), output_type)
+        check_output(output_type)
+        if num_frames is None and output_type != "latent":
+            self._check_endless()
         task = self._prepare(
             image=image, video=video, num_frames=num_frames, interval=interval, sampling=sampling, actions=actions,
             label=label, text=text, generator=generator, **options,
         )  # fmt: skip
         latents = self._latent_frames(task)
+        return latents if output_type == "latent" else self.decode_stream(latents, num_frames, output_type)
+
+    def decode_stream(
+        self, latents: Iterator[Tensor], num_frames: int | None = None, output_type: str = "np"
+    ) -> Iterator[Any]:
+        """Decode what `stream` gives with `output_type="latent"`, each frame as soon as the codec has it.
+
+        Args:
+            latents: latent frames `[B, C, h, w]` of a video from its beginning, in order.
+            num_frames: frames at most; None for all that the latent frames hold.
+            output_type: "np", "pt" or "pil".
+
+        Returns:
+            One frame of every video after the other, as of `stream`.
+
+        Raises:
+            MagiError: another `output_type`.
+        """
+        if output_type == "latent":
+            raise MagiError("decode_stream gives pixels: choose np, pt or pil as output_type")
+        check_output(output_type)
         if self.offloads:
             latents = self._whole(latents)
         frames = itertools.islice(self._decode(latents), num_frames)
         return (convert_output(frame_BCHW, output_type) for frame_BCHW in frames)
+
+    def _check_endless(self) -> None:
+        """Raise a `MagiError` unless frames can be decoded before the last one is made."""
+        if not self.codec.streams:
+            raise MagiError("this model's codec decodes a video as a whole: say how many frames (num_frames)")
+        if self.offloads:
+            raise MagiError(
+                "with model offloading a video is decoded when it is whole: say how many frames (num_frames)"
+            )
 
     def _prepare(
         self,

@@ -1,7 +1,10 @@
 """Playing: a world that goes on frame by frame while keys are held.
 
-`Player.due`, `step`, `fail` and `close` run in the worker's thread, everything else in the event loop; what both touch
-is behind the player's lock.
+`Player.due`, `step`, `fail` and `close` run in the worker's thread, `_show_all` in the thread that decodes beside it,
+everything else in the event loop; what several touch is behind the player's lock.
+
+While a frame is decoded and encoded the next one may be predicted. Its action is asked for when it is begun, and it is
+begun so that it need not wait for the decoder: no picture is later than if all was done in turns.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from torch import Tensor
 
+from magi_video.fast.beside import Beside, items_ahead
 from magi_video.fast.threads import Pace
 from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
@@ -56,6 +61,21 @@ class Game:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What is known of a frame when it is begun.
+
+    Attributes:
+        index: its number.
+        keys: number of the latest message of keys that it is made with.
+        at: when, as `time.monotonic` tells it.
+    """
+
+    index: int
+    keys: int
+    at: float
+
+
 class Player(Task):
     """One player's place. A dropped connection pauses it; coming back with its token goes on.
 
@@ -92,11 +112,15 @@ class Player(Task):
         self._confirmed: int | None = None
         # The worker's own:
         self._game: Game | None = None
-        self._stream: Generator[np.ndarray] | None = None
+        self._stream: Generator[Tensor] | Generator[np.ndarray] | None = None
+        self._beside: Beside[tuple[Tensor, Begun]] | None = None
         self._index = 0
         self._next_due = 0.0
+        self._predict_seconds = 0.0
         self._used_sequence = 0
         self._used_action: np.ndarray | None = None
+        self._decoder_free = 0.0  # when it probably is
+        self._decode_seconds = 0.0  # of the latest frame, set by the thread that decodes
 
     # --- the event loop's side ------------------------------------------------------------------------------------
 
@@ -181,7 +205,11 @@ class Player(Task):
                 return math.inf
         if self._confirmed is not None and self._index - self._confirmed > MAX_UNSEEN:
             return math.inf
-        return self._next_due
+        if self._beside is None:
+            return self._next_due
+        if not self._beside.has_room:
+            return math.inf
+        return max(self._next_due, self._decoder_free - self._predict_seconds)
 
     def step(self) -> bool:
         """One more frame of the world, and of the real game beside it."""
@@ -194,23 +222,30 @@ class Player(Task):
         period = self._game.arguments["interval"] / self._pipe.config.frame_rate
         # A frame that came late may be followed at once by the next, but no more than one is made up for.
         self._next_due = max(self._next_due + period, began)
-        frame_BHWC = next(self._stream, None)
-        if frame_BHWC is None:
+        made = next(self._stream, None)
+        if made is None:
+            if self._beside is not None:
+                self._beside.finish()
             self._stream = None
             self.tell({"type": "ended", "frames": self._index})
             return True
-        frame = as_uint8(frame_BHWC)
-        taken = time.monotonic() - began
-        self._pace.frame(taken, period)
-        told = {"type": "frame", "source": "model", "index": self._index, "keys": self._used_sequence}
-        self.tell(told | {"ms": round(1000 * taken, 2)}, jpeg(frame))
+        begun = Begun(self._index, self._used_sequence, began)
+        self._predict_seconds = time.monotonic() - began
+        if self._beside is None:
+            self._show(cast(np.ndarray, made), begun, began)
+        else:
+            self._decoder_free = max(self._decoder_free, time.monotonic()) + self._decode_seconds
+            self._beside.put((cast(Tensor, made), begun))
+        self._pace.frame(time.monotonic() - began, period)
         if self._game.companion is not None and self._index > 0:
             self._step_companion(self._game.companion)
         self._index += 1
         return True
 
     def fail(self, reason: str) -> None:
-        """Tell why the world ended."""
+        """Tell why the world ended, after the frames that were made."""
+        if self._beside is not None:
+            self._beside.settle()
         self.ended = True
         self.tell({"type": "error", "error": reason})
 
@@ -238,11 +273,39 @@ class Player(Task):
         given = len(arguments["video"]) if "video" in arguments else int("image" in arguments)
         if self._controls.names:
             arguments["actions"] = self._actions(given)
-        self._stream = cast(Generator[np.ndarray], self._pipe.stream(**arguments))
+        if self._pipe.codec.temporal_factor == 1:
+            self._stream = cast(Generator[Tensor], self._pipe.stream(**arguments, output_type="latent"))
+            self._beside = Beside(self._show_all, items_ahead(self._pipe.device), self._worker.wake)
+        else:  # several frames are decoded at once, and then shown at their pace
+            self._stream = cast(Generator[np.ndarray], self._pipe.stream(**arguments))
         self._index, self._confirmed = 0, None
         self._next_due = time.monotonic()
 
+    def _show_all(self, made: Iterator[tuple[Tensor, Begun]]) -> None:
+        """Decode and show latent frames as they come: the work beside the prediction of the next one."""
+        begun, taken = Begun(0, 0, 0.0), 0.0
+
+        def latents() -> Iterator[Tensor]:
+            nonlocal begun, taken
+            for latents_BCHW, begun in made:  # noqa: B007
+                taken = time.monotonic()
+                yield latents_BCHW
+
+        for frame_BHWC in self._pipe.decode_stream(latents()):
+            self._show(frame_BHWC, begun, taken)
+
+    def _show(self, frame_BHWC: np.ndarray, begun: Begun, decoding_since: float) -> None:
+        """Send a frame."""
+        encoded = jpeg(as_uint8(frame_BHWC))
+        now = time.monotonic()
+        self._decode_seconds = now - decoding_since
+        told = {"type": "frame", "source": "model", "index": begun.index, "keys": begun.keys}
+        self.tell(told | {"ms": round(1000 * (now - begun.at), 2)}, encoded)
+
     def _leave(self) -> None:
+        if self._beside is not None:
+            self._beside.close()
+            self._beside = None
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -264,6 +327,8 @@ class Player(Task):
         assert self._game is not None
         frame = companion.step(self._controls.names, self._used_action)
         if frame is None:  # the episode is over: both begin the next one
+            if self._beside is not None:
+                self._beside.finish()
             self.tell({"type": "episode"})
             self._enter(Game(self._game.arguments, keeps_companion=True, seed=self._game.seed + 1))
             self._index = -1  # it is counted up at the end of the step

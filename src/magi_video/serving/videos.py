@@ -1,23 +1,27 @@
 """Videos that visitors have asked for: a queue with a limit, frames as they are made, files to take home.
 
-Everything here but `Video.due`, `step`, `fail` and `close` runs in the event loop.
+Everything here runs in the event loop, but `Video.due`, `step`, `fail` and `close`, and `_finish_frames`, which runs
+in the thread that decodes beside the worker.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from torch import Tensor
 
 from magi_video.errors import MagiError
+from magi_video.fast.beside import Beside, items_ahead
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.media import FILES, as_uint8, jpeg
 from magi_video.serving.notify import Bell
@@ -62,32 +66,46 @@ class Video(Task):
         self.bell = Bell()
         self.writing = asyncio.Lock()
         self._pipe, self._arguments, self._desk = pipe, arguments, desk
-        self._stream: Generator[np.ndarray] | None = None
+        self._stream: Generator[Tensor] | None = None
+        self._beside: Beside[Tensor] | None = None
 
     def due(self, now: float) -> float:
-        """Always: it waits for nobody."""
-        return now
+        """Always, unless the decoder has fallen behind."""
+        return now if self._beside is None or self._beside.has_room else math.inf
 
     def step(self) -> bool:
-        """One more frame."""
-        if self._stream is None:
-            self._stream = cast(Generator[np.ndarray], self._pipe.stream(**self._arguments))
-        frame = as_uint8(next(self._stream))
-        self.frames.append(frame)
-        self.times.append(time.monotonic())
-        self.jpegs.append(jpeg(frame))
-        if len(self.jpegs) == self.total:
-            self._desk.tell_ended(self, "done")
-            return False
-        self.bell.ring()
-        return True
+        """One more latent frame; at the end, what is left to decode."""
+        if self._stream is None or self._beside is None:
+            self._stream = cast(Generator[Tensor], self._pipe.stream(**self._arguments, output_type="latent"))
+            self._beside = Beside(self._finish_frames, items_ahead(self._pipe.device), self._desk.wake)
+        latents_BCHW = next(self._stream, None)
+        if latents_BCHW is not None:
+            self._beside.put(latents_BCHW)
+            return True
+        self._beside.finish()
+        self._desk.tell_ended(self, "done")
+        return False
+
+    def _finish_frames(self, latents: Iterator[Tensor]) -> None:
+        """Decode and encode what comes, and let those who watch have it."""
+        for frame_BHWC in self._pipe.decode_stream(latents, self.total):
+            frame = as_uint8(frame_BHWC)
+            self.frames.append(frame)
+            self.times.append(time.monotonic())
+            self.jpegs.append(jpeg(frame))
+            self.bell.ring()
 
     def fail(self, reason: str) -> None:
-        """Tell why there is no video."""
+        """Tell why there is no video; the frames that were made are kept."""
+        if self._beside is not None:
+            self._beside.settle()
         self._desk.tell_ended(self, "failed", reason)
 
     def close(self) -> None:
         """Free what the rollout holds."""
+        if self._beside is not None:
+            self._beside.close()
+            self._beside = None
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -174,6 +192,10 @@ class VideoDesk:
         if video.state not in OVER:
             self._worker.remove(video)
             self._end(video, "cancelled", reason)
+
+    def wake(self) -> None:
+        """From any thread: a video may go on."""
+        self._worker.wake()
 
     def tell_ended(self, video: Video, state: str, reason: str = "") -> None:
         """From the worker's thread: a video is over."""
