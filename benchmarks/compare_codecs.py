@@ -20,8 +20,9 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.codecs.discrete import DiscreteCodec, measure_code_use
 from magi_video.codecs.quality import reconstruction_psnr
-from magi_video.codecs.small_vae_training import train_image_vae
-from magi_video.codecs.vq_training import train_vq
+from magi_video.codecs.small_vae_training import SmallVAETraining
+from magi_video.codecs.training import train_codec
+from magi_video.codecs.vq_training import VQTraining
 from magi_video.data.folder import VideoFolder
 from magi_video.training.preparation import FrameBatches, frames_to_measure
 from magi_video.video.image import contact_sheet, to_model_range, write_image
@@ -96,8 +97,8 @@ def trained(config: SmallVAEConfig | VQConfig, batches: FrameBatches, out: Path)
     """The codec of a recipe."""
     measured = frames_to_measure(batches)
     if isinstance(config, VQConfig):
-        return train_vq(config, batches, measured, out)
-    return train_image_vae(config, batches, measured, out)
+        return train_codec(VQTraining(config), batches, measured, out)
+    return train_codec(SmallVAETraining(config), batches, measured, out)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import torch
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.quality import reconstruction_psnr
 from magi_video.codecs.registry import load_codec
-from magi_video.codecs.small_vae_training import build_small_vae, train_image_vae
-from magi_video.codecs.training import CHECKPOINTS, RECORD, learning_rate
+from magi_video.codecs.small_vae_training import SmallVAETraining, build_small_vae
+from magi_video.codecs.training import CHECKPOINTS, RECORD, learning_rate, train_codec
 from magi_video.errors import MagiError
 from magi_video.training.stopping import StoppedError
 
@@ -57,12 +57,14 @@ def stop_after(last: int):
 @pytest.mark.parametrize("killed_at", [1, 2, 5])
 def test_resuming_changes_no_bit(tmp_path, precision, killed_at):
     config = dataclasses.replace(SMALL, precision=precision)
-    whole = train_image_vae(config, pictures, HELD_OUT, tmp_path / "whole")
+    whole = train_codec(SmallVAETraining(config), pictures, HELD_OUT, tmp_path / "whole")
     with pytest.raises(KilledError):
-        train_image_vae(config, pictures, HELD_OUT, tmp_path / "parts", on_step=stop_after(killed_at))
+        train_codec(SmallVAETraining(config), pictures, HELD_OUT, tmp_path / "parts", on_step=stop_after(killed_at))
     assert (tmp_path / "parts" / CHECKPOINTS).exists() == (killed_at >= config.checkpoint_every)
     seen = []
-    parts = train_image_vae(config, pictures, HELD_OUT, tmp_path / "parts", on_step=lambda step, _: seen.append(step))
+    parts = train_codec(
+        SmallVAETraining(config), pictures, HELD_OUT, tmp_path / "parts", on_step=lambda step, _: seen.append(step)
+    )
     assert seen == list(range(killed_at // 2 * 2 + 1, 7))
     assert parts.fingerprint() == whole.fingerprint()
 
@@ -73,7 +75,7 @@ def test_it_learns_and_is_saved(tmp_path):
     losses = []
 
     def train(on_step):
-        return train_image_vae(config, lambda step: few[step % 2], few, tmp_path, on_step=on_step)
+        return train_codec(SmallVAETraining(config), lambda step: few[step % 2], few, tmp_path, on_step=on_step)
 
     codec = train(lambda _, metrics: losses.append(metrics["loss"]))
     videos = [batch[:, None] for batch in few]
@@ -98,24 +100,26 @@ def test_it_learns_and_is_saved(tmp_path):
 
 def test_other_settings_in_the_folder(tmp_path):
     with pytest.raises(KilledError):
-        train_image_vae(SMALL, pictures, HELD_OUT, tmp_path, on_step=stop_after(4))
+        train_codec(SmallVAETraining(SMALL), pictures, HELD_OUT, tmp_path, on_step=stop_after(4))
     other = dataclasses.replace(SMALL, learning_rate=1.0)
     with pytest.raises(MagiError, match="learning_rate"):
-        train_image_vae(other, pictures, HELD_OUT, tmp_path)
-    train_image_vae(SMALL, pictures, HELD_OUT, tmp_path)
+        train_codec(SmallVAETraining(other), pictures, HELD_OUT, tmp_path)
+    train_codec(SmallVAETraining(SMALL), pictures, HELD_OUT, tmp_path)
     with pytest.raises(MagiError, match="learning_rate"):
-        train_image_vae(other, pictures, HELD_OUT, tmp_path)
+        train_codec(SmallVAETraining(other), pictures, HELD_OUT, tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 300, -10])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, keep):
-    whole = train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "whole")
+    whole = train_codec(SmallVAETraining(SMALL), pictures, HELD_OUT, tmp_path / "whole")
     with pytest.raises(KilledError):
-        train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "parts", on_step=stop_after(4))
+        train_codec(SmallVAETraining(SMALL), pictures, HELD_OUT, tmp_path / "parts", on_step=stop_after(4))
     newest = tmp_path / "parts" / CHECKPOINTS / "step_00000004" / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:keep])
     seen = []
-    parts = train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "parts", on_step=lambda step, _: seen.append(step))
+    parts = train_codec(
+        SmallVAETraining(SMALL), pictures, HELD_OUT, tmp_path / "parts", on_step=lambda step, _: seen.append(step)
+    )
     assert seen == [3, 4, 5, 6]
     assert parts.fingerprint() == whole.fingerprint()
 
@@ -131,12 +135,12 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, keep):
 )
 def test_wrong_batches(tmp_path, batch):
     with pytest.raises(MagiError, match="trains on float pictures"):
-        train_image_vae(SMALL, lambda step: batch, HELD_OUT, tmp_path)
+        train_codec(SmallVAETraining(SMALL), lambda step: batch, HELD_OUT, tmp_path)
 
 
 def test_divergence_is_told(tmp_path):
     with pytest.raises(MagiError, match="diverged at step 1"):
-        train_image_vae(SMALL, lambda step: pictures(step) * float("nan"), HELD_OUT, tmp_path)
+        train_codec(SmallVAETraining(SMALL), lambda step: pictures(step) * float("nan"), HELD_OUT, tmp_path)
 
 
 def test_levels_must_agree():
@@ -180,8 +184,13 @@ def test_whoever_asks_it_to_stop_loses_no_step(tmp_path):
             raise StoppedError(signal.SIGINT, "while training the codec")
 
     with pytest.raises(StoppedError):
-        train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "parts", on_step=stop)
+        train_codec(SmallVAETraining(SMALL), pictures, HELD_OUT, tmp_path / "parts", on_step=stop)
     seen = []
-    parts = train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "parts", on_step=lambda step, _: seen.append(step))
+    parts = train_codec(
+        SmallVAETraining(SMALL), pictures, HELD_OUT, tmp_path / "parts", on_step=lambda step, _: seen.append(step)
+    )
     assert seen == [4, 5, 6]
-    assert parts.fingerprint() == train_image_vae(SMALL, pictures, HELD_OUT, tmp_path / "whole").fingerprint()
+    assert (
+        parts.fingerprint()
+        == train_codec(SmallVAETraining(SMALL), pictures, HELD_OUT, tmp_path / "whole").fingerprint()
+    )

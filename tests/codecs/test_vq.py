@@ -15,7 +15,8 @@ from magi_video.codecs.discrete import measure_code_use, nearest, use_of
 from magi_video.codecs.registry import load_codec
 from magi_video.codecs.training import CHECKPOINTS, RECORD
 from magi_video.codecs.vq import VQCodec
-from magi_video.codecs.vq_training import CodeAverages, VQTraining, straight_through, train_vq
+from magi_video.codecs.training import train_codec
+from magi_video.codecs.vq_training import CodeAverages, VQTraining, straight_through
 from magi_video.errors import MagiError
 
 SMALL = VQConfig(
@@ -222,10 +223,10 @@ def test_resuming_changes_no_bit(tmp_path, kind, killed_at) -> None:
     def log(name):
         return lambda step, metrics: figures[name].append((step, metrics))
 
-    whole = train_vq(config, pictures, HELD_OUT, tmp_path / "whole", on_step=log("whole"))
+    whole = train_codec(VQTraining(config), pictures, HELD_OUT, tmp_path / "whole", on_step=log("whole"))
     with pytest.raises(KilledError):
-        train_vq(config, pictures, HELD_OUT, tmp_path / "parts", on_step=stop_after(killed_at))
-    parts = train_vq(config, pictures, HELD_OUT, tmp_path / "parts", on_step=log("parts"))
+        train_codec(VQTraining(config), pictures, HELD_OUT, tmp_path / "parts", on_step=stop_after(killed_at))
+    parts = train_codec(VQTraining(config), pictures, HELD_OUT, tmp_path / "parts", on_step=log("parts"))
     assert parts.fingerprint() == whole.fingerprint()
     assert figures["parts"] == figures["whole"][killed_at // 2 * 2 :], "losses, codes used and perplexity too"
     assert not (tmp_path / "parts" / CHECKPOINTS).exists()
@@ -236,7 +237,9 @@ def test_it_learns_and_says_how_its_codes_are_used(tmp_path, kind, least) -> Non
     config = dataclasses.replace(RECIPES[kind], steps=120, learning_rate=3e-3, warmup_steps=20, restart_every=25)
     config = dataclasses.replace(config, codebook_size=32, fsq_levels=(4, 4, 2))
     few, seen = [pictures(0), pictures(1)], []
-    codec = train_vq(config, lambda step: few[step % 2], few, tmp_path, on_step=lambda _, metrics: seen.append(metrics))
+    codec = train_codec(
+        VQTraining(config), lambda step: few[step % 2], few, tmp_path, on_step=lambda _, metrics: seen.append(metrics)
+    )
     record = json.loads((tmp_path / RECORD).read_text())
     # Plain grey pictures give 13.2 dB.
     assert record["psnr_db"] > least

@@ -5,29 +5,20 @@ unpickler that makes plain containers and notes about tensors and nothing else; 
 empty stand-in. Of the tensors only those of the VAE are read.
 """
 
-import io
 import math
-import pickle
 import re
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
 from magi_video.errors import MagiError
+from magi_video.files.unpickling import StandIn, StoredTensor, TorchArchive
 from magi_video.files.weights import load_strictly
 from magi_video.models.configured import outlined
 
-MAX_PICKLE_BYTES = 100_000_000
-DTYPES = {
-    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
-    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
-}  # fmt: skip
 OF_TRAINING = ("image_discriminator.", "video_discriminator.", "perceptual_model.", "codebook.")
 """Parts of a checkpoint that only its training needed."""
 UNUSED = re.compile(
@@ -92,14 +83,14 @@ def read_omnitokenizer(checkpoint: Path) -> OmniTokenizerCodec:
     """The codec of a published checkpoint, in float32; see `convert_omnitokenizer`."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
-            return _convert(_Archive(archive), checkpoint)
+            return _convert(TorchArchive(archive), checkpoint)
     except FileNotFoundError:
         raise MagiError(f"{checkpoint}: no such file") from None
     except (OSError, zipfile.BadZipFile) as error:
         raise MagiError(f"{checkpoint}: not a PyTorch checkpoint ({error})") from None
 
 
-def _convert(archive: "_Archive", checkpoint: Path) -> OmniTokenizerCodec:
+def _convert(archive: TorchArchive, checkpoint: Path) -> OmniTokenizerCodec:
     content = archive.content()
     stored = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(stored, dict) or not all(isinstance(one, StoredTensor) for one in stored.values()):
@@ -142,7 +133,7 @@ def _our_name(name: str) -> str:
     return name
 
 
-def _config(tensors: "dict[str, StoredTensor]") -> dict[str, Any]:
+def _config(tensors: dict[str, StoredTensor]) -> dict[str, Any]:
     """The network's sizes, from the shapes of its tensors under their published names."""
 
     def blocks(transformer: str) -> str:
@@ -186,113 +177,8 @@ def _config(tensors: "dict[str, StoredTensor]") -> dict[str, Any]:
 
 def _settings(value: Any) -> dict[str, Any]:
     """The training's settings, where a checkpoint has them: a namespace, or a dictionary (that holds one)."""
-    if isinstance(value, _StandIn):
+    if isinstance(value, StandIn):
         return value.attributes
     if isinstance(value, dict):
         return _settings(value["args"]) if "args" in value else {str(name): one for name, one in value.items()}
     return {}
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies in the archive."""
-
-    key: str
-    dtype: torch.dtype
-    stored: int
-    """Numbers in its storage."""
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: torch.dtype
-    stored: int
-
-
-class _Archive:
-    """The zip archive of a checkpoint."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
-        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise zipfile.BadZipFile("no data.pkl in it")
-        self.pickle, self.folder = pickles[0], pickles[0].removesuffix("data.pkl") + "data/"
-
-    def content(self) -> Any:
-        """What the pickle describes, tensors as `StoredTensor`."""
-        if self.archive.getinfo(self.pickle).file_size > MAX_PICKLE_BYTES:
-            raise zipfile.BadZipFile(f"its data.pkl is larger than {MAX_PICKLE_BYTES} bytes")
-        try:
-            return _Reader(io.BytesIO(self.archive.read(self.pickle))).load()
-        except Exception as error:  # a pickle that is not one fails in many ways
-            raise zipfile.BadZipFile(f"a pickle that is not read: {error}") from None
-
-    def read(self, tensor: StoredTensor) -> Tensor:
-        """A tensor's numbers."""
-        num_bytes = tensor.stored * tensor.dtype.itemsize
-        last = tensor.offset + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
-        # Tensors that overlap themselves would be larger in memory than in the file.
-        if min((tensor.offset, last, *tensor.stride)) < 0 or max(last + 1, math.prod(tensor.shape)) > tensor.stored:
-            raise zipfile.BadZipFile("a tensor beyond its storage")
-        try:
-            info = self.archive.getinfo(self.folder + tensor.key)
-        except KeyError:
-            raise zipfile.BadZipFile(f"no storage {tensor.key}") from None
-        if info.file_size != num_bytes or info.compress_type != zipfile.ZIP_STORED:
-            raise zipfile.BadZipFile(f"storage {tensor.key}: {info.file_size} bytes; expected {num_bytes}, stored")
-        numbers = torch.frombuffer(bytearray(self.archive.read(info)), dtype=tensor.dtype)
-        return numbers.as_strided(tensor.shape, tensor.stride, tensor.offset)
-
-
-class _StandIn(dict[Any, Any]):
-    """Stands for an object of any class: its constructor and its state are ignored."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        super().__init__()
-        self.attributes: dict[str, Any] = {}
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            self.attributes = {str(name): one for name, one in state.items()}
-
-    def __call__(self, *_: Any, **__: Any) -> "_StandIn":
-        return self
-
-    def append(self, _: Any) -> None:
-        """Nothing."""
-
-    def extend(self, _: Any) -> None:
-        """Nothing."""
-
-
-class _Reader(pickle.Unpickler):
-    """Containers, numbers, strings, notes about tensors; stand-ins for the rest."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_: tensor
-        return type("_Unknown", (_StandIn,), {})
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        _, dtype, key, _, count = pid
-        if not isinstance(dtype, torch.dtype) or not isinstance(count, int):
-            raise pickle.UnpicklingError("a storage of unknown numbers")
-        return _Storage(str(key), dtype, count)
-
-
-def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> StoredTensor:
-    shape, steps = tuple(map(int, size)), tuple(map(int, stride))
-    if len(shape) != len(steps) or len(shape) > 8:
-        raise pickle.UnpicklingError("a tensor of unlike sizes and strides")
-    return StoredTensor(storage.key, storage.dtype, storage.stored, int(offset), shape, steps)

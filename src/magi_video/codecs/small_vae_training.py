@@ -1,17 +1,17 @@
 """What trains the small image VAE: its losses, and the noise that makes its decoder forgive."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import override
 
 from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.statistics import measure_statistics
-from magi_video.codecs.training import train_codec
+from magi_video.codecs.training import CodecTraining, reconstruction_errors
 from magi_video.errors import MagiError
 
 
@@ -34,69 +34,35 @@ def build_small_vae(config: SmallVAEConfig) -> AutoencoderTiny:
         )
 
 
-class SmallVAETraining:
-    """Trains an `AutoencoderTiny` on single pictures; see `codecs.training.CodecTraining`.
+class SmallVAETraining(CodecTraining[SmallVAEConfig]):
+    """Trains an `AutoencoderTiny` on single pictures; arguments as of `CodecTraining`."""
 
-    Args:
-        config: the recipe.
-        device: where.
-    """
-
-    name: ClassVar[str] = "VAE"
+    name = "VAE"
 
     def __init__(self, config: SmallVAEConfig, device: str | torch.device = "cpu") -> None:
-        self.config = config
-        self.network: nn.Module = build_small_vae(config).to(device)
+        super().__init__(config, device)
+        self.network = build_small_vae(config).to(device)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The weights."""
-        return dict(self.network.named_parameters())
-
+    @override
     def losses(self, pictures_BCHW: Tensor, step: int) -> dict[str, Tensor]:
         """Squared error, squared error of differences, mean squared latent; and "loss", their weighted sum."""
         vae: Any = self.network
-        config, device = self.config, pictures_BCHW.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        config = self.config
+        with self.autocast():
             latents_BCHW = vae.encode(pictures_BCHW.contiguous(memory_format=torch.channels_last)).float()
             # Noise is measured in deviations of the latents themselves: growing them does not drown it.
             std_C11 = latents_BCHW.detach().std((0, 2, 3), keepdim=True)
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            generator = self.generator(step)
             level_B111 = torch.rand((len(latents_BCHW), 1, 1, 1), generator=generator) * config.latent_noise
             noise_BCHW = level_B111 * torch.randn(latents_BCHW.shape, generator=generator)
-            decoded_BCHW = vae.decode(latents_BCHW + std_C11 * noise_BCHW.to(device)).float()
+            decoded_BCHW = vae.decode(latents_BCHW + std_C11 * noise_BCHW.to(self.device)).float()
         mse, edges = reconstruction_errors(decoded_BCHW, pictures_BCHW)
         size = latents_BCHW.square().mean()
         loss = mse + config.edge_weight * edges + config.latent_penalty * size
         return {"loss": loss, "mse": mse, "edges": edges, "latents": size}
 
-    def after_step(self, step: int) -> dict[str, float]:
-        """Nothing is left to do."""
-        return {}
-
+    @override
     def finish(self, measured: Sequence[Tensor]) -> tuple[ImageVAECodec, dict[str, Any]]:
-        """See `codecs.training.CodecTraining`."""
         codec = ImageVAECodec.from_module(self.network)
         codec.set_statistics(*measure_statistics(codec, measured))
         return codec, {}
-
-
-def reconstruction_errors(decoded_BCHW: Tensor, pictures_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error, and that of horizontal and vertical differences."""
-    error_BCHW = decoded_BCHW - pictures_BCHW
-    return error_BCHW.square().mean(), error_BCHW.diff(dim=-1).square().mean() + error_BCHW.diff(dim=-2).square().mean()
-
-
-def train_image_vae(
-    config: SmallVAEConfig,
-    batches: Callable[[int], Tensor],
-    measured: Sequence[Tensor],
-    directory: str | Path,
-    *,
-    device: str | torch.device = "cpu",
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
-    say: Callable[[str], None] | None = None,
-) -> ImageVAECodec:
-    """The small VAE, trained as `train_codec` says."""
-    training = SmallVAETraining(config, device)
-    codec = train_codec(training, batches, measured, directory, device=device, on_step=on_step, say=say)
-    return cast(ImageVAECodec, codec)

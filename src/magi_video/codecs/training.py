@@ -8,15 +8,16 @@ checkpoint holds tensors, optimizer state and the step, and no random-number sta
 import math
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from magi_video.codecs.base import Codec
+from magi_video.codecs.base import Codec, OnStep
 from magi_video.codecs.config import ImageCodecConfig
 from magi_video.codecs.quality import reconstruction_psnr
 from magi_video.codecs.registry import load_codec
@@ -31,6 +32,7 @@ from magi_video.files.checkpoints import (
     restore_tensors,
     save_checkpoint,
 )
+from magi_video.presets import CodecConfig, Preset
 
 CHECKPOINTS, UNFINISHED = "checkpoints", "unfinished"
 RECORD = "training.json"
@@ -38,45 +40,90 @@ RECORD = "training.json"
 R = TypeVar("R", bound=ImageCodecConfig)
 
 
-class CodecTraining(Protocol[R]):
-    """What is trained: a network, its losses, and the codec that comes of it."""
+class CodecTraining(ABC, Generic[R]):
+    """What is trained: a network, its losses, and the codec that comes of it.
 
-    config: R
-    """Its recipe; the loop replaces the precision that it settles on."""
+    Args:
+        config: the recipe; the loop replaces the precision that it settles on.
+        device: where.
+    """
+
     name: ClassVar[str]
     """In messages."""
     network: nn.Module
     """What the optimiser trains."""
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All that a checkpoint must hold besides the optimiser's state, by name; it is restored in place."""
-        ...
+    def __init__(self, config: R, device: str | torch.device = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
 
-    def losses(self, pictures_BCHW: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint must hold besides the optimiser's state, by name; it is restored in place."""
+        return dict(self.network.named_parameters())
+
+    @abstractmethod
+    def losses(self, pictures_BCHW: Tensor, step: int) -> dict[str, Tensor]:
         """The parts of the loss at a step, by name: "loss" is what is minimised, "mse" the squared error."""
-        ...
 
     def after_step(self, step: int) -> dict[str, float]:
         """Called after the optimiser's step; returns further figures for the log."""
-        ...
+        return {}
 
-    def finish(self, measured: Sequence[torch.Tensor]) -> tuple[Codec, dict[str, Any]]:
+    @abstractmethod
+    def finish(self, measured: Sequence[Tensor]) -> tuple[Codec, dict[str, Any]]:
         """The trained codec with its statistics, and what else its record is to say.
 
         Args:
             measured: videos `[B, 1, 3, H, W]` in [−1, 1] to measure on.
         """
-        ...
+
+    def autocast(self) -> torch.autocast:
+        """Computes the networks in the recipe's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def generator(self, step: int) -> torch.Generator:
+        """Of all that is drawn at a step; on the CPU."""
+        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+
+
+class TrainedCodec(Codec):
+    """A codec that is trained on the data of a run."""
+
+    trained_by: ClassVar[type[CodecTraining[Any]]]
+
+    @classmethod
+    def pretrained(cls, settings: CodecConfig) -> Codec:
+        """There is none."""
+        raise MagiError(f"{cls.name} is trained on the data of a run; there are no weights of it to fetch")
+
+    @classmethod
+    def train_on(
+        cls,
+        preset: Preset,
+        batches: Callable[[int], Tensor],
+        measured: Sequence[Tensor],
+        folder: Path,
+        *,
+        on_step: OnStep | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Codec:
+        """See `Codec.train_on`."""
+        config = replace(preset.codec_settings, precision=preset.codec_precision)
+        return train_codec(cls.trained_by(config), batches, measured, folder, on_step=on_step, say=say)
+
+
+def reconstruction_errors(decoded_BCHW: Tensor, pictures_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error, and that of horizontal and vertical differences."""
+    error_BCHW = decoded_BCHW - pictures_BCHW
+    return error_BCHW.square().mean(), error_BCHW.diff(dim=-1).square().mean() + error_BCHW.diff(dim=-2).square().mean()
 
 
 def train_codec(
     training: CodecTraining[R],
-    batches: Callable[[int], torch.Tensor],
-    measured: Sequence[torch.Tensor],
+    batches: Callable[[int], Tensor],
+    measured: Sequence[Tensor],
     directory: str | Path,
     *,
-    device: str | torch.device = "cpu",
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_step: OnStep | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Codec:
     """Train, measure latent statistics, save the codec in `directory` and return it.
@@ -85,11 +132,10 @@ def train_codec(
     loads the finished codec.
 
     Args:
-        training: of the codec, on `device`.
+        training: of the codec.
         batches: gives the pictures of steps 0 … config.steps − 1, float `[B, 3, H, W]` in [−1, 1].
         measured: such batches for the statistics and for the PSNR that is recorded.
         directory: receives `config.json`, weights and `training.json` (settings, PSNR in dB, seconds).
-        device: where it is trained.
         on_step: called after every step with the steps done and figures by name.
         say: called with the line that tells the precision.
 
@@ -101,7 +147,7 @@ def train_codec(
     artifact = Artifact(directory / RECORD, "a codec", _lasting)
     if (record := artifact.read()) is not None:
         artifact.compare(record, {"config": asdict(_settled(training.config, record)[0])})
-        codec = load_codec(directory).to(device)
+        codec = load_codec(directory).to(training.device)
         _remove_unfinished(directory)  # what a process killed at its very end has left
         return codec
 
@@ -114,7 +160,7 @@ def train_codec(
     first_step, started = 0, time.monotonic()
     checkpoint = latest_checkpoint(directory / CHECKPOINTS)
     config, reason = _settled(config, {} if checkpoint is None else checkpoint.state)
-    choice = choose_precision(config.precision, device, "convolution", reason=reason)
+    choice = choose_precision(config.precision, training.device, "convolution", reason=reason)
     training.config = config = replace(config, precision=choice.precision)
     if say is not None:
         say(f"codec: {choice}")
@@ -127,7 +173,7 @@ def train_codec(
     for step in range(first_step, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        losses = training.losses(_check_batch(batches(step), training).to(device), step)
+        losses = training.losses(_check_batch(batches(step), training).to(training.device), step)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
@@ -151,7 +197,7 @@ def train_codec(
         if on_step is not None:
             try:
                 on_step(step + 1, metrics)
-            except (MagiError, KeyboardInterrupt):  # whoever asks to stop here loses nothing
+            except (MagiError, KeyboardInterrupt):  # a stop that is asked for here loses nothing
                 if not due:
                     save(step + 1)
                 raise
@@ -178,7 +224,7 @@ def learning_rate(config: ImageCodecConfig, step: int) -> float:
     return config.learning_rate * warm * (0.01 + 0.99 * cosine)
 
 
-def _check_batch(pictures_BCHW: torch.Tensor, training: CodecTraining[R]) -> torch.Tensor:
+def _check_batch(pictures_BCHW: Tensor, training: CodecTraining[R]) -> Tensor:
     factor = training.config.spatial_factor
     shape = pictures_BCHW.shape
     fits = len(shape) == 4 and shape[1] == 3 and shape[2] % factor == 0 and shape[3] % factor == 0

@@ -4,9 +4,7 @@ Encoder and decoder are those of the small VAE; between them a vector becomes th
 ("ema") or fixed ("fsq"). `codecs/vq_training.py` trains it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,18 +13,17 @@ from torch import Tensor
 
 from magi_video.codecs import fsq
 from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
-from magi_video.codecs.base import Codec, OnStep, register
+from magi_video.codecs.base import register
 from magi_video.codecs.config import VQConfig
 from magi_video.codecs.discrete import DiscreteCodec, nearest_places
 from magi_video.codecs.image_vae import split_frames
-from magi_video.codecs.vq_training import train_vq
-from magi_video.errors import MagiError
+from magi_video.codecs.training import TrainedCodec
+from magi_video.codecs.vq_training import VQTraining
 from magi_video.models.configured import capture_config
-from magi_video.presets import CodecConfig, Preset
 
 
 @register
-class VQCodec(DiscreteCodec):
+class VQCodec(TrainedCodec, DiscreteCodec):
     """A 2D codec of discrete latents, trained here.
 
     Args:
@@ -44,6 +41,7 @@ class VQCodec(DiscreteCodec):
     settings = "vq"
     trained = True
     temporal_factor = 1
+    trained_by = VQTraining
 
     @capture_config
     def __init__(
@@ -92,26 +90,6 @@ class VQCodec(DiscreteCodec):
         names = ("quantizer", "codebook_size", "code_dim", "l2_normalize", "fsq_levels", "width", "encoder_blocks",
                  "decoder_blocks")  # fmt: skip
         return cls(**{name: getattr(config, name) for name in names})
-
-    @classmethod
-    def pretrained(cls, settings: CodecConfig) -> Codec:
-        """There is none."""
-        raise MagiError("the VQ codec is trained on the data of a run; there are no weights of it to fetch")
-
-    @classmethod
-    def train_on(
-        cls,
-        preset: Preset,
-        batches: Callable[[int], Tensor],
-        measured: Sequence[Tensor],
-        folder: Path,
-        *,
-        on_step: OnStep | None = None,
-        say: Callable[[str], None] | None = None,
-    ) -> Codec:
-        """See `Codec.train_on`."""
-        config = replace(preset.vq, precision=preset.codec_precision)
-        return train_vq(config, batches, measured, folder, on_step=on_step, say=say)
 
     def raw_codebook(self) -> Tensor:
         """See `DiscreteCodec.raw_codebook`."""

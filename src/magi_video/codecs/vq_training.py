@@ -6,21 +6,20 @@ anew. VideoGPT restarts a code in every step in which its averaged use is below 
 many thousand vectors; here a code has a number of steps to be used in.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from magi_video.codecs import fsq
 from magi_video.codecs.base import CODECS, Codec
 from magi_video.codecs.config import VQConfig
 from magi_video.codecs.discrete import measure_code_use, nearest, use_of
-from magi_video.codecs.small_vae_training import reconstruction_errors
 from magi_video.codecs.statistics import measure_statistics
-from magi_video.codecs.training import train_codec
+from magi_video.codecs.training import CodecTraining, reconstruction_errors
 
 
 class CodeAverages(nn.Module):
@@ -99,38 +98,35 @@ class CodeAverages(nn.Module):
         return F.normalize(vectors_VC, dim=-1) if self.l2_normalize else vectors_VC
 
 
-class VQTraining:
-    """Trains a VQ codec; see `codecs.training.CodecTraining`.
+class VQTraining(CodecTraining[VQConfig]):
+    """Trains a VQ codec; arguments as of `CodecTraining`."""
 
-    Args:
-        config: the recipe.
-        device: where.
-    """
-
-    name: ClassVar[str] = "VQ codec"
+    name = "VQ codec"
 
     def __init__(self, config: VQConfig, device: str | torch.device = "cpu") -> None:
-        self.config = config
+        super().__init__(config, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             registered: Any = CODECS["vq"]  # whose module imports this one
             self.codec = registered.of(config)
         self.codec.to(device)
-        self.network: nn.Module = self.codec.vae
+        self.network = self.codec.vae
         learnt = config.code_dim if config.quantizer == "ema" else 0
         self.averages = CodeAverages(
             config.codes, learnt, config.ema_decay, config.restart_every, config.l2_normalize
         ).to(device)
         self._step: tuple[Tensor, Tensor] | None = None  # the vectors of a step, and their codes
 
+    @override
     def tensors(self) -> dict[str, Tensor]:
-        """Weights and the codes' averages and counters, by name: all that a checkpoint holds besides the optimiser."""
+        """Weights, and the codes' averages and counters."""
         averages = {f"codes.{name}": value for name, value in self.averages.named_buffers()}
-        return dict(self.network.named_parameters()) | averages
+        return super().tensors() | averages
 
+    @override
     def losses(self, pictures_BCHW: Tensor, step: int) -> dict[str, Tensor]:
         """The parts of the loss at a step; "loss" is their weighted sum."""
-        with torch.autocast(pictures_BCHW.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with self.autocast():
             vectors_BCHW = self.codec.vectors_of(pictures_BCHW.contiguous(memory_format=torch.channels_last))
             quantized_BCHW, distance = self._quantize(vectors_BCHW, step)
             decoded_BCHW = self.codec.vae.decode(quantized_BCHW).float()
@@ -149,22 +145,24 @@ class VQTraining:
                 return quantized_BHWC.movedim(-1, 1), vectors_BCHW.new_zeros(())
             vectors_NC = rows_BHWC.detach().flatten(0, -2)
             if step == 0:
-                self.averages.begin(vectors_NC, self._generator(step))
+                self.averages.begin(vectors_NC, self.generator(step))
             codes_N = nearest(self.averages.vectors, vectors_NC)
             self._step = vectors_NC, codes_N
             code_BHWC = self.averages.vectors[codes_N].view(rows_BHWC.shape)
             distance = (rows_BHWC - code_BHWC).square().mean()
             return straight_through(rows_BHWC, code_BHWC).movedim(-1, 1), distance
 
+    @override
     def after_step(self, step: int) -> dict[str, float]:
         """Let the codes follow; returns their use: share and perplexity over the last whole window."""
         assert self._step is not None
-        self.averages.update(*self._step, step, self._generator(step + 1))
+        self.averages.update(*self._step, step, self.generator(step + 1))
         share, perplexity = self.averages.use.tolist()
         return {"codes_used": share, "perplexity": perplexity}
 
+    @override
     def finish(self, measured: Sequence[Tensor]) -> tuple[Codec, dict[str, Any]]:
-        """See `codecs.training.CodecTraining`; the use of the codes is measured too."""
+        """See `CodecTraining.finish`; the use of the codes is measured too."""
         codec = self.codec.eval()
         if self.config.quantizer == "ema":
             codec.vectors.copy_(self.averages.vectors)
@@ -173,25 +171,7 @@ class VQTraining:
         codec.set_code_use(share, perplexity)
         return codec, {"codes_used": share, "perplexity": perplexity}
 
-    def _generator(self, step: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-
 
 def straight_through(vectors: Tensor, codes: Tensor) -> Tensor:
     """The codes, with the gradient of the vectors that they stand for."""
     return vectors + (codes - vectors).detach()
-
-
-def train_vq(
-    config: VQConfig,
-    batches: Callable[[int], Tensor],
-    measured: Sequence[Tensor],
-    directory: str | Path,
-    *,
-    device: str | torch.device = "cpu",
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
-    say: Callable[[str], None] | None = None,
-) -> Codec:
-    """The VQ codec, trained as `train_codec` says."""
-    training = VQTraining(config, device)
-    return train_codec(training, batches, measured, directory, device=device, on_step=on_step, say=say)
