@@ -57,7 +57,7 @@ def recipe(name: str, options: dict[str, str], **data: Any) -> Preset:
 def caught(name: str, options: dict[str, Any]) -> tuple[Paradigm, FrameSequence, Tensor]:
     """A paradigm, the sequence that the transformer reads in a training step, and the tokens with a loss `[T, N]`."""
     preset = recipe(name, options, height=SIDE * 4, width=SIDE * 4, num_frames=FRAMES)
-    model = MagiVideoTransformer(**dataclasses.asdict(find_architecture(preset)))
+    model = MagiVideoTransformer(find_architecture(preset))
     paradigm = PARADIGMS[name](MaskRatio(0.4, 5.0), diffusion_batch_mul=1, **options)
     sequences: list[FrameSequence] = []
     counted: list[Tensor] = []

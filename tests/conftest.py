@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from magi_video.models.architecture import Architecture
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.head import DiffusionHead
 from magi_video.models.transformer import MagiVideoTransformer
@@ -57,7 +58,7 @@ def make_model() -> Callable[..., MagiVideoTransformer]:
         settings |= changes
         settings["conditions"] = settings["conditions"] and settings["conditions"] | row.get("conditions", {})
         settings["head"] = row.get("head", settings.get("head", "epsilon"))
-        model = MagiVideoTransformer(**settings).eval()
+        model = MagiVideoTransformer(Architecture.of(settings)).eval()
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.15)

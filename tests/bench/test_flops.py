@@ -8,6 +8,7 @@ import torch
 
 from magi_video.bench.counting import count_executed, peak_share
 from magi_video.bench.flops import Flops, Sizes, frame_flops, head_flops, pass_flops, training_flops
+from magi_video.models.architecture import Architecture
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
@@ -129,7 +130,7 @@ def test_the_window_bounds_temporal_attention(make_model: Make) -> None:
 
 def test_the_common_work_of_the_comparison() -> None:
     with torch.device("meta"):
-        model = MagiVideoTransformer(width=768, depth=12, heads=12, mlp_width=3072)
+        model = MagiVideoTransformer(Architecture(width=768, depth=12, heads=12, mlp_width=3072))
     sizes = Sizes.of(model.architecture)
     frame = frame_flops(sizes, 1, [32] * 8, 10, past=8, window=None)
     layers = 9 * 257 * 24 * 24 * 768**2

@@ -13,9 +13,8 @@ from magi_video.codecs import fsq
 from magi_video.codecs.config import VQConfig
 from magi_video.codecs.discrete import measure_code_use, nearest, use_of
 from magi_video.codecs.registry import load_codec
-from magi_video.codecs.training import CHECKPOINTS, RECORD
+from magi_video.codecs.training import CHECKPOINTS, RECORD, train_codec
 from magi_video.codecs.vq import VQCodec
-from magi_video.codecs.training import train_codec
 from magi_video.codecs.vq_training import CodeAverages, VQTraining, straight_through
 from magi_video.errors import MagiError
 

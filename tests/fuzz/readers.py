@@ -23,6 +23,7 @@ from magi_video.evaluation.clipset import as_clips
 from magi_video.files.checkpoints import latest_checkpoint, save_checkpoint
 from magi_video.files.json import read_json
 from magi_video.files.weights import load_strictly
+from magi_video.models.architecture import Architecture
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import load_preset, tiny
 from magi_video.video.image import read_image
@@ -110,11 +111,11 @@ def make_actions(folder: Path) -> Reader:
 
 
 def small_transformer(channels: int, size: int) -> MagiVideoTransformer:
-    return MagiVideoTransformer(
+    return MagiVideoTransformer(Architecture(
         latent_channels=channels, latent_height=size, latent_width=size, num_frames=4, width=16, depth=2, heads=2,
         mlp_width=32, head_width=16, head_depth=1,
         conditions={"noise_level": {"size": 6}, "action": {"size": 2, "kind": "vector", "drop": 0.1}},
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def make_models(folder: Path) -> Reader:

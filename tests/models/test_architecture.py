@@ -9,7 +9,7 @@ import torch
 from magi_video.errors import MagiError
 from magi_video.models.architecture import Architecture
 from magi_video.models.categorical import CategoricalHead
-from magi_video.models.transformer import make_transformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import PRESETS, load_preset
 from magi_video.training.sizing import find_architecture
 
@@ -27,7 +27,7 @@ SMALL = {"latent_height": 6, "latent_width": 4, "width": 24, "depth": 2, "heads"
 
 def check(architecture: Architecture) -> None:
     with torch.device("meta"):
-        model = make_transformer(architecture)
+        model = MagiVideoTransformer(architecture)
     shapes = dict(architecture.shapes())
     assert shapes == {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert sum(architecture.parameters_by_part().values()) == sum(p.numel() for p in model.parameters())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.fast.attention import attention
+from magi_video.models.architecture import Architecture
 from magi_video.models.embeddings import rotary_angles, rotate, sinusoidal_1d
 from magi_video.models.sequence import FrameSequence, causal_mask
 from magi_video.models.transformer import MagiVideoTransformer
@@ -31,7 +32,7 @@ def sequence(batch: int = 2, frames: int = 5, hidden: bool = False) -> FrameSequ
 def test_paper_size() -> None:
     """20 blocks of width 1280 and the 3 × 1024 head: 0.81 G parameters (the paper: "approximately 850 million")."""
     with torch.device("meta"):
-        model = MagiVideoTransformer()
+        model = MagiVideoTransformer(Architecture())
     total = sum(p.numel() for p in model.parameters())
     assert total == 808_671_264
     assert total > 40 * 12 * 1280**2

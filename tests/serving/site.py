@@ -18,6 +18,7 @@ from starlette.testclient import TestClient, WebSocketTestSession
 from torch import nn
 
 from magi_video.codecs.pixels import PixelCodec
+from magi_video.models.architecture import Architecture
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving import reading
@@ -60,19 +61,21 @@ def make_pipe() -> Callable[..., MagiVideoPipeline]:
         if actions:
             conditions["action"] = {"size": len(ACTIONS), "kind": "vector", "drop": 0.1}
         transformer = MagiVideoTransformer(
-            latent_channels=3,
-            latent_height=SIDE,
-            latent_width=SIDE,
-            patch_size=8,
-            num_frames=5,
-            width=32,
-            depth=2,
-            heads=2,
-            mlp_width=64,
-            head_width=32,
-            head_depth=2,
-            conditions=conditions,
-            **{"temporal_position": "rope"} | more.pop("transformer", {}),
+            Architecture(
+                latent_channels=3,
+                latent_height=SIDE,
+                latent_width=SIDE,
+                patch_size=8,
+                num_frames=5,
+                width=32,
+                depth=2,
+                heads=2,
+                mlp_width=64,
+                head_width=32,
+                head_depth=2,
+                conditions=conditions,
+                **{"temporal_position": "rope"} | more.pop("transformer", {}),
+            )
         ).eval()
         for module in transformer.modules():
             if isinstance(module, nn.Linear | nn.Embedding):

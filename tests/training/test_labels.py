@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL
+from magi_video.models.architecture import ACTION, LABEL, NOISE_LEVEL, Architecture
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, find_paradigm
@@ -43,7 +43,9 @@ def test_first_frames_are_of_the_class_asked_for(make_model: Callable[..., MagiV
 )
 def test_conditions_differ_from_the_start(name: str, spec: dict[str, Any], values: list[Any]) -> None:
     torch.manual_seed(0)
-    model = MagiVideoTransformer(3, 8, 8, width=64, depth=1, heads=2, mlp_width=64, conditions={name: spec})
+    model = MagiVideoTransformer(
+        Architecture(3, 8, 8, width=64, depth=1, heads=2, mlp_width=64, conditions={name: spec})
+    )
     frame = FrameSequence(
         tokens_BSND=torch.zeros(3, 1, model.num_tokens, model.token_dim),
         masked_BSN=torch.ones(3, 1, model.num_tokens, dtype=torch.bool),

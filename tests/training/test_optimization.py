@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from magi_video.files.checkpoints import optimizer_tensors, restore_optimizer
+from magi_video.models.architecture import Architecture
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import TrainConfig
 from magi_video.training.optimization import (
@@ -34,7 +35,9 @@ def test_weight_decay_is_mars_not_on_biases_norms_and_the_head() -> None:
         "text": {"size": 5, "kind": "sequence", "tokens": 3},
     }  # fmt: skip
     with torch.device("meta"):
-        model = MagiVideoTransformer(latent_height=8, latent_width=8, width=16, depth=1, heads=2, conditions=conditions)
+        model = MagiVideoTransformer(
+            Architecture(latent_height=8, latent_width=8, width=16, depth=1, heads=2, conditions=conditions)
+        )
     free = set(dict(model.named_parameters())) - decayed(model, TrainConfig())
     assert free == {
         name

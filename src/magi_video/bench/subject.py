@@ -14,7 +14,7 @@ from magi_video.files.weights import HUB_ID, read_json, resolve_model, shipped_m
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.conditions import unknown
 from magi_video.models.configured import outlined
-from magi_video.models.transformer import MagiVideoTransformer, make_transformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import PRESETS, Preset, load_preset
 from magi_video.settings import from_json
@@ -97,7 +97,7 @@ def make_subject(name: str, preset: Preset) -> Subject:
 
 def build(preset: Preset) -> MagiVideoTransformer:
     """The preset's transformer, as `magi train` would build it for its codec and for data with actions and classes."""
-    return make_transformer(find_architecture(preset))
+    return MagiVideoTransformer(find_architecture(preset))
 
 
 def blank_conditions(model: MagiVideoTransformer, batch: int, frames: int, device: torch.device) -> dict[str, Tensor]:

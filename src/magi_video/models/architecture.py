@@ -106,7 +106,22 @@ def condition_specs(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, Co
 
 @dataclass(frozen=True)
 class Architecture:
-    """The arguments of `MagiVideoTransformer`, which tells of them, checked; and what follows from them.
+    """What a transformer is built by, checked; and what follows from it.
+
+    Attributes:
+        latent_channels: channels C of a latent frame.
+        latent_height, latent_width: its size, multiples of `patch_size`.
+        patch_size: side P of the square that makes one token of D = C·P² numbers.
+        num_frames: frames T of a training clip.
+        width, depth, heads, mlp_width: of the blocks; one block is two Transformer layers.
+        head: "epsilon" (MAR's), "flow", "categorical" for discrete tokens, or "velocity" (Diffusion Forcing's).
+        head_width, head_depth: of the diffusion head's MLP; the two last ones have none.
+        num_intervals: size of the interval vocabulary (25 in the paper).
+        max_interval: largest interval that training showed; `num_intervals` at most.
+        conditions: name → {"size", "kind", "drop", "tokens"} of each condition; see `ConditionSpec`.
+        temporal_position: "interpolate" (sinusoids added to the input; rollouts longer than T interpolate them, their
+            length fixed at the start) or "rope" (relative, unbounded rollouts over a sliding window of T frames).
+        codes: of the categorical head, as many as the codec has.
 
     Raises:
         MagiError: a size, a head or a position that no model can have.
@@ -153,15 +168,20 @@ class Architecture:
         condition_specs(self.conditions or {})
 
     @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Architecture":
+        """That of settings by name; those that it does not know are left out."""
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in config.items() if name in known})
+
+    @classmethod
     def from_config(cls, config: Mapping[str, Any], where: str) -> "Architecture":
         """That of a `config.json`, which may be anything.
 
         Raises:
             MagiError: it describes no model; the message begins with `where`.
         """
-        known = {one.name for one in fields(cls)}
         try:
-            return cls(**{name: value for name, value in config.items() if name in known})
+            return cls.of(config)
         except MagiError as error:
             raise MagiError(f"{where}: {error}") from None
         except (TypeError, ValueError, AttributeError, LookupError) as error:

@@ -8,6 +8,7 @@ token of its own, which is also what `drop` puts in during training, and what cl
 is asked for; a time is always known.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -116,7 +117,7 @@ class ConditionTokens(nn.Module):
         count: tokens of all of them together.
     """
 
-    def __init__(self, specs: dict[str, dict[str, Any]], width: int) -> None:
+    def __init__(self, specs: Mapping[str, Mapping[str, Any]], width: int) -> None:
         super().__init__()
         self.specs = condition_specs(specs)
         self.count = sum(spec.tokens for spec in self.specs.values())

@@ -5,19 +5,19 @@ reads one frame over a `FrameCache`. It knows nothing of paradigms, samplers or 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL, VELOCITY, Architecture, Shape
 from magi_video.models.cache import FrameCache
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import ConditionTokens
-from magi_video.models.configured import Network, capture_config
+from magi_video.models.configured import Network
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
@@ -44,72 +44,49 @@ class FrameContext(NamedTuple):
 class MagiVideoTransformer(Network):
     """The spatial-temporal transformer with its diffusion head (paper, section 4 and appendix A.1).
 
+        MagiVideoTransformer(Architecture(width=768, depth=12, heads=12, mlp_width=3072))
+
     Args:
-        latent_channels: channels C of a latent frame.
-        latent_height, latent_width: its size, multiples of `patch_size`.
-        patch_size: side P of the square that makes one token of D = C·P² numbers.
-        num_frames: frames T of a training clip.
-        width, depth, heads, mlp_width: of the blocks; one block is two Transformer layers.
-        head: "epsilon" (MAR's), "flow", "categorical" for discrete tokens, or "velocity" (Diffusion Forcing's).
-        head_width, head_depth: of the diffusion head's MLP; the two last ones have none.
-        num_intervals: size of the interval vocabulary (25 in the paper).
-        max_interval: largest interval that training showed; `num_intervals` at most.
-        conditions: name → {"size", "kind", "drop", "tokens"} of each condition; see `ConditionSpec`.
-        temporal_position: "interpolate" (sinusoids added to the input; rollouts longer than T interpolate them, their
-            length fixed at the start) or "rope" (relative, unbounded rollouts over a sliding window of T frames).
-        codes: of the categorical head, as many as the codec has.
+        architecture: its sizes, positions, conditions and head; its fields are the config.
     """
 
-    @capture_config
-    def __init__(
-        self,
-        latent_channels: int = 4,
-        latent_height: int = 32,
-        latent_width: int = 32,
-        patch_size: int = 2,
-        num_frames: int = 16,
-        width: int = 1280,
-        depth: int = 20,
-        heads: int = 16,
-        mlp_width: int = 5120,
-        head: str = "epsilon",
-        head_width: int = 1024,
-        head_depth: int = 3,
-        num_intervals: int = 25,
-        max_interval: int = 25,
-        conditions: dict[str, Any] | None = None,
-        temporal_position: str = "interpolate",
-        codes: int | None = None,
-    ) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.architecture = Architecture(
-            latent_channels, latent_height, latent_width, patch_size, num_frames, width, depth, heads, mlp_width,
-            head, head_width, head_depth, num_intervals, max_interval, conditions, temporal_position, codes,
-        )  # fmt: skip
-        rows, columns = latent_height // patch_size, latent_width // patch_size
-        self.num_tokens = self.architecture.num_tokens
-        self.token_dim = self.architecture.token_dim
-        self.head_dim = width // heads
+        self.register_to_config(**vars(architecture))
+        self.architecture = architecture
+        width, patch_size = architecture.width, architecture.patch_size
+        rows, columns = architecture.latent_height // patch_size, architecture.latent_width // patch_size
+        self.num_tokens = architecture.num_tokens
+        self.token_dim = architecture.token_dim
+        self.head_dim = width // architecture.heads
         self.token_in = nn.Linear(self.token_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.kind_position = nn.Parameter(torch.zeros(2, self.num_tokens, width))
-        self.interval_embed = nn.Embedding(num_intervals, width)
-        self.condition_tokens = ConditionTokens(conditions or {NOISE_LEVEL: {"size": 6}}, width)
+        self.interval_embed = nn.Embedding(architecture.num_intervals, width)
+        self.condition_tokens = ConditionTokens(architecture.conditions or {NOISE_LEVEL: {"size": 6}}, width)
         self.num_places = self.num_tokens + self.condition_tokens.count
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_width) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, architecture.heads, architecture.mlp_width) for _ in range(architecture.depth)
+        )
         self.norm_out = nn.LayerNorm(width, eps=1e-6)
         self.head_position = nn.Parameter(torch.zeros(self.num_tokens, width))
         self.diffusion_head: TokenHead
-        if codes:
-            self.diffusion_head = CategoricalHead(self.token_dim, width, codes)
-        elif head == VELOCITY:
+        if architecture.codes:
+            self.diffusion_head = CategoricalHead(self.token_dim, width, architecture.codes)
+        elif architecture.head == VELOCITY:
             self.diffusion_head = VelocityHead(self.token_dim, width)
         else:
-            self.diffusion_head = DIFFUSION_HEADS[head](self.token_dim, width, head_width, head_depth)
+            head = DIFFUSION_HEADS[architecture.head]
+            self.diffusion_head = head(self.token_dim, width, architecture.head_width, architecture.head_depth)
         self.gradient_checkpointing = False
         self.spatial_position: Tensor
         self.register_buffer("spatial_position", sinusoidal_2d(rows, columns, width), persistent=False)
         self.reset_parameters()
+
+    @classmethod
+    @override
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        return cls(Architecture.of(config))
 
     @classmethod
     def described_shapes(cls, config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Shape]]:
@@ -250,11 +227,6 @@ class MagiVideoTransformer(Network):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *arguments, use_reentrant=False)
         return block(*arguments)
-
-
-def make_transformer(architecture: Architecture) -> MagiVideoTransformer:
-    """The transformer of an architecture, with random weights."""
-    return MagiVideoTransformer(**asdict(architecture))
 
 
 MagiTransformer = MagiVideoTransformer

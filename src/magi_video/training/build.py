@@ -22,7 +22,7 @@ from magi_video.models.architecture import ACTION, LABEL
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import VectorCondition
 from magi_video.models.dropout import DropoutRates
-from magi_video.models.transformer import MagiVideoTransformer, make_transformer
+from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import product_flops
@@ -171,7 +171,7 @@ def build_model(
         raise MagiError(f"{videos.root}: the preset wants actions, but no video has any beside it; see magi record")
     if preset.model.labels and not videos.class_names:
         raise MagiError(f"{videos.root}: the preset wants labels, but the videos lie in no class folders")
-    model = make_transformer(
+    model = MagiVideoTransformer(
         find_architecture(preset, codec, actions=len(actions), classes=len(videos.class_names), word_size=text_size)
     )
     if isinstance(model.diffusion_head, CategoricalHead):
