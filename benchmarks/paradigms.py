@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
@@ -182,7 +183,7 @@ def draw(name: str, options: dict[str, str], out: Path) -> Path:
         Patch(color=COMPLETE, label="complete frame"),
         Patch(color=VISIBLE, label="visible token"),
         Patch(color=NOISY, label="noisy token") if are_noisy(sequence) else Patch(color=HIDDEN, label="mask token"),
-        plt.Line2D([], [], marker="o", ls="", color=LOSS, label="has a loss"),
+        Line2D([], [], marker="o", ls="", color=LOSS, label="has a loss"),
     ]
     figure.legend(handles=legend, loc="upper left", ncols=4, fontsize=8, frameon=False, bbox_to_anchor=(0.22, 1.0))
     title = name + "".join(f", {option} {value}" for option, value in options.items())

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from magi_video.models.sequence import causal_mask
@@ -31,7 +32,7 @@ def main() -> None:
     save(draw_frame(), "idea_frame")
 
 
-def save(figure: plt.Figure, name: str) -> None:
+def save(figure: Figure, name: str) -> None:
     """Write a drawing on white, which is legible on light and dark pages."""
     figure.savefig(IMAGES / f"{name}.svg", facecolor="white", metadata={"Date": None}, bbox_inches="tight")
     if "--png" in sys.argv:
@@ -43,7 +44,7 @@ def name_frames(letter: str) -> list[str]:
     return [f"{letter}{SUBSCRIPTS[index + 1]}" for index in range(FRAMES)]
 
 
-def draw_masks() -> plt.Figure:
+def draw_masks() -> Figure:
     """Who sees whom in training: complete beside masked teacher forcing."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 6.2), width_ratios=[2, 1.25])
     names = name_frames("o") + name_frames("m")
@@ -85,7 +86,7 @@ def draw_mask(axes: Axes, mask: np.ndarray, names: list[str], colours: list[str]
     axes.axis("off")
 
 
-def draw_frame() -> plt.Figure:
+def draw_frame() -> Figure:
     """How one frame is generated: cache, mask steps, head, the pass that completes it."""
     figure, axes = plt.subplots(figsize=(11, 6.3))
     axes.set(xlim=(0, 110), ylim=(0, 63), aspect="equal")

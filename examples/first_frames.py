@@ -5,7 +5,8 @@ python examples/first_frames.py doom
 
 import argparse
 
-from magi_video.files.weights import SHIPPED, read_json
+from magi_video.files.json import read_json
+from magi_video.files.weights import SHIPPED
 from magi_video.recordings.environments import open_game
 from magi_video.recordings.policy import Explorer
 from magi_video.video.image import fit_frames, write_image

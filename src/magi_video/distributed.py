@@ -169,14 +169,14 @@ def run_ahead(jobs: Iterable[Callable[[], Iterator[Any]]], workers: int) -> Gene
     """
     end, stopped, threads = object(), threading.Event(), torch.get_num_threads()
 
-    def put(queue: Queue, piece: Any) -> None:
+    def put(queue: Queue[Any], piece: Any) -> None:
         while not stopped.is_set():
             try:
                 return queue.put(piece, timeout=0.2)
             except Full:
                 continue
 
-    def produce(job: Callable[[], Iterator[Any]], queue: Queue) -> None:
+    def produce(job: Callable[[], Iterator[Any]], queue: Queue[Any]) -> None:
         try:
             for piece in job():
                 put(queue, piece)
@@ -186,17 +186,17 @@ def run_ahead(jobs: Iterable[Callable[[], Iterator[Any]]], workers: int) -> Gene
         except BaseException as error:
             put(queue, error)
 
-    def consume(queue: Queue) -> Iterator[Any]:
+    def consume(queue: Queue[Any]) -> Iterator[Any]:
         while (piece := queue.get()) is not end:
             if isinstance(piece, BaseException):
                 raise piece
             yield piece
 
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    begun: deque[Queue] = deque()
+    begun: deque[Queue[Any]] = deque()
     try:
         for job in jobs:
-            queue: Queue = Queue(PIECES_AHEAD)
+            queue: Queue[Any] = Queue(PIECES_AHEAD)
             pool.submit(produce, job, queue)
             begun.append(queue)
             if len(begun) > workers:

@@ -16,8 +16,8 @@ from magi_video.experiments.publish import publish, summarise
 from magi_video.experiments.run import reproduce
 from magi_video.experiments.runs import VARIANTS, Workplace
 from magi_video.experiments.worlds import CPU_WORLDS, GPU_WORLDS, World
+from magi_video.files.json import read_json
 from magi_video.files.lock import alone
-from magi_video.files.weights import read_json
 from magi_video.training.display import Silent
 from tests.experiments.conftest import toy_detectors
 from tests.files.test_lock import other_process

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]  # of a built module
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from magi_video.models.transformer import MagiVideoTransformer

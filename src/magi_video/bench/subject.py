@@ -10,7 +10,8 @@ from torch import Tensor
 
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
-from magi_video.files.weights import HUB_ID, read_json, resolve_model, shipped_models
+from magi_video.files.json import read_json
+from magi_video.files.weights import HUB_ID, resolve_model, shipped_models
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.conditions import unknown
 from magi_video.models.configured import outlined

@@ -15,17 +15,9 @@ from magi_video.cli.parsing import arguments
 from magi_video.cli.parsing import parse as parse_options
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import CodecOptions, DataOptions, split_recipe
+from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.errors import MagiError
-from magi_video.presets import (
-    PRESETS,
-    CodecConfig,
-    DataConfig,
-    Preset,
-    SmallVAEConfig,
-    VQConfig,
-    load_preset,
-    run_preset,
-)
+from magi_video.presets import PRESETS, CodecConfig, DataConfig, Preset, load_preset, run_preset
 from magi_video.training.stopping import StopSignals
 
 if TYPE_CHECKING:

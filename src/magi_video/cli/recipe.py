@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from tyro.conf import arg
 
 from magi_video.cli.parsing import parse
+from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.errors import MagiError
 from magi_video.presets import (
     PRESETS,
@@ -15,9 +16,7 @@ from magi_video.presets import (
     ExposureConfig,
     ModelConfig,
     Preset,
-    SmallVAEConfig,
     TrainConfig,
-    VQConfig,
     change_paradigm,
     load_preset,
     own_sampling,

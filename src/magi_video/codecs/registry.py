@@ -4,7 +4,8 @@ from pathlib import Path
 
 from magi_video.codecs.base import CODECS, Codec
 from magi_video.errors import MagiError
-from magi_video.files.weights import class_name, load_strictly, read_json
+from magi_video.files.json import read_json
+from magi_video.files.weights import class_name, load_strictly
 from magi_video.registry import CLASS, declared
 
 

@@ -45,7 +45,8 @@ from magi_video.fast.probes import Choice, use_fast_float32
 from magi_video.fast.threads import use_threads
 from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import files_sha256, write_array
-from magi_video.files.weights import read_json, resolve_model
+from magi_video.files.json import read_json
+from magi_video.files.weights import resolve_model
 from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import choose_for

@@ -25,7 +25,7 @@ from magi_video.experiments.oracle import find_oracle
 from magi_video.experiments.runs import Workplace
 from magi_video.fast.probes import choose_precision, use_fast_float32
 from magi_video.files.atomic import write_array, write_json
-from magi_video.files.weights import read_json
+from magi_video.files.json import read_json
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 BATCH = 32

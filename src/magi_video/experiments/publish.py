@@ -10,7 +10,7 @@ from magi_video.experiments.recipes import RECIPES, mean_and_deviation
 from magi_video.experiments.table1 import TABLE1
 from magi_video.experiments.worlds import CPU_WORLDS
 from magi_video.files.atomic import write_json
-from magi_video.files.weights import read_json
+from magi_video.files.json import read_json
 
 Figures = dict[str, Any]
 PRIMARY = CPU_WORLDS[0].name

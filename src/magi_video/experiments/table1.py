@@ -28,7 +28,7 @@ from magi_video.experiments.costs import equal_steps, generation_costs, training
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.rows import Row, all_rows
 from magi_video.files.atomic import write_json
-from magi_video.files.weights import read_json
+from magi_video.files.json import read_json
 from magi_video.paradigms import find_paradigm, make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import Preset

@@ -9,16 +9,9 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from magi_video.codecs.config import SmallVAEConfig
 from magi_video.fast.precision import Precision
-from magi_video.presets import (
-    CodecConfig,
-    DataConfig,
-    ExposureConfig,
-    ModelConfig,
-    Preset,
-    SmallVAEConfig,
-    TrainConfig,
-)
+from magi_video.presets import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, TrainConfig
 from magi_video.sampling.sampling import Sampling
 
 Scale = Literal["smoke", "cpu", "gpu"]

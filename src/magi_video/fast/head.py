@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_video.fast.padding import padded
+from magi_video.models.architecture import NUM_TRAIN_STEPS
 from magi_video.models.categorical import CategoricalHead
-from magi_video.models.epsilon import NUM_TRAIN_STEPS, EpsilonHead
+from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
 from magi_video.models.head import DenoisingMLP, DiffusionHead, Modulation
 

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # which it exports lazily
 
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, check_encoder
 from magi_video.data.scan import is_inside

@@ -27,7 +27,7 @@ import torch
 from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.errors import MagiError
-from magi_video.files.weights import read_json
+from magi_video.files.json import read_json
 from magi_video.latents.grid import ClipGrid
 from magi_video.latents.shards import AGAIN, Layout, Shard, check_size, file_sha256, map_shard, shard_path
 from magi_video.latents.table import CachedVideos, VideoTable

@@ -104,13 +104,13 @@ def capture_config(
     """Let a constructor's arguments, defaults included, be the config."""
     signature = inspect.signature(init)
 
-    @functools.wraps(init)
     def captured(self: Owner, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         given = signature.bind(self, *args, **kwargs)
         given.apply_defaults()
         self.register_to_config(**dict(list(given.arguments.items())[1:]))
         init(self, *args, **kwargs)
 
+    functools.update_wrapper(captured, init)
     return captured
 
 

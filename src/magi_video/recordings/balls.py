@@ -35,7 +35,9 @@ class BouncingBalls(gymnasium.Env[np.ndarray, np.int64]):
         self.action_space = spaces.Discrete(1)
         self.centre_N2 = self.velocity_N2 = np.zeros((num_balls, 2))
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Balls at random places with random velocities; the first frame."""
         super().reset(seed=seed)
         count = self.num_balls

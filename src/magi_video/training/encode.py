@@ -19,7 +19,7 @@ from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Artifact, differences
-from magi_video.files.weights import read_json
+from magi_video.files.json import read_json
 from magi_video.latents.cache import CODEC_FOLDER, TABLE_FILE, LatentCache
 from magi_video.latents.encoding import SHARD_BYTES, Encoded, encode_latents
 from magi_video.latents.grid import ClipGrid
