@@ -27,7 +27,8 @@ from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.paradigms import PARADIGMS, find_paradigm, make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import Preset, load_preset
+from magi_video.presets import load_preset
+from magi_video.recipe import Preset
 from magi_video.training.run import train
 from magi_video.video.image import contact_sheet, to_model_range, write_image
 from magi_video.video.video import write_video

@@ -26,7 +26,7 @@ import shapes
 from magi_video import MagiVideoPipeline
 from magi_video.fast.probes import use_fast_float32
 from magi_video.files.atomic import write_json
-from magi_video.presets import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, TrainConfig
+from magi_video.recipe import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, TrainConfig
 from magi_video.sampling.sampling import Sampling
 from magi_video.training.run import train
 from magi_video.video.image import contact_sheet, to_model_range, write_image

@@ -33,7 +33,8 @@ from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, MaskRatio, Paradigm
-from magi_video.presets import Preset, change_paradigm, load_preset
+from magi_video.presets import change_paradigm, load_preset
+from magi_video.recipe import Preset
 from magi_video.sampling.sampling import Sampling
 from magi_video.training.sizing import find_architecture, read_frames
 

@@ -34,7 +34,8 @@ from magi_video.bench.plan import make_plan
 from magi_video.bench.subject import build, make_subject
 from magi_video.bench.training import Stepper
 from magi_video.fast.probes import use_fast_float32
-from magi_video.presets import Preset, load_preset
+from magi_video.presets import load_preset
+from magi_video.recipe import Preset
 from training import peak_gflops
 
 CPU = torch.device("cpu")

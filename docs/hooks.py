@@ -32,7 +32,7 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
             "magi_video.errors.MagiError",
         ],
     ),
-    "presets": ("Presets", ["magi_video.presets.load_preset", "magi_video.presets.*", "magi_video.codecs.config.*"]),
+    "presets": ("Presets", ["magi_video.presets.load_preset", "magi_video.recipe.*", "magi_video.codecs.config.*"]),
     "paradigms": ("Paradigms", ["magi_video.paradigms", "magi_video.paradigms.masking.unmasking_schedule"]),
     "models": (
         "Models",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.presets import PRESETS, Preset, load_preset
+from magi_video.presets import PRESETS, load_preset
+from magi_video.recipe import Preset
 from magi_video.settings import from_json
 
 

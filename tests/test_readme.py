@@ -19,7 +19,7 @@ from magi_video.cli import VERBS, main
 from magi_video.errors import MagiError
 from magi_video.evaluation.weights import available
 from magi_video.files.weights import SHIPPED
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.settings import from_json
 
 ROOT = Path(__file__).parents[1]

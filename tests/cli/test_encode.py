@@ -16,7 +16,8 @@ from magi_video.codecs.base import CODECS
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Artifact
-from magi_video.presets import Preset, load_preset
+from magi_video.presets import load_preset
+from magi_video.recipe import Preset
 from magi_video.training.encode import encode
 from magi_video.training.run import train
 from magi_video.video.video import write_video

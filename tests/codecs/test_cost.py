@@ -15,7 +15,8 @@ from magi_video.codecs.cost import find_encoder
 from magi_video.codecs.omnitokenizer import OmniTokenizerCodec
 from magi_video.codecs.small_vae_training import build_small_vae
 from magi_video.errors import MagiError
-from magi_video.presets import PRESETS, Preset, load_preset
+from magi_video.presets import PRESETS, load_preset
+from magi_video.recipe import Preset
 
 STABLE_DIFFUSION: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,

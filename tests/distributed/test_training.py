@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from magi_video.cli import main
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import Preset, load_preset
+from magi_video.presets import load_preset
+from magi_video.recipe import Preset
 from magi_video.training.run import train
 
 STEPS = 4

@@ -16,7 +16,7 @@ import torch
 
 from magi_video.cli import main
 from magi_video.distributed import Processes
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.settings import from_json
 from magi_video.training.display import Silent
 from magi_video.training.run import train

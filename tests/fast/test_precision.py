@@ -7,7 +7,7 @@ from magi_video.errors import MagiError
 from magi_video.fast import probes
 from magi_video.fast.precision import modern
 from magi_video.fast.probes import choose_precision, gain_of
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.settings import from_json
 
 REAL_GAIN = probes.low_precision_gain

@@ -20,7 +20,7 @@ from magi_video.fast.speed import speed_up
 from magi_video.models.epsilon import NUM_TRAIN_STEPS, EpsilonHead, discretized_nll, normal_kl
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training.display import Silent
 from magi_video.training.run import train
 from tests.arithmetic import SLACK, distance

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from magi_video.errors import MagiError
 from magi_video.evaluation.generation import evaluate
 from magi_video.pipeline import MagiPipeline
-from magi_video.presets import Preset, load_preset
+from magi_video.presets import load_preset
+from magi_video.recipe import Preset
 from magi_video.recordings.record import record
 from magi_video.training.encode import encode
 from magi_video.training.run import train

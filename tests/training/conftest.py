@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.presets import Preset, load_preset
+from magi_video.presets import load_preset
+from magi_video.recipe import Preset
 from magi_video.video.video import write_video
 
 

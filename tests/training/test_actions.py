@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.serving.keys import Controls
 from magi_video.training.display import Silent
 from magi_video.training.run import train

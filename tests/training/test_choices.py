@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training.choices import CHOSEN, settle_choices
 
 CPU = torch.device("cpu")

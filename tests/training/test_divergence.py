@@ -7,7 +7,7 @@ import pytest
 
 from magi_video.cli import main
 from magi_video.errors import MagiError
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training.optimization import SpikeGuard
 from magi_video.training.run import train
 

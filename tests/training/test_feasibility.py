@@ -13,7 +13,8 @@ from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.sizes import UntrainedCodec
 from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
-from magi_video.presets import Preset, load_preset
+from magi_video.presets import load_preset
+from magi_video.recipe import Preset
 from magi_video.settings import from_json
 from magi_video.training.encode import encode
 from magi_video.training.run import train

@@ -25,7 +25,7 @@ from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Artifact
 from magi_video.files.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training import loaders
 from magi_video.training.run import train
 

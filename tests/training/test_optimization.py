@@ -7,7 +7,7 @@ import torch
 from magi_video.files.checkpoints import optimizer_tensors, restore_optimizer
 from magi_video.models.architecture import Architecture
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.presets import TrainConfig
+from magi_video.recipe import TrainConfig
 from magi_video.training.optimization import (
     BETAS,
     SpikeGuard,

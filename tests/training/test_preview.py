@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training import preview
 from magi_video.training.run import train
 from magi_video.video.video import write_video

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training.display import Silent
 from magi_video.training.encode import encode
 from magi_video.training.run import train

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from magi_video.errors import MagiError
 from magi_video.files.artifact import differences
-from magi_video.presets import Preset, former, load_preset
+from magi_video.presets import load_preset
+from magi_video.recipe import Preset, former
 from magi_video.training.display import Silent
 from magi_video.training.run import lasting, train
 from magi_video.video.video import write_video

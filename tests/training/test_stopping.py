@@ -8,7 +8,7 @@ import pytest
 
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.files.checkpoints import latest_checkpoint
-from magi_video.presets import CodecConfig
+from magi_video.recipe import CodecConfig
 from magi_video.training import stopping
 from magi_video.training.display import Silent
 from magi_video.training.encode import encode

@@ -15,7 +15,7 @@ from magi_video.codecs.registry import load_codec
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import CodecConfig, Preset
+from magi_video.recipe import CodecConfig, Preset
 from magi_video.training import preparation
 from magi_video.training.preparation import clips_to_measure, prepare_codec
 from magi_video.training.run import train

@@ -12,7 +12,7 @@ from accelerate import tracking
 from accelerate.utils import LoggerType
 
 from magi_video.errors import MagiError
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training.run import train
 
 Recipe = Callable[..., Preset]

@@ -16,7 +16,7 @@ from magi_video.errors import MagiError
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.files import checkpoints
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training.run import train
 from magi_video.video.video import write_video
 from tests.training.conftest import moving_square

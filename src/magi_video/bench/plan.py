@@ -11,7 +11,7 @@ from magi_video.codecs.cost import Encoder, find_encoder
 from magi_video.codecs.sizes import untrained_codec
 from magi_video.errors import MagiError
 from magi_video.models.architecture import Architecture
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.registry import declared
 from magi_video.training.sizing import attends_flat, find_architecture, loss_share, read_frames
 

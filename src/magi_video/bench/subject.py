@@ -17,7 +17,8 @@ from magi_video.models.conditions import unknown
 from magi_video.models.configured import outlined
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import PRESETS, Preset, load_preset
+from magi_video.presets import PRESETS, load_preset
+from magi_video.recipe import Preset
 from magi_video.settings import from_json
 from magi_video.training.sizing import find_architecture
 

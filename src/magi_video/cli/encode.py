@@ -17,7 +17,8 @@ from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import CodecOptions, DataOptions, split_recipe
 from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.errors import MagiError
-from magi_video.presets import PRESETS, CodecConfig, DataConfig, Preset, load_preset, run_preset
+from magi_video.presets import PRESETS, load_preset, run_preset
+from magi_video.recipe import CodecConfig, DataConfig, Preset
 from magi_video.training.stopping import StopSignals
 
 if TYPE_CHECKING:

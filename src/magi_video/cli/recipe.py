@@ -9,18 +9,8 @@ from tyro.conf import arg
 from magi_video.cli.parsing import parse
 from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.errors import MagiError
-from magi_video.presets import (
-    PRESETS,
-    CodecConfig,
-    DataConfig,
-    ExposureConfig,
-    ModelConfig,
-    Preset,
-    TrainConfig,
-    change_paradigm,
-    load_preset,
-    own_sampling,
-)
+from magi_video.presets import PRESETS, change_paradigm, load_preset
+from magi_video.recipe import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, TrainConfig, own_sampling
 from magi_video.registry import declared
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings

@@ -18,7 +18,7 @@ from magi_video.codecs.cost import find_encoder
 from magi_video.codecs.sizes import LatentSizes, untrained_codec
 from magi_video.errors import MagiError
 from magi_video.models.configured import Network
-from magi_video.presets import CodecConfig, Preset
+from magi_video.recipe import CodecConfig, Preset
 from magi_video.registry import Registry
 
 OnStep = Callable[[int, dict[str, float]], None]

@@ -11,7 +11,7 @@ from math import prod
 from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.codecs.sizes import untrained_codec
 from magi_video.errors import MagiError
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 
 STABLE_DIFFUSION_PARAMETERS = 83_653_863
 """Encoder and decoder of the SD 1.4 VAE."""

@@ -22,7 +22,7 @@ from magi_video.codecs.sizes import LatentSizes
 from magi_video.codecs.temporal import Memory, TemporalCodec
 from magi_video.errors import MagiError
 from magi_video.models.configured import capture_config
-from magi_video.presets import CodecConfig, Preset
+from magi_video.recipe import CodecConfig, Preset
 
 TimeLayout = Literal["causal", "published"]
 ROTARY_BASE = 10_000.0

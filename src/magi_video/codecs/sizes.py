@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from magi_video.errors import MagiError
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.registry import declared
 
 

@@ -6,7 +6,7 @@ from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.sizes import LatentSizes, untrained_codec
 from magi_video.codecs.small_vae_training import SmallVAETraining
 from magi_video.codecs.training import TrainedCodec
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 
 
 @register

@@ -32,7 +32,7 @@ from magi_video.files.checkpoints import (
     restore_tensors,
     save_checkpoint,
 )
-from magi_video.presets import CodecConfig, Preset
+from magi_video.recipe import CodecConfig, Preset
 
 CHECKPOINTS, UNFINISHED = "checkpoints", "unfinished"
 RECORD = "training.json"

@@ -12,7 +12,7 @@ from magi_video.codecs.sizes import LatentSizes, UntrainedCodec
 from magi_video.errors import MagiError
 from magi_video.files.weights import class_name, load_strictly, read_config
 from magi_video.models.configured import FrozenConfig, capture_config
-from magi_video.presets import CodecConfig, Preset
+from magi_video.recipe import CodecConfig, Preset
 
 MOST_FACTOR = 4096
 """Channels of a latent, and pixels of a side or frames that become one: no VAE comes near."""

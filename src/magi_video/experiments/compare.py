@@ -30,7 +30,8 @@ from magi_video.experiments.verdicts import FEWEST_SEEDS, Judged, References, Ve
 from magi_video.files.atomic import make_folder, write_bytes, write_json
 from magi_video.files.json import read_json
 from magi_video.files.weights import HUB_ID, resolve_model, shipped_models
-from magi_video.presets import PRESETS, Preset, load_preset
+from magi_video.presets import PRESETS, load_preset
+from magi_video.recipe import Preset
 from magi_video.training.display import Display, Silent
 from magi_video.training.provenance import LIST_FILE
 from magi_video.training.run import train

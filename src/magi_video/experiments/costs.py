@@ -16,7 +16,7 @@ from magi_video.fast.speed import begin_past
 from magi_video.models.random import SampleNoise
 from magi_video.paradigms import make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.sampling.rollout import Rollout
 
 COUNTED_STEPS = 8

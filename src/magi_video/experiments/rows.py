@@ -5,7 +5,7 @@ A row is written `NAME` or `NAME:option=value,…`, the options being the paradi
 
 from dataclasses import dataclass, replace
 
-from magi_video.presets import Preset, check_paradigm, own_steps
+from magi_video.recipe import Preset, check_paradigm, own_steps
 from magi_video.registry import declared
 
 ORDER = ("complete", "masked", "genie", "videomar", "diffusion", "diffusion-v", "raster", "window", "joint")

@@ -21,7 +21,7 @@ from magi_video.experiments.rows import Row
 from magi_video.experiments.worlds import World
 from magi_video.files.atomic import link_or_copy, write_json
 from magi_video.files.json import read_json
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.recordings.record import record
 from magi_video.training.build import TrainingData
 from magi_video.training.display import Display

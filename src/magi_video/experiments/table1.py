@@ -31,7 +31,7 @@ from magi_video.files.atomic import write_json
 from magi_video.files.json import read_json
 from magi_video.paradigms import find_paradigm, make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.video.image import contact_sheet, write_image
 
 TABLE1 = "table1"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.fast.precision import Precision
-from magi_video.presets import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, TrainConfig
+from magi_video.recipe import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, TrainConfig
 from magi_video.sampling.sampling import Sampling
 
 Scale = Literal["smoke", "cpu", "gpu"]

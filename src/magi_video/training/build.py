@@ -26,7 +26,7 @@ from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import product_flops
-from magi_video.presets import Preset, TrainConfig
+from magi_video.recipe import Preset, TrainConfig
 from magi_video.training.captions import CaptionTable
 from magi_video.training.preparation import derive_seed
 from magi_video.training.sizing import WORD_SIZE, find_architecture, own_options

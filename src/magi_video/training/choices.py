@@ -10,7 +10,7 @@ from magi_video.fast.kernels import linear_product_pays
 from magi_video.fast.precision import modern
 from magi_video.fast.probes import Choice, choose_precision
 from magi_video.files.json import read_json
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 
 CHOSEN = "chosen"
 """In a run's record: what was chosen, and why."""

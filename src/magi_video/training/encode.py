@@ -24,7 +24,7 @@ from magi_video.latents.cache import CODEC_FOLDER, TABLE_FILE, LatentCache
 from magi_video.latents.encoding import SHARD_BYTES, Encoded, encode_latents
 from magi_video.latents.grid import ClipGrid
 from magi_video.latents.table import CachedVideos, VideoTable
-from magi_video.presets import Preset, codec_groups
+from magi_video.recipe import Preset, codec_groups
 from magi_video.training.display import Display, Silent
 from magi_video.training.feasibility import find_sizes
 from magi_video.training.preparation import finished_codec, open_videos, prepare_codec, save_codec

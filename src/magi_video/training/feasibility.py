@@ -10,7 +10,7 @@ from magi_video.codecs.sizes import LatentSizes
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.limits import machine_memory
-from magi_video.presets import Preset, TrainConfig
+from magi_video.recipe import Preset, TrainConfig
 from magi_video.training.sizing import find_architecture
 
 COPIES_ON_CPU = 5

@@ -10,7 +10,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from magi_video.files.checkpoints import whole
-from magi_video.presets import TrainConfig
+from magi_video.recipe import TrainConfig
 
 BETAS = (0.9, 0.95)
 

@@ -22,7 +22,7 @@ from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Artifact
 from magi_video.latents.encoding import encode_latents
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.video.image import fit_frames, to_model_range
 
 STATISTICS_BATCHES = 64

@@ -13,7 +13,7 @@ from magi_video.errors import MagiError
 from magi_video.files.artifact import Artifact, differences
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.files.json import read_json
-from magi_video.presets import Preset, codec_groups, former
+from magi_video.recipe import Preset, codec_groups, former
 from magi_video.settings import from_json
 from magi_video.training.build import TrainingData
 from magi_video.training.choices import CHOSEN, settle_choices

@@ -6,7 +6,7 @@ from typing import Any
 
 from magi_video.codecs.sizes import LatentSizes, untrained_codec
 from magi_video.models.architecture import ACTION, CATEGORICAL, LABEL, NOISE_LEVEL, TEXT, Architecture
-from magi_video.presets import Preset, check_learnable
+from magi_video.recipe import Preset, check_learnable
 from magi_video.registry import declared
 
 ACTIONS, CLASSES, WORD_SIZE = 6, 101, 384

@@ -12,7 +12,7 @@ from magi_video.data.clips import FrameReader, check_lengths
 from magi_video.data.folder import VideoFolder
 from magi_video.distributed import Processes
 from magi_video.latents.cache import CODEC_FOLDER, LatentCache
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training.build import TrainingData
 from magi_video.training.captions import CaptionTable, prepare_captions
 from magi_video.training.display import Display

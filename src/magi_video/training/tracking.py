@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
 from magi_video.errors import MagiError
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 
 PROJECT = "magi-video"
 

@@ -37,7 +37,7 @@ from magi_video.files.checkpoints import (
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.paradigms import Clip
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.presets import Preset
+from magi_video.recipe import Preset
 from magi_video.training.build import (
     TrainingData,
     build_accelerator,
