@@ -19,15 +19,11 @@ from safetensors import SafetensorError, safe_open
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.limits import MAX_JSON_BYTES, MAX_TENSORS, machine_memory
-from magi_video.models.architecture import check_first_step
-from magi_video.sampling.sampling import Sampling
-from magi_video.settings import from_json
 
 if TYPE_CHECKING:  # imported where a model is built: names and headers are read without it
     import torch
 
-    from magi_video.codecs.sizes import LatentSizes
-    from magi_video.models.architecture import Architecture, Shape
+    from magi_video.models.architecture import Shape
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -37,8 +33,6 @@ MAX_QUOTED = 320
 """Characters of a message of others."""
 MODULES_PER_TENSOR = 16
 """A layer has some parts without weights, but not without number."""
-MAX_SETTING = 16384
-"""Of sides in pixels, steps and frames/s."""
 SPARE_NUMBERS = 2**20
 """Of buffers that are computed, not stored."""
 MAX_NUMBER = 2**20
@@ -336,46 +330,6 @@ def header_shapes(file: Path) -> list[tuple[str, Shape]]:
             return [(name, tuple(tensors.get_slice(name).get_shape())) for name in tensors.keys()]  # noqa: SIM118
     except SafetensorError as error:
         raise MagiError(f"{file}: not a whole safetensors file ({_one_line(error)})") from None
-
-
-def check_settings(settings: dict[str, Any], architecture: Architecture, codec: LatentSizes | None, where: str) -> None:
-    """Refuse the settings of a model's `model_index.json` that make no sense or do not fit its transformer and codec
-    (where that is loaded).
-
-    Raises:
-        MagiError: which setting, and what was expected.
-    """
-
-    def refuse(name: str, expected: str) -> None:
-        raise MagiError(f"{where}: {name} is {str(settings.get(name))[:60]}; expected {expected}")
-
-    for name in ("height", "width"):
-        value = settings.get(name, 1)
-        if type(value) is not int or not 1 <= value <= MAX_SETTING:
-            refuse(name, f"a whole number from 1 to {MAX_SETTING}")
-    own = from_json(Sampling, settings.get("sampling") or {}, f"{where}: sampling")
-    if own.first_step is not None:
-        try:
-            check_first_step(architecture.head, own.first_step)
-        except MagiError as error:
-            raise MagiError(f"{where}: {error}") from None
-    rate = settings.get("frame_rate", 1)
-    if type(rate) not in (int, float) or not 0 < rate <= MAX_SETTING:
-        refuse("frame_rate", "a number of frames/s above 0")
-    for name, condition in (("action_names", "action"), ("class_names", "label")):
-        names = settings.get(name) or []
-        if not isinstance(names, list) or not all(isinstance(one, str) and one.isprintable() for one in names):
-            refuse(name, "a list of names")
-        spec = architecture.specs.get(condition)
-        if names and len(names) != (spec.size if spec else 0):
-            refuse(name, f"{spec.size if spec else 'no'} names, as the transformer knows")
-    if not isinstance(settings.get("training") or {}, dict):
-        refuse("training", "an object")
-    if codec is None:
-        return
-    latent = (codec.latent_channels, *codec.latent_size(settings.get("height", 256), settings.get("width", 256)))
-    if latent != (architecture.latent_channels, architecture.latent_height, architecture.latent_width):
-        refuse("height", f"the size whose latents the transformer makes, not {latent[0]} channels of {latent[1:]}")
 
 
 def _locate(name: str, place: dict[str, Any], files: list[str]) -> Path:

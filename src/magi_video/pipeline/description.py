@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from magi_video.codecs.sizes import LatentSizes
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.weights import (
     WEIGHTS,
-    check_settings,
     check_shapes,
     class_name,
     resolve_model,
     stored_shapes,
     weight_files,
 )
-from magi_video.models.architecture import Architecture
+from magi_video.models.architecture import Architecture, check_first_step
 from magi_video.registry import CLASS, declared
 from magi_video.sampling.sampling import Sampling
+from magi_video.settings import from_json
 
 INDEX_FILE = "model_index.json"
 PIPELINES = ("MagiVideoPipeline", "MagiPipeline")
@@ -33,6 +34,8 @@ DEFAULTS: dict[str, Any] = {
     "forcing_options": {}, "sampling": {}, "training": {},
 }  # fmt: skip
 """Of `MagiVideoPipeline`'s settings."""
+MAX_SETTING = 16384
+"""Of sides in pixels, steps and frames/s."""
 STEPS = ("mask_steps", "denoise_steps")
 
 
@@ -94,6 +97,46 @@ def describe_model(name: str | Path) -> Description:
     stored = stored_shapes(weight_files(folder / "codec", WEIGHTS))
     parameters = sum(math.prod(shape) for _, shape in stored)
     return Description(settings, architecture, codec, parameters, read_use(config))
+
+
+def check_settings(settings: dict[str, Any], architecture: Architecture, codec: LatentSizes | None, where: str) -> None:
+    """Refuse the settings of a model's `model_index.json` that make no sense or do not fit its transformer and codec
+    (where that is loaded).
+
+    Raises:
+        MagiError: which setting, and what was expected.
+    """
+
+    def refuse(name: str, expected: str) -> None:
+        raise MagiError(f"{where}: {name} is {str(settings.get(name))[:60]}; expected {expected}")
+
+    for name in ("height", "width"):
+        value = settings.get(name, 1)
+        if type(value) is not int or not 1 <= value <= MAX_SETTING:
+            refuse(name, f"a whole number from 1 to {MAX_SETTING}")
+    own = from_json(Sampling, settings.get("sampling") or {}, f"{where}: sampling")
+    if own.first_step is not None:
+        try:
+            check_first_step(architecture.head, own.first_step)
+        except MagiError as error:
+            raise MagiError(f"{where}: {error}") from None
+    rate = settings.get("frame_rate", 1)
+    if type(rate) not in (int, float) or not 0 < rate <= MAX_SETTING:
+        refuse("frame_rate", "a number of frames/s above 0")
+    for name, condition in (("action_names", "action"), ("class_names", "label")):
+        names = settings.get(name) or []
+        if not isinstance(names, list) or not all(isinstance(one, str) and one.isprintable() for one in names):
+            refuse(name, "a list of names")
+        spec = architecture.specs.get(condition)
+        if names and len(names) != (spec.size if spec else 0):
+            refuse(name, f"{spec.size if spec else 'no'} names, as the transformer knows")
+    if not isinstance(settings.get("training") or {}, dict):
+        refuse("training", "an object")
+    if codec is None:
+        return
+    latent = (codec.latent_channels, *codec.latent_size(settings.get("height", 256), settings.get("width", 256)))
+    if latent != (architecture.latent_channels, architecture.latent_height, architecture.latent_width):
+        refuse("height", f"the size whose latents the transformer makes, not {latent[0]} channels of {latent[1:]}")
 
 
 def read_use(config: dict[str, Any]) -> str:

@@ -13,9 +13,9 @@ from magi_video.codecs.registry import load_codec
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, copy_encoder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import part_beside
-from magi_video.files.weights import check_settings, load_strictly
+from magi_video.files.weights import load_strictly
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.pipeline.description import INDEX_FILE, read_architecture, read_index
+from magi_video.pipeline.description import INDEX_FILE, check_settings, read_architecture, read_index
 
 
 def read_pipeline(folder: Path, torch_dtype: torch.dtype) -> dict[str, Any]:
