@@ -104,7 +104,7 @@ def capture_config(
     """Let a constructor's arguments, defaults included, be the config."""
     signature = inspect.signature(init)
 
-    def captured(self: Owner, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+    def captured(self: Owner, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         given = signature.bind(self, *args, **kwargs)
         given.apply_defaults()
         self.register_to_config(**dict(list(given.arguments.items())[1:]))
