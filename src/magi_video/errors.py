@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this": the command line prints its one line and exits with 1."""
+"""What ends a command in one line: a mistake that the user can mend, or a signal."""
 
 MAX_MESSAGE = 1500
 """Characters of a message: what it quotes of a file may be of any length."""
@@ -17,3 +17,15 @@ class MagiError(Exception):
         if len(message) <= MAX_MESSAGE:
             return message
         return f"{message[: MAX_MESSAGE // 2]} … {message[-MAX_MESSAGE // 2 :]}"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the process to end, wherever it is: as Ctrl-C does, so that all that cleans up after that does.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number

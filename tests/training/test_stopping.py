@@ -22,7 +22,7 @@ SMALL_VAE = SmallVAEConfig(width=8, encoder_blocks=(0, 0), decoder_blocks=(0, 0)
 @pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_a_signal_is_noted_and_afterwards_handled_as_before(number: int) -> None:
     before = signal.getsignal(number)
-    with StopSignals() as signals:
+    with StopSignals() as signals, signals.held():
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)  # a launcher passes on what all have got
         assert signals.received == number
@@ -33,7 +33,7 @@ def test_a_signal_is_noted_and_afterwards_handled_as_before(number: int) -> None
 
 def test_a_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "ECHO", -1.0)
-    with StopSignals(), pytest.raises(KeyboardInterrupt):
+    with StopSignals() as signals, signals.held(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -2,14 +2,23 @@
 
 import importlib
 import os
+import signal
 import sys
+import threading
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 from magi_video.cli.output import write_any_text
-from magi_video.errors import MagiError
+from magi_video.errors import Interrupted, MagiError
 from magi_video.fast.threads import wait_passively
 from magi_video.files.limits import FOLLOW_LINKS
 
+ECHO = 2.0
+"""Seconds within which the same signal again is a launcher's doing."""
 VERBS = {
     "demo": "generate a video of 120 frames with the shipped model",
     "record": "record gameplay: video files with the actions beside them",
@@ -33,7 +42,7 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0 on success, 1 for a mistake (one line says what), 2 for a wrong command
-    line, 128 and more when a signal stopped it."""
+    line, 128 and the signal's number when one stopped it (a page that is no longer served has ended in order: 0)."""
     argv = sys.argv[1:] if argv is None else argv
     write_any_text()
     if not argv or argv[0] in ("-h", "--help"):
@@ -62,9 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     wait_passively()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of our dependencies; users can do nothing about them
-    module = importlib.import_module(f"magi_video.cli.{verb}")
     try:
-        module.main(rest)
+        with ending_on_signals():
+            importlib.import_module(f"magi_video.cli.{verb}").main(rest)
     except MagiError as error:
         print(f"magi {verb}: {error}", file=sys.stderr)
         return error.exit_code
@@ -79,10 +88,38 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"magi {verb}: out of memory ({asked}); ask for less at once, or smaller", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"magi {verb}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        number = stopped.number if isinstance(stopped, Interrupted) else signal.SIGINT
+        print(f"magi {verb}: stopped by {signal.Signals(number).name}", file=sys.stderr)
+        return 128 + number
     return 0
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Lets SIGTERM end a command as Ctrl-C does: by an exception, so that nothing is left half-written.
+
+    A signal that comes again at once is a launcher's doing, which passes on what everybody has got already. Training
+    has a better order to end in, see `training.stopping`.
+    """
+    before: dict[int, Any] = {}
+    last = -ECHO
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() > last + ECHO:
+            last = time.monotonic()
+            raise Interrupted(number)
+
+    if threading.current_thread() is threading.main_thread():  # Python hands signals to no other
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as of a command in the background
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def no_memory(error: BaseException) -> str | None:

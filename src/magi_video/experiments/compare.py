@@ -205,6 +205,7 @@ def train_recipes(
                 share(first, run)
             display.say(f"training {side.name}, seed {seed}, {preset.train.steps} steps")
             entrant.models.append(str(train(preset, data, run, seed, display, signals=signals)))
+            signals.check("training")  # what came in the last step
 
 
 def prepared_alike(a: Preset, b: Preset) -> bool:

@@ -125,9 +125,10 @@ class Workplace:
         videos = self._videos(prepared)
         display = self.watched
         display.stage("codec", preset.small_vae.steps)
-        codec = prepare_codec(preset, videos, prepared, 0, display.advance)
-        display.stage("latents", len(videos.videos))
-        prepare_reader(preset, videos, codec, prepared, lambda done, total: display.advance(done))
+        with self.signals.held():
+            codec = prepare_codec(preset, videos, prepared, 0, display.advance)
+            display.stage("latents", len(videos.videos))
+            prepare_reader(preset, videos, codec, prepared, lambda done, total: display.advance(done))
         write_json(prepared / "done.json", {"videos": len(videos.videos), "codec": codec.fingerprint()})
 
     def _videos(self, folder: Path) -> VideoFolder:
@@ -185,6 +186,7 @@ class Workplace:
         preset = replace(preset, train=replace(preset.train, steps=steps))
         self.display.say(f"{self.world.name}: training {variant}, seed {seed}, to step {steps}")
         train(preset, self.train_data, run, seed, self.display, signals=self.signals)
+        self.signals.check("training")  # what came in the last step
         part = run / "models" / f".part-{os.getpid()}"
         part.mkdir(parents=True)
         for name in MODEL_PARTS:

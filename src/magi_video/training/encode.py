@@ -72,7 +72,8 @@ def encode(
         MagiError: the data is unusable, or `out` holds a cache of another recipe or is being written by another call.
     """
     data, out = Path(data), Path(out)
-    display = StoppingDisplay(display or Silent(), signals or StopSignals())
+    signals = signals or StopSignals()
+    display = StoppingDisplay(display or Silent(), signals)
     processes = Processes(device)
     given = finished_codec(out) if codec is None else Path(codec)
     processes.main_first(lambda: find_sizes(preset, given))
@@ -86,7 +87,7 @@ def encode(
 
     artifact = Artifact(out / RECIPE_FILE, "latents", lasting)
     inputs = {"recipe": latent_recipe(preset), "seed": seed}
-    with artifact.making(inputs, processes, lambda saved: provenance.carried(saved, True)):
+    with signals.held(), artifact.making(inputs, processes, lambda saved: provenance.carried(saved, True)):
         if provenance.news:
             kept = (out / CODEC_FOLDER / "config.json").is_file()
             display.say(provenance.news + (", and with the codec that it has" if kept else ""))

@@ -80,9 +80,10 @@ class Stages:
             self.signals.check("training the codec")
 
         self.display.stage("codec", preset.codec_steps)
-        return self.processes.main_first(
-            lambda: prepare_codec(preset, videos, self.out, self.seed, advance, self.display.say)
-        )
+        with self.signals.held():
+            return self.processes.main_first(
+                lambda: prepare_codec(preset, videos, self.out, self.seed, advance, self.display.say)
+            )
 
     def latents(
         self, preset: Preset, videos: VideoFolder, codec: Codec, cache: LatentCache | None
@@ -98,7 +99,8 @@ class Stages:
 
         ways = 1 + (preset.data.flip > 0)
         self.display.stage("latents", len(videos.videos) * ways if caches_latents(codec) else 0)
-        return prepare_reader(preset, videos, codec, self.out, advance)
+        with self.signals.held():
+            return prepare_reader(preset, videos, codec, self.out, advance)
 
     def captions(self, preset: Preset, videos: VideoFolder) -> CaptionTable | None:
         """The captions' vectors in `captions.safetensors`; None where the recipe wants no text."""
@@ -111,8 +113,9 @@ class Stages:
 
     def model(self, preset: Preset, data: TrainingData, origin: dict[str, Any], linear_kernels: bool) -> None:
         """The trained model, which the run's folder then is; arguments as of `Trainer`."""
-        trainer = Trainer(preset, data, self.out, self.seed, self.signals, origin, linear_kernels)
-        follow(trainer, self.display)
+        with self.signals.held():
+            trainer = Trainer(preset, data, self.out, self.seed, self.signals, origin, linear_kernels)
+            follow(trainer, self.display)
 
 
 def follow(trainer: Trainer, display: Display) -> None:

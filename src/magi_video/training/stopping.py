@@ -1,5 +1,7 @@
 """Leaving in good order: on a signal training finishes its step, saves, and says how to go on.
 
+Other work ends at once, by an exception: what it writes is written completely or not at all.
+
 Schedulers send SIGTERM when they preempt a job, and SIGUSR1 (or what one asks for) ahead of its time limit; a person
 presses Ctrl-C. A second Ctrl-C stops at once. Signals often go to all processes of a job, those that load data as well,
 and launchers pass on what everybody has got already.
@@ -9,10 +11,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from magi_video.errors import MagiError
+from magi_video.errors import Interrupted, MagiError
 from magi_video.training.display import TITLES, Display
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -39,15 +43,15 @@ class StoppedError(MagiError):
 
 
 class StopSignals:
-    """Notes the signals that ask training to stop, while it is entered.
+    """Takes the signals that ask to stop, while it is entered: noted where work is `held`, elsewhere they end it.
 
     Attributes:
-        received: the first of them; None so far.
+        received: the first that was noted; None so far.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._time = 0.0
+        self._time, self._held = -ECHO, 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -59,13 +63,26 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """For work that stops in good order by itself: while this is entered a signal is noted, for `check`."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
+        if not self._held:
+            if time.monotonic() > self._time + ECHO:
+                self._time = time.monotonic()
+                raise Interrupted(number)
+        elif self.received is None:
             self.received, self._time = number, time.monotonic()
             if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":  # a print could be interrupting another
                 os.write(2, TOLD)
         elif number == signal.SIGINT and time.monotonic() > self._time + ECHO:
-            raise KeyboardInterrupt
+            raise Interrupted(number)
 
     def check(self, stage: str) -> None:
         """Leave a stage that keeps what it has done by itself.
