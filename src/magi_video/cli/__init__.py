@@ -112,9 +112,9 @@ def ending_on_signals() -> Iterator[None]:
             raise Interrupted(number)
 
     if threading.current_thread() is threading.main_thread():  # Python hands signals to no other
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as of a command in the background
-                before[number] = signal.signal(number, end)
+        for one in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(one) is not signal.SIG_IGN:  # as of a command in the background
+                before[one] = signal.signal(one, end)
     try:
         yield
     finally:
