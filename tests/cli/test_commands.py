@@ -124,7 +124,7 @@ def test_generate_from_a_video_and_from_nothing(
     (["--first-frame", "{root}/videos/broken.mp4"], "not a readable picture"),
     (["--context", "{root}/videos/broken.mp4"], "broken.mp4"),
     (["--context", "{root}/videos/0.mp4", "--context-frames", "30"], "do not fit its 20 frames"),
-    (["--context", "{root}/videos/0.mp4", "--context-frames", "0"], "do not fit"),
+    (["--context", "{root}/videos/0.mp4", "--context-frames", "0"], "--context-frames 0; expected 1 or more"),
     (["--context-frames", "2"], "give that too"),
     (["--context", "{root}/videos/0.mp4", "--context-frames", "8", "--frames", "4"], "at least the 8 frames"),
     (["--interval", "0"], "interval must lie in 1…4"),

@@ -363,6 +363,23 @@ def test_networks_that_are_missing_leave_their_figures_out(scored: Scored, detec
     assert "FID left out: no weights" in result["warnings"]
 
 
+@pytest.mark.parametrize(("side", "left_out"), [(16, True), (30, True), (31, False), (None, False)])
+def test_lpips_is_left_out_of_frames_that_it_does_not_take(
+    side: int | None, left_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from magi_video.evaluation.detectors.i3d import I3D
+    from magi_video.evaluation.detectors.lpips import LPIPS
+
+    monkeypatch.setattr(I3D, "pretrained", torch.nn.Identity)
+    monkeypatch.setattr(LPIPS, "pretrained", staticmethod(LPIPS))
+    found = Detectors.load(torch.device("cpu"), image=False, perceptual=True, side=side)
+    assert (found.perceptual is None) == left_out
+    told = f"LPIPS left out: it compares frames of 31 pixels or more on each side, these have {side}"
+    assert found.missing == ([told] if left_out else [])
+    if side is not None and not left_out:
+        assert found.perceptual(*(torch.zeros(1, 3, side, side),) * 2) == 0
+
+
 def test_lengths_of_prefixes() -> None:
     assert prefix_lengths(10) == [10] and prefix_lengths(16) == [10, 12, 14, 16]
     assert prefix_lengths(17) == [10, 12, 14, 16, 17] and prefix_lengths(100)[-2:] == [96, 100]

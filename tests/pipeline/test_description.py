@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from magi_video.errors import MagiError
 from magi_video.files.weights import SHIPPED
-from magi_video.pipeline.description import DEFAULTS, describe_model
+from magi_video.pipeline.description import DEFAULTS, FORMER_SAMPLING, describe_model, model_facts
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 
@@ -31,6 +31,28 @@ def test_settings_that_are_left_out_are_the_pipelines_own() -> None:
         name: parameters[name].default for name in parameters if name not in ("self", "transformer", "codec", "steps")
     }
     assert {name: value or DEFAULTS[name] for name, value in defaults.items()} == DEFAULTS
+
+
+def test_a_preset_is_no_model_and_it_is_said_what_it_is() -> None:
+    with pytest.raises(MagiError, match="tiny is a preset, a recipe without weights: magi train tiny"):
+        describe_model("tiny")
+
+
+def test_of_sampling_only_what_the_model_makes_use_of_is_shown(model: Path) -> None:
+    sampling = {
+        "mask_steps": 4, "denoise_steps": 10, "speed": "fast", "temperature": 0.9, "refresh": 2, "order": "random",
+        "choice_temperature": 4.5, "top_p": 1.0, "guidance_scale": 2.0, "guide": ["action"],
+    }  # fmt: skip
+    index = json.loads((model / "model_index.json").read_text(encoding="utf-8"))
+    index = {name: value for name, value in index.items() if name not in FORMER_SAMPLING}
+    (model / "model_index.json").write_text(json.dumps(index | {"sampling": sampling}), encoding="utf-8")
+    facts = model_facts(str(model))
+    assert {name: facts[name] for name in ("refresh", "guidance_scale", "mask_steps")} == {
+        "refresh": 2, "guidance_scale": 2.0, "mask_steps": 4,
+    }  # fmt: skip
+    assert not {"order", "choice_temperature", "top_p"} & set(facts)
+    change(model / "model_index.json", forcing="raster")
+    assert "refresh" not in model_facts(str(model))
 
 
 @pytest.mark.parametrize(("file", "changes", "message"), [

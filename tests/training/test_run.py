@@ -123,3 +123,15 @@ def test_what_failed_at_its_start_can_be_mended_in_the_same_folder(tmp_path: Pat
 def test_a_record_that_is_none_is_told_in_a_line(damage: dict[str, Any]) -> None:
     with pytest.raises(MagiError, match=r"run\.json"):
         lasting(damage)
+
+
+def test_another_run_is_refused_as_such_and_not_for_the_codec_that_it_holds(tmp_path: Path) -> None:
+    """Its codec has no codes, which the recipe that is asked for needs; that is not what is wrong here."""
+    out, data = tmp_path / "run", tmp_path / "videos"
+    write_video(data / "a.mp4", moving_square(8, 0, 1), 10.0, crf=4)
+    first = load_preset("tiny")
+    train(dataclasses.replace(first, train=dataclasses.replace(first.train, steps=1, sample_every=0)), data, out)
+    model = dataclasses.replace(first.model, head="categorical", patch_size=1)
+    codec = dataclasses.replace(first.codec, codec="vq")
+    with pytest.raises(MagiError, match=r"holds a run made with other settings .*codec pixels → vq.*use another --out"):
+        train(dataclasses.replace(first, model=model, codec=codec), data, out)

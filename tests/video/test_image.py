@@ -137,6 +137,15 @@ def test_model_range_round_trips_every_value() -> None:
     assert to_uint8(torch.tensor([[[[-9.0]], [[9.0]], [[0.0]]]])).tolist() == [[[[0, 255, 128]]]]
 
 
+def test_rows_of_a_contact_sheet_are_filled() -> None:
+    from magi_video.video.image import even_columns
+
+    assert [even_columns(frames) for frames in (1, 10, 16, 21, 28, 30)] == [1, 10, 8, 7, 7, 10]
+    for frames in range(1, 31):
+        columns = even_columns(frames)
+        assert columns <= 10 and -frames % columns <= 2  # of 10 columns up to 9 places would be empty
+
+
 def test_contact_sheet_shows_first_and_last_frames() -> None:
     video = np.zeros((31, 24, 32, 3), dtype=np.uint8)
     video[0, 12:], video[30, 12:] = (200, 0, 0), (0, 200, 0)

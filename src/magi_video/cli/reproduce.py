@@ -24,11 +24,13 @@ class Reproduce:
     it costs. sensitivity: what FVD says of real, shuffled, frozen and noisy clips. ctf-vs-mtf: complete against
     masked teacher forcing at equal steps and at equal time. ablation: without dynamic intervals, noise, both. kv-
     cache: seconds against frames. rollout: quality over 120 frames. sampling-steps: quality against seconds.
+    all: each of these but table1, on the worlds that it is meant for.
     report: tables, plots and reproduction.json from what the folder holds.
     """
 
     recipe: Annotated[Positional[Recipe], arg(metavar="RECIPE")]
-    """table1, sensitivity, ctf-vs-mtf, ablation, kv-cache, rollout, sampling-steps, all but the first, or report."""
+    """table1, sensitivity, ctf-vs-mtf, ablation, kv-cache, rollout, sampling-steps, report, or all:
+    every one but table1."""
     out: Path
     """Folder for data, models, samples, and results/*.json."""
     scale: Literal["smoke", "cpu", "gpu"] = "cpu"

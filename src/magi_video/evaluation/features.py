@@ -50,19 +50,32 @@ class Detectors:
     missing: list[str] = field(default_factory=list)
 
     @classmethod
-    def load(cls, device: torch.device, *, image: bool = True, perceptual: bool = True) -> Detectors:
+    def load(
+        cls, device: torch.device, *, image: bool = True, perceptual: bool = True, side: int | None = None
+    ) -> Detectors:
         """The pretrained networks. I3D must be there; without the others' weights their figures are left out.
+
+        Args:
+            device: where they compute.
+            image: load Inception, for FID.
+            perceptual: load LPIPS, unless the frames are too small for it.
+            side: pixels on the shorter side of the frames that LPIPS is to compare, if known.
 
         Raises:
             MagiError: the weights of I3D are not to be had.
         """
         from magi_video.evaluation.detectors.i3d import I3D
+        from magi_video.evaluation.detectors.lpips import MIN_SIDE
 
         found = cls(I3D.pretrained().eval().to(device))
         found._note("i3d")
         if image:
             found._try("image", "inception", device)
-        if perceptual:
+        if perceptual and side is not None and side < (least := MIN_SIDE["alex"]):
+            found.missing.append(
+                f"LPIPS left out: it compares frames of {least} pixels or more on each side, these have {side}"
+            )
+        elif perceptual:
             found._try("perceptual", "lpips-alex", device)
         return found
 

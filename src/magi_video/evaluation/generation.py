@@ -275,7 +275,7 @@ def evaluate(
     choice = processes.once(lambda: choose_as_before(generation, out))
     generation.settle(choice)
     say(str(choice))
-    detectors = detectors or load_detectors(processes, fid=options.fid, lpips=options.lpips and sets.truth is not None)
+    detectors = detectors or load_detectors(processes, sets, options)
     settings = processes.once(lambda: describe(model, generation))
 
     usual = {name: one for name, one in generation.pipe.resolve(Sampling()).given().items() if name in settings}

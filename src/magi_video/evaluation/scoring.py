@@ -137,16 +137,21 @@ def score(
         protocol,
         processes,
         out=None if out is None else Path(out),
-        detectors=detectors or load_detectors(processes, fid=options.fid, lpips=options.lpips and paired),
+        detectors=detectors or load_detectors(processes, sets, options),
         over_length=options.over_length,
         cache=options.cache,
         progress=progress,
     )
 
 
-def load_detectors(processes: Processes, *, fid: bool, lpips: bool) -> Detectors:
-    """The pretrained networks; the main process fetches what is not there yet."""
-    return processes.main_first(lambda: Detectors.load(processes.device, image=fid, perceptual=lpips))
+def load_detectors(processes: Processes, sets: Sets, options: ScoreOptions) -> Detectors:
+    """The pretrained networks that options and clips ask for; the main process fetches what is not there yet."""
+    side = None if sets.truth is None else min(sets.truth[0].shape[1:3])  # LPIPS compares clips with their truth
+    return processes.main_first(
+        lambda: Detectors.load(
+            processes.device, image=options.fid, perceptual=options.lpips and side is not None, side=side
+        )
+    )
 
 
 def score_sets(

@@ -163,7 +163,7 @@ class Measures:
         wanted = {"fvd"} | ({"psnr"} if paired else set()) | ({"fid"} if fid else set())
         if wanted <= set(kept):
             return kept
-        self.workplace.display.say(f"{self.world.name}: scoring {name}")
+        self.workplace.watched.stage(f"{self.world.name}: scoring {name}")
         if "fvd" not in kept:
             kept |= self._fvd(name, clips) | {"motion": self._motion(clips())}
         if paired and "psnr" not in kept:

@@ -81,7 +81,11 @@ def reference_rows(m: Measures) -> dict[str, Scores]:
     rows = {"floor": lambda clips: clips} | {
         name: every(change) for name, change in baselines(m.world.given, m.codec).items()
     }
-    return {name: score(m, name, lambda: change(m.context), fid=True) for name, change in rows.items()}  # noqa: B023
+    found: dict[str, Scores] = {}
+    for place, (name, change) in enumerate(rows.items()):
+        m.workplace.watched.stage(f"{m.world.name}: scoring rows without a model, {place + 1} of {len(rows)}: {name}")
+        found[name] = score(m, name, lambda: change(m.context), fid=True)  # noqa: B023
+    return found
 
 
 def score(m: Measures, name: str, clips: Callable[[], np.ndarray], *, fid: bool) -> Scores:

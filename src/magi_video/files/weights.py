@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.limits import MAX_JSON_BYTES, MAX_TENSORS, machine_memory
+from magi_video.presets import PRESETS
 
 if TYPE_CHECKING:  # imported where a model is built: names and headers are read without it
     import torch
@@ -61,6 +62,11 @@ def resolve_model(name: str | Path) -> Path:
         return SHIPPED / str(name)
     if HUB_ID.fullmatch(str(name)) and not str(name).startswith("."):
         return download_files(str(name), ["*.json", "*.safetensors"])
+    if str(name) in PRESETS:
+        raise MagiError(
+            f"{name} is a preset, a recipe without weights: magi train {name} makes a model of it, and "
+            f"magi plan {name} says what that takes"
+        )
     raise MagiError(
         f"no model {str(name)!r}: give a folder, a hub id, or one of {', '.join(shipped_models()) or 'none'}"
     )

@@ -18,7 +18,7 @@ from magi_video.files.weights import (
     stored_shapes,
     weight_files,
 )
-from magi_video.models.architecture import Architecture, check_first_step
+from magi_video.models.architecture import ACTION, LABEL, TEXT, VELOCITY, Architecture, check_first_step
 from magi_video.registry import CLASS, declared
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import from_json
@@ -194,7 +194,7 @@ def model_facts(model: str) -> dict[str, Any]:
         "actions": list(settings["action_names"]),
         "classes": list(settings["class_names"]),
         **{name: own[name] if row.get("steps", {}).get(name) != 0 else None for name in STEPS},
-        **{name: value for name, value in settings["sampling"].items() if name not in STEPS},  # else the usual ones
+        **_other_sampling(settings["sampling"], row, architecture),
         "training_steps": training.get("steps"),
         "training_seed": training.get("seed"),
         "training_data": training.get("data"),
@@ -202,8 +202,26 @@ def model_facts(model: str) -> dict[str, Any]:
     }
 
 
+def _other_sampling(sampling: dict[str, Any], row: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
+    """Its own choices besides the steps, as far as its head, its paradigm and its conditions make use of them."""
+    useless = set(STEPS)
+    if architecture.codes:
+        useless |= {"sampler", "first_step"}
+    else:
+        useless |= {"top_k", "top_p", "order", "choice_temperature"}
+    if row.get("steps", {}).get("mask_steps") == 0:
+        useless |= {"order", "choice_temperature", "refresh"}
+    if not row.get("frame_cache", True):
+        useless.add("refresh")
+    if not {LABEL, TEXT, ACTION} & set(architecture.specs):
+        useless |= {"guidance_scale", "guidance_schedule", "guide"}
+    return {name: value for name, value in sampling.items() if name not in useless}
+
+
 def _head(architecture: Architecture) -> str:
     """Its kind and sizes."""
+    if architecture.head == VELOCITY:
+        return f"{architecture.head}, a linear layer"
     if architecture.codes:
         return f"{architecture.head}, {architecture.codes} codes"
     return f"{architecture.head}, {architecture.head_depth} blocks of {architecture.head_width}"

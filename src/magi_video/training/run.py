@@ -66,13 +66,8 @@ def train(
     find_tracker(preset.train.tracker)  # a missing one is told before an hour of preparation, not after
     if data is None and latents is None:
         raise MagiError("nothing to train on: give a folder of videos (--data), a latent cache (--latents), or both")
-    stages = Stages(out, seed, processes, display, signals)
-    cache = None if latents is None else open_cache(preset, latents)
-    videos = stages.videos(preset, data, cache)
     if data is None:
         preset = replace(preset, train=replace(preset.train, sample_every=0))  # the sheets show videos
-    if cache is not None and not cache.table.contents:
-        display.say(f"{latents}: made before the contents of videos were recorded; taken for latents of these videos")
     preset, kept = processes.once(lambda: keep_former(preset, out, display))
     asked = preset
     preset, chosen = processes.once(
@@ -80,13 +75,19 @@ def train(
     )
     display.say(str(chosen))
     record = {"preset": asdict(preset), "seed": seed, CHOSEN: chosen.record()} | ({KEPT: kept} if kept else {})
+    artifact = Artifact(out / "run.json", "a run", lambda saved: lasting(saved, made_in(out)))
+    processes.once(lambda: artifact.check(record))  # another run is refused as such, not for what it holds
+    stages = Stages(out, seed, processes, display, signals)
+    cache = None if latents is None else open_cache(asked, latents)
+    videos = stages.videos(asked, data, cache)
+    if cache is not None and not cache.table.contents:
+        display.say(f"{latents}: made before the contents of videos were recorded; taken for latents of these videos")
     provenance = Provenance(f"the run in {out}", DataIdentity.of(videos), DataIdentity.read(out / LIST_FILE))
 
     def carried(saved: dict[str, Any] | None) -> dict[str, Any]:
         used = bool(made_in(out) - {ENCODER_FOLDER})  # else nothing has come of the data yet
         return provenance.carried(saved if used else None, allow_other_data, lambda: {"until_step": newest_step(out)})
 
-    artifact = Artifact(out / "run.json", "a run", lambda saved: lasting(saved, made_in(out)))
     with artifact.making(record, processes, carried):
         processes.once(lambda: provenance.write_list(out))
         if provenance.news:
