@@ -23,7 +23,8 @@ class Programs:
         self.facts: dict[str, Any] = json.loads((folder / "export.json").read_text())
         self.onnx = (folder / "frame.onnx").exists()
         self.loaded: dict[str, Any] = {}
-        for name in ("frame", "denoise", "encode", "decode"):
+        head = ("logits", "look_up") if self.facts["head"] == "categorical" else ("denoise",)
+        for name in ("frame", *head, "encode", "decode"):
             if self.onnx:
                 import onnxruntime
 
@@ -123,21 +124,63 @@ def predict(
     generator: torch.Generator,
     wishes: Wishes,
 ) -> Tensor:
-    """The tokens of the next frame `[1, N, D]`: in a random order, a few at a time."""
+    """The tokens of the next frame `[1, N, D]`: a few at a time, in a random order or the surest codes first."""
     facts = programs.facts
     num_tokens = facts["num_tokens"]
     tokens_RND = torch.zeros(wishes.rows, num_tokens, facts["token_dim"])
     hidden_RN = torch.ones(wishes.rows, num_tokens, dtype=torch.bool)
     masked = torch.tensor([facts["kinds"]["masked"]])
-    order_N = torch.randperm(num_tokens, generator=generator)
+    surest = facts.get("order") == "confidence"
+    left_m = torch.arange(num_tokens) if surest else torch.randperm(num_tokens, generator=generator)
     done = 0
-    for count in facts["unmasking"]:
-        at = order_N[done : done + count]
+    for step, count in enumerate(facts["unmasking"]):
         done += count
+        scale = wishes.scale_at(done / num_tokens)
         z_RNW, _, _ = programs("frame", tokens_RND, hidden_RN, masked, *place, *past)
-        tokens_RND[:, at] = denoise(programs, z_RNW[:, at], generator, wishes.scale_at(done / num_tokens))
+        if surest:
+            codes_1m, confidence_m = draw_codes(programs, z_RNW[:, left_m], generator, scale)
+            uniform_m = torch.rand(len(left_m), generator=generator).clamp(min=torch.finfo(torch.float32).tiny)
+            share = 1 - (step + 1) / len(facts["unmasking"])
+            confidence_m = confidence_m - facts["choice_temperature"] * share * (-uniform_m.log()).log()
+            best_m = confidence_m.argsort(descending=True, stable=True)
+            at, left_m = left_m[best_m[:count]], left_m[best_m[count:].sort().values]
+            tokens_RND[:, at] = programs("look_up", codes_1m[:, best_m[:count]])
+        else:
+            at, left_m = left_m[:count], left_m[count:]
+            tokens_RND[:, at] = draw_tokens(programs, z_RNW[:, at], generator, scale)
         hidden_RN[:, at] = False
     return tokens_RND[:1]
+
+
+def draw_tokens(programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float) -> Tensor:
+    """Tokens `[1, n, D]`, by whatever head the model has."""
+    if programs.facts["head"] != "categorical":
+        return denoise(programs, z_RnW, generator, scale)
+    return programs("look_up", draw_codes(programs, z_RnW, generator, scale)[0])
+
+
+def draw_codes(programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float) -> tuple[Tensor, Tensor]:
+    """Codes `[1, n]`, and their log-probabilities `[n]` at temperature 1; guidance acts on the logits."""
+    facts, logits_RnV = programs.facts, programs("logits", z_RnW)
+    logits_nV = logits_RnV[0] if len(logits_RnV) == 1 else torch.lerp(logits_RnV[1], logits_RnV[0], scale)
+    if facts["temperature"] == 0:
+        codes_n = logits_nV.argmax(-1)
+    else:
+        kept_nV = logits_nV / facts["temperature"]
+        if facts["top_k"] is not None and facts["top_k"] < kept_nV.shape[-1]:
+            least_n1 = kept_nV.topk(facts["top_k"], dim=-1).values[:, -1:]
+            kept_nV = kept_nV.masked_fill(kept_nV < least_n1, -torch.inf)
+        if facts["top_p"] < 1:  # a code stays if those that are more likely have less than top_p together
+            sorted_nV, order_nV = kept_nV.sort(dim=-1, descending=True)
+            probability_nV = sorted_nV.softmax(-1)
+            beyond_nV = probability_nV.cumsum(-1) - probability_nV >= facts["top_p"]
+            beyond_nV[:, 0] = False
+            kept_nV = kept_nV.masked_fill(beyond_nV.scatter(-1, order_nV, beyond_nV), -torch.inf)
+        total_nV = kept_nV.softmax(-1).cumsum(-1)
+        uniform_n1 = torch.rand(len(logits_nV), generator=generator)[:, None]
+        codes_n = torch.searchsorted(total_nV, uniform_n1 * total_nV[:, -1:], right=True)[:, 0]
+        codes_n = codes_n.clamp(max=total_nV.shape[-1] - 1)
+    return codes_n[None], logits_nV.log_softmax(-1).gather(-1, codes_n[:, None])[:, 0]
 
 
 def denoise(programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float) -> Tensor:

@@ -36,7 +36,10 @@ def same_machine() -> Iterator[None]:
 
 @pytest.fixture
 def make_model() -> Callable[..., MagiVideoTransformer]:
-    """Small transformers whose every layer matters: nothing is left at zero. `forcing`: for that row."""
+    """Small transformers whose every layer matters: nothing is left at zero.
+
+    `forcing`: for that row; `codebook`: the codes of a categorical head.
+    """
 
     def make(**changes: Any) -> MagiVideoTransformer:
         settings: dict[str, Any] = {
@@ -54,7 +57,7 @@ def make_model() -> Callable[..., MagiVideoTransformer]:
         }
         if changes.get("head") == "categorical":  # as many tokens, each one code
             settings |= {"patch_size": 1, "latent_height": 4, "latent_width": 4, "codes": 20}
-        row = declared("paradigms")[changes.pop("forcing", "complete")]
+        row, codebook = declared("paradigms")[changes.pop("forcing", "complete")], changes.pop("codebook", None)
         settings |= changes
         settings["conditions"] = settings["conditions"] and settings["conditions"] | row.get("conditions", {})
         settings["head"] = row.get("head", settings.get("head", "epsilon"))
@@ -64,7 +67,7 @@ def make_model() -> Callable[..., MagiVideoTransformer]:
                 nn.init.normal_(module.weight, std=0.15)
         # A head of zero output, as at the start of training, would hide differences; a wild one would amplify them.
         if isinstance(model.diffusion_head, CategoricalHead):
-            model.diffusion_head.set_codebook(torch.randn(20, 3))
+            model.diffusion_head.set_codebook(torch.randn(20, 3) if codebook is None else codebook)
         elif isinstance(model.diffusion_head, DiffusionHead):
             nn.init.normal_(model.diffusion_head.net.token_out.weight, std=0.02)
         return model

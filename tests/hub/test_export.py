@@ -16,7 +16,7 @@ from magi_video.errors import MagiError
 from magi_video.hub.export import export_model
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from tests.codecs.codec_examples import TINY_CONFIG, Causal4x, make_codec
+from tests.codecs.codec_examples import TINY_CONFIG, Causal4x, make_codec, make_vq
 
 CONDITIONS = {"noise_level": {"size": 6}, "action": {"size": 3, "kind": "vector", "drop": 0.1}}
 FRAMES = 7  # the trained clips have 5: the past slides
@@ -165,6 +165,30 @@ def test_onnx_through_onnxruntime(
     programs = driver.Programs(tmp_path)
     compare(pipe, driver, programs, FRAMES, 1e-3)
     compare(pipe, driver, programs, 3, 1e-3, guidance_scale=20.0, guide=("action",))
+
+
+@pytest.mark.parametrize("sampling", [
+    {}, {"temperature": 0.5, "top_k": 5}, {"top_p": 0.7}, {"temperature": 0.0},
+    {"order": "confidence", "choice_temperature": 2.0, "temperature": 0.8},
+], ids=["all", "top-k", "top-p", "likeliest", "confidence"])  # fmt: skip
+def test_codes_are_drawn_as_the_pipeline_draws_them(
+    sampling: dict[str, Any], make_model: Callable[..., MagiVideoTransformer], driver: ModuleType, tmp_path: Path
+) -> None:
+    codec = make_vq("vq")
+    rows, columns = codec.latent_size(16, 16)
+    model = make_model(
+        head="categorical", codes=codec.codes, latent_channels=codec.latent_channels, latent_height=rows,
+        latent_width=columns, depth=1, codebook=codec.codebook(),
+    )  # fmt: skip
+    pipe = MagiVideoPipeline(
+        model, codec, height=16, width=16, action_names=["LEFT", "RIGHT", "FIRE"], sampling={"mask_steps": 3} | sampling
+    )
+    files = {file.name for file in export_model(pipe, tmp_path, frames=FRAMES)}
+    assert files == {"frame.pt2", "logits.pt2", "look_up.pt2", "encode.pt2", "decode.pt2", "export.json"}
+    programs = driver.Programs(tmp_path)
+    compare(pipe, driver, programs, 5, 1e-4)
+    if not sampling:
+        compare(pipe, driver, programs, 5, 1e-4, guidance_scale=3.0, guide=("action",))
 
 
 def test_guidance_is_a_second_row_of_the_batch(

@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from magi_video.presets import load_preset
 from magi_video.registry import declared
 from magi_video.sampling.past import CachedPast, Past
 from magi_video.sampling.rollout import Rollout
-from magi_video.sampling.sampling import Sampling
+from magi_video.sampling.sampling import Sampling, Schedule
 from magi_video.training.build import build_paradigm
 from magi_video.training.sizing import loss_share
 
@@ -224,19 +225,84 @@ def test_a_sample_does_not_depend_on_its_batch(paradigm: Paradigm, model: MagiVi
     assert not torch.allclose(both[0], both[1], atol=0.1)
 
 
-def test_guidance_by_an_action_is_the_same_over_every_past(paradigm: Paradigm, model: MagiVideoTransformer) -> None:
-    given, action = torch.randn(1, N, 12), {"action": torch.ones(1, 3)}
-    made = []
+CONDITIONS: dict[str, tuple[dict[str, object], Tensor]] = {
+    "action": ({"size": 3, "kind": "vector", "drop": 0.1}, torch.ones(1, 3)),
+    "label": ({"size": 4, "drop": 0.1}, torch.tensor([2])),
+    "text": ({"size": 6, "kind": "sequence", "tokens": 2, "drop": 0.1}, torch.ones(1, 2, 6)),
+}
+"""What a model can be told of a frame: as a condition of a transformer, and a value of it for one sample."""
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_guidance_is_the_same_over_every_past(
+    paradigm: Paradigm, condition: str, make_model: Callable[..., MagiVideoTransformer]
+) -> None:
+    spec, value = CONDITIONS[condition]
+    model = make_model(forcing=paradigm.name, conditions={"noise_level": {"size": 6}, condition: spec})
+    given, told, made = torch.randn(1, N, 12), {condition: value}, []
     for scale in (2.0, 2.0, 2.0, 1.0):
-        settings = dataclasses.replace(SETTINGS, guidance_scale=scale, guide=("action",))
+        settings = dataclasses.replace(SETTINGS, guidance_scale=scale, guide=(condition,))
         past = pasts(paradigm, model, 2 if settings.complete().guided else 1, 3, settings)[len(made) % 3]
         rollout = Rollout(
             model, paradigm, SampleNoise.from_seeds([1]), settings, torch.ones(1, dtype=torch.long), 3, past=past
         )
-        rollout.observe(given, action)
-        made.append(torch.cat([rollout.predict(action) for _ in range(2)]))
+        rollout.observe(given, told)
+        made.append(torch.cat([rollout.predict(told) for _ in range(2)]))
     assert torch.allclose(made[0], made[1], atol=1e-4) and torch.allclose(made[0], made[2], atol=1e-4)
     assert not torch.allclose(made[0], made[3], atol=1e-2), "guidance does something"
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_training_learns_from_what_a_model_is_told(
+    paradigm: Paradigm, condition: str, make_model: Callable[..., MagiVideoTransformer]
+) -> None:
+    """Another label, text or action is another loss by the same draws, and one that is hidden counts as none."""
+    spec, value = CONDITIONS[condition]
+    model = make_model(
+        forcing=paradigm.name, depth=1, conditions={"noise_level": {"size": 6}, condition: spec | {"drop": 0.0}}
+    )
+    tokens_BTND = torch.randn(2, T, N, 12)
+
+    def loss(told: Tensor) -> Tensor:
+        clip = Clip(tokens_BTND, torch.ones(2, dtype=torch.long), {condition: told[None].expand(2, T, *told.shape[1:])})
+        return paradigm.loss(model, clip, torch.Generator().manual_seed(0))
+
+    losses = [loss(one) for one in (value, torch.zeros_like(value))]
+    assert abs(losses[0] - losses[1]) > 1e-6
+    losses[0].backward()
+    weights = [weight for name, weight in model.named_parameters() if f"condition_tokens.embed.{condition}." in name]
+    assert any(weight.grad is not None and weight.grad.abs().max() > 0 for weight in weights)
+
+
+@pytest.mark.parametrize("name", PARADIGMS)
+def test_a_schedule_of_noise_levels_is_chosen_where_there_are_any(
+    name: str, make_model: Callable[..., MagiVideoTransformer]
+) -> None:
+    paradigm = PARADIGMS[name]()
+    if "schedule" not in paradigm.options:
+        with pytest.raises(MagiError, match=f"{name} has no noise levels in its frames"):
+            paradigm.check_sampling(Sampling(schedule="pyramid"))
+        return
+    assert get_args(Schedule) == paradigm.choices["schedule"]
+    model, made = make_model(forcing=name), {}
+    for schedule in get_args(Schedule):
+        asked = Sampling(schedule=schedule, denoise_steps=4)
+        paradigm.check_sampling(asked)
+        chosen = paradigm.sampled(asked)
+        assert chosen.step_frames(model, 1, T) == (1 if schedule == "autoregressive" else T - 1)
+        recorded = PARADIGMS[name](schedule=schedule)
+        for one in (chosen, recorded):
+            rollout = Rollout(
+                model, one, SampleNoise.from_seeds([1]), asked.complete(), torch.ones(1, dtype=torch.long), T
+            )
+            rollout.observe(torch.zeros(1, N, 12))
+            frames = []
+            while rollout.begun < T:
+                frames.append(rollout.predict_frames([{}] * rollout.step_frames))
+            made[schedule, one is chosen] = torch.cat(frames, dim=1)
+        assert torch.equal(made[schedule, True], made[schedule, False]), "as a model that was saved with it"
+    assert not torch.allclose(made["pyramid", True], made["full-sequence", True], atol=1e-3)
+    assert paradigm.sampled(Sampling()) is paradigm
 
 
 @pytest.mark.parametrize("name", PARADIGMS)

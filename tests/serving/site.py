@@ -19,6 +19,7 @@ from torch import nn
 
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.models.architecture import Architecture
+from magi_video.models.head import DiffusionHead
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving import reading
@@ -80,7 +81,8 @@ def make_pipe() -> Callable[..., MagiVideoPipeline]:
         for module in transformer.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.15)
-        nn.init.normal_(transformer.diffusion_head.net.token_out.weight, std=0.02)
+        if isinstance(transformer.diffusion_head, DiffusionHead):
+            nn.init.normal_(transformer.diffusion_head.net.token_out.weight, std=0.02)
         codec = PixelCodec()
         codec.set_statistics([0.0] * 3, [0.5] * 3)
         return MagiVideoPipeline(

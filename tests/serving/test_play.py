@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ import torch
 from starlette.testclient import WebSocketTestSession
 
 from magi_video.files.weights import SHIPPED
+from magi_video.paradigms import PARADIGMS
 from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.registry import declared
 from magi_video.serving import play
 from magi_video.serving.keys import Controls
 from magi_video.serving.play import Game, Player
 from magi_video.serving.requests import find_first_frames
 from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Worker
+from magi_video.video.video import write_video
 from tests.serving.site import SIDE, Site, decoded, picture
 
 Told = dict[str, Any]
@@ -68,6 +72,49 @@ def test_the_world_begins_from_its_first_frame_and_goes_on_without_end(site: Sit
         assert numbers == list(range(1, 13)), "in order, and past the five frames of a training clip"
         again = begin(line, first=0)
         assert np.abs(decoded(again["jpeg"]) - picture(1)).mean() < 8, "another first frame begins another world"
+
+
+UNPLAYED = {
+    "window": "this window model makes a frame from the 4 before it",
+    "joint": "this model makes a whole clip at once, so it cannot be played",
+    "diffusion:pyramid": "schedule 'pyramid' makes all frames together: say how many, or give a horizon",
+}
+"""Models that cannot be played from a first frame alone, and what the page says."""
+
+
+@pytest.mark.parametrize("name", [*PARADIGMS, "diffusion:pyramid", "diffusion:pyramid:2"])
+def test_every_paradigm_plays_or_says_in_a_line_why_it_cannot(
+    name: str, make_pipe: Callable[..., MagiVideoPipeline], make_site: Callable[..., Site]
+) -> None:
+    forcing, *options = name.split(":")
+    row = declared("paradigms")[forcing]
+    chosen = dict(zip(("schedule", "horizon"), options, strict=False))
+    transformer = {"head": row["head"]} if "head" in row else {}
+    pipe = make_pipe(
+        conditions=row.get("conditions", {}), transformer=transformer, forcing=forcing, forcing_options=chosen
+    )
+    with make_site(pipe).connect("/api/play") as line:
+        hear(line, "hello")
+        if name in UNPLAYED:
+            line.send_json({"type": "start", "first": 0, "seed": 3})
+            while (told := line.receive_json())["type"] != "error":
+                pass
+            assert UNPLAYED[name] in told["error"] and "\n" not in told["error"]
+            return
+        begin(line)
+        assert [hear(line, "frame")["index"] for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_window_plays_from_a_clip_of_its_length(
+    make_pipe: Callable[..., MagiVideoPipeline], make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    site = make_site(make_pipe(forcing="window", forcing_options={"context": "3"}))
+    write_video(tmp_path / "clip.mp4", np.stack([picture(seed) for seed in range(5)]), 10.0, crf=4)
+    answer = site.client.post("/api/uploads", content=(tmp_path / "clip.mp4").read_bytes())
+    with site.connect("/api/play") as line:
+        hear(line, "hello")
+        begin(line, first=None, upload=answer.json()["upload"], given=3)
+        assert [hear(line, "frame")["index"] for _ in range(6)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_keys_steer_it(site: Site) -> None:

@@ -114,7 +114,8 @@ class Generator:
         """A rollout with `given` random frames behind it; models with relative positions go on without end."""
         unbounded = self.model.config.temporal_position == "rope"
         frames = None if unbounded else total_frames
-        paradigm = make_paradigm(self.subject.preset.forcing, self.subject.preset.forcing_options)
+        recipe = self.subject.preset
+        paradigm = make_paradigm(recipe.forcing, recipe.forcing_options).sampled(self.sampling)
         rollout = Rollout(
             self.model,
             paradigm,

@@ -2,6 +2,8 @@
 
     frame    tokens, hidden, kind, position, interval, conditions, past → z, and the frame's keys and values
     denoise  noisy tokens, time, z → the head's output
+    logits   z → of each code; of a categorical head, in the place of denoise, with
+    look_up  codes → tokens
     encode   one frame's pixels → tokens
     decode   tokens → pixels, of one latent frame; of a codec that compresses time, of a whole video
 
@@ -22,6 +24,7 @@ from torch.export import Dim, ExportedProgram
 
 from magi_video.errors import MagiError
 from magi_video.files.atomic import make_folder, part_beside, write_json
+from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import unknown
 from magi_video.models.epsilon import ancestral_tables, respaced_timesteps
 from magi_video.models.head import DiffusionHead
@@ -32,6 +35,8 @@ from magi_video.paradigms.masking import unmasking_schedule
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 FACTS = "export.json"
+OF_CODES = ("temperature", "top_k", "top_p", "order", "choice_temperature")
+"""Fields of `Sampling` by which codes are drawn."""
 MAX_FRAMES = 10_000  # a past that long fits in no memory
 Programs = dict[str, ExportedProgram]
 
@@ -127,6 +132,27 @@ class DenoiseStep(nn.Module):
         return self.net(x_BnD.to(dtype), time, self.net.condition_embed(z_BnW.to(dtype))).float()
 
 
+class Logits(nn.Module):
+    """What a categorical head predicts."""
+
+    def __init__(self, model: MagiVideoTransformer) -> None:
+        super().__init__()
+        assert isinstance(model.diffusion_head, CategoricalHead)
+        self.head = model.diffusion_head
+
+    def forward(self, z_BnW: Tensor) -> Tensor:
+        """z → logits of the V codes, float32 `[B, n, V]`."""
+        return self.head.predict(z_BnW)
+
+
+class LookUp(Logits):
+    """The tokens that codes stand for."""
+
+    def forward(self, codes_Bn: Tensor) -> Tensor:
+        """Codes, int64, → tokens float32 `[B, n, D]`."""
+        return self.head.look_up(codes_Bn)
+
+
 class Encode(nn.Module):
     """Pixels `[1, 3, height, width]` in [0, 1] → tokens `[1, N, D]`."""
 
@@ -183,7 +209,7 @@ class Extent:
 
 @torch.no_grad()
 def export_frame_step(model: MagiVideoTransformer, slots: int) -> Programs:
-    """`frame` and `denoise` of a model, for any batch size and number of tokens to denoise.
+    """`frame` and the programs of the head, for any batch size and number of tokens that the head is asked for.
 
     Args:
         model: in evaluation mode.
@@ -209,13 +235,20 @@ def export_frame_step(model: MagiVideoTransformer, slots: int) -> Programs:
     )
     of_batch, of_past = {0: batch}, {1: batch}
     shapes = (of_batch, of_batch, None, None, of_batch, dict.fromkeys(conditions, of_batch), of_past, of_past, None)
-    some = min(2, model.num_tokens)
-    noisy = (torch.zeros(2, some, model.token_dim), torch.tensor(0.0), torch.zeros(2, some, model.config.width))
-    of_tokens = {0: batch, 1: tokens}
-    return {
-        "frame": torch.export.export(FrameStep(model).eval(), frame, dynamic_shapes=shapes),
-        "denoise": torch.export.export(DenoiseStep(model).eval(), noisy, dynamic_shapes=(of_tokens, None, of_tokens)),
-    }
+    some, of_tokens = min(2, model.num_tokens), {0: batch, 1: tokens}
+    z_BnW = torch.zeros(2, some, model.config.width)
+    programs = {"frame": torch.export.export(FrameStep(model).eval(), frame, dynamic_shapes=shapes)}
+    if isinstance(model.diffusion_head, CategoricalHead):
+        codes = (torch.zeros(2, some, dtype=torch.long),)
+        programs["logits"] = torch.export.export(Logits(model).eval(), (z_BnW,), dynamic_shapes=(of_tokens,))
+        programs["look_up"] = torch.export.export(LookUp(model).eval(), codes, dynamic_shapes=(of_tokens,))
+    else:
+        noisy, of_noisy = (
+            (torch.zeros(2, some, model.token_dim), torch.tensor(0.0), z_BnW),
+            (of_tokens, None, of_tokens),
+        )
+        programs["denoise"] = torch.export.export(DenoiseStep(model).eval(), noisy, dynamic_shapes=of_noisy)
+    return programs
 
 
 @torch.no_grad()
@@ -235,11 +268,13 @@ def facts(pipe: MagiVideoPipeline, extent: Extent) -> dict[str, Any]:
     cache = model.make_cache(1, None if model.config.temporal_position == "rope" else model.config.num_frames)
     blocks, (_, places, heads, _, size) = len(cache.layers), cache.layers[0].keys.shape
     own = pipe.resolve()
-    if own.first_step is None:
-        times, rows = torch.linspace(1000, 0, own.denoise_steps + 1)[:-1].tolist(), []
-    else:
-        chain = own.denoise_steps, own.first_step
-        times, rows = respaced_timesteps(*chain)[::-1], [list(row) for row in ancestral_tables(*chain)]
+    times: list[float] = []  # none of codes, which are drawn at once
+    rows: list[list[float]] = []
+    if own.first_step is not None:
+        times = [float(time) for time in respaced_timesteps(own.denoise_steps, own.first_step)[::-1]]
+        rows = [list(row) for row in ancestral_tables(own.denoise_steps, own.first_step)]
+    elif not model.config.codes:
+        times = torch.linspace(1000, 0, own.denoise_steps + 1)[:-1].tolist()
     return {
         "height": pipe.config.height,
         "width": pipe.config.width,
@@ -258,6 +293,7 @@ def facts(pipe: MagiVideoPipeline, extent: Extent) -> dict[str, Any]:
         "head": model.config.head,
         "times": times,
         "ancestral": rows,
+        **({name: getattr(own, name) for name in OF_CODES} if model.config.codes else {}),
     }
 
 
@@ -276,8 +312,8 @@ def export_model(
         The files.
 
     Raises:
-        MagiError: ONNX is asked for and not installed, `frames` is out of its range, the head is categorical, or
-            `out` cannot be written.
+        MagiError: ONNX is asked for and not installed, `frames` is out of its range, the programs are not for the
+            model's paradigm, or `out` cannot be written.
     """
     if form == "onnx":
         try:
@@ -295,8 +331,6 @@ def export_model(
             f"not for the paradigm {paradigm.name}: the programs' driver fills masked frames, and {paradigm.name} "
             "denoises whole frames"
         )
-    if not isinstance(pipe.transformer.diffusion_head, DiffusionHead):
-        raise MagiError("a model with a categorical head cannot be exported yet: only heads that denoise can")
     extent = Extent.of(pipe, frames)
     make_folder(out)
     programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)

@@ -195,8 +195,12 @@ class Paradigm(ABC):
         if 0 < given < self.given_frames:
             raise MagiError(f"{self.name} goes on from {self.given_frames} frames or more, got {given}")
 
+    def sampled(self, sampling: Sampling) -> "Paradigm":
+        """This paradigm as a sampling wants it, which may choose the value of an option of generation."""
+        return self
+
     def check_sampling(self, asked: Sampling) -> None:
-        """Refuse what is asked of mask steps where this paradigm has none, or none that could share their work.
+        """Refuse what means nothing here: mask steps where there are none, or none that could share their work.
 
         Args:
             asked: the choices of the caller; what is None is not asked for.
@@ -205,6 +209,8 @@ class Paradigm(ABC):
             MagiError: which choice means nothing here.
         """
         said = asked.given()
+        if "schedule" in said and "schedule" not in self.options:
+            raise MagiError(f"{self.name} has no noise levels in its frames, so a schedule of them means nothing to it")
         if self.steps.get("mask_steps") == 0:
             for name in ("mask_steps", "refresh", "choice_temperature"):
                 if name in said:

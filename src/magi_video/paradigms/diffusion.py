@@ -19,6 +19,7 @@ standard deviations, and the cache (they read the whole window in every step). W
 logit-normal times.
 """
 
+from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar
@@ -36,7 +37,7 @@ from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Clip, Paradigm, register
 from magi_video.paradigms.levels import schedule_matrix, velocity_weights
 from magi_video.sampling.past import Past
-from magi_video.sampling.sampling import ResolvedSampling
+from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 
 @register
@@ -44,7 +45,7 @@ class DiffusionForcing(Paradigm):
     """Diffusion Forcing through the per-token head; neither `mask_ratio`, `noise` nor `diffusion_batch_mul` is used.
 
     Attributes:
-        schedule: of generation; see `schedule_matrix`.
+        schedule: of generation, where a sampling chooses none; see `schedule_matrix`.
         uncertainty: of the pyramid.
         horizon: frames that the pyramid and the full sequence make together; 0: all that are left.
         context_level: time, 0…999, at which finished frames are told.
@@ -135,6 +136,14 @@ class DiffusionForcing(Paradigm):
         super().check_context(given, total_frames)
         if total_frames is None and self.schedule != "autoregressive" and not self.horizon:
             raise MagiError(f"schedule {self.schedule!r} makes all frames together: say how many, or give a horizon")
+
+    def sampled(self, sampling: Sampling) -> "DiffusionForcing":
+        """See `Paradigm.sampled`: by the schedule that is asked for."""
+        if sampling.schedule is None:
+            return self
+        changed = copy(self)
+        changed.schedule = sampling.schedule
+        return changed
 
     def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
         """See `Paradigm.step_frames`."""

@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Schedule = Literal["autoregressive", "pyramid", "full-sequence"]
 Weights = Literal["none", "min-snr", "fused"]
 
 
@@ -17,7 +16,7 @@ def schedule_matrix(schedule: str, steps: int, frames: int, uncertainty: float =
     at once. The authors' "trapezoid" is not offered: its index slips at the first frame.
 
     Args:
-        schedule: one of `Schedule`.
+        schedule: one of `sampling.Schedule`.
         steps: S.
         frames: F.
         uncertainty: u of the pyramid, levels by which a frame stays behind the one before it.

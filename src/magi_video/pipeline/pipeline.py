@@ -401,7 +401,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         total_frames = None if num_frames is None else self.codec.covering_latent_frames(num_frames)
         if resolved.refresh > 1 and use_cache is False:
             raise MagiError("mask steps can reuse each other's work only with the cache")
-        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
+        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options).sampled(resolved)
         paradigm.check_context(0 if given == 0 else self.codec.num_latent_frames(given), total_frames)
         rollout = Rollout(
             self.transformer,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Speed = Literal["exact", "balanced", "fast", "realtime"]
 GuidanceSchedule = Literal["linear", "constant"]
 Order = Literal["random", "confidence"]
+Schedule = Literal["autoregressive", "pyramid", "full-sequence"]
 Guided = Literal["label", "text", "action"]
 
 
@@ -76,6 +77,9 @@ class Sampling:
     categorical head)."""
     choice_temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     """Scale of the Gumbel noise on the confidence, which falls to 0 over the mask steps; 4.5 by default (MAGVIT)."""
+    schedule: Schedule | None = None
+    """Of the noise levels of Diffusion Forcing: autoregressive, one frame after another; pyramid, each some levels
+    behind the one before it; or full-sequence, all together. By default the model's own; docs/paradigms.md."""
     refresh: Annotated[int, Field(ge=1)] | None = None
     """Mask steps from one that reads the whole frame to the next; in between only the tokens that change are read
     (LazyMAR). 1, the default, is exact."""
