@@ -1,7 +1,7 @@
 """Four clips of four frames learned by heart: when does a paradigm go on from a frame as the clips do?
 
-    python benchmarks/by_heart.py PARADIGM --out RUN [--options NAME VALUE …] [--steps 900] [--every 300]
-        [--mask-ratio-min 0.7] [--mask-ratio-std 0.25]
+    python benchmarks/by_heart.py PARADIGM --out RUN [--options NAME VALUE …] [--head epsilon] [--steps 900]
+        [--every 300] [--mask-ratio-min 0.7] [--mask-ratio-std 0.25]
 
 Clips of a bright square that moves to the right, 16×16 pixels, the model of the preset `tiny` (head of 128). Printed at
 each checkpoint: mean loss of the steps since the one before, PSNR to the clips of what follows the given frames (one or
@@ -53,7 +53,7 @@ def recipe(options: argparse.Namespace) -> Preset:
     return dataclasses.replace(
         preset,
         data=dataclasses.replace(preset.data, max_interval=1),
-        model=dataclasses.replace(preset.model, head_width=128),
+        model=dataclasses.replace(preset.model, head_width=128, head=options.head),
         exposure=dataclasses.replace(
             preset.exposure,
             noise_levels=0,
@@ -111,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("forcing", choices=list(PARADIGMS))
     parser.add_argument("--options", nargs="*", default=[])
+    parser.add_argument("--head", choices=["epsilon", "flow"], default="epsilon")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--every", type=int, default=300)
@@ -137,7 +138,7 @@ def main() -> None:
         )
     rows = [row for pair in zip(clips_NTHWC, (made_NTHWC * 255).round().astype(np.uint8), strict=True) for row in pair]
     write_image(options.out / "sheet.png", contact_sheet(rows))
-    if options.forcing in ("complete", "masked"):
+    if options.forcing in ("complete", "masked") and options.head == "epsilon":
         print(
             "last frame:", last_frame_loss(run, clips_NTHWC, 1),
             "error of x̂₀ by time:", estimate_errors(pipe, clips_NTHWC),
