@@ -8,7 +8,7 @@ each checkpoint: mean loss of the steps since the one before, PSNR to the clips 
 as many as the paradigm needs), and how many of these frames are above 30 dB; RUN/sheet.png shows them. At the end, for
 complete and masked teacher forcing, the loss of the last frame, all of it hidden, behind the complete past and behind
 one masked as in training, and how far the head's x̂₀ is from the clean token when it is given the true past and noise of
-some diffusion times.
+some diffusion times; for Diffusion Forcing the same of a frame noised to these times, and of what sampling makes of it.
 """
 
 import argparse
@@ -20,12 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from magi_video.data.folder import VideoFolder
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.models.epsilon import EpsilonHead
+from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
-from magi_video.paradigms import PARADIGMS, find_paradigm, make_paradigm
+from magi_video.paradigms import PARADIGMS, Clip, DiffusionForcing, find_paradigm, make_paradigm
+from magi_video.paradigms.diffusion import denoising_head
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import load_preset
 from magi_video.recipe import Preset
@@ -34,6 +37,7 @@ from magi_video.video.image import contact_sheet, to_model_range, write_image
 from magi_video.video.video import write_video
 
 TIMES = (600, 800, 900, 950)
+LEVELS = (500, 800, 900, 950, 970, 990)
 STEPS_OF_ITS_OWN = [name for name, paradigm in PARADIGMS.items() if "mask_steps" in paradigm.steps]
 
 
@@ -107,6 +111,44 @@ def estimate_errors(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray) -> dict[in
     return found
 
 
+@torch.no_grad()
+def errors_by_level(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray, steps: int = 100) -> dict[int, list[float]]:
+    """Diffusion time → mean square errors of the last frame's tokens, noised to it behind the complete past.
+
+    Of x̂₀ at that time, and of the frame that the sampler makes from there. Diffusion Forcing alone.
+    """
+    model, head = pipe.transformer, denoising_head(pipe.transformer)
+    paradigm = make_paradigm(pipe.config.forcing, pipe.config.forcing_options)
+    assert isinstance(paradigm, DiffusionForcing)
+    tokens_BTND = model.patchify(pipe.codec.encode(torch.stack([to_model_range(clip) for clip in clips_NTHWC])))
+    clip = Clip(tokens_BTND, torch.ones(len(tokens_BTND), dtype=torch.long))
+    noise, sampler = SampleNoise.from_seeds(list(range(len(tokens_BTND)))), head.check_stepwise(None)
+    clean, direct = head.levels(1, None)[:1], head.stepwise[-1]
+    target_B1ND = tokens_BTND[:, -1:]
+
+    def predict(x_B1ND: Tensor, time: Tensor) -> Tensor:
+        """The head's output for the last frame at a time."""
+        past_BTND = head.signal(paradigm.context_level) * tokens_BTND[:, :-1]
+        times_BT = torch.full(tokens_BTND.shape[:2], float(paradigm.context_level))
+        times_BT[:, -1] = float(time)
+        z_BNW = model(paradigm.sequence(clip, torch.cat([past_BTND, x_B1ND], dim=1), times_BT))[:, -1]
+        return head.predict(x_B1ND[:, 0], time[0].float(), z_BNW)[:, None]
+
+    found = {}
+    for time in LEVELS:
+        signal = head.signal(time)
+        sigma = 1 - signal if pipe.transformer.config.head == "flow" else (1 - signal**2) ** 0.5
+        x_B1ND = signal * target_B1ND + sigma * noise.normal(*target_B1ND.shape[1:])
+        now = torch.tensor([time])
+        x0_B1ND = head.step(x_B1ND, predict(x_B1ND, now), now, clean, direct, None)
+        for then in torch.linspace(float(clean), time, steps + 1)[:-1].flip(0).to(clean.dtype).split(1):
+            if now > then:
+                drawn = noise.normal(*x_B1ND.shape[1:]) if sampler == "ancestral" else None
+                x_B1ND, now = head.step(x_B1ND, predict(x_B1ND, now), now, then, sampler, drawn), then
+        found[time] = [round(float((one - target_B1ND).square().mean()), 4) for one in (x0_B1ND, x_B1ND)]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("forcing", choices=list(PARADIGMS))
@@ -143,6 +185,9 @@ def main() -> None:
             "last frame:", last_frame_loss(run, clips_NTHWC, 1),
             "error of x̂₀ by time:", estimate_errors(pipe, clips_NTHWC),
         )  # fmt: skip
+
+    if find_paradigm(options.forcing).past == "noisy":
+        print("errors of x̂₀ and of the finished frame by time:", errors_by_level(pipe, clips_NTHWC))
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def test_a_sample_does_not_depend_on_its_batch(paradigm: Paradigm, model: MagiVi
 CONDITIONS: dict[str, tuple[dict[str, object], Tensor]] = {
     "action": ({"size": 3, "kind": "vector", "drop": 0.1}, torch.ones(1, 3)),
     "label": ({"size": 4, "drop": 0.1}, torch.tensor([2])),
-    "text": ({"size": 6, "kind": "sequence", "tokens": 2, "drop": 0.1}, torch.ones(1, 2, 6)),
+    "text": ({"size": 6, "kind": "sequence", "tokens": 2, "drop": 0.1}, torch.linspace(-1, 1, 12).view(1, 2, 6)),
 }
 """What a model can be told of a frame: as a condition of a transformer, and a value of it for one sample."""
 

@@ -275,6 +275,9 @@ def evaluate(
     choice = processes.once(lambda: choose_as_before(generation, out))
     generation.settle(choice)
     say(str(choice))
+    steps, most = generation.pipe.resolve(options.sampling).mask_steps, generation.pipe.most_mask_steps(protocol.frames)
+    if steps > most:
+        say(f"mask steps: {most}, one for each token, not {steps}")
     detectors = detectors or load_detectors(processes, sets, options)
     settings = processes.once(lambda: describe(model, generation))
 
