@@ -3,7 +3,6 @@
 import json
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,41 +10,14 @@ import pytest
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.recordings import procgen
+from magi_video.recordings.policy import Explorer
 from magi_video.recordings.record import record
-
-COMBOS = [("LEFT",), (), ("RIGHT",), ("RIGHT", "UP")]
-
-
-class Stand:
-    """A level is a grey of its own; a square moves right with RIGHT, and the level is over at the wall."""
-
-    combos = COMBOS
-
-    def __init__(self, num: int, env_name: str, start_level: int, num_levels: int, **rest: object) -> None:
-        assert (num, num_levels, env_name) == (1, 1, "coinrun")
-        self.level, self.place, self.first = start_level, 0, True
-
-    def observe(self) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-        frame = np.full((1, 64, 64, 3), self.level % 97, np.uint8)
-        frame[0, 28:36, self.place : self.place + 8] = 255
-        return np.zeros(1), {"rgb": frame}, np.array([self.first])
-
-    def act(self, action: np.ndarray) -> None:
-        assert action.dtype == np.int32
-        self.place += 8 * ("RIGHT" in COMBOS[int(action[0])])
-        self.first = self.place >= 56
-        self.place *= not self.first
-
-    def close(self) -> None:
-        pass
+from tests.recordings import procgen_stand_in
 
 
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("procgen")
-    module.ProcgenGym3Env = Stand  # type: ignore[attr-defined]
-    module.env = SimpleNamespace(ENV_NAMES=["bigfish", "coinrun"])  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "procgen", module)
+    procgen_stand_in.install(monkeypatch)
 
 
 @pytest.mark.usefixtures("package")
@@ -62,6 +34,17 @@ def test_levels_actions_and_ends(tmp_path: Path) -> None:
     videos = VideoFolder(tmp_path / "made")
     assert len(videos.videos) == 3 and set(videos.action_names) <= set(game.actions.names)
     assert json.loads((tmp_path / "made" / "recording.json").read_text())["frame_rate"] == 15
+
+
+@pytest.mark.usefixtures("package")
+def test_the_explorer_runs_to_the_right() -> None:
+    actions = procgen.ProcgenGame("procgen/coinrun", 1).actions
+    explorer = Explorer(actions, [0])
+    frame = np.zeros((64, 64, 3), np.uint8)
+    held = np.stack([explorer.act(frame) for _ in range(4000)]).mean(0)
+    share = dict(zip(actions.names, held, strict=True))
+    assert share["RIGHT"] + share["RIGHT+UP"] > 2 * share["LEFT"] > 0 and share["NOTHING"] > 0.05
+    assert procgen.weights_of("bigfish", actions.names) == ()
 
 
 @pytest.mark.usefixtures("package")

@@ -36,8 +36,9 @@ class Reproduce:
     scale: Literal["smoke", "cpu", "gpu"] = "cpu"
     """"smoke": the whole recipe in minutes, nothing is learned; "cpu": each training run within 40 minutes on one core
     with AVX-512; "gpu": models eighty times as large, for an accelerator."""
-    worlds: tuple[Literal["balls", "gameplay", "ucf101"], ...] = ("balls", "gameplay", "ucf101")
-    """Where to measure; with the recipe "all" each recipe runs on those of them alone that it is meant for."""
+    worlds: tuple[Literal["balls", "coinrun", "gameplay", "ucf101"], ...] = ("balls", "gameplay", "ucf101")
+    """Where to measure; coinrun wants Procgen (docs/worlds.md). With the recipe "all" each recipe runs on those of them
+    alone that it is meant for."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the training runs."""
     rows: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +38,19 @@ def max_interval(num_frames: int, clip_length: int) -> int:
 def clip_frames(start: int, interval: int, length: int) -> list[int]:
     """The frame numbers of a clip: start, start + interval, …"""
     return list(range(start, start + interval * length, interval))
+
+
+def clip_actions(recorded: np.ndarray, frames: Sequence[int]) -> np.ndarray:
+    """The actions that lead to each frame of a clip, float32 `[T, A]`: the mean of those since the frame before.
+
+    Row 0 is 0.
+
+    Args:
+        recorded: of the whole video, `[frames, A]`; row i leads from frame i to frame i + 1.
+        frames: of the clip, rising.
+    """
+    ways = [recorded[before:after].mean(axis=0) for before, after in pairwise(frames)]
+    return np.stack([np.zeros(recorded.shape[1], np.float32), *ways])
 
 
 class FrameReader(Protocol):

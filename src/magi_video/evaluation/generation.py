@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from magi_video.data.captions import read_captions
-from magi_video.data.clips import clip_frames
+from magi_video.data.clips import clip_actions, clip_frames
 from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes, one_by_one, side_by_side
@@ -180,8 +180,7 @@ class Generation:
             if recorded is None:
                 raise MagiError(f"{self.videos.videos[pick.video].path}: no recorded actions, which --actions asks for")
             frames = clip_frames(pick.start, self.protocol.interval, self.protocol.frames)
-            steps = [recorded[before:after].mean(axis=0) for before, after in itertools.pairwise(frames)]
-            tracks.append(np.stack([np.zeros(len(names), np.float32), *steps]))
+            tracks.append(clip_actions(recorded, frames))
         return np.stack(tracks, axis=1)
 
     def _captions(self) -> list[str]:

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from magi_video.data.clips import clip_frames
+from magi_video.data.clips import clip_actions, clip_frames
 from magi_video.data.folder import VideoFolder
 from magi_video.data.ucf101 import UCF101
+from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import Baseline
 from magi_video.experiments.runs import Workplace
 from magi_video.experiments.worlds import World
@@ -26,7 +28,22 @@ GROUP = re.compile(r"_g(\d+)_c\d+")
 """In a name of UCF-101: videos of one group show the same people in the same place."""
 
 
-def real_sets(workplace: Workplace) -> tuple[Clips, Clips]:
+@dataclass(frozen=True, eq=False)
+class RealSet:
+    """Real clips and, where the world is played, what was held on the way to each of their frames.
+
+    Attributes:
+        clips: uint8 [N, T, H, W, 3].
+        actions: float32 [T, N, A]; None where the world has none.
+        names: of the columns of `actions`.
+    """
+
+    clips: Clips
+    actions: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+
+
+def real_sets(workplace: Workplace) -> tuple[RealSet, RealSet]:
     """The reference set, which all scores are taken against, and the context set, whose clips are continued.
 
     Recorded worlds: the test videos with even and with odd numbers, `clips_per_video` evenly spread over each.
@@ -52,8 +69,30 @@ def real_sets(workplace: Workplace) -> tuple[Clips, Clips]:
     named = ([f"{videos.names[video]}@{start}" for video, start in chosen] for chosen in picked)
     record = dict(zip(("reference", "context"), named, strict=True))
     write_json(workplace.folder / "sets.json", record if world.game else record | {"seed": UCF101_SEED})
-    reference, context = (read_clips(videos, chosen, world) for chosen in picked)
+    reference, context = (read_set(videos, chosen, world) for chosen in picked)
     return reference, context
+
+
+def read_set(videos: VideoFolder, chosen: Sequence[Pick], world: World) -> RealSet:
+    """Clips by (video, first frame), with their actions where the world has any."""
+    clips = read_clips(videos, chosen, world)
+    if not world.actions:
+        return RealSet(clips)
+    tracks = []
+    for video, start in chosen:
+        recorded = videos.actions(video)
+        if recorded is None:
+            raise MagiError(f"{videos.videos[video].path}: no recorded actions")
+        tracks.append(clip_actions(recorded, clip_frames(start, world.interval, world.frames)))
+    return RealSet(clips, np.stack(tracks, axis=1), tuple(videos.action_names))
+
+
+def training_set(workplace: Workplace, count: int) -> RealSet:
+    """So many clips of the training videos, one from the middle of each."""
+    world, videos = workplace.world, VideoFolder(workplace.train_data)
+    span = (world.frames - 1) * world.interval + 1
+    fitting = [(i, (video.num_frames - span) // 2) for i, video in enumerate(videos.videos) if video.num_frames >= span]
+    return read_set(videos, fitting[:count], world)
 
 
 def ucf101_picks(
@@ -94,7 +133,7 @@ def ucf101_picks(
     return halves[0][:size], halves[1][:size]
 
 
-def read_clips(videos: VideoFolder, chosen: list[tuple[int, int]], world: World, frames: int | None = None) -> Clips:
+def read_clips(videos: VideoFolder, chosen: Sequence[Pick], world: World, frames: int | None = None) -> Clips:
     """Clips by (video, first frame), at the world's size and interval."""
     size = (world.preset.data.height, world.preset.data.width)
     length = frames or world.frames

@@ -12,25 +12,31 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.registry import load_codec
+from magi_video.errors import MagiError
+from magi_video.evaluation.baselines import through_codec
 from magi_video.evaluation.features import Detectors, full_precision, video_features
 from magi_video.evaluation.frechet import Moments, bootstrap_interval, frechet_distance
 from magi_video.evaluation.measures import clip_motion, compare_motion
 from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import PROTOCOLS
-from magi_video.experiments.clips import Clips, real_sets
+from magi_video.experiments.clips import Clips, RealSet, real_sets, training_set
+from magi_video.experiments.inverse import InverseDynamics, Keys, score_keys, train_inverse
 from magi_video.experiments.oracle import find_oracle
 from magi_video.experiments.runs import Workplace
 from magi_video.fast.probes import choose_precision, use_fast_float32
-from magi_video.files.atomic import write_array, write_json
+from magi_video.files.atomic import replacing, write_array, write_json
 from magi_video.files.json import read_json
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 BATCH = 32
 DETECTOR_RECORD = "precision.json"
 TIMED_FRAMES = 12
+INVERSE_CLIPS = 256
+"""Of the training set, from which the network that reads keys learns."""
 PROTOCOL = PROTOCOLS["small"]
 Scores = dict[str, Any]
 
@@ -51,19 +57,19 @@ class Measures:
         self.fid_frames = [int(t) for t in np.linspace(given, frames - 1, fid_frames).round()]
 
     @cached_property
-    def sets(self) -> tuple[Clips, Clips]:
+    def sets(self) -> tuple[RealSet, RealSet]:
         """Reference set and context set."""
         return real_sets(self.workplace)
 
     @property
     def reference(self) -> Clips:
         """What all scores are taken against."""
-        return self.sets[0]
+        return self.sets[0].clips
 
     @property
     def context(self) -> Clips:
         """The clips that models continue."""
-        return self.sets[1]
+        return self.sets[1].clips
 
     @cached_property
     def codec(self) -> Codec:
@@ -74,16 +80,21 @@ class Measures:
     def samples(
         self, name: str, model: Path, context: Clips | None = None, num_frames: int | None = None, **settings: Any
     ) -> Clips:
-        """A model's continuations of the context set, or of other clips; settings are `MagiVideoPipeline`'s."""
-        clips = self.context if context is None else context
-        length = num_frames or self.world.frames
-        return self._kept("samples", name, lambda: self._generate(name, model, clips, length, settings))
+        """A model's continuations of the context set, or of other clips; settings are `MagiVideoPipeline`'s.
 
-    def _generate(self, name: str, model: Path, clips: Clips, length: int, settings: dict[str, Any]) -> Clips:
+        In a world that is played, the context set is continued under the keys that were held in it.
+        """
+        real = self.sets[1] if context is None else RealSet(context)
+        length = num_frames or self.world.frames
+        return self._kept("samples", name, lambda: self._generate(name, model, real, length, settings))
+
+    def _generate(self, name: str, model: Path, real: RealSet, length: int, settings: dict[str, Any]) -> Clips:
         use_fast_float32()
         pipe = MagiVideoPipeline.from_pretrained(model)
         pipe.set_progress_bar_config(disable=True)
-        given = clips[:, : self.world.given]
+        given, actions_TNA = real.clips[:, : self.world.given], real.actions
+        if actions_TNA is not None:  # in the order of the model's own columns
+            actions_TNA = actions_TNA[:, :, [real.names.index(action) for action in pipe.config.action_names]]
         done: list[Clips] = []
         display = self.workplace.watched
         display.stage(f"{self.world.name}: generating clips of {name}", len(given))
@@ -94,6 +105,7 @@ class Measures:
                 video=batch,
                 num_frames=length,
                 interval=self.world.interval,
+                actions=None if actions_TNA is None else actions_TNA[:, first : first + len(batch)],
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 **settings,
             ).frames
@@ -178,8 +190,34 @@ class Measures:
         """What the world's oracle says of continuations of the context set, as "oracle"; nothing where it has none."""
         if self.world.oracle is None:
             return {}
-        read = find_oracle(self.world.oracle)
-        return {"oracle": self.kept_figures(f"{name}-oracle", lambda: read(clips(), self.context, self.world.given))}
+        return {"oracle": self.kept_figures(f"{name}-oracle", lambda: self._read_oracle(clips()))}
+
+    def _read_oracle(self, clips: Clips) -> Scores:
+        world, actions_TNA = self.world, self.sets[1].actions
+        if world.oracle != "keys":
+            return find_oracle(world.oracle or "")(clips, self.context, world.given)
+        if actions_TNA is None:
+            raise MagiError(f"world {world.name!r} has no actions, which its oracle reads")
+        asked = Keys.read(actions_TNA.transpose(1, 0, 2), self.sets[1].names)
+        return score_keys(self.inverse_dynamics, clips, asked, world.given)
+
+    @cached_property
+    def inverse_dynamics(self) -> InverseDynamics:
+        """The network that reads keys from pixels, trained once on the training set and kept in the folder."""
+        path = self.folder / "inverse_dynamics.safetensors"
+        if path.is_file():
+            network = InverseDynamics()
+            network.load_state_dict(load_file(path))
+            return network.eval()
+        real = training_set(self.workplace, INVERSE_CLIPS)
+        assert real.actions is not None
+        self.workplace.display.say(f"{self.world.name}: training the network that reads keys from pixels")
+        shown = np.stack([through_codec(clip, self.codec) for clip in real.clips])
+        keys = Keys.read(real.actions.transpose(1, 0, 2), real.names)
+        network = train_inverse(shown, keys, self.world.oracle_steps)
+        with replacing(path) as part:
+            save_file(network.state_dict(), part)
+        return network
 
     def _fvd(self, name: str, clips: Callable[[], Clips]) -> Scores:
         real = self.features("reference", lambda: self.reference)

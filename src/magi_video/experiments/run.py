@@ -18,6 +18,7 @@ from magi_video.experiments.worlds import SCALES, Scale, World
 from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import write_json
 from magi_video.files.lock import alone
+from magi_video.recordings.environments import open_game
 from magi_video.training.display import Display, Silent
 from magi_video.training.stopping import StopSignals
 
@@ -87,6 +88,8 @@ def reproduce(
     with ExitStack() as held:
         for world in chosen:  # not the whole folder: a call for each world is how several devices are used
             held.enter_context(alone(out / world.name))
+            if world.game is not None and not (out / world.name / "train").is_dir():
+                open_game(world.game, 1).close()  # a package that is missing is told before hours of another world
         for name in RECIPES if recipe == "all" else (recipe,):
             for world in chosen:
                 if recipe == "all" and world.name not in APPLIES.get(name, (world.name,)):

@@ -19,7 +19,7 @@ REFERENCES = {
 }  # fmt: skip
 PAIRED = ("psnr", "ssim", "lpips")
 DECIDING = "position"
-"""The oracle's score that decides beside FVD."""
+"""The oracle's score that decides beside FVD, in a world that has it."""
 RESAMPLES = 1000
 
 
@@ -160,7 +160,7 @@ def deciding(figures: Figures) -> dict[str, References]:
     """The scores that decide in this world, by name."""
     references = figures["references"]
     found = {"FVD": fvd_references(references)}
-    if "oracle" in references["copy_last"]:
+    if DECIDING in references["copy_last"].get("oracle", {}):
         found[DECIDING] = oracle_references(references)
     return found
 

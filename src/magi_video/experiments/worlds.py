@@ -3,6 +3,8 @@
 - `balls`: two bouncing balls, five frames given, no actions. Where they go only the past tells; the clearest test, and
   the state of the world can be read from its pixels (`experiments.oracle`).
 - `gameplay`: Doom's deathmatch, five frames given, no actions: a turning or walking player goes on turning or walking.
+- `coinrun`: Procgen's CoinRun, five frames and the player's keys given; levels of the test are never seen in training.
+  What a key does, its pixels show (`experiments.inverse`).
 - `ucf101`: natural video, the first frame given, interval 3: the paper's own comparison.
 """
 
@@ -15,7 +17,7 @@ from magi_video.recipe import CodecConfig, DataConfig, ExposureConfig, ModelConf
 from magi_video.sampling.sampling import Sampling
 
 Scale = Literal["smoke", "cpu", "gpu"]
-WorldName = Literal["balls", "gameplay", "ucf101"]
+WorldName = Literal["balls", "coinrun", "gameplay", "ucf101"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,12 @@ class World:
     """Of I3D's convolutions; "auto": the quicker one on this machine. docs/reproduction.md says what that changes."""
     fid: bool = True
     """Whether the per-frame FID is taken too: the costliest of the scores."""
+    actions: bool = False
+    """Whether models are given the actions that lead to each frame."""
     oracle: str | None = None
-    """What reads the world's state from pixels, one of `experiments.oracle.ORACLES`."""
+    """What else than FVD and the paired scores can be read from the pixels: a name that `Measures.oracle` knows."""
+    oracle_steps: int = 1000
+    """Training steps of an oracle that is a network."""
 
 
 def cpu_preset(
@@ -74,6 +80,11 @@ def cpu_preset(
         ),
         sample=Sampling(mask_steps=8, denoise_steps=20),
     )  # fmt: skip
+
+
+def with_actions(preset: Preset) -> Preset:
+    """The same recipe for a model that is given the actions."""
+    return replace(preset, model=replace(preset.model, actions=True))
 
 
 def gpu_preset(preset: Preset, steps: int) -> Preset:
@@ -108,6 +119,19 @@ CPU_WORLDS = (
         oracle="balls",
     ),
     World(
+        "coinrun",
+        with_actions(cpu_preset(4800, interval=2, vae=SmallVAEConfig(steps=2000, batch_size=8, **FINE))),
+        given=5,
+        interval=1,
+        num_clips=256,
+        game="procgen/coinrun",
+        episodes=600,
+        train_frames=200,
+        test_frames=200,
+        actions=True,
+        oracle="keys",
+    ),
+    World(
         "gameplay",
         cpu_preset(4800, interval=4, vae=SmallVAEConfig(steps=2000, batch_size=8, **FINE)),
         given=5,
@@ -134,10 +158,10 @@ GPU_WORLDS = tuple(
         world,
         preset=gpu_preset(world.preset, steps=10_000),
         episodes=8 * world.episodes,
-        num_clips=clips,
+        num_clips=2048,
         detector_precision="float32",
     )
-    for world, clips in zip(CPU_WORLDS, (2048, 2048, 2048), strict=True)
+    for world in CPU_WORLDS
 )
 
 
@@ -164,6 +188,7 @@ SMOKE_WORLDS = tuple(
         train_frames=min(world.train_frames, 64),
         test_frames=min(world.test_frames, 64),
         clips_per_video=1,
+        oracle_steps=20,
     )
     for world in CPU_WORLDS
 )

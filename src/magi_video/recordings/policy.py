@@ -3,8 +3,8 @@
 It knows nothing of any game but the names of its buttons. Where "forward" and "turn" buttons exist it walks, mostly
 straight on, often in a curve, sometimes turning on the spot, and it turns away from walls: from those the game says
 are near, or, where the game cannot tell, when walking no longer changes the picture. Elsewhere it holds random
-actions. Where an episode may be over after ten steps (CartPole), it holds none for longer than the episode has lasted,
-so that however soon it ends, it has shown several.
+actions, as often as the game's own weights say where it has any. Where an episode may be over after ten steps
+(CartPole), it holds none for longer than the episode has lasted, so that however soon it ends, it has shown several.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Actions:
     kind: "choice" (one-hot: exactly one entry is 1), "buttons" (each 0 or 1, together as you like) or "axes" (floats
     in [low, high]).
     brief: nothing promises that an episode outlasts a single hold (`HOLD_TICS`).
+    weights: of a "choice", how often each action is held in proportion to the others; empty: all alike.
     """
 
     names: tuple[str, ...]
@@ -42,6 +43,7 @@ class Actions:
     low: float = 0.0
     high: float = 1.0
     brief: bool = False
+    weights: tuple[float, ...] = ()
 
 
 class Explorer:
@@ -134,6 +136,9 @@ class Explorer:
 
     def _anything(self) -> np.ndarray:
         count = len(self._actions.names)
+        if self._actions.weights:
+            weights = np.array(self._actions.weights)
+            return self._press(self._random.choice(count, p=weights / weights.sum()))
         if self._actions.kind == "choice" and self._actions.brief:  # every action once before any again
             choice = self._random.choice(np.flatnonzero(self._chosen == self._chosen.min()))
             self._chosen[choice] += 1
