@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -30,7 +29,7 @@ from magi_video.fast.kernels import use_training_kernels
 from magi_video.paradigms import Clip
 from magi_video.presets import load_preset
 from magi_video.training.build import build_paradigm
-from magi_video.training.optimization import build_optimizer, gradient_norm, scale_and_clip
+from magi_video.training.optimization import AveragedWeights, build_optimizer, gradient_norm, scale_and_clip
 from magi_video.training.parallel import Objective, shard
 
 MIB = 2**20
@@ -79,7 +78,7 @@ def main() -> None:
         wrapped = accelerator.prepare(objective)
     optimizer = build_optimizer(transformer, preset.train)
     weights = list(transformer.parameters())
-    average = EMAModel(weights, foreach=True)
+    average = AveragedWeights(weights, preset.train.ema_decay)
     clip = Clip(
         torch.randn(options.clips, options.frames, transformer.num_tokens, transformer.token_dim, device=device),
         torch.ones(options.clips, dtype=torch.long, device=device),
@@ -94,7 +93,7 @@ def main() -> None:
         total.backward()
         if not number:
             state["gradients"] = held(weight.grad for weight in weights)
-        scale_and_clip(weights, float(gradient_norm(weights)), 1 / float(tokens), preset.train.clip_norm)
+        scale_and_clip(weights, gradient_norm(weights), 1 / float(tokens), preset.train.clip_norm)
         optimizer.step()
         average.step(weights)
         optimizer.zero_grad(set_to_none=True)

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.distributed._tools.mem_tracker import MemTracker
 
@@ -36,6 +35,7 @@ from magi_video.bench.training import Stepper
 from magi_video.fast.probes import use_fast_float32
 from magi_video.presets import load_preset
 from magi_video.recipe import Preset
+from magi_video.training.optimization import AveragedWeights
 from training import peak_gflops
 
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def measure(case: str, steps: int) -> dict[str, Any]:
 
     before = peak_memory_bytes(CPU)
     stepper = run(preset, options.checkpointing)
-    average = EMAModel(stepper.model.parameters(), decay=0.999, foreach=True)
+    average = AveragedWeights(stepper.model.parameters(), decay=0.999)
     seconds = []
     for _ in range(1 + steps):
         began = time.process_time()

@@ -8,7 +8,6 @@
     table       diffusion times embedded once for each of the 1000 steps, against once for each draw
     kernels     gradients of linear layers and norms (`fast/kernels.py`)
     optimiser   fused AdamW
-    average     the averaged weights updated together, against one after another
 
 `floor` is the least time in which this machine could multiply: the transformer's products at the measured bfloat16
 peak, the head's, which are float32, at the measured float32 peak.
@@ -26,7 +25,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.training_utils import EMAModel
 from torch import nn
 
 from magi_video.bench.flops import Sizes, training_flops
@@ -42,8 +40,9 @@ from magi_video.fast.kernels import TrainingLayerNorm, TrainingLinear
 from magi_video.fast.probes import use_fast_float32
 from magi_video.models import layers
 from magi_video.models.head import DenoisingMLP
+from magi_video.training.optimization import AveragedWeights
 
-PARTS = ("attention", "table", "kernels", "optimiser", "average")
+PARTS = ("attention", "table", "kernels", "optimiser")
 CPU = torch.device("cpu")
 
 PLAIN: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
@@ -65,7 +64,7 @@ class Run:
         torch.manual_seed(0)
         self.stepper = Stepper(subject, build(subject.preset), batch, "bf16", CPU)
         model = self.stepper.model
-        self.average = EMAModel(model.parameters(), decay=subject.preset.train.ema_decay, foreach=True)
+        self.average = AveragedWeights(model.parameters(), subject.preset.train.ema_decay)
         self.classes = [(module, type(module)) for module in model.modules()]
         self.compiled: list[Any] = []
 
@@ -77,7 +76,6 @@ class Run:
             module.__class__ = plain[0] if plain else fast
         for group in self.stepper.optimizer.param_groups:
             group["fused"] = "optimiser" not in parts
-        self.average.foreach = "average" not in parts
         for index, block in enumerate(self.stepper.model.blocks):
             block._compiled_call_impl = self.compiled[index] if "compiled" in parts else None
         try:

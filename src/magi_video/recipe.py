@@ -157,6 +157,9 @@ class TrainConfig:
     precision: Annotated[Precision, BeforeValidator(modern)] = "auto"
     """Of the transformer's products ("bf16" is autocast; the head is float32 always), and of the codec's training if it
     has none of its own; "auto": the quicker one on this machine. A run keeps what it began with."""
+    tf32: bool = True
+    """On a GPU: float32 products by its TF32 units, which keep 10 bits of each factor and sum in float32. These are the
+    head's, and at precision "float32" all of them. Off: 23 bits, several times as slow."""
     gradient_checkpointing: bool = False
     """Compute the transformer's activations again in the backward instead of keeping them: the same gradients. "base",
     one clip: 0.6 GiB less for each block but the last, and the transformer takes 30 % longer (the head does not)."""

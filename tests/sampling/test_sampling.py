@@ -1,13 +1,21 @@
 """How a frame is sampled: what a `Sampling` means for a model, and that a faster speed costs less."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from magi_video.errors import MagiError
+from magi_video.models.categorical import CategoricalHead
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
+from magi_video.models.random import SampleNoise
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.paradigms import make_paradigm
 from magi_video.paradigms.masking import unmasking_schedule
+from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import DEFAULTS, SPEEDS, Sampling, Speed
 
 EPSILON, FLOW = EpsilonHead(2, 4, 8, 1), FlowHead(2, 4, 8, 1)
@@ -89,3 +97,49 @@ def test_each_speed_is_at_most_as_much_work_as_the_one_before(mask_steps: int, d
     costs = [(one.mask_steps, one.denoise_steps) for one in made]
     assert costs == sorted(costs, reverse=True) and costs[0] == (mask_steps, denoise_steps)
     assert all(sum(unmasking_schedule(256, mask)) == 256 for mask, _ in costs)
+
+
+def test_the_temperature_falls_with_the_frame() -> None:
+    falling = Sampling(temperature=1.0, last_temperature=0.9).resolve(EPSILON, OWN)
+    found = [falling.at_frame(number).temperature for number in range(6)]
+    assert found == pytest.approx([0.9 + 10.0 ** -(number + 1) for number in range(6)]), "VideoMAR's"
+    constant = Sampling(temperature=0.7).resolve(EPSILON, OWN)
+    assert constant.at_frame(5) is constant
+    assert falling.at_frame(3).at_frame(9) == falling.at_frame(3), "it is that frame's"
+
+
+def test_a_frame_is_generated_at_its_own_temperature(make_model: Callable[..., MagiVideoTransformer]) -> None:
+    model, found = make_model(), []
+    sample = model.diffusion_head.sample
+
+    def watched(z: Tensor, noise: SampleNoise, **options: Any) -> Tensor:
+        found.append((options["temperature"], options["denoise_steps"]))
+        return sample(z, noise, **options)
+
+    model.diffusion_head.sample = watched  # type: ignore[method-assign]
+    asked = Sampling(mask_steps=4, denoise_steps=10, last_denoise_steps=1, temperature=1.0, last_temperature=0.5)
+    rollout = Rollout(model, make_paradigm("complete"), SampleNoise.from_seeds([0]), asked, torch.ones(1).long(), 5)
+    rollout.observe(torch.randn(1, model.num_tokens, model.token_dim))
+    for _ in range(3):
+        rollout.predict()
+    assert [temperature for temperature, _ in found] == pytest.approx([1.0] * 4 + [0.55] * 4 + [0.505] * 4)
+    assert [steps for _, steps in found] == [10, 7, 4, 1] * 3
+
+
+def test_denoise_steps_fall_over_the_mask_steps() -> None:
+    disa = Sampling(mask_steps=64, denoise_steps=50, last_denoise_steps=5).resolve(EPSILON)
+    found = [disa.denoise_steps_at(step, 64) for step in range(64)]
+    # DiSA's own words, over its list of steps 5, 6, …, 50.
+    assert found == [list(range(5, 51))[int((63 - step) / 63 * 45)] for step in range(64)]
+    assert disa.denoise_steps_at(0, 1) == 50
+    assert Sampling().resolve(EPSILON, OWN).denoise_steps_at(7, 8) == 20
+    fewer = Sampling("realtime").resolve(EPSILON, Sampling(mask_steps=8, denoise_steps=20, last_denoise_steps=12))
+    assert (fewer.denoise_steps, fewer.last_denoise_steps) == (8, 8), "a model's own are for its own steps"
+    with pytest.raises(MagiError, match="last_denoise_steps must be at most the 20 denoise steps of the first, got 21"):
+        Sampling(last_denoise_steps=21).resolve(EPSILON, OWN)
+    with pytest.raises(MagiError, match="a positive multiple of 2 for midpoint"):
+        Sampling(sampler="midpoint", denoise_steps=8, last_denoise_steps=2).resolve(FLOW)
+    with pytest.raises(MagiError, match="1 denoise step"):
+        Sampling(last_denoise_steps=2).resolve(CategoricalHead(3, 4, 8))
+    with pytest.raises(MagiError, match="no mask steps, so last_denoise_steps means nothing"):
+        make_paradigm("diffusion").check_sampling(Sampling(last_denoise_steps=2))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from magi_video.cli import main
 from magi_video.errors import MagiError
@@ -21,8 +22,9 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
     def refuse(steps: range) -> None:
         accepts = SpikeGuard.accepts
 
-        def answer(self: SpikeGuard, loss: float, norm: float) -> bool:
-            step = self.accepted + self.skipped + 1
+        def answer(self: SpikeGuard, loss: Tensor, norm: Tensor) -> Tensor:
+            state = self.state()
+            step = state["accepted"] + state["skipped"] + 1
             return accepts(self, loss, float("inf") if step in steps else norm)
 
         monkeypatch.setattr(SpikeGuard, "accepts", answer)

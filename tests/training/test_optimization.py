@@ -15,6 +15,7 @@ from magi_video.training.optimization import (
     build_optimizer,
     gradient_norm,
     scale_and_clip,
+    step_if,
 )
 
 
@@ -69,7 +70,38 @@ def test_averaged_weights_are_a_ramp_or_a_constant(warmup: bool) -> None:
 def test_the_ramp_is_as_long_as_it_is_said_to_be() -> None:
     for decay, reached in ((0.999, 8_991), (0.9999, 89_991)):
         average = build_average([], TrainConfig(ema_decay=decay))
-        assert average.get_decay(reached - 1) < decay == average.get_decay(reached)
+        average.count.fill_(reached - 1)
+        assert average.decay < decay
+        average.count += 1
+        assert average.decay == decay
+
+
+def test_a_refused_step_changes_nothing(model: MagiVideoTransformer) -> None:
+    """Decided on the device: the same calls, and neither weights, optimiser nor average know of them."""
+    optimizer, average = build_optimizer(model, TrainConfig()), build_average(model.parameters(), TrainConfig())
+    generator = torch.Generator().manual_seed(0)
+
+    def step(taken: bool, spoil: float = 1.0) -> None:
+        for parameter in model.parameters():
+            parameter.grad = spoil * torch.randn(parameter.shape, generator=generator)
+        scale_and_clip(model.parameters(), gradient_norm(model.parameters()), 1.0, 1.0)
+        step_if(optimizer, torch.tensor(taken))
+        average.step(model.parameters(), torch.tensor(taken))
+
+    def everything() -> list[torch.Tensor]:
+        state = [value for one in optimizer.state.values() for value in one.values()]
+        return [one.clone() for one in (*model.parameters(), *average.shadow_params, average.count, *state)]
+
+    step(True)
+    step(True)
+    before = everything()
+    step(False, math.nan)
+    step(False, math.inf)
+    for old, new in zip(before, everything(), strict=True):
+        assert torch.equal(old, new)
+    step(True)
+    moved = [not torch.equal(old, new) for old, new in zip(before, everything(), strict=True)]
+    assert all(moved[: len(list(model.parameters()))])
 
 
 def test_the_fused_step_is_adamw_and_its_state_is_saved_and_restored_like_any(model: MagiVideoTransformer) -> None:
@@ -107,12 +139,12 @@ def test_gradients_are_scaled_and_then_clipped_as_pytorch_does(model: MagiVideoT
     for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
         other.grad = torch.randn_like(parameter)
         parameter.grad = 40 * other.grad
-    norm = float(gradient_norm(model.parameters()))
+    norm = gradient_norm(model.parameters())
     scale_and_clip(model.parameters(), norm, 1 / 40 / 100, largest)
     for other in reference.parameters():
         other.grad.div_(100)  # type: ignore[union-attr]
     before = float(torch.nn.utils.clip_grad_norm_(reference.parameters(), largest))
-    assert norm / 40 / 100 == pytest.approx(before, rel=1e-5) and (before > largest) == (largest == 0.5)
+    assert float(norm) / 40 / 100 == pytest.approx(before, rel=1e-5) and (before > largest) == (largest == 0.5)
     for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.allclose(parameter.grad, other.grad, rtol=1e-5)  # type: ignore[arg-type]
 
@@ -122,7 +154,7 @@ def test_guard_takes_the_usual_and_skips_spikes_and_nan() -> None:
     assert all(guard.accepts(1.0, norm) for norm in torch.linspace(1, 2, 30).tolist())
     assert not guard.accepts(1.0, 50.0)
     assert not guard.accepts(math.nan, 1.0) and not guard.accepts(1.0, math.inf)
-    assert guard.accepts(1.0, 2.0) and guard.skipped == 3
+    assert guard.accepts(1.0, 2.0) and guard.state()["skipped"] == 3
 
 
 def test_guard_counts_what_it_refuses_in_a_row_and_survives_a_restart() -> None:
@@ -131,5 +163,6 @@ def test_guard_counts_what_it_refuses_in_a_row_and_survives_a_restart() -> None:
     guard.accepts(math.nan, 1.0)
     again = SpikeGuard(factor=10)
     again.restore(guard.state())
-    assert not again.accepts(math.nan, 1.0) and (again.in_a_row, again.skipped, again.accepted) == (2, 2, 1)
-    assert again.accepts(1.0, 1.0) and again.in_a_row == 0
+    assert not again.accepts(math.nan, 1.0)
+    assert again.state() == {"usual": 1.0, "accepted": 1, "skipped": 2, "in_a_row": 2}
+    assert again.accepts(1.0, 1.0) and again.state()["in_a_row"] == 0

@@ -127,7 +127,7 @@ def head_flops(sizes: Sizes, tokens: int, evaluations: int, times: int) -> Flops
 
 
 def frame_flops(
-    sizes: Sizes, batch: int, schedule: Sequence[int], denoise_steps: int, past: int, window: int | None
+    sizes: Sizes, batch: int, schedule: Sequence[int], denoise_steps: int | Sequence[int], past: int, window: int | None
 ) -> Flops:
     """One generated frame over a cache of `past` frames: K passes over it and one over the frame before, and the head.
 
@@ -135,18 +135,31 @@ def frame_flops(
         sizes: of the model.
         batch: videos B, made together.
         schedule: tokens that each of the K mask steps predicts; they sum to N.
-        denoise_steps: evaluations of the head for each token.
+        denoise_steps: evaluations of the head for each token; a number for each mask step where they differ.
         past: frames before it.
         window: frames in sight, the frame itself included; None for all.
     """
     in_sight = window or past + 1
     passes = pass_flops(sizes, batch, min(past + 1, in_sight)) * len(schedule)
     observation = pass_flops(sizes, batch, min(past, in_sight)) if past else Flops()
-    head = head_flops(sizes, batch * sum(schedule), denoise_steps, times=len(schedule) * denoise_steps)
-    return passes + observation + head
+    return passes + observation + scheduled_head_flops(sizes, batch, schedule, denoise_steps)
 
 
-def token_frame_flops(sizes: Sizes, batch: int, denoise_steps: int, past: int, window: int | None, flat: bool) -> Flops:
+def scheduled_head_flops(
+    sizes: Sizes, batch: int, schedule: Sequence[int], denoise_steps: int | Sequence[int]
+) -> Flops:
+    """The head over all mask steps of a frame; arguments as of `frame_flops`."""
+    by_step = [denoise_steps] * len(schedule) if isinstance(denoise_steps, int) else denoise_steps
+    steps = (
+        head_flops(sizes, batch * count, evaluations, times=evaluations)
+        for count, evaluations in zip(schedule, by_step, strict=True)
+    )
+    return sum(steps, Flops())
+
+
+def token_frame_flops(
+    sizes: Sizes, batch: int, denoise_steps: int | Sequence[int], past: int, window: int | None, flat: bool
+) -> Flops:
     """One frame generated token by token: every place of it is read once, and with `flat` the frame is done then.
 
     Else a finished frame is read once more. Arguments as of `frame_flops`; a place attends to those of its frame that
@@ -159,18 +172,17 @@ def token_frame_flops(sizes: Sizes, batch: int, denoise_steps: int, past: int, w
         conditions, tokens = sizes.places - sizes.tokens, sizes.tokens
         pairs = (conditions + 1) ** 2 + sum(conditions + place + 1 for place in range(1, tokens))
         read = replace(read, spatial_attention=sizes.depth * batch * 4 * pairs * sizes.width)
-    head = head_flops(sizes, batch * sizes.tokens, denoise_steps, times=sizes.tokens * denoise_steps)
-    return read + observation + head
+    return read + observation + scheduled_head_flops(sizes, batch, [1] * sizes.tokens, denoise_steps)
 
 
 def reread_flops(
-    sizes: Sizes, batch: int, schedule: Sequence[int], denoise_steps: int, frames: int, made: int
+    sizes: Sizes, batch: int, schedule: Sequence[int], denoise_steps: int | Sequence[int], frames: int, made: int
 ) -> Flops:
     """A frame's share of a step without a cache, which reads `frames` frames in every pass and makes `made` of them.
 
     The other arguments as of `frame_flops`; the tokens of the schedule are those of all frames that are read and new.
     """
-    head = head_flops(sizes, batch * sum(schedule), denoise_steps, times=len(schedule) * denoise_steps)
+    head = scheduled_head_flops(sizes, batch, schedule, denoise_steps)
     step = pass_flops(sizes, batch * frames, frames) * len(schedule) + head
     return Flops(**{name: value // made for name, value in asdict(step).items()})
 

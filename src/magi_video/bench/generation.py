@@ -16,8 +16,8 @@ from magi_video.bench.flops import Flops, Sizes, frame_flops, reread_flops, toke
 from magi_video.bench.machine import clock, peak_memory_bytes
 from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.codecs.base import Codec
+from magi_video.fast.noise import make_noise
 from magi_video.fast.speed import begin_past
-from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.paradigms.masking import unmasking_schedule
@@ -119,7 +119,7 @@ class Generator:
         rollout = Rollout(
             self.model,
             paradigm,
-            SampleNoise.from_seeds(list(range(self.batch)), self.device),
+            make_noise([torch.Generator().manual_seed(seed) for seed in range(self.batch)], self.device),
             self.sampling,
             torch.ones(self.batch, dtype=torch.long, device=self.device),
             frames,
@@ -220,20 +220,23 @@ def middle_flops(generator: Generator, frames: int) -> Flops:
     paradigm = make_paradigm(preset.forcing, preset.forcing_options)
     sizes, batch, past = Sizes.of(model.architecture), generator.batch, generator.given + frames // 2
     window = model.config.num_frames if model.config.temporal_position == "rope" else None
-    denoise = sampling.denoise_steps
+
+    def denoise(mask_steps: int) -> list[int]:
+        return [sampling.denoise_steps_at(step, mask_steps) for step in range(mask_steps)]
+
     if paradigm.unit == "token":
         flat = attends_flat(preset.forcing, preset.forcing_options)
-        return token_frame_flops(sizes, batch, denoise, past, window, flat)
+        return token_frame_flops(sizes, batch, denoise(sizes.tokens), past, window, flat)
     if paradigm.past == "noisy":  # a pass for every denoise step, and one call of the head on all tokens
-        return frame_flops(sizes, batch, [model.num_tokens] * denoise, 1, past, window)
+        return frame_flops(sizes, batch, [model.num_tokens] * sampling.denoise_steps, 1, past, window)
     if paradigm.cached:
         schedule = unmasking_schedule(model.num_tokens, sampling.mask_steps)
-        return frame_flops(sizes, batch, schedule, denoise, past, window)
+        return frame_flops(sizes, batch, schedule, denoise(len(schedule)), past, window)
     whole = paradigm.unit == "clip"
     read = model.config.num_frames if whole else paradigm.given_frames + 1
     new = read - paradigm.given_frames
     schedule = unmasking_schedule(new * model.num_tokens, sampling.mask_steps)
-    return reread_flops(sizes, batch, schedule, denoise, read, generator.middle_frames(frames))
+    return reread_flops(sizes, batch, schedule, denoise(len(schedule)), read, generator.middle_frames(frames))
 
 
 def count_frame(generator: Generator, frames: int) -> int | None:

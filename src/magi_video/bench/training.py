@@ -87,9 +87,9 @@ class Stepper:
         self.paradigm = build_paradigm(subject.preset)
         self.model = model.train()
         self.config = subject.preset.train
+        speed_up(model)  # as the trainer does
         if device.type == "cpu":
-            pays = precision == "bf16" and linear_product_pays()
-            use_training_kernels(speed_up(model), linears=pays)  # as the trainer does
+            use_training_kernels(model, linears=precision == "bf16" and linear_product_pays())
             keep_freed_memory()
         self.optimizer = build_optimizer(model, self.config)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,4 +1,9 @@
-"""The diffusion head, for small networks over few tokens: what several denoising steps share is computed once."""
+"""The heads: what several denoising steps share is computed once; in training no shape depends on what was masked.
+
+On a CPU the tokens that have a loss are picked out, and their number is padded. On a GPU to know their number the host
+would have to wait in every forward; there the loss is computed for all tokens, and those that do not count are left
+out of the sum. That is 1 / (share of tokens that are masked) times the head's work.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -15,6 +20,16 @@ from magi_video.models.head import DenoisingMLP, DiffusionHead, Modulation
 
 ROWS_AT_ONCE = 512
 """Rows for which the modulations of several denoising steps are computed together."""
+
+
+def picks_tokens(device: torch.device) -> bool:
+    """Whether a loss is computed for the tokens that count alone: on CPUs, which wait for nothing."""
+    return device.type == "cpu"
+
+
+def masked_sum(losses_L: Tensor, counted_L: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the losses `[…, L]` of the tokens that are counted, and these tokens' number."""
+    return torch.where(counted_L, losses_L, 0.0).sum(), counted_L.sum().to(losses_L.dtype)
 
 
 class FastDenoisingMLP(DenoisingMLP):
@@ -55,6 +70,14 @@ class FastHead(DiffusionHead):
 
         return predict
 
+    def counted_loss(
+        self, target_LD: Tensor, z_LW: Tensor, uniform_RL: Tensor, eps_RLD: Tensor, counted_L: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As of `DiffusionHead`, without a shape that the host would have to wait for."""
+        if picks_tokens(target_LD.device):
+            return super().counted_loss(target_LD, z_LW, uniform_RL, eps_RLD, counted_L)
+        return masked_sum(self.loss(target_LD.float(), z_LW.float(), uniform_RL, eps_RLD), counted_L)
+
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
         """As of `DiffusionHead`, computed for a padded number of tokens.
 
@@ -83,7 +106,13 @@ class FastFlowHead(FastHead, FlowHead):
 
 
 class FastCategoricalHead(CategoricalHead):
-    """`CategoricalHead`, whose loss is computed for a padded number of tokens: see `FastHead.loss`."""
+    """`CategoricalHead`, whose loss is computed for a padded number of tokens, or for all: see `FastHead`."""
+
+    def counted_loss(self, target_LD: Tensor, z_LW: Tensor, counted_L: Tensor) -> tuple[Tensor, Tensor]:
+        """As of `CategoricalHead`."""
+        if picks_tokens(target_LD.device):
+            return super().counted_loss(target_LD, z_LW, counted_L)
+        return masked_sum(self.loss(target_LD.float(), z_LW.float()), counted_L)
 
     def loss(self, target_MD: Tensor, z_MW: Tensor) -> Tensor:
         """As of `CategoricalHead`."""

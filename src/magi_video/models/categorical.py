@@ -88,11 +88,12 @@ class CategoricalHead(TokenHead):
         self, target_BKD: Tensor, z_BKW: Tensor, counted_BK: Tensor, repeats: int, generator: Generators
     ) -> tuple[Tensor, Tensor]:
         """See `TokenHead.total_loss`: nothing is drawn."""
-        counted_M = counted_BK.flatten().nonzero()[:, 0]
-        losses_M = self.loss(
-            target_BKD.flatten(0, 1)[counted_M].float(),
-            z_BKW.flatten(0, 1)[counted_M].float(),
-        )
+        return self.counted_loss(target_BKD.flatten(0, 1), z_BKW.flatten(0, 1), counted_BK.flatten())
+
+    def counted_loss(self, target_LD: Tensor, z_LW: Tensor, counted_L: Tensor) -> tuple[Tensor, Tensor]:
+        """`loss` over the tokens that are counted (boolean), summed, and their number."""
+        counted_M = counted_L.nonzero()[:, 0]
+        losses_M = self.loss(target_LD[counted_M].float(), z_LW[counted_M].float())
         return losses_M.sum(), losses_M.new_tensor(float(len(counted_M)))
 
     def predict(self, z_BnW: Tensor, guidance: float | None = None) -> Tensor:

@@ -314,14 +314,24 @@ class DiffusionHead(DenoisingHead):
         batch, tokens, size = target_BKD.shape
         uniform_BRK = draw(torch.rand, (batch, repeats, tokens), generator, target_BKD.device)
         eps_BRKD = draw(torch.randn, (batch, repeats, tokens, size), generator, target_BKD.device)
-        counted_M = counted_BK.flatten().nonzero()[:, 0]
-        losses_RM = self.loss(
-            target_BKD.flatten(0, 1)[counted_M].float(),
-            z_BKW.flatten(0, 1)[counted_M].float(),
-            uniform_BRK.transpose(0, 1).flatten(1, 2)[:, counted_M],
-            eps_BRKD.transpose(0, 1).flatten(1, 2)[:, counted_M],
+        total, count = self.counted_loss(
+            target_BKD.flatten(0, 1),
+            z_BKW.flatten(0, 1),
+            uniform_BRK.transpose(0, 1).flatten(1, 2),
+            eps_BRKD.transpose(0, 1).flatten(1, 2),
+            counted_BK.flatten(),
         )
-        return losses_RM.sum() / repeats, losses_RM.new_tensor(float(len(counted_M)))
+        return total / repeats, count
+
+    def counted_loss(
+        self, target_LD: Tensor, z_LW: Tensor, uniform_RL: Tensor, eps_RLD: Tensor, counted_L: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`loss` over the tokens that are counted (boolean), summed over tokens and draws, and the tokens' number."""
+        counted_M = counted_L.nonzero()[:, 0]
+        losses_RM = self.loss(
+            target_LD[counted_M].float(), z_LW[counted_M].float(), uniform_RL[:, counted_M], eps_RLD[:, counted_M]
+        )
+        return losses_RM.sum(), losses_RM.new_tensor(float(len(counted_M)))
 
     @abstractmethod
     def sample(

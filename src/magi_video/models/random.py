@@ -40,6 +40,8 @@ class SampleNoise:
     """Draws for B samples, each from its own generator: the batch does not change a sample, and with generators on the
     CPU (the default everywhere) neither does the device.
 
+    Generators on the device draw there: nothing is copied, and the numbers are that device's own.
+
     Args:
         generators: one a sample.
         device: where draws are put.
@@ -56,15 +58,16 @@ class SampleNoise:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal `[B, *shape]`, float32."""
-        draws = [torch.randn(shape, generator=one, device=one.device) for one in self.generators]
-        return torch.stack(draws).to(self.device)
+        return self.put([torch.randn(shape, generator=one, device=one.device) for one in self.generators])
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), `[B, *shape]`, float32."""
-        draws = [torch.rand(shape, generator=one, device=one.device) for one in self.generators]
-        return torch.stack(draws).to(self.device)
+        return self.put([torch.rand(shape, generator=one, device=one.device) for one in self.generators])
 
     def permutation(self, length: int) -> Tensor:
         """A uniformly random order of 0…length−1 for each sample, `[B, length]`."""
-        draws = [torch.randperm(length, generator=one, device=one.device) for one in self.generators]
+        return self.put([torch.randperm(length, generator=one, device=one.device) for one in self.generators])
+
+    def put(self, draws: list[Tensor]) -> Tensor:
+        """The draws of all samples on the device, `[B, …]`."""
         return torch.stack(draws).to(self.device)

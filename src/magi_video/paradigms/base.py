@@ -212,7 +212,7 @@ class Paradigm(ABC):
         if "schedule" in said and "schedule" not in self.options:
             raise MagiError(f"{self.name} has no noise levels in its frames, so a schedule of them means nothing to it")
         if self.steps.get("mask_steps") == 0:
-            for name in ("mask_steps", "refresh", "choice_temperature"):
+            for name in ("mask_steps", "refresh", "choice_temperature", "last_denoise_steps"):
                 if name in said:
                     raise MagiError(f"{self.name} has no mask steps, so {name} means nothing to it")
             if asked.order == "confidence":

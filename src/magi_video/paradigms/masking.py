@@ -165,6 +165,8 @@ def unmask(
 
         done += count
         options["guidance"] = sampling.guidance(done / tokens)
+        if "denoise_steps" in options:
+            options["denoise_steps"] = sampling.denoise_steps_at(step, len(counts))
         places_Bn, tokens_BnD = order.predict(head, read_both, count, (step + 1) / len(counts), noise, options)
         appeared_Rn, tokens_RnD = places_Bn.repeat(halves, 1), tokens_BnD.repeat(halves, 1, 1)
         tokens_RND.scatter_(1, appeared_Rn[..., None].expand_as(tokens_RnD), tokens_RnD)

@@ -142,6 +142,8 @@ class Raster(MaskedFrames):
         for place in range(model.num_tokens):
             z_R1W = past.read(frames, torch.full((len(tokens_RND), 1), place, device=tokens_RND.device))
             guidance = sampling.guidance((place + 1) / model.num_tokens)
+            if "denoise_steps" in options:
+                options["denoise_steps"] = sampling.denoise_steps_at(place, model.num_tokens)
             predicted_B1D = head.sample(z_R1W, noise, **options, guidance=guidance)
             tokens_RND[:, place : place + 1] = predicted_B1D.repeat(halves, 1, 1)
         frames.masked_BSN.fill_(False)

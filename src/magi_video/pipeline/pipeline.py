@@ -16,12 +16,13 @@ from magi_video.codecs.discrete import check_codes
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
 from magi_video.fast.compiling import compile_blocks
+from magi_video.fast.noise import make_noise
 from magi_video.fast.speed import begin_past, speed_up
 from magi_video.files.atomic import link_or_copy
 from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.configured import WEIGHTS
-from magi_video.models.random import Generators, SampleNoise
+from magi_video.models.random import Generators
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.pipeline.description import INDEX_FILE
@@ -243,6 +244,8 @@ class MagiVideoPipeline(ConventionalPipeline):
             label: class of the videos.
             text: what the videos show, in words; one for all, or one for each video or given start.
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
+                CPU generators give the same video on every device; those of a list that are on a GPU draw there, and
+                no noise is copied.
             output_type: "np", "pt", "pil", or "latent": latent frames, not decoded.
             callback_on_step_end: called as `function(pipe, step, timestep, callback_kwargs)` when a latent frame is
                 made; may change it, or end the video (`StepCallback`).
@@ -406,7 +409,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         rollout = Rollout(
             self.transformer,
             paradigm,
-            SampleNoise(spread_generator(generator, batch), self.execution_device),
+            make_noise(spread_generator(generator, batch), self.execution_device),
             resolved,
             torch.full((batch,), interval, device=self.execution_device),
             total_frames,

@@ -105,6 +105,7 @@ class Rollout:
         self.past = past or paradigm.make_past(model, self.halves * self.batch, total_frames)
         self._positions = None if total_frames is None else model.frame_positions(total_frames)
         self.begun = 0  # frames observed or predicted
+        self.predicted = 0
         self._pending: list[FrameSequence] = []  # finished frames that have yet to enter the past
 
     @property
@@ -135,7 +136,8 @@ class Rollout:
         tokens_RSND = torch.zeros(shape, device=self.noise.device)
         masked_RSN = torch.ones(shape[:3], dtype=torch.bool, device=self.noise.device)
         frames = self._frames(self.begun, tokens_RSND, masked_RSN, MASKED, conditions)
-        self.paradigm.generate(self.model, self.past, frames, self.noise, self.sampling)
+        self.paradigm.generate(self.model, self.past, frames, self.noise, self.sampling.at_frame(self.predicted))
+        self.predicted += len(conditions)
         self._finish(frames.tokens_BSND, conditions)
         return frames.tokens_BSND[: self.batch]
 

@@ -90,6 +90,14 @@ class Sampling:
     """linear (default): from 1 to the scale as a frame's tokens appear (MAR); or constant."""
     guide: Annotated[tuple[Guided, ...], Items] | None = None
     """Conditions that guidance acts on; label and text by default."""
+    last_denoise_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Denoise steps of a frame's last mask step: from the first one on they fall to it evenly, rounded down (DiSA, Zhao
+    et al. 2025, from 50 to 5). Not said, all mask steps take `denoise_steps`. What it does to quality is not measured
+    here."""
+    last_temperature: Annotated[float, Field(ge=0, le=10)] | None = None
+    """What the temperature falls to from frame to frame: frame t after the first that is generated (t = 0) has
+    last_temperature + (temperature − last_temperature) · 10^−t; 1 and 0.9 are VideoMAR's (Yu et al. 2025). Not said, it
+    stays. What it does to quality is not measured here."""
 
     @classmethod
     def of(cls, sampling: Sampling | str | None = None, **fields: Any) -> Sampling:
@@ -133,12 +141,22 @@ class Sampling:
         fields["refresh"] = max(fields["refresh"], saving.refresh)
         fields |= asked
         fields["denoise_steps"] = head.find_denoise_steps(asked.get("denoise_steps"), fields["denoise_steps"])
+        if "last_denoise_steps" in fields and "last_denoise_steps" not in asked:  # the model's own, for its own steps
+            fields["last_denoise_steps"] = min(fields["last_denoise_steps"], fields["denoise_steps"])
         fields["sampler"] = head.find_sampler(fields.get("sampler"))
         steps, first_step = fields["denoise_steps"], self.first_step
         if first_step is None and own.first_step is not None and fields["sampler"] == head.find_sampler(own.sampler):
             first_step = max(own.first_step, steps - 1)
         fields["first_step"] = head.find_first_step(fields["sampler"], steps, first_step)
         resolved = ResolvedSampling(**fields)
+        if resolved.last_denoise_steps is not None:
+            if resolved.last_denoise_steps > steps:
+                raise MagiError(
+                    f"last_denoise_steps must be at most the {steps} denoise step{'s' * (steps > 1)} of the first, got "
+                    f"{resolved.last_denoise_steps}"
+                )
+            for fewer in range(resolved.last_denoise_steps, steps):
+                head.find_first_step(fields["sampler"], fewer, resolved.first_step)
         if resolved.chooses_codes and "top_k" not in head.options:
             raise MagiError(
                 "top_k, top_p and order 'confidence' choose among codes; this model's tokens are continuous"
@@ -171,6 +189,21 @@ class ResolvedSampling(Sampling):
     def guided(self) -> bool:
         """Whether a second half of the batch is needed, to be guided away from."""
         return self.guidance_scale != 1
+
+    def denoise_steps_at(self, step: int, mask_steps: int) -> int:
+        """Denoise steps of a mask step, 0…mask_steps − 1, of so many (DiSA: `last_denoise_steps`)."""
+        first, last = self.denoise_steps, self.last_denoise_steps
+        if last is None or mask_steps == 1:
+            return first
+        return last + (first - last) * (mask_steps - 1 - step) // (mask_steps - 1)
+
+    def at_frame(self, number: int) -> ResolvedSampling:
+        """That of a generated frame, 0 the first (VideoMAR: `last_temperature`)."""
+        last = self.last_temperature
+        if last is None:
+            return self
+        falling = last + (self.temperature - last) * 10.0**-number
+        return ResolvedSampling(**self.given() | {"temperature": falling, "last_temperature": None})
 
     def guidance(self, share: float) -> float | None:
         """The scale at a mask step after which `share` of a frame's tokens are there; None without guidance."""

@@ -108,6 +108,8 @@ def put_in_speed(
         keep_freed_memory()
         use_training_kernels(model, linears=low and linear_product_pays() if linears is None else linears)
         choose_threads(product_flops(model, micro * model.config.num_frames))
+    else:
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
 
 
 def build_clips(preset: Preset, data: TrainingData, model: MagiVideoTransformer) -> ClipDataset:

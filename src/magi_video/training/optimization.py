@@ -1,12 +1,9 @@
 """AdamW as in MAR, and the guard that keeps one bad step from spoiling a run."""
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from magi_video.files.checkpoints import whole
@@ -40,27 +37,69 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
 
 
-def build_average(parameters: Iterable[nn.Parameter], config: TrainConfig) -> EMAModel:
-    """The averaged weights: decay n/(n + 9) in step n, `ema_decay` at most, or `ema_decay` throughout (MAR).
+class AveragedWeights:
+    """The running mean of the weights, which becomes the model: decay n/(n + 9) after n steps, `decay` at most.
 
-    The rise is diffusers' own; its first step copies the weights. `ema_warmup` off switches it off.
+    Args:
+        parameters: whose mean.
+        decay: the most that is kept of the mean in a step, in [0, 1).
+        ramp: False keeps `decay` in every step (MAR). With it the first step copies the weights.
+
+    Attributes:
+        shadow_params: the mean of each parameter.
+        count: steps n that were taken, a float64 scalar on the weights' device.
     """
-    if config.ema_warmup:
-        return EMAModel(parameters, decay=config.ema_decay, foreach=True)
-    return EMAModel(parameters, config.ema_decay, min_decay=config.ema_decay, update_after_step=-1, foreach=True)
+
+    def __init__(self, parameters: Iterable[nn.Parameter], decay: float, ramp: bool = True) -> None:
+        self.shadow_params = [parameter.detach().clone() for parameter in parameters]
+        self.most, self.ramp = decay, ramp
+        device = self.shadow_params[0].device if self.shadow_params else "cpu"
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+
+    @property
+    def decay(self) -> Tensor:
+        """Share of the mean that the step of number `count` keeps, a scalar."""
+        if not self.ramp:
+            return torch.full_like(self.count, self.most)
+        ramp = self.count / (self.count + 9)
+        return torch.where(self.count > 1, ramp, 0.0).clamp(max=self.most)
+
+    @torch.no_grad()
+    def step(self, parameters: Iterable[nn.Parameter], taken: Tensor | None = None) -> None:
+        """Let the weights enter the mean.
+
+        Args:
+            parameters: the same ones, in the same order.
+            taken: boolean scalar: whether the optimiser's step was taken; else the mean stays. Nothing waits for it.
+        """
+        self.count += 1 if taken is None else taken
+        weight = 1 - self.decay if taken is None else (1 - self.decay) * taken
+        moved = [(mean, one) for mean, one in zip(self.shadow_params, parameters, strict=True) if one.requires_grad]
+        if moved:
+            means, weights = zip(*moved, strict=True)
+            steps = torch._foreach_sub(weights, means)
+            torch._foreach_mul_(steps, weight.to(means[0].dtype))
+            torch._foreach_add_(means, steps)
 
 
-def scale_and_clip(parameters: Iterable[nn.Parameter], norm: float, scale: float, max_norm: float) -> None:
+def build_average(parameters: Iterable[nn.Parameter], config: TrainConfig) -> AveragedWeights:
+    """The averaged weights as a recipe has them (`ema_decay`, `ema_warmup`)."""
+    return AveragedWeights(parameters, config.ema_decay, config.ema_warmup)
+
+
+@torch.no_grad()
+def scale_and_clip(parameters: Iterable[nn.Parameter], norm: Tensor, scale: Tensor | float, max_norm: float) -> None:
     """Multiply all gradients, sharded or not, by `scale`, and by less where their norm would exceed `max_norm`.
 
     Args:
         parameters: whose gradients.
-        norm: of all gradients before, over all processes.
+        norm: of all gradients before, over all processes: a scalar, which nothing waits for.
         scale: factor.
         max_norm: of the result.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    torch._foreach_mul_(gradients, scale * min(1.0, max_norm / (norm * scale + 1e-6)))
+    factor = scale * (max_norm / (norm.double() * scale + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -69,40 +108,54 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return whole(torch.nn.utils.get_total_norm(gradients))
 
 
-@dataclass
+def step_if(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
+    """Let a fused optimiser step if a boolean scalar on its device says so; nothing waits for the answer.
+
+    By the way of `torch.amp.GradScaler`: where `found_inf` is 1 the fused kernels change neither weights nor state.
+    """
+    optimizer.found_inf = 1 - taken.float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+SETTLED = 20
+"""Steps after which the running mean of the gradient norm tells what is usual: the first ones say little."""
+
+
 class SpikeGuard:
     """Refuses optimiser steps whose gradient is not finite or far above the usual.
 
-    Attributes:
+    It decides on the device: nothing waits for its answer.
+
+    Args:
         factor: how many times the usual norm is too much.
-        usual: running mean of the gradient norm.
-        accepted, skipped, in_a_row: counts.
+        device: where losses and norms are.
     """
 
-    factor: float
-    usual: float = 0.0
-    accepted: int = 0
-    skipped: int = 0
-    in_a_row: int = field(default=0)
+    names = ("usual", "accepted", "skipped", "in_a_row")
+    """Running mean of the gradient norm, and counts."""
 
-    def accepts(self, loss: float, norm: float) -> bool:
-        """Whether to take the step."""
-        settled = self.accepted >= 20  # the first steps' norms say little about the usual one
-        if math.isfinite(loss) and math.isfinite(norm) and not (settled and norm > self.factor * self.usual):
-            weight = 0.9 if settled else self.accepted / (self.accepted + 1)
-            self.usual = weight * self.usual + (1 - weight) * norm
-            self.accepted += 1
-            self.in_a_row = 0
-            return True
-        self.skipped += 1
-        self.in_a_row += 1
-        return False
+    def __init__(self, factor: float, device: torch.device | str = "cpu") -> None:
+        self.factor = factor
+        self.values = torch.zeros(len(self.names), dtype=torch.float64, device=device)
+
+    def accepts(self, loss: Tensor | float, norm: Tensor | float) -> Tensor:
+        """Whether to take the step: a boolean scalar on the device."""
+        usual, accepted, skipped, in_a_row = self.values.unbind()
+        loss, norm = (torch.as_tensor(one, dtype=torch.float64, device=usual.device) for one in (loss, norm))
+        settled = accepted >= SETTLED
+        taken = loss.isfinite() & norm.isfinite() & ~(settled & (norm > self.factor * usual))
+        weight = torch.where(settled, 0.9, accepted / (accepted + 1))
+        mean = weight * usual + (1 - weight) * norm
+        self.values = torch.stack(
+            [torch.where(taken, mean, usual), accepted + taken, skipped + ~taken, torch.where(taken, 0, in_a_row + 1)]
+        )
+        return taken
 
     def state(self) -> dict[str, Any]:
-        """Counts as JSON values."""
-        return {name: getattr(self, name) for name in ("usual", "accepted", "skipped", "in_a_row")}
+        """Mean and counts as JSON values; waits for the device."""
+        usual, *counts = self.values.tolist()
+        return dict(zip(self.names, (usual, *map(int, counts)), strict=True))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        self.values = self.values.new_tensor([state[name] for name in self.names])

@@ -137,14 +137,13 @@ def follow(trainer: Trainer, display: Display) -> None:
         display.say("compiling the transformer's blocks, which takes a minute or two the first time")
         display.say(trainer.compile())
     display.stage("model", trainer.config.steps)
-    skipped = trainer.guard.skipped
+    skipped = trainer.guard.state()["skipped"]
     for figures in trainer.run():
         if figures["skipped"] > skipped:
             skipped = int(figures["skipped"])
-            display.say(
-                f"step {trainer.step} skipped: loss {figures['loss']:.4g}, gradient norm {figures['gradient_norm']:.4g}"
-            )
-        display.advance(trainer.step, figures)
+            loss, norm = figures["loss"], figures["gradient_norm"]
+            display.say(f"step {figures['step']:.0f} skipped: loss {loss:.4g}, gradient norm {norm:.4g}")
+        display.advance(int(figures["step"]), figures)
 
 
 def first_of(names: list[str]) -> str:

@@ -9,6 +9,7 @@ another number of processes, but for the order in which it sums.
 import json
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -50,7 +51,15 @@ from magi_video.training.build import (
 from magi_video.training.feasibility import micro_batch
 from magi_video.training.loaders import clip_loader, loading_told, workers_ended
 from magi_video.training.log import append_log, cut_log
-from magi_video.training.optimization import SpikeGuard, build_average, build_optimizer, gradient_norm, scale_and_clip
+from magi_video.training.optimization import (
+    SpikeGuard,
+    build_average,
+    build_optimizer,
+    gradient_norm,
+    scale_and_clip,
+    step_if,
+)
+from magi_video.training.outcome import Outcome, Reading, steps_behind
 from magi_video.training.parallel import Objective, shard
 from magi_video.training.preparation import derive_seed
 from magi_video.training.preview import Preview
@@ -104,7 +113,8 @@ class Trainer:
         self.optimizer = build_optimizer(model, self.config)
         self.schedule = get_constant_schedule_with_warmup(self.optimizer, self.config.warmup_steps)
         self.ema = build_average(model.parameters(), self.config)
-        self.guard = SpikeGuard(self.config.spike_factor)
+        self.guard = SpikeGuard(self.config.spike_factor, self.device)
+        self.behind = steps_behind(self.device)
         self.step = 0
         self.saved = self._resume()
 
@@ -156,63 +166,80 @@ class Trainer:
         Nothing is saved while steps are skipped, but on a signal: the weights are as they were, and the last checkpoint
         from before shall not be dropped.
         """
-        due = sample_due = False
+        waiting: deque[Reading] = deque()
+        due = sample_due = stopping = False
+        read = 0.0
         while self.step < self.config.steps:
             began = time.perf_counter()
             with loading_told(self.step):
-                loss, norm, taken, stop = self._optimize([next(batches) for _ in range(self.config.accumulate)])
+                loss_norm_stop = self._optimize([next(batches) for _ in range(self.config.accumulate)])
             self.step += 1
-            figures = {
-                "step": self.step,
-                "loss": loss,
-                "gradient_norm": norm,
-                "learning_rate": self.schedule.get_last_lr()[0],
-                "skipped": self.guard.skipped,
-                "clips_per_second": self.config.batch_size / (time.perf_counter() - began),
-            }
+            rate = self.schedule.get_last_lr()[0]
+            waiting.append(Reading(self.step, loss_norm_stop, self.guard, rate, began))
             last = self.step == self.config.steps
-            if self.step % self.config.log_every == 0 or last or not taken:
-                self._log(figures)
-            if self._is_dead(last):
-                yield figures
-                raise MagiError(self._diverged(loss, norm))
             due |= self.step % self.config.checkpoint_every == 0
             sample_due |= bool(self.config.sample_every) and (self.step % self.config.sample_every == 0 or last)
-            sample = sample_due and not stop and (taken or last)
-            if last or stop or sample or (due and taken):
-                self.save()
-                due = False
-            if sample:
-                self.processes.once(lambda: self._write_preview(preview))
-                sample_due = False
-            yield figures
-            if stop and not last:
-                raise StoppedError(self.signals.received, f"after step {self.step}, which is saved")
+            now = last or due or sample_due or stopping  # what is written must know its own step
+            while waiting and (now or len(waiting) > self.behind):
+                outcome = waiting.popleft().read(read)
+                read = time.perf_counter()
+                figures = self._figures(outcome)
+                if outcome.step % self.config.log_every == 0 or outcome.step == self.config.steps or not outcome.taken:
+                    self._log(figures)
+                if self._is_dead(outcome):
+                    yield figures
+                    raise MagiError(self._diverged(outcome))
+                stopping |= outcome.stop
+                if outcome.step < self.step:
+                    yield figures
+                    continue
+                sample = sample_due and not stopping and (outcome.taken or last)
+                if last or stopping or sample or (due and outcome.taken):
+                    self.save()
+                    due = False
+                if sample:
+                    self.processes.once(lambda: self._write_preview(preview))
+                    sample_due = False
+                yield figures
+                if stopping and not last:
+                    raise StoppedError(self.signals.received, f"after step {self.step}, which is saved")
 
-    def _is_dead(self, last: bool) -> bool:
+    def _figures(self, outcome: Outcome) -> dict[str, float]:
+        """A step as it is logged and shown."""
+        return {
+            "step": outcome.step,
+            "loss": outcome.loss,
+            "gradient_norm": outcome.norm,
+            "learning_rate": outcome.learning_rate,
+            "skipped": outcome.skipped,
+            "clips_per_second": self.config.batch_size / outcome.seconds,
+        }
+
+    def _is_dead(self, outcome: Outcome) -> bool:
         """Whether the run is not going to recover, or ends without having done so."""
-        if not last:
-            return self.guard.in_a_row >= self.config.stop_after_skips
-        return self.guard.in_a_row >= min(2, self.config.stop_after_skips) or not self.guard.accepted
+        if outcome.step < self.config.steps:
+            return outcome.in_a_row >= self.config.stop_after_skips
+        return outcome.in_a_row >= min(2, self.config.stop_after_skips) or not outcome.accepted
 
-    def _diverged(self, loss: float, norm: float) -> str:
+    def _diverged(self, outcome: Outcome) -> str:
         """What is told of a run that skips one step after the other."""
-        skipped, guard = self.guard.in_a_row, self.guard
+        skipped = outcome.in_a_row
         # What is wrong may have come with the last step that was taken.
-        good = [one for one in checkpoint_steps(self.out / "checkpoints") if one < self.step - skipped]
+        good = [one for one in checkpoint_steps(self.out / "checkpoints") if one < outcome.step - skipped]
         kept = f"the last good checkpoint is {checkpoint_folder(self.out / 'checkpoints', good[-1])}" if good else ""
         return (
-            f"training diverged: the last {skipped} step(s) up to {self.step} were all skipped, since their loss or "
-            f"gradient is not finite or above {guard.factor:g} × the usual norm {guard.usual:.3g} "
-            f"(now loss {loss:.4g}, norm {norm:.4g}); {kept or 'there is no checkpoint from before'}; "
+            f"training diverged: the last {skipped} step(s) up to {outcome.step} were all skipped, since their loss or "
+            f"gradient is not finite or above {self.guard.factor:g} × the usual norm {outcome.usual:.3g} "
+            f"(now loss {outcome.loss:.4g}, norm {outcome.norm:.4g}); {kept or 'there is no checkpoint from before'}; "
             "lower --learning-rate, with another --out"
         )
 
-    def _optimize(self, micro_batches: list[dict[str, torch.Tensor]]) -> tuple[float, float, bool, bool]:
-        """One optimiser step; returns the loss, the gradient's norm, whether the step was taken, and whether to stop.
+    def _optimize(self, micro_batches: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+        """One optimiser step; returns the loss, the gradient's norm, and whether to stop, `[3]` on the device.
 
-        The loss is the mean over the hidden tokens of the whole batch. How many these are is known when all processes
-        have drawn theirs, so what is differentiated is the sum, and the gradient is divided afterwards.
+        Nothing here waits for the device: whether the step is taken is decided there. The loss is the mean over the
+        hidden tokens of the whole batch. How many these are is known when all processes have drawn theirs, so what is
+        differentiated is the sum, and the gradient is divided afterwards.
         """
         self.model.train()
         total, tokens = torch.zeros(2, device=self.device)
@@ -227,19 +254,18 @@ class Trainer:
             total, tokens = total + loss.detach(), tokens + count
         parameters = list(self.core.parameters())
         local = torch.stack([total, tokens, gradient_norm(parameters), torch.zeros_like(total)])
-        local[3] = self.signals.received is not None
+        local[3].fill_(self.signals.received is not None)
         # The gradients' norm is the same everywhere but for rounding; its mean is the same to the bit.
-        total_loss, hidden, norms, stops = self._sum(local)
+        total_loss, hidden, norms, stops = self._sum(local).unbind()
         mean_loss, scale = total_loss / hidden, self.processes.count / hidden
         norm = norms / self.processes.count
         taken = self.guard.accepts(mean_loss, norm * scale)
-        if taken:
-            scale_and_clip(parameters, norm, scale, self.config.clip_norm)
-            self.optimizer.step()
-            self.ema.step(parameters)
+        scale_and_clip(parameters, norm, scale, self.config.clip_norm)
+        step_if(self.optimizer, taken)
+        self.ema.step(parameters, taken)
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
-        return mean_loss, norm * scale, taken, stops > 0
+        return torch.stack([mean_loss, norm * scale, stops])
 
     def _autocast(self) -> torch.autocast:
         """Of the transformer; the head leaves it."""
@@ -251,12 +277,12 @@ class Trainer:
         seeds = [derive_seed(self.seed, 3, self.step, first + place) for place in range(self.micro)]
         return [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
 
-    def _sum(self, values: torch.Tensor) -> list[float]:
-        """Of every process's values."""
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Of every process's values, float64."""
+        values = values.double()
         if self.processes.count > 1:
-            values = values.double()
             torch.distributed.all_reduce(values)
-        return values.tolist()
+        return values
 
     def _clip(self, batch: dict[str, torch.Tensor]) -> Clip:
         """A batch from the loader as what a paradigm learns from."""
@@ -277,17 +303,17 @@ class Trainer:
         Raises:
             MagiError: it cannot be written; raised in every process.
         """
-        state = {
+        state: dict[str, Any] = {
             "preset": asdict(self.preset),
             "seed": self.seed,
             "schedule": self.schedule.state_dict(),
             "guard": self.guard.state(),
-            "ema_step": self.ema.optimization_step,
+            "ema_step": int(self.ema.count),
             "codec": self.codec.fingerprint(),
         }
         tensors = self._tensors() | {"optimizer": optimizer_tensors(self.optimizer)}
         folder, main = self.out / "checkpoints", self.processes.main
-        keep = EVERY if self.guard.in_a_row else self.config.keep_checkpoints
+        keep = EVERY if state["guard"]["in_a_row"] else self.config.keep_checkpoints
         self.saved = self.processes.together(
             lambda: save_checkpoint(folder, self.step, tensors, state, keep, writes=main)
         )
@@ -295,7 +321,7 @@ class Trainer:
 
     def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """The weights and their averages, by name."""
-        named = dict(self.core.named_parameters())
+        named: dict[str, torch.Tensor] = dict(self.core.named_parameters())
         return {"model": named, "ema": dict(zip(named, self.ema.shadow_params, strict=True))}
 
     def _publish(self, checkpoint: Checkpoint) -> None:
@@ -312,7 +338,7 @@ class Trainer:
             "preset": json.loads(json.dumps(asdict(self.preset))),
             "seed": self.seed,
             "steps": self.step,
-            "skipped_steps": self.guard.skipped,
+            "skipped_steps": self.guard.state()["skipped"],
             "data": {
                 "videos": len(self.data.videos.videos),
                 "frames": sum(video.num_frames for video in self.data.videos.videos),
@@ -347,7 +373,7 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate  # the schedule itself sets it only when it steps
         self.guard.restore(checkpoint.state["guard"])
-        self.ema.optimization_step = checkpoint.state["ema_step"]
+        self.ema.count.fill_(checkpoint.state["ema_step"])
         self.step = checkpoint.step
         return checkpoint
 
