@@ -37,6 +37,11 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
 
 
+def widest(device: torch.device | str) -> torch.dtype:
+    """float64; float32 on Apple's GPUs, which have no wider numbers."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
 class AveragedWeights:
     """The running mean of the weights, which becomes the model: decay n/(n + 9) after n steps, `decay` at most.
 
@@ -47,14 +52,14 @@ class AveragedWeights:
 
     Attributes:
         shadow_params: the mean of each parameter.
-        count: steps n that were taken, a float64 scalar on the weights' device.
+        count: steps n that were taken, a scalar on the weights' device.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float, ramp: bool = True) -> None:
         self.shadow_params = [parameter.detach().clone() for parameter in parameters]
         self.most, self.ramp = decay, ramp
         device = self.shadow_params[0].device if self.shadow_params else "cpu"
-        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.count = torch.zeros((), dtype=widest(device), device=device)
 
     @property
     def decay(self) -> Tensor:
@@ -98,7 +103,7 @@ def scale_and_clip(parameters: Iterable[nn.Parameter], norm: Tensor, scale: Tens
         max_norm: of the result.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    factor = scale * (max_norm / (norm.double() * scale + 1e-6)).clamp(max=1.0)
+    factor = scale * (max_norm / (norm.to(widest(norm.device)) * scale + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
 
 
@@ -109,12 +114,16 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def step_if(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
-    """Let a fused optimiser step if a boolean scalar on its device says so; nothing waits for the answer.
+    """Let a fused optimiser step if a boolean scalar on its device says so; on CPUs and CUDA's GPUs nothing waits for
+    the answer.
 
     By the way of `torch.amp.GradScaler`: where `found_inf` is 1 the fused kernels change neither weights nor state.
     """
-    optimizer.found_inf = 1 - taken.float()  # type: ignore[attr-defined]
-    optimizer.step()
+    if taken.device.type in ("cpu", "cuda"):
+        optimizer.found_inf = 1 - taken.float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif taken:
+        optimizer.step()
 
 
 SETTLED = 20
@@ -136,12 +145,12 @@ class SpikeGuard:
 
     def __init__(self, factor: float, device: torch.device | str = "cpu") -> None:
         self.factor = factor
-        self.values = torch.zeros(len(self.names), dtype=torch.float64, device=device)
+        self.values = torch.zeros(len(self.names), dtype=widest(device), device=device)
 
     def accepts(self, loss: Tensor | float, norm: Tensor | float) -> Tensor:
         """Whether to take the step: a boolean scalar on the device."""
         usual, accepted, skipped, in_a_row = self.values.unbind()
-        loss, norm = (torch.as_tensor(one, dtype=torch.float64, device=usual.device) for one in (loss, norm))
+        loss, norm = (torch.as_tensor(one, dtype=usual.dtype, device=usual.device) for one in (loss, norm))
         settled = accepted >= SETTLED
         taken = loss.isfinite() & norm.isfinite() & ~(settled & (norm > self.factor * usual))
         weight = torch.where(settled, 0.9, accepted / (accepted + 1))

@@ -61,8 +61,8 @@ class Reading:
     ) -> None:
         self.step, self.learning_rate, self.began = step, learning_rate, began
         values = torch.cat([loss_norm_stop, guard.values])
-        # To pinned memory, which the copy fills when the step is done.
-        self._values = values.to("cpu", non_blocking=True)
+        # From a GPU to pinned memory, which the copy fills when the step is done.
+        self._values = values.to("cpu", non_blocking=values.is_cuda)
         self._done: torch.cuda.Event | None = None
         if values.is_cuda:
             self._done = torch.cuda.Event()

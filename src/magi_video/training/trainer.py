@@ -58,6 +58,7 @@ from magi_video.training.optimization import (
     gradient_norm,
     scale_and_clip,
     step_if,
+    widest,
 )
 from magi_video.training.outcome import Outcome, Reading, steps_behind
 from magi_video.training.parallel import Objective, shard
@@ -278,8 +279,8 @@ class Trainer:
         return [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Of every process's values, float64."""
-        values = values.double()
+        """Of every process's values."""
+        values = values.to(widest(values.device))
         if self.processes.count > 1:
             torch.distributed.all_reduce(values)
         return values
