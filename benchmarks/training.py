@@ -9,8 +9,8 @@
     kernels     gradients of linear layers and norms (`fast/kernels.py`)
     optimiser   fused AdamW
 
-`floor` is the least time in which this machine could multiply: the transformer's products at the measured bfloat16
-peak, the head's, which are float32, at the measured float32 peak.
+`floor` is the least time in which this machine could multiply: the transformer's products at the measured peak of the
+precision, the head's, which are float32, at the measured float32 peak.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from torch import nn
 from magi_video.bench.flops import Sizes, training_flops
 from magi_video.bench.machine import peak_memory_bytes
 from magi_video.bench.profiling import profile_call
-from magi_video.bench.subject import Subject, build, open_subject
+from magi_video.bench.subject import Subject, build, make_subject, open_subject
 from magi_video.bench.training import Stepper, mean_share, sequence_frames
 from magi_video.fast import allocator
 from magi_video.fast import layers as fast_layers
@@ -60,9 +60,9 @@ PLAIN: dict[str, dict[type[nn.Module], type[nn.Module]]] = {
 class Run:
     """A model in training, whose parts can be switched off and on."""
 
-    def __init__(self, subject: Subject, batch: int) -> None:
+    def __init__(self, subject: Subject, batch: int, precision: str) -> None:
         torch.manual_seed(0)
-        self.stepper = Stepper(subject, build(subject.preset), batch, "bf16", CPU)
+        self.stepper = Stepper(subject, build(subject.preset), batch, precision, CPU)
         model = self.stepper.model
         self.average = AveragedWeights(model.parameters(), subject.preset.train.ema_decay)
         self.classes = [(module, type(module)) for module in model.modules()]
@@ -114,6 +114,8 @@ def main() -> None:
     parser.add_argument("--depth", type=int, help="blocks, to measure sooner")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each variant")
     parser.add_argument("--without", nargs="*", choices=PARTS, default=[], help="also: all but this part")
+    parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16", help="of autocast")
+    parser.add_argument("--beside", nargs="*", default=[], help="paradigms that take turns with the preset's own")
     parser.add_argument("--no-plain", action="store_true", help="measure no plain step")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, in every variant")
     parser.add_argument("--compile", action="store_true", help="also: compiled blocks")
@@ -133,7 +135,12 @@ def main() -> None:
     peaks = {name: peak_gflops(dtype, clock) for name, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32))}
     if options.return_memory:
         allocator.KEEP.clear()
-    run = Run(subject, options.batch or (1 if options.preset == "base" else subject.preset.train.batch_size))
+    batch = options.batch or (1 if options.preset == "base" else subject.preset.train.batch_size)
+    run = Run(subject, batch, options.precision)
+    others = {
+        name: Run(make_subject(name, dataclasses.replace(subject.preset, forcing=name)), batch, options.precision)
+        for name in options.beside
+    }
     if options.checkpointing:
         run.stepper.model.enable_gradient_checkpointing()
     variants: dict[str, tuple[str, ...]] = {"now": ()} if options.no_plain else {"plain": PARTS, "now": ()}
@@ -141,30 +148,36 @@ def main() -> None:
     if options.compile:
         run.compile()
         variants["compiled"] = ("compiled",)
-    times: dict[str, list[float]] = {name: [] for name in variants}
+    times: dict[str, list[float]] = {name: [] for name in (*variants, *others)}
     for number in range(1 + options.steps):
         for name, off in variants.items():
             with run.without(off):
                 began = clock()
                 run.step()
                 times[name] += [clock() - began] if number else []
+        for name, other in others.items():
+            began = clock()
+            other.step()
+            times[name] += [clock() - began] if number else []
     clip, paradigm = run.stepper.clip.tokens_BTND, run.stepper.paradigm
     predicted = round(clip.shape[:3].numel() * mean_share(paradigm, clip.shape[2], clip.shape[1]))
     sizes, repeats = Sizes.of(run.stepper.model.architecture), paradigm.diffusion_batch_mul
     ahead, back = training_flops(sizes, len(clip), sequence_frames(subject), predicted, repeats)
     flops = ahead + back
-    floor = (flops.total - flops.head) / peaks["bf16"] / 1e9 + flops.head / peaks["float32"] / 1e9
-    ideal = flops.total / peaks["bf16"] / 1e9
+    floor = (flops.total - flops.head) / peaks[options.precision] / 1e9 + flops.head / peaks["float32"] / 1e9
+    ideal = flops.total / peaks[options.precision] / 1e9
     medians = {name: statistics.median(values) for name, values in times.items()}
     figures: dict[str, Any] = {
-        "preset": options.preset, "depth": run.stepper.model.config.depth, "batch": len(clip),
+        "preset": options.preset, "precision": options.precision,
+        "depth": run.stepper.model.config.depth, "batch": len(clip),
         "freed memory": "returned" if options.return_memory else "kept",
         "torch": torch.__version__, "threads": torch.get_num_threads(), "fast float32": fast_float32,
         "peak GFLOP/s": {name: round(value) for name, value in peaks.items()},
         "TFLOP": {"transformer": round((flops.total - flops.head) / 1e12, 2), "head": round(flops.head / 1e12, 2)},
         "seconds": {name: round(value, 3) for name, value in medians.items()},
-        "share of the bf16 peak": {name: round(ideal / value, 3) for name, value in medians.items()},
-        "floor": {"seconds": round(floor, 3), "share of the bf16 peak": round(ideal / floor, 3)},
+        "clips/s": {name: round(len(clip) / value, 3) for name, value in medians.items()},
+        f"share of the {options.precision} peak": {name: round(ideal / medians[name], 3) for name in variants},
+        "floor": {"seconds": round(floor, 3), f"share of the {options.precision} peak": round(ideal / floor, 3)},
         "peak memory GiB": round(peak_memory_bytes(CPU) / 2**30, 2),
     }  # fmt: skip
     if options.profile:
