@@ -140,9 +140,9 @@ def test_model_range_round_trips_every_value() -> None:
 def test_rows_of_a_contact_sheet_are_filled() -> None:
     from magi_video.video.image import even_columns
 
-    assert [even_columns(frames) for frames in (1, 10, 16, 21, 28, 30)] == [1, 10, 8, 7, 7, 10]
+    assert [even_columns(frames, 10) for frames in (1, 10, 16, 21, 28, 30)] == [1, 10, 8, 7, 7, 10]
     for frames in range(1, 31):
-        columns = even_columns(frames)
+        columns = even_columns(frames, 10)
         assert columns <= 10 and -frames % columns <= 2  # of 10 columns up to 9 places would be empty
 
 
@@ -150,9 +150,9 @@ def test_contact_sheet_shows_first_and_last_frames() -> None:
     video = np.zeros((31, 24, 32, 3), dtype=np.uint8)
     video[0, 12:], video[30, 12:] = (200, 0, 0), (0, 200, 0)
     sheet = contact_sheet([video, video[:3]], columns=4, max_frames=6, labels=["one", "two"], min_side=48)
-    assert sheet.dtype == np.uint8 and sheet.shape == (16 + 2 * 48 + 16 + 48, 4 * 64, 3)
+    assert sheet.dtype == np.uint8 and sheet.shape == (16 + 2 * 48 + 16 + 48, 3 * 64, 3)
     assert tuple(sheet[16 + 40, 40]) == (200, 0, 0)
-    assert tuple(sheet[16 + 48 + 40, 64 + 40]) == (0, 200, 0)  # the sixth frame: second row, second column
+    assert tuple(sheet[16 + 48 + 40, 2 * 64 + 40]) == (0, 200, 0)  # the sixth frame: second row, third column
     assert (video[5] == 0).all()  # the given frames are not drawn on
     for bad in ([], [video[:0]]):
         with pytest.raises(MagiError):

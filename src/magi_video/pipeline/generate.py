@@ -25,7 +25,7 @@ from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.options import GenerateOptions
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import make_ready
-from magi_video.video.image import contact_sheet, even_columns, read_image, spread_frames, write_image
+from magi_video.video.image import contact_sheet, read_image, spread_frames, write_image
 from magi_video.video.video import VideoWriter, inspect_video, read_frames
 
 VIEW_SIDE = 256
@@ -118,7 +118,7 @@ def generate(
         seconds = [max(times) for times in zip(*(times for times, _ in shares if times), strict=True)]
         sheets = [shares[index % processes.count][1][index // processes.count] for index in range(options.num)]
         numbers = spread_frames(options.frames, SHEET_FRAMES)
-        sheet = contact_sheet(sheets, columns=even_columns(len(numbers)), max_frames=SHEET_FRAMES, numbers=numbers)
+        sheet = contact_sheet(sheets, columns=10, max_frames=SHEET_FRAMES, numbers=numbers)
         write_image(out / "contact.png", sheet)
         given: dict[str, Any] = {"model": model, "out": out} | asdict(options)
         given |= {name: getattr(chosen, name) for name in given.pop("sampling")}

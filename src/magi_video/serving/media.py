@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from magi_video.video.image import contact_sheet, even_columns, spread_frames, write_image
+from magi_video.video.image import contact_sheet, spread_frames, write_image
 from magi_video.video.video import enlarge, write_video
 
 JPEG_QUALITY = 92
@@ -46,9 +46,7 @@ def write_sheet(path: Path, frames: Sequence[np.ndarray], rate: float) -> None:
     """At most 30 frames as one picture, numbered."""
     numbers = spread_frames(len(frames), SHEET_FRAMES)
     kept = np.stack([frames[number] for number in numbers])
-    write_image(
-        path, contact_sheet([kept], columns=even_columns(len(numbers)), max_frames=SHEET_FRAMES, numbers=numbers)
-    )
+    write_image(path, contact_sheet([kept], columns=10, max_frames=SHEET_FRAMES, numbers=numbers))
 
 
 FILES = {"video.mp4": write_mp4, "video.gif": write_gif, "contact.png": write_sheet}

@@ -138,10 +138,10 @@ def spread_frames(num_frames: int, most: int) -> list[int]:
     return np.linspace(0, num_frames - 1, min(most, num_frames)).round().astype(int).tolist()
 
 
-def even_columns(frames: int, most: int = 10) -> int:
+def even_columns(frames: int, most: int) -> int:
     """Frames in a row of a contact sheet, `most` at most, so that its last row has as few empty places as can be.
 
-    Of rows that do equally well the longest: 16 frames are two rows of 8, 30 three of 10, 11 two of 6.
+    Of rows that do equally well the longest: of 10 columns 16 frames take 8, 30 take 10, and 11 take 6.
     """
     rows = -(-frames // most)
     while rows < frames and -frames % rows > -frames % (rows + 1) and -(-frames // (rows + 1)) > most // 2:
@@ -162,7 +162,7 @@ def contact_sheet(
 
     Args:
         videos: uint8 arrays [T, H, W, 3]; each begins a new row.
-        columns: frames in a row.
+        columns: frames in a row, at most: see `even_columns`.
         max_frames: at most so many frames of a video, see `spread_frames`.
         labels: a line of text above each video.
         numbers: what the frames are numbered where `videos` hold only some of a longer video; from 0 if not given.
@@ -179,6 +179,7 @@ def contact_sheet(
         raise MagiError(f"{len(labels)} labels for {len(videos)} videos; expected one for each")
     if numbers is not None and any(len(video) != len(numbers) for video in videos):
         raise MagiError(f"{len(numbers)} frame numbers for {len(videos[0])} frames; expected one for each")
+    columns = even_columns(max(min(len(video), max_frames) for video in videos), columns)
     blocks = []
     for i, video in enumerate(videos):
         label = None if labels is None else labels[i]
