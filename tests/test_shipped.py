@@ -8,8 +8,13 @@ import pytest
 import torch
 
 from magi_video.cli import main
+from magi_video.fast.engine import Job, OnnxEngine
+from magi_video.fast.engine_choice import GRAPHS
+from magi_video.fast.onnx_graph import GraphFiles
 from magi_video.files.weights import SHIPPED
+from magi_video.paradigms import make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.sampling.sampling import SPEEDS
 from magi_video.video.image import read_image
 
 
@@ -32,7 +37,20 @@ def shipped(request: pytest.FixtureRequest) -> MagiVideoPipeline:
 def test_they_are_small_and_hold_nothing_to_unpickle(name: str) -> None:
     files = [path for path in (SHIPPED / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 20 * 2**20
-    assert {path.suffix for path in files} == {".json", ".safetensors", ".png", ".md"}
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".png", ".md", ".graph"}
+
+
+def test_their_graphs_are_there_and_give_pytorchs_result(shipped: MagiVideoPipeline) -> None:
+    """Each is compared with PyTorch when it is loaded. One that a change has made stale is made anew by
+    `python benchmarks/engines.py doom atari --frames 1 --json FILE`, after the old ones are removed."""
+    pytest.importorskip("onnxruntime")
+    assert shipped.folder is not None
+    engine = OnnxEngine(GraphFiles([shipped.folder / GRAPHS]))
+    paradigm = make_paradigm(shipped.config.forcing)
+    jobs = [Job(paradigm, shipped.transformer, shipped.codec, shipped.resolve(speed)) for speed in SPEEDS]
+    assert [engine.prepare(job, build=False) for job in jobs] == [None] * len(SPEEDS)
+    assert len(engine._sessions) == len(list((shipped.folder / GRAPHS).iterdir())) == 8
+    assert all(session is not None for _, session in engine._sessions.values())
 
 
 def test_they_say_how_they_were_made(shipped: MagiVideoPipeline) -> None:

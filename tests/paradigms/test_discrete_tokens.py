@@ -10,11 +10,13 @@ from torch import Tensor
 from magi_video.errors import MagiError
 from magi_video.fast.speed import begin_past, make_past
 from magi_video.models.categorical import CategoricalHead
+from magi_video.models.head import TokenHead
 from magi_video.models.random import SampleNoise
+from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, MaskedFrames, MaskRatio, NoiseInjection, Paradigm
-from magi_video.paradigms.masking import ConfidenceOrder, RandomOrder, unmasking_schedule
-from magi_video.sampling.past import CachedPast, Past
+from magi_video.paradigms.masking import ConfidenceOrder, MaskStep, RandomOrder, unmasking_schedule
+from magi_video.sampling.past import CachedPast, Past, pick
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import SPEEDS, Sampling
 
@@ -87,6 +89,29 @@ def test_steps_that_reuse_each_others_work_see_all_tokens(
     assert 0.05 < agreement < 1
 
 
+class GivenPast(Past):
+    """z of every place, as given."""
+
+    def __init__(self, z_BNW: Tensor) -> None:
+        self.z_BNW = z_BNW
+
+    def append(self, frame: FrameSequence) -> None:
+        raise NotImplementedError
+
+    def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
+        return pick(self.z_BNW, places_Bn)
+
+
+def given_step(head: TokenHead, z_BNW: Tensor, noise: SampleNoise, progress: float, **options: float) -> MaskStep:
+    """A mask step over z as given."""
+    batch, tokens = z_BNW.shape[:2]
+    nothing = torch.zeros(batch, 1, tokens, 3)
+    frame = FrameSequence(
+        nothing, torch.ones(batch, 1, tokens, dtype=torch.bool), torch.ones(1), torch.zeros(1), torch.ones(batch)
+    )
+    return MaskStep(GivenPast(z_BNW), frame, head, noise, options, progress)
+
+
 def test_confidence_is_maskgits(model: MagiVideoTransformer) -> None:
     """The places and codes of each step, against `mask_by_random_topk` (parallel_decode.py) written down anew."""
     head, noise, again = model.diffusion_head, SampleNoise.from_seeds([5, 6]), SampleNoise.from_seeds([5, 6])
@@ -94,11 +119,7 @@ def test_confidence_is_maskgits(model: MagiVideoTransformer) -> None:
     counts, z = unmasking_schedule(N, 6), torch.randn(6, 2, N, 32)
     order, unknown = ConfidenceOrder(noise, N, 4.5), torch.ones(2, N, dtype=torch.bool)
     for step, count in enumerate(counts):
-
-        def read(places: Tensor, step: int = step) -> Tensor:
-            return z[step].gather(1, places[..., None].expand(-1, -1, 32))
-
-        places, tokens = order.predict(head, read, count, (step + 1) / 6, noise, {"temperature": 1.0})
+        places, tokens = order.predict(given_step(head, z[step], noise, (step + 1) / 6, temperature=1.0), count)
         left = int(unknown.sum(1)[0])
         sampled, _ = head.sample_codes(z[step][unknown].view(2, left, 32), again)
         codes = torch.zeros(2, N, dtype=torch.long).masked_scatter(unknown, sampled)
@@ -119,15 +140,15 @@ def test_without_noise_the_surest_come_first(model: MagiVideoTransformer) -> Non
     head, noise = model.diffusion_head, SampleNoise.from_seeds([0])
     z = torch.randn(1, N, 32)
     order = ConfidenceOrder(noise, N, 0.0)
-    places, _ = order.predict(head, lambda places: z[:, places[0]], 3, 0.25, noise, {"temperature": 0})
+    places, _ = order.predict(given_step(head, z, noise, 0.25, temperature=0), 3)
     assert places[0].tolist() == head.logits(z)[0].log_softmax(-1).amax(-1).topk(3).indices.tolist()
     assert sorted(order.left_Bm[0].tolist() + places[0].tolist()) == list(range(N))
 
 
 def test_the_random_order_is_a_permutation(model: MagiVideoTransformer) -> None:
     noise = SampleNoise.from_seeds([0, 1])
-    order, z = RandomOrder(noise, N), torch.randn(2, 4, 32)
-    places = torch.cat([order.predict(model.diffusion_head, lambda _: z, 4, 0.5, noise, {})[0] for _ in range(4)], 1)
+    order, step = RandomOrder(noise, N), given_step(model.diffusion_head, torch.randn(2, N, 32), noise, 0.5)
+    places = torch.cat([order.predict(step, 4)[0] for _ in range(4)], 1)
     assert torch.equal(places, SampleNoise.from_seeds([0, 1]).permutation(N))
 
 

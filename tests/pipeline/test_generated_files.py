@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from magi_video.errors import MagiError
+from magi_video.fast.engine import Engine
 from magi_video.fast.probes import Choice
 from magi_video.files.atomic import write_array
 from magi_video.pipeline import generate as command
@@ -30,6 +31,7 @@ class StubPipeline:
     )
     transformer = SimpleNamespace(check_interval=lambda interval: None)
     device = "cpu"
+    engine = Engine()
 
     def __init__(self, error: BaseException | None = None, last: int = 5) -> None:
         self.error, self.last = error, last

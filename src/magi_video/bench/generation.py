@@ -4,7 +4,7 @@ import io
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from magi_video.bench.flops import Flops, Sizes, frame_flops, reread_flops, toke
 from magi_video.bench.machine import clock, peak_memory_bytes
 from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.codecs.base import Codec
+from magi_video.fast.engine import Engine, Job
 from magi_video.fast.noise import make_noise
-from magi_video.fast.speed import begin_past
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.paradigms.masking import unmasking_schedule
@@ -49,6 +49,7 @@ class Generation:
     Attributes:
         sampling: how frames were made.
         precision: of the weights.
+        engine: what computed the frames.
         threads: of the CPU.
         batch, frames: videos made together, and frames timed.
         warm_up: what ran before and does not count.
@@ -68,6 +69,7 @@ class Generation:
 
     sampling: ResolvedSampling
     precision: str
+    engine: str
     threads: int
     batch: int
     frames: int
@@ -97,6 +99,7 @@ class Generator:
         sampling: of its frames.
         batch: videos made together.
         device: where.
+        engine: what computes them.
     """
 
     subject: Subject
@@ -104,6 +107,7 @@ class Generator:
     sampling: ResolvedSampling
     batch: int
     device: torch.device
+    engine: Engine = field(default_factory=Engine)
 
     @property
     def conditions(self) -> dict[str, Tensor]:
@@ -123,7 +127,7 @@ class Generator:
             self.sampling,
             torch.ones(self.batch, dtype=torch.long, device=self.device),
             frames,
-            past=begin_past(paradigm, self.model, self.batch, frames, self.sampling, use_cache),
+            past=self.engine.begin_past(paradigm, self.model, self.batch, frames, self.sampling, use_cache),
         )
         for _ in range(max(given, paradigm.given_frames)):
             shape = (self.batch, self.model.num_tokens, self.model.token_dim)
@@ -155,6 +159,13 @@ class Generator:
         rollout = self.begin(self.given + frames, given=self.given + frames // 2)
         return lambda: rollout.predict_frames([self.conditions] * rollout.step_frames)
 
+    def job(self, frames: int) -> Job:
+        """Making so many frames."""
+        paradigm = make_paradigm(self.subject.preset.forcing, self.subject.preset.forcing_options)
+        endless = self.model.config.temporal_position == "rope"
+        total = None if endless else self.given + frames
+        return Job(paradigm, self.model, self.subject.codec, self.sampling, self.batch, total)
+
     @property
     def given(self) -> int:
         """Frames before the first that is timed."""
@@ -181,7 +192,9 @@ def measure_generation(
     seconds, latents = generator.time_frames(frames, progress=lambda done: progress("generating", done, frames))
     memory = peak_memory_bytes(generator.device)
     codec = generator.subject.codec
-    decode, encode = time_decoding(codec.to(generator.device), latents) if codec else (None, None)
+    decode, encode = None, None
+    if codec:
+        decode, encode = time_decoding(codec.to(generator.device), latents, generator.engine)
     sampling = generator.sampling
     median, quarter = statistics.median(seconds), math.ceil(frames / 4)
     flops = middle_flops(generator, frames)
@@ -189,6 +202,7 @@ def measure_generation(
     return Generation(
         sampling=sampling,
         precision=precision,
+        engine=generator.engine.name,
         threads=torch.get_num_threads(),
         batch=generator.batch,
         frames=frames,
@@ -246,7 +260,8 @@ def count_frame(generator: Generator, frames: int) -> int | None:
 
 
 def count_step(generator: Generator, frames: int) -> int | None:
-    """Operations of the step that makes the frame in the middle."""
+    """Operations of the step that makes the frame in the middle, as PyTorch computes it."""
+    generator = replace(generator, engine=Engine())
     counted = count_executed(generator.middle_frame(frames), generator.device.type)
     if counted is None and generator.model.dtype != torch.float32:
         # Weights packed for the CPU's bf16 units go through an operator without a formula; float32 ones do not.
@@ -255,7 +270,7 @@ def count_step(generator: Generator, frames: int) -> int | None:
     return counted
 
 
-def time_decoding(codec: Codec, latents: list[Tensor]) -> tuple[float, float]:
+def time_decoding(codec: Codec, latents: list[Tensor], engine: Engine) -> tuple[float, float]:
     """Seconds of a latent frame `[B, C, H, W]`: through the decoder, and as JPEG pictures of the whole batch.
 
     The median over the pieces that the decoder gives, the first of which does not count where there are others; a piece
@@ -270,7 +285,7 @@ def time_decoding(codec: Codec, latents: list[Tensor]) -> tuple[float, float]:
             taken += 1
             yield latent_BCHW
 
-    decoded = codec.decode_stream(counted())
+    decoded = engine.decode_stream(codec, counted())
     while True:
         before, began = taken, clock(device)
         chunk_BTCHW = next(decoded, None)

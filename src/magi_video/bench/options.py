@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from magi_video.fast.engine_name import EngineName
 from magi_video.fast.precision import Precision
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import Items, settings
@@ -32,6 +33,9 @@ class BenchOptions:
     """Frames to generate without the cache; time grows with their square."""
     precision: Precision = "auto"
     """Of the weights in generation, of autocast in training; auto as the other commands choose it on this machine."""
+    engine: EngineName = "auto"
+    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto measures, takes the
+    quicker one and says so (torch where the videos are too short to gain)."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; by default one for a small model's generation or training, else all cores."""
     device: str = "auto"

@@ -30,10 +30,11 @@ from magi_video.bench.subject import Subject, open_subject
 from magi_video.bench.training import Stepper, Training, measure_training, sequence_frames
 from magi_video.distributed import find_device
 from magi_video.errors import MagiError
+from magi_video.fast.engine_choice import choose_engine
 from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
 from magi_video.fast.threads import choose_threads
 from magi_video.paradigms import find_paradigm
-from magi_video.pipeline.ready import choose_for, product_flops
+from magi_video.pipeline.ready import choose_for, product_flops, suited_precision
 from magi_video.registry import declared
 from magi_video.sampling.sampling import ResolvedSampling
 from magi_video.training.sizing import attends_flat
@@ -111,6 +112,7 @@ def benchmark(name: str, options: BenchOptions, progress: Callable[[str, int, in
         choose_threads(product_flops(subject.outline, options.batch), options.threads)
         model = subject.load(choice.dtype).to(device)
         generator = Generator(subject, model, sampling, options.batch, device)
+        generator.engine, _ = choose_engine(options.engine, generator.job(frames), subject.folder, frames)
         peak = peaks[choice.precision]
         generation = measure_generation(generator, choice.precision, frames, peak, progress)
         if "uncached" in parts:
@@ -163,7 +165,9 @@ def choose_precisions(
 ) -> dict[str, Choice]:
     """The precision of generation and of training, as the commands themselves would choose it."""
     return {
-        "generate": choose_for(subject.outline, options.precision, device, sampling, options.batch),
+        "generate": choose_for(
+            subject.outline, suited_precision(options.precision, options.engine), device, sampling, options.batch
+        ),
         "train": choose_precision(options.precision, device, "training"),
     }
 

@@ -34,6 +34,7 @@ class Subject:
         outline: the transformer without its numbers (on the meta device): sizes and counts.
         load: the transformer in a precision, on the CPU, in evaluation mode; a new one at every call.
         codec: between latents and pixels; None for a preset.
+        folder: of a model; None for a preset.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Subject:
     outline: MagiVideoTransformer
     load: Callable[[torch.dtype], MagiVideoTransformer]
     codec: Codec | None = None
+    folder: Path | None = None
 
 
 def open_subject(name: str) -> Subject:
@@ -76,7 +78,7 @@ def open_model(name: str) -> Subject:
     def load(dtype: torch.dtype) -> MagiVideoTransformer:
         return MagiVideoPipeline.from_pretrained(name, torch_dtype=dtype).transformer
 
-    return Subject(name, "model", replace(recipe, sample=pipe.own_sampling), outline, load, pipe.codec)
+    return Subject(name, "model", replace(recipe, sample=pipe.own_sampling), outline, load, pipe.codec, pipe.folder)
 
 
 def open_preset(name: str) -> Subject:

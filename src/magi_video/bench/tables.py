@@ -64,7 +64,7 @@ def about_generation(one: Generation) -> dict[str, str]:
     begins = "" if how.first_step is None else f" from {how.first_step}"
     rows = {
         "a frame": f"{how.speed}: {how.mask_steps} mask × {how.denoise_steps} denoise steps, {how.sampler}{begins}, "
-        f"batch {one.batch}, {one.precision}, {one.threads} thread(s)",
+        f"batch {one.batch}, {one.precision}, {one.threads} thread(s), engine {one.engine}",
         "seconds a frame": f"{one.median_seconds:.4g} (median of {one.frames}; warm-up: {one.warm_up})",
         "frames/s": f"{one.frames_per_second:.4g}",
         "first over last frames": f"{one.first_over_last:.2f}",

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from magi_video.cli.generate import generate
 from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
+from magi_video.fast.engine_name import EngineName
 from magi_video.fast.precision import Precision
 from magi_video.files.weights import SHIPPED
 from magi_video.pipeline.options import GenerateOptions
@@ -50,6 +51,9 @@ class Demo:
     """Compromise between quality and time."""
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
+    engine: EngineName = "auto"
+    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto measures, takes the
+    quicker one and says so (torch where the videos are too short to gain)."""
     json: bool = False
     """Print the content of generate.json."""
 
@@ -67,6 +71,7 @@ def main(argv: list[str]) -> None:
     options = GenerateOptions(
         first_frame=first_frame, frames=demo.frames, interval=interval, actions=show.actions,
         sampling=Sampling(speed=demo.speed), num=demo.num, seed=demo.seed, precision=demo.precision,
+        engine=demo.engine,
     )  # fmt: skip
     generate(demo.world, demo.out, options, demo.json)
     with replacing(demo.out / first_frame.name) as part:  # to begin another video from

@@ -23,6 +23,7 @@ from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes, one_by_one, side_by_side
 from magi_video.errors import MagiError
+from magi_video.evaluation.as_before import RECORD, choose_as_before, engine_as_before, has_samples
 from magi_video.evaluation.baselines import Baseline
 from magi_video.evaluation.baselines import baselines as rows_without_model
 from magi_video.evaluation.clipset import Origin, load_array
@@ -41,19 +42,17 @@ from magi_video.evaluation.realset import (
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
 from magi_video.fast.beside import Beside, items_ahead
+from magi_video.fast.engine_name import EngineName
 from magi_video.fast.probes import Choice, use_fast_float32
 from magi_video.fast.threads import use_threads
 from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import files_sha256, write_array
-from magi_video.files.json import read_json
 from magi_video.files.weights import resolve_model
 from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.pipeline.ready import choose_for
 from magi_video.sampling.sampling import Sampling
 from magi_video.video.image import fit_frames
 
-RECORD = "evaluate.json"
 CONTENT = "data_content_sha256"
 """Name in the record: of the videos' contents."""
 MOST_GROUPS = 8
@@ -97,6 +96,18 @@ class Generation:
         """Compute in a precision from now on."""
         self.options = replace(self.options, precision=choice.precision)
         self.pipe.to(choice.dtype)
+
+    def use_engine(self, engine: EngineName, processes: Processes, say: Callable[[str], None]) -> str:
+        """Compute by an engine from now on; returns what there is to say of it."""
+        size, count = min(self.options.batch_size, len(self.contexts)), len(self.contexts)
+        latent_frames = self.pipe.codec.covering_latent_frames(self.protocol.frames)
+        frames = latent_frames * -(-count // size) / processes.count
+        one_each = processes.device.type == "cpu"  # groups are made side by side, each on one core
+        line = self.pipe.use_engine(
+            engine, self.options.sampling, size, latent_frames, frames, say, 1 if one_each else None
+        )
+        self.options = replace(self.options, engine=self.pipe.engine.name)
+        return line
 
     def run(self, processes: Processes, progress: Progress = silent) -> None:
         """Make the samples that are not there yet; this process its share of the groups."""
@@ -271,9 +282,12 @@ def evaluate(
         return Sets(real, generation.clips(len(contexts)), truth, warnings=tuple(warnings), data=known), generation
 
     sets, generation = processes.main_first(begin)
-    choice = processes.once(lambda: choose_as_before(generation, out))
+    choice = processes.once(
+        lambda: choose_as_before(generation.pipe, generation.options, len(generation.contexts), out)
+    )
     generation.settle(choice)
-    say(str(choice))
+    engine = generation.use_engine(engine_as_before(options, out, processes), processes, say)
+    say("; ".join(filter(None, (str(choice), engine))))
     steps, most = generation.pipe.resolve(options.sampling).mask_steps, generation.pipe.most_mask_steps(protocol.frames)
     if steps > most:
         say(f"mask steps: {most}, one for each token, not {steps}")
@@ -281,6 +295,7 @@ def evaluate(
     settings = processes.once(lambda: describe(model, generation))
 
     usual = {name: one for name, one in generation.pipe.resolve(Sampling()).given().items() if name in settings}
+    usual["engine"] = "torch"
 
     def lasting(record: dict[str, Any]) -> dict[str, Any]:
         """Settings that a record of before does not name had their defaults."""
@@ -328,23 +343,13 @@ def baseline_sets(generation: Generation, sets: Sets) -> dict[str, Sets]:
     return found | {name: made(change, name) for name, change in rows_without_model(protocol.given, codec).items()}
 
 
-def choose_as_before(generation: Generation, out: Path) -> Choice:
-    """The precision that is asked for; by "auto" that of the samples there are, else the quicker one."""
-    asked, reason = str(generation.options.precision), "as asked"
-    if asked == "auto" and has_samples(out) and (out / RECORD).exists():
-        asked, reason = str(read_json(out / RECORD).get("precision", asked)), "as the samples there are"
-    pipe, options = generation.pipe, generation.options
-    size = min(options.batch_size, len(generation.contexts))
-    return choose_for(pipe.transformer, asked, pipe.device, pipe.resolve(options.sampling), size, reason)
-
-
 def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
     """Everything that the samples depend on, but for how many there are."""
     pipe, protocol, options, videos = generation.pipe, generation.protocol, generation.options, generation.videos
     config = pipe.config
     sampling = pipe.resolve(options.sampling)
     frame = {name: value for name, value in sampling.given().items() if name != "speed"}
-    own = ("precision", "batch_size", "seed", "actions", "labels", "captions")
+    own = ("precision", "engine", "batch_size", "seed", "actions", "labels", "captions")
     return (
         frame
         | {name: getattr(options, name) for name in own}
@@ -366,11 +371,6 @@ def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
             "device": pipe.device.type,
         }
     )
-
-
-def has_samples(out: Path) -> bool:
-    """Whether there are samples in a folder."""
-    return any((out / "samples").glob("*.npy"))
 
 
 def hash_videos(videos: VideoFolder) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from magi_video.fast.engine_name import EngineName
 from magi_video.fast.precision import Precision
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings
@@ -47,6 +48,9 @@ class EvaluateOptions(ScoreOptions):
     precision: Precision = "auto"
     """Of all weights of the model; auto takes that of the samples there are, else the quicker one on this machine, and
     says which."""
+    engine: EngineName = "auto"
+    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto takes that of
+    the samples there are, else the quicker one on this machine, and says which."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Videos made together."""
     seed: int = 0

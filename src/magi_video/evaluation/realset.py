@@ -21,10 +21,10 @@ from magi_video.data.clips import clip_frames
 from magi_video.data.folder import DATA_SETS, VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.errors import MagiError
-from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.clipset import Clips, Origin, as_clips
 from magi_video.evaluation.protocols import Protocol
 from magi_video.evaluation.resizing import apply_chain, to_bytes
+from magi_video.files.cache import cache_folder
 from magi_video.video.image import fit_frames
 
 ClipSource = Clips | Sequence[np.ndarray] | np.ndarray | str | Path

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from magi_video.distributed import Processes, one_by_one
-from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.clipset import hash_clip
 from magi_video.evaluation.features import (
     Detectors,
@@ -34,6 +33,7 @@ from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, open_sets
 from magi_video.fast.threads import use_threads
 from magi_video.files.atomic import make_folder
+from magi_video.files.cache import cache_folder
 
 __all__ = ["Detectors", "Progress", "Protocol", "score", "score_sets", "video_features"]
 

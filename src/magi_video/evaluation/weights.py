@@ -19,9 +19,9 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.evaluation.cache import cache_folder
 from magi_video.evaluation.packages import PackageError, Progress, download
 from magi_video.files.atomic import scratch_folder, write_bytes
+from magi_video.files.cache import cache_folder
 from magi_video.files.unpickling import read_arrays, read_torchscript
 
 

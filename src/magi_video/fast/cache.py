@@ -9,7 +9,7 @@ from magi_video.sampling.past import pick
 
 def sample_index(places_Bn: Tensor) -> Tensor:
     """`[B, 1]`: with `places_Bn`, the index of each sample's own places."""
-    return torch.arange(len(places_Bn), device=places_Bn.device)[:, None]
+    return torch.arange(places_Bn.shape[0], device=places_Bn.device)[:, None]
 
 
 class PlaceCache(LayerCache):
@@ -17,7 +17,8 @@ class PlaceCache(LayerCache):
 
     remembers: bool
     slots_S: Tensor
-    _spatial: tuple[Tensor, Tensor] | None
+    spatial: tuple[Tensor, Tensor] | None
+    """What is remembered; None before the first pass."""
 
     def write(self, k_BLHSd: Tensor, v_BLHSd: Tensor, at_Bn: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Put the keys and values of the pass's frames into their slots.
@@ -50,12 +51,12 @@ class PlaceCache(LayerCache):
         token that appears (as in LazyMAR, Yan et al. 2025).
         """
         if at_Bn is None:
-            self._spatial = k_BLHd, v_BLHd
-        assert self._spatial is not None, "the first pass over a frame reads all of it"
+            self.spatial = k_BLHd, v_BLHd
+        assert self.spatial is not None, "the first pass over a frame reads all of it"
         if at_Bn is not None:
-            for held, new in zip(self._spatial, (k_BLHd, v_BLHd), strict=True):
+            for held, new in zip(self.spatial, (k_BLHd, v_BLHd), strict=True):
                 held.index_put_((sample_index(at_Bn), at_Bn), new)
-        return self._spatial
+        return self.spatial
 
 
 class PlacesCache(FrameCache):
@@ -67,7 +68,7 @@ class PlacesCache(FrameCache):
         cache.__class__ = cls
         for layer in cache.layers:
             layer.__class__ = PlaceCache
-            layer.remembers, layer._spatial = remembers, None  # type: ignore[attr-defined]
+            layer.remembers, layer.spatial = remembers, None  # type: ignore[attr-defined]
         return cache  # type: ignore[return-value]
 
     def begin(self, frames: int) -> Tensor | None:

@@ -13,13 +13,13 @@ from magi_video.fast.cache import PlacesCache
 from magi_video.fast.layers import Wanted
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import FrameContext, MagiVideoTransformer
-from magi_video.sampling.past import pick
+from magi_video.sampling.past import Past, pick
 
 JOINED_PLACES = 128
 """On CPUs, places up to which two frames share a pass: the products of more rows gain nothing from each other."""
 
 
-class FastPast:
+class FastPast(Past):
     """The past as keys and values, of a model that `speed_up` has prepared.
 
     Args:
@@ -79,22 +79,44 @@ class FastPast:
         places_Bn: Tensor | None = None,
         changed_Bm: Tensor | None = None,
     ) -> Tensor:
-        """z `[B, frames, n, width]` of some frames of a sequence over the cache."""
-        model, first = self.model, self.model.condition_tokens.count
-        x_BSLW = model.embed(sequence, context.embedding_BSLW)
-        mask_SS = self.cache.begin(x_BSLW.shape[1])
-        at_Bn, wanted = None, Wanted(frames, None if places_Bn is None else places_Bn + first)
-        last: Wanted | None = wanted
-        if changed_Bm is not None:
-            at_Bn, last = changed_Bm + first, None
-            x_BSLW = pick(x_BSLW[:, 0], at_Bn)[:, None]
-        for number, (block, layer) in enumerate(zip(model.blocks, self.cache.layers, strict=True)):
-            of = last if number == len(model.blocks) - 1 else None
-            x_BSLW = block(x_BSLW, mask_SS, None, context.rotary, layer, wanted=of, at_Bn=at_Bn)
-        if places_Bn is None:
-            return x_BSLW
-        x_BSLW = x_BSLW[:, :, -places_Bn.shape[1] :]
-        return model.norm_out(x_BSLW) + model.head_position.to(x_BSLW.dtype)[places_Bn][:, None]
+        return read_over(self.model, self.cache, sequence, context, frames, places_Bn, changed_Bm)
+
+
+def read_over(
+    model: MagiVideoTransformer,
+    cache: PlacesCache,
+    sequence: FrameSequence,
+    context: FrameContext,
+    frames: slice,
+    places_Bn: Tensor | None = None,
+    changed_Bm: Tensor | None = None,
+) -> Tensor:
+    """One pass over the frames that follow a cache: z `[B, frames, n, width]`.
+
+    Args:
+        model: that `speed_up` has prepared.
+        cache: the frames' keys and values are written to it.
+        sequence: the frames.
+        context: of the sequence.
+        frames: those that are asked for.
+        places_Bn: tokens of theirs that are asked for; None for nothing but keys and values.
+        changed_Bm: the tokens that are read, those of `places_Bn` at the end; None for all.
+    """
+    first = model.condition_tokens.count
+    x_BSLW = model.embed(sequence, context.embedding_BSLW)
+    mask_SS = cache.begin(x_BSLW.shape[1])
+    at_Bn, wanted = None, Wanted(frames, None if places_Bn is None else places_Bn + first)
+    last: Wanted | None = wanted
+    if changed_Bm is not None:
+        at_Bn, last = changed_Bm + first, None
+        x_BSLW = pick(x_BSLW[:, 0], at_Bn)[:, None]
+    for number, (block, layer) in enumerate(zip(model.blocks, cache.layers, strict=True)):
+        of = last if number == len(model.blocks) - 1 else None
+        x_BSLW = block(x_BSLW, mask_SS, None, context.rotary, layer, wanted=of, at_Bn=at_Bn)
+    if places_Bn is None:
+        return x_BSLW
+    x_BSLW = x_BSLW[:, :, -places_Bn.shape[1] :]
+    return model.norm_out(x_BSLW) + model.head_position.to(x_BSLW.dtype)[places_Bn][:, None]
 
 
 def join_contexts(one: FrameContext, other: FrameContext) -> FrameContext:

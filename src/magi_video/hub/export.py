@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from magi_video.errors import MagiError
+from magi_video.fast.graph import GivenCache, GivenLayer
 from magi_video.files.atomic import make_folder, part_beside, write_json
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import unknown
@@ -39,34 +40,6 @@ OF_CODES = ("temperature", "top_k", "top_p", "order", "choice_temperature")
 """Fields of `Sampling` by which codes are drawn."""
 MAX_FRAMES = 10_000  # a past that long fits in no memory
 Programs = dict[str, ExportedProgram]
-
-
-class GivenLayer:
-    """One block's past as tensors that are read, in place of a `LayerCache` that is written."""
-
-    remembers = False
-
-    def __init__(self, keys_BLHFd: Tensor, values_BLHFd: Tensor) -> None:
-        self.past = keys_BLHFd, values_BLHFd
-        self.new: list[Tensor] = []
-
-    def write(self, k_BLHSd: Tensor, v_BLHSd: Tensor, at_Bn: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The past with the frame behind it."""
-        self.new = [k_BLHSd[:, :, :, 0], v_BLHSd[:, :, :, 0]]
-        keys, values = self.past
-        return torch.cat([keys, k_BLHSd], dim=3), torch.cat([values, v_BLHSd], dim=3)
-
-
-class GivenPast:
-    """All blocks' past, in place of a `FrameCache`."""
-
-    def __init__(self, keys_XBLHFd: Tensor, values_XBLHFd: Tensor, visible_F: Tensor) -> None:
-        self.layers = [GivenLayer(*pair) for pair in zip(keys_XBLHFd.unbind(0), values_XBLHFd.unbind(0), strict=True)]
-        self.visible_F = visible_F
-
-    def begin(self, frames: int) -> Tensor:
-        """Which slots the frame sees, `[1, F + 1]`: those that are filled, and itself."""
-        return torch.cat([self.visible_F, self.visible_F.new_ones(frames)])[None]
 
 
 class FrameStep(nn.Module):
@@ -112,9 +85,11 @@ class FrameStep(nn.Module):
             interval_B=interval_B,
             conditions=conditions,
         )
-        past: Any = GivenPast(keys_XBLHFd, values_XBLHFd, visible_F)
+        layers = [GivenLayer(*pair) for pair in zip(keys_XBLHFd.unbind(0), values_XBLHFd.unbind(0), strict=True)]
+        past: Any = GivenCache(layers, visible_F[None])
         z_BSNW = self.model(frame, past)
-        keys, values = (torch.stack([layer.new[part] for layer in past.layers]) for part in (0, 1))
+        new = [layer.new for layer in layers if layer.new is not None]
+        keys, values = (torch.stack([pair[part][:, :, :, 0] for pair in new]) for part in (0, 1))
         return z_BSNW[:, 0], keys, values
 
 

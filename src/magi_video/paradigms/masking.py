@@ -1,7 +1,6 @@
 """Masking (MAR; paper, sections 4 and 5.2): which tokens training masks, and how masked tokens appear in generation."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,6 @@ from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import ResolvedSampling
-
-Read = Callable[[Tensor], Tensor]
-"""Gives z `[R, n, W]` at places `[B, n]` of B samples; R is B, or 2B with guidance."""
 
 
 @dataclass(frozen=True)
@@ -71,30 +67,54 @@ def unmasking_schedule(num_tokens: int, mask_steps: int) -> list[int]:
     return counts
 
 
+@dataclass(frozen=True)
+class MaskStep:
+    """One pass over frames in the making, and what the head makes of it.
+
+    Attributes:
+        past: the frames before.
+        frames: in the making, of R rows: B samples, or 2B with guidance.
+        head: of the model.
+        noise: one generator a sample.
+        options: of the head's `sample`.
+        progress: share of the mask steps that are done after this one, in (0, 1].
+        appeared_Rm: places that have appeared in the step before, where they and those of this step may be read alone;
+            None where all are read.
+    """
+
+    past: Past
+    frames: FrameSequence
+    head: TokenHead
+    noise: SampleNoise
+    options: dict[str, Any]
+    progress: float
+    appeared_Rm: Tensor | None = None
+
+    def read(self, places_Bn: Tensor) -> Tensor:
+        """z `[R, n, W]` at some places of each sample."""
+        return self.past.read(self.frames, *self._places(places_Bn))
+
+    def sample(self, places_Bn: Tensor) -> Tensor:
+        """The head's tokens `[B, n, D]` at some places of each sample."""
+        return self.past.sample(self.head, self.frames, *self._places(places_Bn), self.noise, self.options)
+
+    def _places(self, places_Bn: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Places of all rows, and those whose input has changed."""
+        places_Rn = places_Bn.repeat(len(self.frames.tokens_BSND) // len(places_Bn), 1)
+        changed = None if self.appeared_Rm is None else torch.cat([self.appeared_Rm, places_Rn], dim=1)
+        return places_Rn, changed
+
+
 class RandomOrder:
     """Tokens appear in a uniformly random order, drawn at the start (MAR)."""
 
     def __init__(self, noise: SampleNoise, num_tokens: int) -> None:
         self.left_Bm = noise.permutation(num_tokens)
 
-    def predict(
-        self, head: TokenHead, read: Read, count: int, progress: float, noise: SampleNoise, options: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Predict the tokens of a mask step.
-
-        Args:
-            head: of the model.
-            read: gives z `[R, n, W]` at places `[B, n]`.
-            count: of tokens that appear in this step.
-            progress: share of the mask steps that are done after this one, in (0, 1].
-            noise: one generator a sample.
-            options: of the head's `sample`.
-
-        Returns:
-            The places `[B, count]` and the tokens `[B, count, D]` there.
-        """
+    def predict(self, step: MaskStep, count: int) -> tuple[Tensor, Tensor]:
+        """Predict the tokens of a mask step, so many: their places `[B, count]`, and the tokens `[B, count, D]`."""
         places_Bn, self.left_Bm = self.left_Bm[:, :count], self.left_Bm[:, count:]
-        return places_Bn, head.sample(read(places_Bn), noise, **options)
+        return places_Bn, step.sample(places_Bn)
 
 
 class ConfidenceOrder(RandomOrder):
@@ -113,64 +133,18 @@ class ConfidenceOrder(RandomOrder):
         self.temperature = temperature
         self.left_Bm = torch.arange(num_tokens, device=noise.device).repeat(len(noise.generators), 1)
 
-    def predict(
-        self, head: TokenHead, read: Read, count: int, progress: float, noise: SampleNoise, options: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:
+    def predict(self, step: MaskStep, count: int) -> tuple[Tensor, Tensor]:
         """See `RandomOrder.predict`."""
+        head = step.head
         assert isinstance(head, CategoricalHead)
-        codes_Bm, confidence_Bm = head.sample_codes(read(self.left_Bm), noise, **options)
-        uniform_Bm = noise.uniform(self.left_Bm.shape[1]).clamp(min=torch.finfo(torch.float32).tiny)
+        codes_Bm, confidence_Bm = head.sample_codes(step.read(self.left_Bm), step.noise, **step.options)
+        uniform_Bm = step.noise.uniform(self.left_Bm.shape[1]).clamp(min=torch.finfo(torch.float32).tiny)
         gumbel_Bm = -(-uniform_Bm.log()).log()
-        confidence_Bm = confidence_Bm + self.temperature * (1 - progress) * gumbel_Bm
+        confidence_Bm = confidence_Bm + self.temperature * (1 - step.progress) * gumbel_Bm
         order_Bm = confidence_Bm.argsort(dim=-1, descending=True, stable=True)
         stay_Bn, go_Bm = order_Bm[:, :count], order_Bm[:, count:].sort(-1).values
         places_Bn, self.left_Bm = self.left_Bm.gather(1, stay_Bn), self.left_Bm.gather(1, go_Bm)
         return places_Bn, head.look_up(codes_Bm.gather(1, stay_Bn))
-
-
-def unmask(
-    head: TokenHead,
-    tokens_RND: Tensor,
-    masked_RN: Tensor,
-    read: Callable[[Tensor, Tensor | None], Tensor],
-    noise: SampleNoise,
-    sampling: ResolvedSampling,
-) -> None:
-    """Fill in masked tokens over K mask steps, in place; the head makes those of each step.
-
-    Args:
-        head: of the model.
-        tokens_RND: of B samples, or of 2B with guidance; N may be tokens of several frames.
-        masked_RN: all True.
-        read: gives z `[R, n, W]` at places `[R, n]`; its second argument are the places whose input has changed since
-            it was last called, those of the first at the end, or None where all are to be read (`Past.read`).
-        noise: one generator a sample.
-        sampling: steps, order and what the head takes.
-    """
-    tokens, halves = masked_RN.shape[1], len(masked_RN) // len(noise.generators)
-    order = (
-        ConfidenceOrder(noise, tokens, sampling.choice_temperature)
-        if sampling.order == "confidence"
-        else RandomOrder(noise, tokens)
-    )
-    options = {name: getattr(sampling, name) for name in head.options}
-    counts, done = unmasking_schedule(tokens, sampling.mask_steps), 0
-    appeared_Rn = torch.empty(len(masked_RN), 0, dtype=torch.long, device=masked_RN.device)
-    for step, count in enumerate(counts):
-
-        def read_both(places_Bn: Tensor, step: int = step, appeared_Rn: Tensor = appeared_Rn) -> Tensor:
-            places_Rn = places_Bn.repeat(halves, 1)
-            fresh = step % sampling.refresh == 0
-            return read(places_Rn, None if fresh else torch.cat([appeared_Rn, places_Rn], dim=1))
-
-        done += count
-        options["guidance"] = sampling.guidance(done / tokens)
-        if "denoise_steps" in options:
-            options["denoise_steps"] = sampling.denoise_steps_at(step, len(counts))
-        places_Bn, tokens_BnD = order.predict(head, read_both, count, (step + 1) / len(counts), noise, options)
-        appeared_Rn, tokens_RnD = places_Bn.repeat(halves, 1), tokens_BnD.repeat(halves, 1, 1)
-        tokens_RND.scatter_(1, appeared_Rn[..., None].expand_as(tokens_RnD), tokens_RnD)
-        masked_RN.scatter_(1, appeared_Rn, False)
 
 
 def masked_generation(
@@ -178,11 +152,30 @@ def masked_generation(
 ) -> None:
     """Generate frames over K mask steps (paper, section 4; MAR): arguments as of `Paradigm.generate`.
 
-    The tokens of several frames appear together, in one order.
+    The tokens of several frames appear together, in one order. The head makes those of each step.
     """
-
-    def read(places_Rn: Tensor, changed_Rm: Tensor | None) -> Tensor:
-        return past.read(frames, places_Rn, changed_Rm)
-
+    head = model.diffusion_head
     tokens_RMD = frames.tokens_BSND.view(len(frames.tokens_BSND), -1, model.token_dim)
-    unmask(model.diffusion_head, tokens_RMD, frames.masked_BSN.view(len(tokens_RMD), -1), read, noise, sampling)
+    masked_RM = frames.masked_BSN.view(len(tokens_RMD), -1)
+    tokens, halves = masked_RM.shape[1], len(masked_RM) // len(noise.generators)
+    order = (
+        ConfidenceOrder(noise, tokens, sampling.choice_temperature)
+        if sampling.order == "confidence"
+        else RandomOrder(noise, tokens)
+    )
+    counts, done = unmasking_schedule(tokens, sampling.mask_steps), 0
+    appeared_Rn = torch.empty(len(masked_RM), 0, dtype=torch.long, device=masked_RM.device)
+    for number, count in enumerate(counts):
+        done += count
+        options = {name: getattr(sampling, name) for name in head.options}
+        options["guidance"] = sampling.guidance(done / tokens)
+        if "denoise_steps" in options:
+            options["denoise_steps"] = sampling.denoise_steps_at(number, len(counts))
+        may_reuse = number % sampling.refresh > 0
+        step = MaskStep(
+            past, frames, head, noise, options, (number + 1) / len(counts), appeared_Rn if may_reuse else None
+        )
+        places_Bn, tokens_BnD = order.predict(step, count)
+        appeared_Rn, tokens_RnD = places_Bn.repeat(halves, 1), tokens_BnD.repeat(halves, 1, 1)
+        tokens_RMD.scatter_(1, appeared_Rn[..., None].expand_as(tokens_RnD), tokens_RnD)
+        masked_RM.scatter_(1, appeared_Rn, False)

@@ -66,7 +66,12 @@ def generate(
     check_threads(options.threads)
     processes = Processes(options.device)
     share = -(-options.num // processes.count)
-    ready = make_ready(model, options.precision, processes, options.threads, share, sampling=options.sampling)
+    if options.compile and options.engine == "onnx":
+        raise MagiError("--compile is for PyTorch: choose that, or the engine onnx")
+    ready = make_ready(
+        model, options.precision, processes, options.threads, share, options.sampling,
+        "torch" if options.compile else options.engine, options.frames, say,
+    )  # fmt: skip
     pipe = ready.pipe
     say(str(ready))
     pipe.transformer.check_interval(options.interval)
@@ -133,6 +138,7 @@ def generate(
             "device": str(pipe.device),
             "precision": ready.choice.precision,
             "threads": ready.threads,
+            "engine": pipe.engine.name,
             "seconds_per_frame": [round(value, 6) for value in seconds],
             "seconds": round(sum(seconds), 3),
         }

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from magi_video.fast.engine_name import EngineName
 from magi_video.fast.precision import Precision
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings
@@ -43,6 +44,9 @@ class GenerateOptions:
     """Write `sample_000.npy` too: uint8 frames × height × width × 3, without loss."""
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
+    engine: EngineName = "auto"
+    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto measures, takes the
+    quicker one and says so (torch where the videos are too short to gain)."""
     threads: int | None = None
     """CPU threads; if not said, one for a small model, else all cores."""
     compile: bool = False

@@ -16,8 +16,11 @@ from magi_video.codecs.discrete import check_codes
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
 from magi_video.fast.compiling import compile_blocks
+from magi_video.fast.engine import Engine, Job, Say
+from magi_video.fast.engine_choice import choose_engine
+from magi_video.fast.engine_name import EngineName
 from magi_video.fast.noise import make_noise
-from magi_video.fast.speed import begin_past, speed_up
+from magi_video.fast.speed import speed_up
 from magi_video.files.atomic import link_or_copy
 from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import ACTION, LABEL, TEXT
@@ -93,6 +96,8 @@ class MagiVideoPipeline(ConventionalPipeline):
         steps: fields of `sampling` by name, as earlier versions took them.
 
     Attributes:
+        engine: what computes frames; PyTorch until `compile` or `use_engine` sets another.
+        folder: that the model was loaded from; None for none.
         text_folder: of the text encoder, when the model takes text.
         text_encoder: from that folder when it is first needed, unless another is set.
     """
@@ -118,6 +123,8 @@ class MagiVideoPipeline(ConventionalPipeline):
     ) -> None:
         super().__init__()
         own = sampling if isinstance(sampling, Sampling) else Sampling.of(None, **sampling or {})
+        self.engine = Engine()
+        self.folder: Path | None = None
         self.text_folder: Path | None = None
         self.text_encoder: Encoder | None = None
         make_paradigm(forcing, forcing_options).check_model(transformer)
@@ -155,6 +162,7 @@ class MagiVideoPipeline(ConventionalPipeline):
             pipe = cls(**settings)
         except (TypeError, MagiError) as error:  # a setting that there is not, or a value that it cannot have
             raise MagiError(f"{folder / INDEX_FILE}: {error}") from None
+        pipe.folder = folder
         pipe.text_folder = folder / ENCODER_FOLDER if TEXT in pipe.transformer.condition_tokens.specs else None
         return pipe
 
@@ -195,19 +203,64 @@ class MagiVideoPipeline(ConventionalPipeline):
             vector[self.config.action_names.index(name)] = 1
         return vector
 
-    def compile(self, **stream: Any) -> str | None:
-        """Let PyTorch compile the transformer's blocks, and generate two frames by them: the warm-up, tens of seconds.
+    def compile(self, engine: EngineName = "torch", **stream: Any) -> str | None:
+        """Make generation faster, for calls of `stream` like one; its first frames are the warm-up.
 
         Args:
+            engine: "torch" lets PyTorch compile the transformer's blocks, tens of seconds, which pays on GPUs. "onnx"
+                makes one graph of a mask step and one of the decoder, for ONNX Runtime, which pays on CPUs: seconds,
+                once for models of this kind. "auto" measures ONNX Runtime against PyTorch and takes the quicker one.
             stream: arguments of `stream` as it will be called, since every shape is compiled for itself; a generator is
                 left as it is.
 
         Returns:
-            None, or in a line why generation goes on uncompiled (no C++ compiler, say).
+            None, or in a line why generation goes on as before (no C++ compiler, say).
         """
-        given = 0 if stream.get("video") is None else np.shape(stream["video"])[-4]
-        stream |= {"num_frames": given + 2 * self.codec.temporal_factor, "generator": None}
-        return compile_blocks(speed_up(self.transformer), lambda: list(self.stream(**stream)))
+        stream |= {"generator": None}
+        if engine == "torch":
+            given = 0 if stream.get("video") is None else np.shape(stream["video"])[-4]
+            stream |= {"num_frames": given + 2 * self.codec.temporal_factor}
+            return compile_blocks(speed_up(self.transformer), lambda: list(self.stream(**stream)))
+        stream.pop("output_type", None)
+        usual: dict[str, Any] = dict.fromkeys(("image", "video", "num_frames", "sampling", "actions", "label", "text"))
+        rollout = self._prepare(**usual | {"interval": 1} | stream).rollout
+        try:
+            why = self.use_engine(engine, rollout.sampling, rollout.batch, rollout.total_frames)
+        except MagiError as error:
+            return str(error)
+        return None if self.engine.name == "onnx" else why or "graphs cannot be made here"
+
+    def use_engine(
+        self,
+        engine: EngineName,
+        sampling: Sampling | str | None = None,
+        num_videos: int = 1,
+        latent_frames: int | None = None,
+        frames: float = math.inf,
+        say: Say = lambda _: None,
+        threads: int | None = None,
+    ) -> str:
+        """Choose what computes frames from now on; what it does not cover is left to PyTorch.
+
+        Args:
+            engine: see `fast.engine_choice.choose_engine`.
+            sampling: that frames will have.
+            num_videos: made together.
+            latent_frames: of each; None for no end.
+            frames: latent frames that will be made in all, of all these videos together.
+            say: called with a line about each graph that is made, and later about what is left to PyTorch.
+            threads: of a graph's run; PyTorch's number if not given.
+
+        Returns:
+            What was chosen and why, in a line; "" where there is nothing to say.
+
+        Raises:
+            MagiError: "onnx" is asked for and cannot be had.
+        """
+        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
+        job = Job(paradigm, self.transformer, self.codec, self.resolve(sampling), num_videos, latent_frames)
+        self.engine, why = choose_engine(engine, job, self.folder, frames, say, threads)
+        return why
 
     @torch.no_grad()
     def __call__(
@@ -413,7 +466,7 @@ class MagiVideoPipeline(ConventionalPipeline):
             resolved,
             torch.full((batch,), interval, device=self.execution_device),
             total_frames,
-            past=begin_past(paradigm, self.transformer, batch, total_frames, resolved, use_cache),
+            past=self.engine.begin_past(paradigm, self.transformer, batch, total_frames, resolved, use_cache),
             negative=negative,
         )
         self._num_timesteps = rollout.total_frames
@@ -458,7 +511,7 @@ class MagiVideoPipeline(ConventionalPipeline):
 
     def _decode(self, latents: Iterator[Tensor]) -> Iterator[Tensor]:
         """Frames `[B, 3, H, W]` in [0, 1] of latent frames, each as soon as the codec has it."""
-        for chunk_BTCHW in self.codec.decode_stream(latents):
+        for chunk_BTCHW in self.engine.decode_stream(self.codec, latents):
             for frame_BCHW in chunk_BTCHW.unbind(dim=1):
                 yield unit_range(frame_BCHW)
 

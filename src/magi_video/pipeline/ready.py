@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from magi_video.distributed import Processes
+from magi_video.fast.engine import Say
+from magi_video.fast.engine_name import EngineName
 from magi_video.fast.precision import check_precision
 from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
 from magi_video.fast.threads import choose_threads
@@ -24,16 +26,19 @@ class Ready:
         choice: the precision, and why.
         threads: of the CPU that it will use.
         cores: threads that PyTorch would take by itself.
+        engine: what computes frames, and why, in a line; "" where there is nothing to say.
     """
 
     pipe: MagiVideoPipeline
     choice: Choice
     threads: int
     cores: int
+    engine: str = ""
 
     def __str__(self) -> str:
         on_cpu = self.pipe.device.type == "cpu"
-        return str(self.choice) + (f"; {self.threads} CPU thread{'s' * (self.threads > 1)}" if on_cpu else "")
+        threads = f"{self.threads} CPU thread{'s' * (self.threads > 1)}" if on_cpu else ""
+        return "; ".join(filter(None, (str(self.choice), threads, self.engine)))
 
 
 def make_ready(
@@ -43,6 +48,9 @@ def make_ready(
     threads: int | None = None,
     videos: int = 1,
     sampling: Sampling | str | None = None,
+    engine: EngineName = "torch",
+    frames: int | None = None,
+    say: Say = lambda _: None,
 ) -> Ready:
     """Load a model for generating.
 
@@ -53,11 +61,16 @@ def make_ready(
         threads: of the CPU; if not given, those that the model's products are worth (`threads.py`).
         videos: made together in a process.
         sampling: that frames will have.
+        engine: that computes them. "auto" is PyTorch where there are several processes; with "onnx" the precision that
+            is not asked for is float32.
+        frames: of each video; None for no end.
+        say: called with a line about each graph that is made.
 
     Raises:
-        MagiError: there is no such model or precision, or the model cannot be sampled so.
+        MagiError: there is no such model or precision, the model cannot be sampled so, or the engine cannot be had.
     """
     check_precision(precision)
+    precision = suited_precision(precision, engine)
     pipe, device, cores = MagiVideoPipeline.from_pretrained(model), processes.device, torch.get_num_threads()
     resolved = pipe.resolve(sampling)
     choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, resolved, videos))
@@ -66,7 +79,18 @@ def make_ready(
     if device.type == "cpu":
         use_fast_float32()
         choose_threads(product_flops(pipe.transformer, videos), threads)
-    return Ready(pipe.to(device), choice, torch.get_num_threads(), cores)
+    pipe.to(device)
+    if engine == "auto" and processes.count > 1:  # they would not all measure the same
+        engine = "torch"
+    latent_frames = None if frames is None else pipe.codec.covering_latent_frames(frames)
+    length = math.inf if latent_frames is None else latent_frames
+    line = pipe.use_engine(engine, sampling, videos, latent_frames, length, say)
+    return Ready(pipe, choice, torch.get_num_threads(), cores, line)
+
+
+def suited_precision(precision: str, engine: EngineName) -> str:
+    """The precision that is asked for; "auto" is float32 with the engine "onnx", which has no other."""
+    return "float32" if engine == "onnx" and precision == "auto" else precision
 
 
 def choose_for(

@@ -1,10 +1,11 @@
 """The past of a rollout: what is kept of the finished frames, and how a frame in the making is read after them."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from magi_video.models.head import Noise, TokenHead
 from magi_video.models.sequence import FrameSequence, causal_mask
 from magi_video.models.transformer import MagiVideoTransformer
 
@@ -28,8 +29,26 @@ class Past(Protocol):
         """
         ...
 
+    def sample(
+        self,
+        head: TokenHead,
+        frame: FrameSequence,
+        places_Bn: Tensor,
+        changed_Bm: Tensor | None,
+        noise: Noise,
+        options: dict[str, Any],
+    ) -> Tensor:
+        """The head's tokens at some places of a frame that follows the past, `[B, n, D]` float32: a mask step.
 
-class CachedPast:
+        Args:
+            head: of the model.
+            frame, places_Bn, changed_Bm: as of `read`.
+            noise, options: as of `TokenHead.sample`.
+        """
+        return head.sample(self.read(frame, places_Bn, changed_Bm), noise, **options)
+
+
+class CachedPast(Past):
     """The past as keys and values (paper, section 5.5): a finished frame is read once.
 
     Args:
@@ -53,7 +72,7 @@ class CachedPast:
         return pick(self.model(frame, self.cache).flatten(1, 2), places_Bn)
 
 
-class WindowPast:
+class WindowPast(Past):
     """The last frames themselves, read again in every pass with what is made, each frame seeing all: nothing is cached.
 
     Args:
@@ -84,7 +103,7 @@ class WindowPast:
         return pick(self.model(sequence).flatten(1, 2), places_Bn)
 
 
-class RecomputedPast:
+class RecomputedPast(Past):
     """The past as frames, read again in every pass: the slow reference of `CachedPast`."""
 
     def __init__(self, model: MagiVideoTransformer) -> None:
@@ -105,7 +124,7 @@ class RecomputedPast:
 
 def pick(x_BL: Tensor, places_Bn: Tensor) -> Tensor:
     """`[B, L, …]` at each sample's own places: `[B, n, …]`."""
-    if len(x_BL) == 1:  # no index of samples is needed
+    if x_BL.shape[0] == 1:  # no index of samples is needed
         return x_BL.index_select(1, places_Bn[0])
-    sample_B1 = torch.arange(len(places_Bn), device=places_Bn.device)[:, None]
+    sample_B1 = torch.arange(places_Bn.shape[0], device=places_Bn.device)[:, None]
     return x_BL[sample_B1, places_Bn]

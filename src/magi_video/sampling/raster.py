@@ -14,7 +14,7 @@ from magi_video.models.embeddings import rotate
 from magi_video.models.layers import SpatialLayer, TemporalLayer, TransformerLayer
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask, raster_mask, spatial_places
 from magi_video.models.transformer import FrameContext, MagiVideoTransformer
-from magi_video.sampling.past import CachedPast
+from magi_video.sampling.past import CachedPast, Past
 
 
 def shift(tokens_BSND: Tensor, through: bool) -> Tensor:
@@ -80,7 +80,7 @@ class RasterPast(CachedPast):
         return leave(model, x_B1PW[:, 0], place)
 
 
-class FlatPast:
+class FlatPast(Past):
     """Keys and values of all places of all frames in every layer, for attention among all of them.
 
     Args:
@@ -163,7 +163,7 @@ class FlatPast:
         return layer.finish(x_B1PW, attended.transpose(2, 3))
 
 
-class RecomputedRasterPast:
+class RecomputedRasterPast(Past):
     """The past as frames, read again with the frame in the making for every token: the slow reference of both.
 
     Args:

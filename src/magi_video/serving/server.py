@@ -51,7 +51,10 @@ def load(model: str, options: ServeOptions) -> Guard:
     check_threads(options.threads)
     processes = Processes(options.device)
     folder = resolve_model(model)
-    ready = make_ready(folder, options.precision, processes, options.threads, sampling="realtime")
+    ready = make_ready(
+        folder, options.precision, processes, options.threads, sampling="realtime", engine=options.engine,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
     print(ready, file=sys.stderr, flush=True)
     pipe = ready.pipe
     chooses = processes.device.type == "cpu" and options.threads is None

@@ -1,0 +1,135 @@
+"""Which engine computes frames: what is asked for, or the quicker one by measurement."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from magi_video.codecs.base import Codec
+from magi_video.errors import MagiError
+from magi_video.fast.engine import Engine, Job, OnnxEngine, Say, decodable, not_covered
+from magi_video.fast.engine_name import EngineName
+from magi_video.fast.onnx_graph import GraphFiles, missing_packages
+from magi_video.fast.speed import prepare
+from magi_video.files.cache import cache_folder
+
+GRAPHS = "graphs"
+"""Folder of graphs, in a model's and in the user's."""
+FEW_FRAMES = 24
+"""Below so many "auto" takes PyTorch: measuring takes some frames itself."""
+LOADING_PAYS, BUILDING_PAYS = 4.0, 60.0
+"""Seconds of PyTorch's time for a job from which "auto" loads graphs that are there, and makes those that are not."""
+GAIN = 1.1
+"""How many times as fast a graph must be for "auto" to take it."""
+
+
+def open_engine(folder: Path | None, say: Say = lambda _: None, threads: int | None = None) -> OnnxEngine:
+    """ONNX Runtime for a model.
+
+    Args:
+        folder: of the model, which may hold graphs; others are kept in the user's folder.
+        say, threads: see `OnnxEngine`; PyTorch's number of threads if not given.
+    """
+    folders = [cache_folder() / GRAPHS] if folder is None else [folder / GRAPHS, cache_folder() / GRAPHS]
+    return OnnxEngine(GraphFiles(folders), threads or torch.get_num_threads(), say)
+
+
+def choose_engine(
+    asked: EngineName,
+    job: Job,
+    folder: Path | None,
+    frames: float,
+    say: Say = lambda _: None,
+    threads: int | None = None,
+) -> tuple[Engine, str]:
+    """The engine for a job, and why in a line; "" where there is nothing to say.
+
+    Args:
+        asked: "auto" takes the quicker one, measured on a frame or two; where graphs have to be loaded or made first,
+            only if the job is long enough.
+        job: what is to be made.
+        folder: of the model; None if it has none.
+        frames: how many frames will be made, each of `job.batch` videos; infinite for no end.
+        say: called with a line about each graph that is made.
+        threads: of a graph's run; PyTorch's number if not given.
+
+    Raises:
+        MagiError: "onnx" is asked for and cannot be had.
+    """
+    if asked == "torch":
+        return Engine(), ""
+    problem = not_covered(job)
+    if missing_packages(("onnxruntime",)):
+        problem, quietly = 'ONNX Runtime is not installed: pip install "magi-video[export]"', True
+    else:
+        quietly = False
+    if problem:
+        if asked == "onnx":
+            raise MagiError(problem)
+        return Engine(), "" if quietly else f"engine torch: {problem}"
+    engine = open_engine(folder, say, threads)
+    if asked == "auto":
+        return quicker_engine(engine, job, frames)
+    if problem := engine.prepare(job, build=True):
+        raise MagiError(problem)
+    decodes = job.codec is None or decodable(job.codec)
+    return engine, "engine onnx, as asked" + ("" if decodes else "; torch decodes this codec's latents")
+
+
+def quicker_engine(engine: OnnxEngine, job: Job, frames: float) -> tuple[Engine, str]:
+    """The quicker of PyTorch and a graph engine, measured; arguments and result as of `choose_engine`."""
+    plain, can_build = Engine(), not missing_packages(("onnx", "onnxscript"))
+    there = engine.has_graphs(job)
+    if frames < FEW_FRAMES or not (there or can_build):
+        return plain, ""
+    prepare(job.model)
+    (seconds,) = frame_seconds(job, [plain], trials=0)
+    can_build &= seconds * frames >= BUILDING_PAYS
+    if seconds * frames < LOADING_PAYS or not (there or can_build):
+        return plain, ""
+    try:
+        problem = engine.prepare(job, build=can_build)
+    except MagiError as error:
+        problem = str(error)
+    if problem:
+        return plain, f"engine torch: {problem}"
+    before, after = frame_seconds(job, [plain, engine], trials=2 if seconds < 0.1 else int(seconds < 1))
+    if job.codec is not None and decodable(job.codec):
+        slow, fast = decoding_seconds(job, job.codec, [plain, engine])
+        engine.decodes = slow >= GAIN * fast
+    figures = f"a frame in {1000 * after:.1f} ms by onnx, in {1000 * before:.1f} by torch"
+    if before < GAIN * after:
+        return plain, f"engine torch: {figures}"
+    return engine, f"engine onnx: {figures}"
+
+
+def frame_seconds(job: Job, engines: Sequence[Engine], trials: int) -> list[float]:
+    """Seconds of a frame by each engine: the best of some, in turns, after one that does not count; 0: of that one."""
+    rollouts = [job.begin(engine) for engine in engines]
+    best = [float("inf")] * len(engines)
+    for trial in range(1 + trials):
+        for number, rollout in enumerate(rollouts):
+            seconds = timed(rollout.predict)
+            if trial or not trials:
+                best[number] = min(best[number], seconds)
+    return best
+
+
+def decoding_seconds(job: Job, codec: Codec, engines: Sequence[Engine], trials: int = 3) -> list[float]:
+    """Seconds of decoding a frame by each engine, likewise."""
+    latents, best = job.latents(), [float("inf")] * len(engines)
+    for trial in range(1 + trials):
+        for number, engine in enumerate(engines):
+            seconds = timed(lambda engine=engine: list(engine.decode_stream(codec, iter([latents]))))  # type: ignore[misc]
+            if trial:
+                best[number] = min(best[number], seconds)
+    return best
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of some work; of the processor where one thread does it, since other work may share the machine."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = clock()
+    work()
+    return max(clock() - began, 1e-9)
