@@ -9,7 +9,7 @@ import torch
 
 from magi_video.errors import MagiError
 from magi_video.fast import beside as module
-from magi_video.fast.beside import Beside, items_ahead
+from magi_video.fast.beside import Beside, items_ahead, work_beside
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,25 @@ def test_items_are_worked_on_in_order_and_all_of_them(ahead: int) -> None:
             if not ahead:
                 assert done[-1] == item, "in turns"
     assert done == list(range(20))
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_an_iterator_is_worked_through_in_a_thread_only_where_that_helps(ahead: int) -> None:
+    made_in, done = set(), []
+
+    def make() -> Iterator[int]:
+        for item in range(5):
+            made_in.add(threading.current_thread())
+            yield item
+
+    def work(items: Iterator[int]) -> None:
+        for item in items:
+            done.append((item, threading.current_thread()))
+
+    work_beside(work, make(), ahead)
+    here = threading.current_thread()
+    assert made_in == {here} and [item for item, _ in done] == list(range(5))
+    assert all((thread is here) == (ahead == 0) for _, thread in done)
 
 
 def test_it_works_while_the_next_item_is_made() -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.errors import MagiError
-from magi_video.fast.beside import Beside
+from magi_video.fast.beside import work_beside
 from magi_video.models.layers import Block
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
@@ -181,9 +181,8 @@ def test_frames_decoded_beside_are_the_same(
         monkeypatch.setattr(Causal4x, "streams", codec == "compressing")
     kwargs = {"image": picture(), "num_frames": 7, "num_videos": 2, **STEPS}
     frames: list[np.ndarray] = []
-    with Beside(lambda latents: frames.extend(pipe.decode_stream(latents, 7)), ahead) as beside:
-        for latents_BCHW in pipe.stream(generator=seeded(0), output_type="latent", **kwargs):
-            beside.put(latents_BCHW)
+    made = pipe.stream(generator=seeded(0), output_type="latent", **kwargs)
+    work_beside(lambda latents: frames.extend(pipe.decode_stream(latents, 7)), made, ahead)
     assert np.array_equal(np.stack(frames), np.stack(list(pipe.stream(generator=seeded(0), **kwargs))))
     latents = pipe(generator=seeded(0), output_type="latent", **kwargs).frames
     assert latents.shape == (2, 7 if codec == "image" else 3, *pipe.codec.encode(torch.zeros(1, 1, 3, 8, 8)).shape[2:])

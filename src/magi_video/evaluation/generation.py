@@ -41,7 +41,7 @@ from magi_video.evaluation.realset import (
     warn_of_sizes,
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
-from magi_video.fast.beside import Beside, items_ahead
+from magi_video.fast.beside import items_ahead, work_beside
 from magi_video.fast.engine_name import EngineName
 from magi_video.fast.probes import Choice, use_fast_float32
 from magi_video.fast.threads import use_threads
@@ -128,9 +128,7 @@ class Generation:
                     made.append((frame_BHWC * 255).round().astype(np.uint8))
                     progress("generating", min(total, next(done) * processes.count), total)
 
-            with Beside(decode, ahead) as beside:
-                for latents_BCHW in self._stream(missing[number]):
-                    beside.put(latents_BCHW)
+            work_beside(decode, self._stream(missing[number]), ahead)
             for index, video in zip(missing[number], np.stack(made, axis=1), strict=True):
                 write_array(self.path(index), video)
 

@@ -20,6 +20,8 @@ class Beside(Generic[T]):
             for item in make():
                 beside.put(item)
 
+    That is what `work_beside` does where the items are an iterator.
+
     Leaving the block waits for the items that were put; leaving it by an exception drops those that wait. No thread
     is left either way. The thread computes as its owner does: with gradients or without, with as many CPU threads.
 
@@ -140,6 +142,21 @@ class Beside(Generic[T]):
 
 class _ClosedError(BaseException):
     """Ends `work` where it asks for an item that will not come."""
+
+
+def work_beside(work: Callable[[Iterator[T]], object], items: Iterator[T], ahead: int) -> None:
+    """Work through items while the next ones are made.
+
+    Args:
+        work, ahead: as of `Beside`; with 0 no thread is needed, and none is begun.
+        items: made here, in the caller's thread.
+    """
+    if not ahead:
+        work(items)
+        return
+    with Beside(work, ahead) as beside:
+        for item in items:
+            beside.put(item)
 
 
 def items_ahead(device: torch.device, threads: int | None = None) -> int:

@@ -15,7 +15,7 @@ from magi_video.data.actions import read_actions
 from magi_video.data.clips import clip_frames
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
-from magi_video.fast.beside import Beside, items_ahead
+from magi_video.fast.beside import items_ahead, work_beside
 from magi_video.fast.threads import check_threads
 from magi_video.files.atomic import growing_array, write_json
 from magi_video.files.json import read_text
@@ -110,9 +110,7 @@ def generate(
                     progress(STAGE, len(seconds), options.frames)
                     began = now
 
-            with Beside(write, items_ahead(processes.device)) as beside:
-                for latents_BCHW in stream:
-                    beside.put(latents_BCHW)
+            work_beside(write, stream, items_ahead(processes.device))
         return seconds, list(np.stack(kept, axis=1))
 
     with ExitStack() as held:
