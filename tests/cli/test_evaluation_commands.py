@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MAGI_CACHE", str(tmp_path / "cache"))
 
-    def load(device: torch.device, image: bool, perceptual: bool) -> Detectors:
+    def load(device: torch.device, image: bool, perceptual: bool, side: int | None) -> Detectors:
         found = small_detectors()
         return dataclasses.replace(found, image=found.image if image else None)
 
