@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_video.fast.engine import Engine, Job, OnnxEngine
+from magi_video.fast.engine import Engine
 from magi_video.fast.engine_choice import GRAPHS, decoding_seconds
+from magi_video.fast.onnx_engine import Job, OnnxEngine
 from magi_video.fast.onnx_graph import GraphFiles
 from magi_video.files.atomic import write_json
 from magi_video.paradigms import make_paradigm

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from magi_video.cli import main
-from magi_video.fast.engine import Job, OnnxEngine
 from magi_video.fast.engine_choice import GRAPHS
+from magi_video.fast.onnx_engine import Job, OnnxEngine
 from magi_video.fast.onnx_graph import GraphFiles
 from magi_video.files.weights import SHIPPED
 from magi_video.paradigms import make_paradigm

@@ -16,9 +16,10 @@ from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
 from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.errors import MagiError
 from magi_video.fast import engine_choice
-from magi_video.fast.engine import Engine, Job, OnnxEngine, step_forms, step_name
+from magi_video.fast.engine import Engine
 from magi_video.fast.engine_choice import choose_engine
 from magi_video.fast.graph_past import GraphPast
+from magi_video.fast.onnx_engine import Job, OnnxEngine, step_forms, step_name
 from magi_video.fast.onnx_graph import SUFFIX, Graph, GraphFiles
 from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer

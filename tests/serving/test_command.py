@@ -79,7 +79,7 @@ def test_it_serves_a_folder_until_it_is_interrupted(
     visitor = threading.Thread(target=visit_and_interrupt)
     visitor.start()
     try:
-        assert main(["serve", str(folder), "--port", str(port), "--host", "0.0.0.0"]) == 0
+        assert main(["serve", str(folder), "--port", str(port), "--host", "0.0.0.0", "--engine", "torch"]) == 0
     finally:
         over.set()
         visitor.join()

@@ -16,8 +16,9 @@ from magi_video.bench.flops import Flops, Sizes, frame_flops, reread_flops, toke
 from magi_video.bench.machine import clock, peak_memory_bytes
 from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.codecs.base import Codec
-from magi_video.fast.engine import Engine, Job
+from magi_video.fast.engine import Engine
 from magi_video.fast.noise import make_noise
+from magi_video.fast.onnx_engine import Job
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.paradigms.masking import unmasking_schedule

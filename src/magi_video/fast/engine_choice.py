@@ -8,8 +8,9 @@ import torch
 
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
-from magi_video.fast.engine import Engine, Job, OnnxEngine, Say, decodable, not_covered
+from magi_video.fast.engine import Engine, Say
 from magi_video.fast.engine_name import EngineName
+from magi_video.fast.onnx_engine import Job, OnnxEngine, decodable, not_covered
 from magi_video.fast.onnx_graph import GraphFiles, missing_packages
 from magi_video.fast.speed import prepare
 from magi_video.files.cache import cache_folder

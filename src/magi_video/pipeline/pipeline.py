@@ -16,8 +16,7 @@ from magi_video.codecs.discrete import check_codes
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
 from magi_video.fast.compiling import compile_blocks
-from magi_video.fast.engine import Engine, Job, Say
-from magi_video.fast.engine_choice import choose_engine
+from magi_video.fast.engine import Engine, Say
 from magi_video.fast.engine_name import EngineName
 from magi_video.fast.noise import make_noise
 from magi_video.fast.speed import speed_up
@@ -257,6 +256,9 @@ class MagiVideoPipeline(ConventionalPipeline):
         Raises:
             MagiError: "onnx" is asked for and cannot be had.
         """
+        from magi_video.fast.engine_choice import choose_engine  # not for those who only generate by PyTorch
+        from magi_video.fast.onnx_engine import Job
+
         paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
         job = Job(paradigm, self.transformer, self.codec, self.resolve(sampling), num_videos, latent_frames)
         self.engine, why = choose_engine(engine, job, self.folder, frames, say, threads)
