@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.limits import MAX_JSON_BYTES, MAX_TENSORS, machine_memory
-from magi_video.presets import PRESETS
 
 if TYPE_CHECKING:  # imported where a model is built: names and headers are read without it
     import torch
@@ -62,6 +61,8 @@ def resolve_model(name: str | Path) -> Path:
         return SHIPPED / str(name)
     if HUB_ID.fullmatch(str(name)) and not str(name).startswith("."):
         return download_files(str(name), ["*.json", "*.safetensors"])
+    from magi_video.presets import PRESETS  # for a message alone; a pipeline needs no recipes
+
     if str(name) in PRESETS:
         raise MagiError(
             f"{name} is a preset, a recipe without weights: magi train {name} makes a model of it, and "
