@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from diffusers.optimization import get_constant_schedule_with_warmup
 
 from magi_video.files.checkpoints import optimizer_tensors, restore_optimizer
 from magi_video.models.architecture import Architecture
@@ -13,6 +14,7 @@ from magi_video.training.optimization import (
     SpikeGuard,
     build_average,
     build_optimizer,
+    build_schedule,
     gradient_norm,
     scale_and_clip,
     step_if,
@@ -102,6 +104,21 @@ def test_a_refused_step_changes_nothing(model: MagiVideoTransformer) -> None:
     step(True)
     moved = [not torch.equal(old, new) for old, new in zip(before, everything(), strict=True)]
     assert all(moved[: len(list(model.parameters()))])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_the_rate_rises_as_diffusers_does_and_its_state_is_the_same(steps: int) -> None:
+    rates, states = [], []
+    for build in (build_schedule, get_constant_schedule_with_warmup):
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+        schedule = build(optimizer, steps)
+        rates.append([])
+        for _ in range(10):
+            rates[-1].append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+        states.append(schedule.state_dict())
+    assert rates[0] == rates[1] and rates[0][steps:] == [0.3] * (10 - steps) and states[0] == states[1]
 
 
 def test_the_fused_step_is_adamw_and_its_state_is_saved_and_restored_like_any(model: MagiVideoTransformer) -> None:

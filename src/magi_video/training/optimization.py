@@ -1,10 +1,11 @@
-"""AdamW as in MAR, and the guard that keeps one bad step from spoiling a run."""
+"""AdamW as in MAR, its warm-up, the average of the weights, and the guard against a single bad step."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from magi_video.files.checkpoints import whole
 from magi_video.recipe import TrainConfig
@@ -35,6 +36,11 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
     # Fused: one pass over weights, gradients and averages, a quarter of the time on CPUs.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int) -> LambdaLR:
+    """A learning rate that rises linearly from 0 over the first steps, and then stays."""
+    return LambdaLR(optimizer, lambda step: step / warmup_steps if step < warmup_steps else 1.0)
 
 
 def widest(device: torch.device | str) -> torch.dtype:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.optimization import get_constant_schedule_with_warmup
 from torch import nn
 
 from magi_video.data.clips import ClipSampler
@@ -55,6 +54,7 @@ from magi_video.training.optimization import (
     SpikeGuard,
     build_average,
     build_optimizer,
+    build_schedule,
     gradient_norm,
     scale_and_clip,
     step_if,
@@ -112,7 +112,7 @@ class Trainer:
         else:
             self.model = self.accelerator.prepare(self.objective)
         self.optimizer = build_optimizer(model, self.config)
-        self.schedule = get_constant_schedule_with_warmup(self.optimizer, self.config.warmup_steps)
+        self.schedule = build_schedule(self.optimizer, self.config.warmup_steps)
         self.ema = build_average(model.parameters(), self.config)
         self.guard = SpikeGuard(self.config.spike_factor, self.device)
         self.behind = steps_behind(self.device)
