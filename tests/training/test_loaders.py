@@ -4,7 +4,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from magi_video.errors import MagiError
-from magi_video.training.loaders import loading_told
+from magi_video.training.loaders import loading_errors
 
 SHARED = "unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)"
 
@@ -32,7 +32,7 @@ class Failing(Dataset[int]):
     ],
 )
 def test_what_a_process_raised_is_told_in_a_line(error: Exception, told: str) -> None:
-    with pytest.raises(MagiError, match=told) as caught, loading_told(7):
+    with pytest.raises(MagiError, match=told) as caught, loading_errors(7):
         next(iter(DataLoader(Failing(error), num_workers=1)))
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
 
@@ -47,18 +47,18 @@ def test_what_a_process_raised_is_told_in_a_line(error: Exception, told: str) ->
     ],
 )  # fmt: skip
 def test_a_process_that_died_is_told_of(message: str, told: str) -> None:
-    with pytest.raises(MagiError, match=f"at step 3: DataLoader .*{told}"), loading_told(3):
+    with pytest.raises(MagiError, match=f"at step 3: DataLoader .*{told}"), loading_errors(3):
         raise RuntimeError(message)
 
 
 def test_processes_that_cannot_begin_are_told_of() -> None:
     with (
         pytest.raises(MagiError, match="Resource temporarily unavailable; perhaps for lack of memory"),
-        loading_told(0),
+        loading_errors(0),
     ):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
 
 def test_an_error_of_the_training_itself_stays_what_it_is() -> None:
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), loading_told(0):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), loading_errors(0):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

@@ -282,7 +282,7 @@ def test_a_process_that_loads_data_fails(
 @pytest.mark.parametrize("error", [EOFError(), ConnectionResetError("reset")])
 def test_the_end_of_a_process_is_one_line_wherever_it_is_met(error: Exception) -> None:
     line = r"^loading data failed at step 3: \w.*; the same command continues$"
-    with pytest.raises(MagiError, match=line), loaders.loading_told(3):
+    with pytest.raises(MagiError, match=line), loaders.loading_errors(3):
         raise error
-    with pytest.raises(RuntimeError, match="another"), loaders.loading_told(3):
+    with pytest.raises(RuntimeError, match="another"), loaders.loading_errors(3):
         raise RuntimeError("another")

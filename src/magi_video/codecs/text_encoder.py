@@ -38,7 +38,7 @@ ENCODER_FOLDER = "text_encoder"
 FILES = ("*.json", "*.txt", "*.safetensors")
 WEIGHTS = "model"
 MAX_WORDS = 512
-"""Tokens of a text that the encoder reads at most; what it is told beyond is lost."""
+"""Tokens of a text that the encoder reads at most; what follows is lost."""
 BATCH = 64
 POOLER_TENSORS = 2
 SPARE_TENSORS = 8

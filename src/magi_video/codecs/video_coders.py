@@ -279,7 +279,7 @@ class _LTXVideo(VideoCoder):
 
     @staticmethod
     def decode(vae: Any, latents: Tensor, memory: Memory) -> Tensor:
-        # Versions that denoise while they decode are told that there is no noise.
+        # Versions that denoise while they decode take a time: 0, no noise.
         time = latents.new_zeros(len(latents)) if vae.config.timestep_conditioning else None
         return vae.decoder(latents, time)
 

@@ -233,6 +233,6 @@ class VideoFolder:
         line = f"{len(self.videos)} video" + ("" if len(self.videos) == 1 else "s")
         if self.skipped:
             reasons = Counter(skipped.reason.split(" (")[0].split(";")[0] for skipped in self.skipped)
-            told = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
-            line += f", {len(self.skipped)} skipped ({told})"
+            listed = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+            line += f", {len(self.skipped)} skipped ({listed})"
         return "; ".join(filter(None, (line, tell_ignored(self.ignored))))

@@ -80,7 +80,7 @@ class DataIdentity:
         )
 
     def without_actions(self) -> DataIdentity:
-        """The same for whoever sees the videos alone, as a codec does."""
+        """The same for what reads the videos alone, as a codec does."""
         return DataIdentity({name: facts._replace(actions="") for name, facts in self.videos.items()})
 
     @property
@@ -89,7 +89,7 @@ class DataIdentity:
         return all(facts.content for facts in self.videos.values())
 
     def record(self) -> dict[str, Any]:
-        """What is told of a data set in one place: numbers, and a SHA-256 of names, lengths and contents."""
+        """What a record holds of a data set: numbers, and a SHA-256 of names, lengths and contents."""
         frames = sum(facts.frames for facts in self.videos.values())
         text = json.dumps(sorted(self.videos.items()))
         return {

@@ -4,7 +4,7 @@
     train/<label>/<youtube_id>_<start, 6 digits>_<end, 6 digits>.mp4    as the crawlers arrange the clips
     train/<youtube_id>_<start>_<end>.mp4                                as CVDF's archives unpack
 
-Which clips exist is told by listing each folder once; no row of an annotation file ever becomes a path.
+Which clips exist is found by listing each folder once; no row of an annotation file ever becomes a path.
 """
 
 from __future__ import annotations
@@ -282,8 +282,8 @@ def _read_header(path: Path) -> list[str]:
         fields = []
     header = [name.strip().lower() for name in fields]
     if not set(COLUMNS) <= set(header):
-        told = "no short line of UTF-8" if line is None else repr(line.strip()[:60])
-        raise MagiError(f"{path}: the first line is {told}; expected label,youtube_id,time_start,time_end,split")
+        found = "no short line of UTF-8" if line is None else repr(line.strip()[:60])
+        raise MagiError(f"{path}: the first line is {found}; expected label,youtube_id,time_start,time_end,split")
     return header
 
 

@@ -225,7 +225,7 @@ def _curves(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _plot(title: str, x_axis: str, y_axis: str, from_zero: bool, curves: Mapping[str, Any]) -> str:
-    """An SVG element in the page's own colours; curves are told apart by dashes too. Labels are ours, not outside's."""
+    """An SVG element in the page's own colours; curves differ by dashes too. Labels are ours, not outside's."""
     with matplotlib.rc_context(SVG_STYLE):
         figure = Figure(figsize=(4.4, 2.7), layout="constrained")
         axes = figure.subplots()

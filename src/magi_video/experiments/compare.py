@@ -116,7 +116,7 @@ def compare(
     progress: Progress = silent,
     **fields: Any,
 ) -> Figures:
-    """Score several models on the same held-out clips and say what can be told; the same call goes on where it stopped.
+    """Score several models on the same held-out clips and say what the figures allow; a stopped call goes on.
 
     Args:
         contenders: two or more, see `Contender.parse`.
@@ -155,7 +155,7 @@ def compare(
     make_folder(out)
     entrants = [Entrant(side.name, [side.model] if side.model else []) for side in sides]
     train_recipes(sides, entrants, out, Path(str(train_data)), seeds, budget, display, signals)
-    warnings = [told for entrant in entrants for told in told_of_training(entrant, held_out)]
+    warnings = [warning for entrant in entrants for warning in training_warnings(entrant, held_out)]
     check_sizes(entrants)
     for entrant in entrants:
         for place, model in enumerate(entrant.models):
@@ -213,17 +213,17 @@ def prepared_alike(a: Preset, b: Preset) -> bool:
     return (a.data, a.codec, a.small_vae, a.codec_precision) == (b.data, b.codec, b.small_vae, b.codec_precision)
 
 
-def told_of_training(entrant: Entrant, held_out: set[str]) -> list[str]:
+def training_warnings(entrant: Entrant, held_out: set[str]) -> list[str]:
     """That a model was trained on held-out videos, where its run says which videos it saw."""
-    told = []
+    warnings = []
     for model in entrant.models:
         seen = DataIdentity.read(Path(model) / LIST_FILE)
         both = held_out & {facts.content for facts in seen.videos.values() if facts.content} if seen else set()
         if both:
-            told.append(
+            warnings.append(
                 f"{entrant.name} was trained on {len(both)} of these videos: its figures are not of held-out clips"
             )
-    return told
+    return warnings
 
 
 def check_sizes(entrants: Sequence[Entrant]) -> None:
@@ -233,8 +233,8 @@ def check_sizes(entrants: Sequence[Entrant]) -> None:
         config = read_json(resolve_model(entrant.models[0]) / "model_index.json")
         sizes[entrant.name] = f"{config.get('height')} × {config.get('width')}"
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise MagiError(f"the models make frames of different sizes ({told}); expected one")
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise MagiError(f"the models make frames of different sizes ({listed}); expected one")
 
 
 def summarise(entrants: Sequence[Entrant], warnings: Sequence[str]) -> Figures:
@@ -299,7 +299,7 @@ def judge(a: Entrant, b: Entrant, references: References | None, clips: int) -> 
 
 
 def sentence(a: Entrant, b: Entrant, given: Verdict) -> str:
-    """What can be told of a pair."""
+    """What the figures say of a pair."""
     if given.answer == "cannot tell":
         return f"{a.name} or {b.name}: cannot tell, {given.why}."
     better, worse = (a, b) if given.answer == "confirmed" else (b, a)
@@ -309,12 +309,12 @@ def sentence(a: Entrant, b: Entrant, given: Verdict) -> str:
         if seeds >= FEWEST_SEEDS
         else "one training run each, so it is said of these two models and not of how they were trained"
     )
-    told = f"{better.name} is better than {worse.name} by FVD: {given.why} ({of})."
+    words = f"{better.name} is better than {worse.name} by FVD: {given.why} ({of})."
     if all("lpips" in entrant.results[0].get("paired", {}) for entrant in (a, b)):
         first, second = (fmean(one["paired"]["lpips"] for one in entrant.results) for entrant in (better, worse))
         if first > second:
-            told += f" LPIPS against the true frames says the opposite ({first:.3f} against {second:.3f})."
-    return told
+            words += f" LPIPS against the true frames says the opposite ({first:.3f} against {second:.3f})."
+    return words
 
 
 def page(figures: Figures) -> str:
@@ -330,10 +330,10 @@ def page(figures: Figures) -> str:
     parts = [
         f"# Compared on {figures['num']} clips of the same held-out videos",
         table(head, rows),
-        "\n".join(f"- {told}" for told in figures["words"]),
+        "\n".join(f"- {line}" for line in figures["words"]),
     ]
     if figures["warnings"]:
-        parts.append("Mind:\n\n" + "\n".join(f"- {told}" for told in figures["warnings"]))
+        parts.append("Mind:\n\n" + "\n".join(f"- {line}" for line in figures["warnings"]))
     return "\n\n".join(parts) + "\n"
 
 

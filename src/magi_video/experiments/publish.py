@@ -45,14 +45,16 @@ def publish(out: str | Path) -> Path:
 def summarise(found: dict[str, dict[str, Figures]]) -> Figures:
     """The figures by claim; where a claim was measured in several worlds, the primary one is named at the top."""
     summary: Figures = {}
-    told = found.get("sensitivity", {})
-    if told:
-        summary["sensitivity"] = {world: sensitivity_of(figures) for world, figures in told.items()}
+    sensitivity = found.get("sensitivity", {})
+    if sensitivity:
+        summary["sensitivity"] = {world: sensitivity_of(figures) for world, figures in sensitivity.items()}
     if compared := found.get("ctf-vs-mtf"):
-        worlds = {world: comparison_of(world, figures, told.get(world, {})) for world, figures in compared.items()}
+        worlds = {
+            world: comparison_of(world, figures, sensitivity.get(world, {})) for world, figures in compared.items()
+        }
         summary["ctf_vs_mtf"] = worlds.get(PRIMARY, next(iter(worlds.values()))) | {"worlds": worlds}
     if ablated := found.get("ablation"):
-        worlds = {world: ablation_of(world, figures, told.get(world, {})) for world, figures in ablated.items()}
+        worlds = {world: ablation_of(world, figures, sensitivity.get(world, {})) for world, figures in ablated.items()}
         summary["ablation"] = worlds.get(PRIMARY, next(iter(worlds.values())))
     if timed := found.get("kv-cache"):
         summary["kv_cache"] = timed.get(PRIMARY, next(iter(timed.values())))
@@ -76,9 +78,12 @@ def sensitivity_of(figures: Figures) -> Figures:
     }
 
 
-def comparison_of(world: str, figures: Figures, told: Figures) -> Figures:
+def comparison_of(world: str, figures: Figures, sensitivity: Figures) -> Figures:
     """CTF against MTF in one world; `fvd_mtf` and `reduction` are at equal training time."""
-    runs, references = figures["runs"], {name: told[name]["fvd"] for name in told if "fvd" in (told[name] or {})}
+    runs, references = (
+        figures["runs"],
+        {name: sensitivity[name]["fvd"] for name in sensitivity if "fvd" in (sensitivity[name] or {})},
+    )
     fvd = {name: [run["fvd"] for run in entries] for name, entries in runs.items()}
     mean = {name: mean_and_deviation(values) for name, values in fvd.items()}
     ctf, equal_time, equal_steps = (mean[name][0] for name in ("ctf", "mtf_equal_time", "mtf_equal_steps"))
@@ -127,7 +132,7 @@ def mean_of(values: Sequence[Any]) -> Any:
     return round(sum(values) / len(values), 4)
 
 
-def ablation_of(world: str, figures: Figures, told: Figures) -> Figures:
+def ablation_of(world: str, figures: Figures, sensitivity: Figures) -> Figures:
     """FVD and the other scores of every variant."""
     mean: Callable[[str], tuple[float, float]] = lambda name: mean_and_deviation(  # noqa: E731
         [run["fvd"] for run in figures["runs"][name]]
@@ -136,7 +141,7 @@ def ablation_of(world: str, figures: Figures, told: Figures) -> Figures:
         "world": world,
         "seeds": figures["seeds"],
         "steps": figures["steps"],
-        "floor": told.get("floor", {}).get("fvd"),
+        "floor": sensitivity.get("floor", {}).get("fvd"),
         "fvd": {name: round(mean(name)[0], 2) for name in figures["runs"]},
         "fvd_deviation": {name: round(mean(name)[1], 2) for name in figures["runs"]},
         "fvd_per_seed": {name: [run["fvd"] for run in runs] for name, runs in figures["runs"].items()},

@@ -198,8 +198,8 @@ def words(name: str, figures: Figures) -> str:
     """A row's sentence: whether it beats copying the last frame, and what can be said of it against `complete`."""
     runs = figures["runs"][name]
     against = against_copy_last(ends_of(runs, "equal_steps"), figures["references"])
-    told = ", ".join(f"{answer} by {score}" for score, answer in against.items())
-    sentence = f"beats copying the last frame: {told}"
+    answers = ", ".join(f"{answer} by {score}" for score, answer in against.items())
+    sentence = f"beats copying the last frame: {answers}"
     if name != BASE and BASE in figures["runs"]:
         for budget, label in BUDGETS.items():
             sentence += f"; complete better at {label}: {compared(name, budget, figures)}"
@@ -223,13 +223,13 @@ def page(world: str, figures: Figures) -> str:
         "**What it costs**\n\n" + costs(rows, figures),
     ]
     if "fid_per_frame" in figures["references"]["floor"]:
-        told = "**FID by generated frame** (biased upwards with so few pictures: compare with the floor alone)"
-        parts.append(f"{told}\n\n{fid(rows, figures)}")
+        title = "**FID by generated frame** (biased upwards with so few pictures: compare with the floor alone)"
+        parts.append(f"{title}\n\n{fid(rows, figures)}")
     if figures.get("unfinished"):
         parts.append("**Runs that have not reached equal steps**\n\n" + unfinished(figures["unfinished"]))
     if figures.get("refused"):
-        told = "\n".join(f"- `{name}`: {why}." for name, why in figures["refused"].items())
-        parts.append("**Rows that cannot go on from the frames given here**\n\n" + told)
+        lines = "\n".join(f"- `{name}`: {why}." for name, why in figures["refused"].items())
+        parts.append("**Rows that cannot go on from the frames given here**\n\n" + lines)
     parts.append("**In words**\n\n" + "\n".join(f"- `{name}` {row['verdict']}." for name, row in rows.items()))
     return "\n\n".join(parts) + "\n"
 
@@ -275,14 +275,14 @@ def scores(rows: Figures, figures: Figures, budget: str) -> str:
     for name, label in REFERENCES.items():
         one = figures["references"][name]
         paired = ["", ""] if name == "floor" else [number(one.get("psnr"), 2), number(one.get("lpips"), 3)]
-        told = [number(one["oracle"][key], 3) for key in oracle]
+        scores = [number(one["oracle"][key], 3) for key in oracle]
         lines.append(
             [
                 f"*{label}*",
                 "",
                 number(one["fvd"], 1),
                 *paired,
-                *told,
+                *scores,
                 number(one["motion"].get("speed_ratio"), 2),
                 "",
                 "",

@@ -112,8 +112,8 @@ def better_model(a: Judged, b: Judged, references: References | None, clips: int
     if first.interval[1] >= second.interval[0]:
         spans = " and ".join(f"{one.name} {span(one.interval)}" for one in (a, b))
         return Verdict("cannot tell", f"the 95 % intervals overlap: {spans}")
-    told = (f"{one.name} {short(one.value)} ({span(one.interval)})" for one in (first, second))
-    why = ", ".join(told)
+    figures = (f"{one.name} {short(one.value)} ({span(one.interval)})" for one in (first, second))
+    why = ", ".join(figures)
     if second.value >= references.copy_last:
         why += f"; {second.name} does not even beat copying the last frame"
     return Verdict("confirmed" if first is a else "refuted", why)

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what a training step frees for the next one.
+"""The C library's allocator, set to keep what a training step frees for the next one.
 
 glibc maps every block above 32 MB afresh and gives the top of its heap back above 64 MB, so that a step over large
 tensors spends a third of its time in page faults (docs/performance.md). Elsewhere than on glibc nothing happens.

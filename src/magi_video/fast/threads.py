@@ -18,7 +18,7 @@ SMALL_PRODUCT = 50_000_000
 WAITING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
 """For GNU's OpenMP, which PyTorch's own builds carry, and for Intel's."""
 WINDOW, REST = 24, 480
-"""Frames from which the pace is told, and frames after a change of threads in which none is tried."""
+"""Frames over which the pace is measured, and frames after a change of threads in which none is tried."""
 SPIN = ("GOMP_SPINCOUNT", *WAITING)
 
 

@@ -26,7 +26,7 @@ ALIVE = "alive"
 SECONDS_BETWEEN_SIGNS = 1.0
 SOURCES = Path(__file__).parents[1]
 SPARE_SECONDS = 5
-"""After which a process ends itself that nobody ended: whoever began it has died."""
+"""After which a process ends itself that nobody ended: its parent has died."""
 
 
 class DiedError(Exception):
@@ -60,7 +60,7 @@ class Apart:
         """The answer to a question.
 
         Raises:
-            MagiError: the answer is a problem, told; or the process does not even start.
+            MagiError: the answer is a problem, which is the message; or the process does not even start.
             DiedError: it hung or crashed, and is gone; the next question begins another.
         """
         self.begin()
@@ -123,7 +123,7 @@ class Apart:
             raise MagiError(f"the process that reads videos does not start: {' '.join(self.command)}")
 
     def kill(self) -> None:
-        """End the process at once, from any thread; whoever asked it something is told that it died."""
+        """End the process at once, from any thread; a caller that waits for it gets a `DiedError`."""
         if (process := self._process) is not None:
             process.kill()
 
@@ -162,17 +162,17 @@ def answer_questions(
 
         if seconds is not None and hasattr(signal, "alarm"):
             signal.alarm(seconds + SPARE_SECONDS)
-        told: dict[str, Any]
+        reply: dict[str, Any]
         question = json.loads(line)
         try:
-            told = answer(question, show)
+            reply = answer(question, show)
         except MagiError as error:
-            told = {"problem": str(error)}
+            reply = {"problem": str(error)}
         except MemoryError:  # what is left of it may be too little for the next file
-            told = {"problem": f"{question[0]}: needs more than {memory >> 20} MiB of memory", "last": True}
+            reply = {"problem": f"{question[0]}: needs more than {memory >> 20} MiB of memory", "last": True}
         if seconds is not None and hasattr(signal, "alarm"):
             signal.alarm(0)
-        print(json.dumps(told), flush=True)
+        print(json.dumps(reply), flush=True)
 
 
 def _limit_memory(memory: int) -> None:

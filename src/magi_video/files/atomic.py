@@ -99,7 +99,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of results before the work, so that one that cannot be written is told then, not hours later.
+    """Make the folder of results before the work, so that one that cannot be written is reported then, not hours later.
 
     Raises:
         MagiError: it cannot be made, or nothing can be written there.

@@ -15,7 +15,7 @@ from magi_video.files.limits import MAX_JSON_BYTES, MAX_TEXT_BYTES
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 """No text in UTF-8 begins with them."""
 MAX_CHARACTERS = 10_000
-"""Of a caption, and of any text that a model is told."""
+"""Of a caption, and of any text for a model."""
 MAX_INTEGER = 2**63
 
 

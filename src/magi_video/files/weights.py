@@ -228,8 +228,8 @@ def outline(
         build: makes it.
         sizes: of the stored tensors, in numbers.
         dtype: in which they will be held.
-        where: told if they need more memory than this machine has.
-        lack: what is told of a model that has more than is stored.
+        where: named if they need more memory than this machine has.
+        lack: the message about a model that has more than is stored.
         missing: tensors that need not be stored, and their numbers together.
 
     Raises:
@@ -251,7 +251,7 @@ def outline(
 
 
 def not_described(folder: Path, sizes: list[int]) -> str:
-    """What is told of a config that describes more than these weights."""
+    """The message about a config that describes more than these weights."""
     return (
         f"{folder} does not hold the weights its config describes, but fewer: "
         f"{len(sizes)} tensors of {sum(sizes)} numbers together"

@@ -100,11 +100,11 @@ def summary(model: Description) -> str:
     """A paragraph on what the model is."""
     forcing, height, width = (model.settings[name] for name in ("forcing", "height", "width"))
     paradigm = declared("paradigms").get(forcing, {"title": _plain(forcing)})["title"]
-    told = ", under actions" if ACTION in model.architecture.specs else ""
-    told += ", of a class" if LABEL in model.architecture.specs else ""
-    told += ", from words" if TEXT in model.architecture.specs else ""
+    controls = ", under actions" if ACTION in model.architecture.specs else ""
+    controls += ", of a class" if LABEL in model.architecture.specs else ""
+    controls += ", from words" if TEXT in model.architecture.specs else ""
     return (
-        f"Generates video of {height}×{width} pixels frame by frame{told}: each frame by "
+        f"Generates video of {height}×{width} pixels frame by frame{controls}: each frame by "
         f"masked diffusion. Paradigm: {paradigm}. "
         "See [arXiv 2501.12389](https://arxiv.org/abs/2501.12389)."
     )
@@ -116,14 +116,14 @@ def usage(model: Description, name: str) -> str:
     lines += [f'pipe = MagiVideoPipeline.from_pretrained("{_plain(name)}")']
     size = f"({model.settings['height']}, {model.settings['width']}, 3)"
     lines.append(f"first_frame = np.zeros({size}, np.uint8)  # or a PIL image of any size")
-    told = ""
+    arguments = ""
     if names := list(model.settings["action_names"]):
         lines.append(f'actions = [pipe.action("{_plain(names[0])}")] * 32  # the one that leads to each frame, or None')
-        told = " actions=actions,"
-    told += ' text="a sentence",' if TEXT in model.architecture.specs else ""
+        arguments = " actions=actions,"
+    arguments += ' text="a sentence",' if TEXT in model.architecture.specs else ""
     lines += [
         "video = pipe(",
-        f"    image=first_frame, num_frames=32,{told} generator=torch.Generator().manual_seed(0)",
+        f"    image=first_frame, num_frames=32,{arguments} generator=torch.Generator().manual_seed(0)",
         ").frames[0]  # [frames, height, width, 3] in [0, 1]",
     ]
     commands = [
@@ -196,14 +196,14 @@ def scores(metrics: Sequence[Mapping[str, Any]]) -> str:
         paired = [_number(_mapping(result, "paired").get(name)) for name in ("psnr", "ssim", "lpips")]
         rows.append((_plain(protocol.get("name", "?")), clips, size, *figures, *paired))
     head = ("protocol", "clips", "frames × interval", "FVD", "FID", "PSNR", "SSIM", "LPIPS")
-    told = sorted({_plain(text) for result in metrics for text in result.get("warnings") or []})
-    return "\n\n".join([table(head, rows), *(f"- {text}" for text in told)])
+    warnings = sorted({_plain(text) for result in metrics for text in result.get("warnings") or []})
+    return "\n\n".join([table(head, rows), *(f"- {text}" for text in warnings)])
 
 
 def limits(model: Description, sizes: LatentSizes) -> str:
     """What not to expect, from what the model is."""
     height, width = model.settings["height"], model.settings["width"]
-    told = [
+    lines = [
         "It has seen nothing but its training data: a first frame of another kind is continued as if it were of that.",
         f"Frames are {height}×{width} pixels; other pictures are cropped and resized.",
         "What leaves the picture is remembered for at most "
@@ -212,15 +212,15 @@ def limits(model: Description, sizes: LatentSizes) -> str:
         else "Rollouts longer than the training clips are generated at interpolated positions, and get worse.",
         f"Intervals beyond {model.architecture.max_interval} are refused.",
     ]
-    return "\n".join(f"- {line}" for line in told)
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def licence(model: Description, license_id: str | None) -> str:
     """Of the weights, and where the data came from if that asks to be named."""
-    told = f"The weights: {_plain(license_id)}." if license_id else "Its makers have not stated one."
+    stated = f"The weights: {_plain(license_id)}." if license_id else "Its makers have not stated one."
     games = _mapping(model.settings["training"] or {}, "data").get("games") or []
     sources = [text for start, text in SOURCES.items() if any(str(one).startswith(start) for one in games)]
-    return " ".join([told, *sources])
+    return " ".join([stated, *sources])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -10,7 +10,7 @@
 A rollout over them is a page of code, in any language: examples/exported_rollout.py. The past is a pair of tensors that
 the driver keeps; `frame` never changes it, so the pass over a masked frame and the one that makes a finished frame part
 of the past are the same program. Random draws, the order of tokens and the sampler's arithmetic are the driver's, and
-so is guidance: a second row of the batch, which is not told what the first is. `export.json` holds the numbers.
+so is guidance: a second row of the batch, without the conditions of the first. `export.json` holds the numbers.
 """
 
 import shutil

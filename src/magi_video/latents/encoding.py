@@ -137,9 +137,9 @@ def encode_latents(
     total = len(folder.videos) * (1 + flips)
 
     def one_way(directory: Path, index: Index, before: int) -> Encoded:
-        told = None if progress is None else lambda done, _: progress(before + done, total)
+        report = None if progress is None else lambda done, _: progress(before + done, total)
         work = _Work(folder, codec, directory, index, captions)
-        return _bring_up(work, workers or _cores(), processes, verify, told)
+        return _bring_up(work, workers or _cores(), processes, verify, report)
 
     encoded = one_way(directory, index, 0)
     if not flips:
@@ -163,8 +163,8 @@ def _bring_up(
     if missing:
         processes.once(lambda: work.begin(missing))
         share = [missing[i] for i in processes.mine(len(missing))]
-        told = _scaled(progress, videos, work.videos_of(missing), processes.count)
-        processes.each(lambda: work.encode(share, workers, told))
+        report = _scaled(progress, videos, work.videos_of(missing), processes.count)
+        processes.each(lambda: work.encode(share, workers, report))
     processes.once(lambda: work.finish(missing))
     cache = processes.together(lambda: LatentCache(work.directory))
     if progress is not None:

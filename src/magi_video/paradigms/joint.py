@@ -141,7 +141,7 @@ class Joint(MaskedFrames):
 
 
 def lengthen(frames: FrameSequence, more: int) -> FrameSequence:
-    """Frames in the making with so many more behind them, told what the last one is told."""
+    """Frames in the making with so many more behind them, under the conditions of the last one."""
 
     def repeat_last(value: Tensor, dim: int) -> Tensor:
         last = value.narrow(dim, value.shape[dim] - 1, 1)

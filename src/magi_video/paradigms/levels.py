@@ -33,8 +33,8 @@ def schedule_matrix(schedule: str, steps: int, frames: int, uncertainty: float =
 def velocity_weights(snr_BT: Tensor, weights: str, clip: float = 5.0, decay: float = 0.96) -> Tensor:
     """Weight `[B, T]` of the squared error of v by signal-to-noise ratio, as in the authors' code (`diffusion.py`).
 
-    "min-snr": min(SNR, clip)/(SNR + 1) (Hang et al. 2023). "fused": what a frame is told by the frames before it counts
-    as signal of its own. With s = min(SNR, clip)/clip, c_1 = s_1, c_t = decay · c_{t−1} + (1 − decay) · s_t:
+    "min-snr": min(SNR, clip)/(SNR + 1) (Hang et al. 2023). "fused": what the frames before a frame say of it counts as
+    signal of its own. With s = min(SNR, clip)/clip, c_1 = s_1, c_t = decay · c_{t−1} + (1 − decay) · s_t:
     F_t = 1 − (1 − decay · c_{t−1})(1 − s_t) with c_0 = 0, G_t the same with SNR/clip in the place of the last s_t, and
     the weight is clip · F/(clip · G + 1). "none": 1.
 
@@ -49,10 +49,10 @@ def velocity_weights(snr_BT: Tensor, weights: str, clip: float = 5.0, decay: flo
     if weights == "min-snr":
         return clipped_BT / (snr_BT + 1)
     own_BT = clipped_BT / clip
-    told_B, told_BT = own_BT[:, 0], torch.zeros_like(own_BT)
+    past_B, past_BT = own_BT[:, 0], torch.zeros_like(own_BT)
     for t in range(1, own_BT.shape[1]):
-        told_BT[:, t] = told_B
-        told_B = decay * told_B + (1 - decay) * own_BT[:, t]
-    fused_BT = 1 - (1 - decay * told_BT) * (1 - own_BT)
-    unclipped_BT = 1 - (1 - decay * told_BT) * (1 - snr_BT / clip)
+        past_BT[:, t] = past_B
+        past_B = decay * past_B + (1 - decay) * own_BT[:, t]
+    fused_BT = 1 - (1 - decay * past_BT) * (1 - own_BT)
+    unclipped_BT = 1 - (1 - decay * past_BT) * (1 - snr_BT / clip)
     return clip * fused_BT / (clip * unclipped_BT + 1)

@@ -101,7 +101,7 @@ class DoomGame(Game):
     stay at rest."""
 
     def __init__(self, env: Any, frame_skip: int) -> None:
-        # The engine writes its settings into the current folder unless told otherwise.
+        # The engine writes its settings into the current folder unless set otherwise.
         self._had_folder = Path("_vizdoom").exists()
         self._scratch = tempfile.TemporaryDirectory(prefix="magi-doom-", ignore_cleanup_errors=True)
         env.unwrapped.game.set_doom_config_path(f"{self._scratch.name}/vizdoom.ini")
@@ -119,7 +119,7 @@ class DoomGame(Game):
         super().close()
         self._scratch.cleanup()
         if not self._had_folder:
-            # The engine makes this folder in the current one, whatever it is told, and leaves it empty.
+            # The engine makes this folder in the current one, whatever its settings, and leaves it empty.
             with contextlib.suppress(OSError):
                 Path("_vizdoom").rmdir()
 

@@ -189,8 +189,8 @@ def choose_camera(cameras: list[str], camera: str | None, where: Path) -> str:
         return cameras[0]
     found = [name for name in cameras if camera in (name, name.rpartition(".")[2])]
     if len(found) != 1:
-        told = "which camera?" if camera is None else f"no camera {camera!r};"
-        raise MagiError(f"{where}: {told} there {'is' if len(cameras) == 1 else 'are'} {', '.join(cameras)}"[:400])
+        question = "which camera?" if camera is None else f"no camera {camera!r};"
+        raise MagiError(f"{where}: {question} there {'is' if len(cameras) == 1 else 'are'} {', '.join(cameras)}"[:400])
     return found[0]
 
 

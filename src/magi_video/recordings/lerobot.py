@@ -145,14 +145,14 @@ class LeRobotSource(Source):
             for row, length in zip(rows, lengths or [None] * len(rows), strict=True):
                 episode, *numbers, seconds = row
                 if not _is_number(episode):
-                    continue  # nobody knows which one it was; it is told of as missing
-                told = (
+                    continue  # which one it was is unknown; it is reported as missing
+                message = (
                     f"{file}: an episode at {str((*row, length))[:80]}; expected numbers of files, seconds and frames"
                 )
                 sound = all(map(_is_number, numbers)) and isinstance(seconds, float) and 0 <= seconds < 10**7
                 sound &= lengths is None or (_is_number(length) and 0 < length <= MAX_FRAMES)
                 places = (numbers[0], numbers[1]), (numbers[2], numbers[3])
-                found[episode] = Entry(*places, seconds, length) if sound else told
+                found[episode] = Entry(*places, seconds, length) if sound else message
         if not found and problem is not None:
             raise problem
         return found

@@ -21,7 +21,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.threads import Pace
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving.bodies import TooLargeError, read_request, receive
-from magi_video.serving.errors import WITHHELD, told
+from magi_video.serving.errors import WITHHELD, public_message
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.media import jpeg
 from magi_video.serving.requests import FirstFrame, VideoRequest, find_text_problem, video_arguments
@@ -188,7 +188,7 @@ def _client(request: Request) -> tuple[str, int] | None:
 async def _tell(request: Request, error: Exception) -> Response:
     code = 503 if isinstance(error, BusyError) else 413 if isinstance(error, TooLargeError) else 400
     assert isinstance(error, MagiError)
-    return JSONResponse({"error": told(error)}, code)
+    return JSONResponse({"error": public_message(error)}, code)
 
 
 async def _tell_http(request: Request, error: Exception) -> Response:

@@ -29,9 +29,9 @@ async def receive(request: Request, most: int, take: Callable[[bytes], Any], slo
         TooLargeError: more than `most` bytes.
         MagiError: nothing comes for `slow_seconds`, or less on the whole than `SLOWEST`; it breaks off, or is empty.
     """
-    told = request.headers.get("content-length", "")
+    length = request.headers.get("content-length", "")
     received = 0
-    if told.isdecimal() and int(told[:15]) > most:
+    if length.isdecimal() and int(length[:15]) > most:
         raise TooLargeError(f"too large: expected at most {most / 10**6:g} MB")
     began, pieces = time.monotonic(), request.stream()
     while True:

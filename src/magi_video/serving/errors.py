@@ -1,4 +1,4 @@
-"""What visitors are told of an error: its one line, unless that names a place on the server.
+"""What visitors see of an error: its one line, unless that names a place on the server.
 
 Every message to a visitor that comes of an exception goes through here; the server's log keeps the whole.
 """
@@ -15,7 +15,7 @@ WITHHELD = "something went wrong; the server's log says what"
 SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 
 
-def told(error: MagiError, place: Path | None = None, name: str = "") -> str:
+def public_message(error: MagiError, place: Path | None = None, name: str = "") -> str:
     """The message of an error for visitors: nothing with a path in it, be it relative, or one that they sent.
 
     Args:
@@ -29,5 +29,5 @@ def told(error: MagiError, place: Path | None = None, name: str = "") -> str:
     if any(separator in message for separator in SEPARATORS):
         message = WITHHELD  # not cut: where a path with blanks ends cannot be seen
     if message != str(error):
-        logger.warning("not told to visitors: %s", error)
+        logger.warning("not shown to visitors: %s", error)
     return message

@@ -82,7 +82,7 @@ class Controls:
         return order.index(name.upper()) if name.upper() in order else len(order)
 
     def action(self, held: Collection[str]) -> np.ndarray | None:
-        """What the model is told while these controls are held, float32 [A]; None: nothing is known to it.
+        """The action while these controls are held, float32 [A]; None: nothing is known to it.
 
         Buttons may be held together. Of actions that exclude each other (Atari's), the one that holds the most of them.
         """

@@ -1,4 +1,4 @@
-"""From the worker's thread to whoever waits in the event loop."""
+"""From the worker's thread to what waits in the event loop."""
 
 import asyncio
 

@@ -82,7 +82,7 @@ class Player(Task):
     Attributes:
         token: random; who knows it may come back.
         address: whom the place counts for.
-        connection: whoever listens now; None while nobody does.
+        connection: the one that listens now; None without one.
         touched: when a key was last heard of.
     """
 
@@ -299,8 +299,8 @@ class Player(Task):
         encoded = jpeg(as_uint8(frame_BHWC))
         now = time.monotonic()
         self._decode_seconds = now - decoding_since
-        told = {"type": "frame", "source": "model", "index": begun.index, "keys": begun.keys}
-        self.tell(told | {"ms": round(1000 * (now - begun.at), 2)}, encoded)
+        header = {"type": "frame", "source": "model", "index": begun.index, "keys": begun.keys}
+        self.tell(header | {"ms": round(1000 * (now - begun.at), 2)}, encoded)
 
     def _leave(self) -> None:
         if self._beside is not None:

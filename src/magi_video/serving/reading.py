@@ -63,7 +63,7 @@ class UploadReaders:
     def _begin(self, process: Apart) -> None:
         async def begin() -> None:
             try:
-                with contextlib.suppress(MagiError):  # told to whoever needs it
+                with contextlib.suppress(MagiError):  # reported where it is needed
                     await asyncio.to_thread(process.begin)
             finally:
                 self._idle.put_nowait(process)
@@ -82,7 +82,7 @@ class UploadReaders:
 
         Raises:
             MagiError: the content is no picture or clip that is read here, or is damaged, too large or too slow to
-                read; told without any path.
+                read; the message has no path.
         """
         path = path.rename(path.with_suffix(suffix_of(path)))
         made = path.with_name(f"frames-{secrets.token_hex(16)}")
@@ -91,8 +91,8 @@ class UploadReaders:
             asyncio.to_thread(process.ask, [str(path), height, width, max_frames, str(made)])
         )
         try:
-            told = await asyncio.shield(reading)
-            count, size = told.get("frames"), made.stat().st_size
+            found = await asyncio.shield(reading)
+            count, size = found.get("frames"), made.stat().st_size
             if type(count) is not int or not 1 <= count <= max_frames or size != count * height * width * 3:
                 raise MagiError("this file cannot be read")
             return np.fromfile(made, np.uint8).reshape(count, height, width, 3)
@@ -102,7 +102,7 @@ class UploadReaders:
             slow = "takes too long to read; expected a smaller or shorter clip"
             raise MagiError(f"this file {slow if 'no new frame' in str(death) else 'cannot be read'}") from None
         finally:
-            if not reading.done():  # whoever sent it has gone
+            if not reading.done():  # its sender has gone
                 process.kill()
                 await asyncio.wait((reading,))
             path.unlink(missing_ok=True)

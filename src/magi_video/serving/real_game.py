@@ -32,7 +32,7 @@ def named_games(training: Any) -> list[str]:
 
 
 def world_name(games: list[str]) -> str | None:
-    """What a visitor is told that a model has seen: "Doom", "Boxing", "a and b"; None of a model without games."""
+    """What the page says that a model has seen: "Doom", "Boxing", "a and b"; None of a model without games."""
     names = dict.fromkeys("Doom" if game.lower().startswith("vizdoom/") else _short(game) for game in games)
     return " and ".join(names) or None
 

@@ -19,7 +19,7 @@ from magi_video.models.architecture import LABEL, TEXT
 from magi_video.pipeline.actions import parse_actions
 from magi_video.pipeline.inputs import check_controls, check_guidance
 from magi_video.sampling.sampling import Sampling
-from magi_video.serving.errors import told
+from magi_video.serving.errors import public_message
 from magi_video.serving.uploads import Uploads
 from magi_video.video.image import fit_frames, read_image
 
@@ -152,5 +152,5 @@ def find_text_problem(pipe: MagiVideoPipeline) -> str | None:
     try:
         pipe.encode_text(["a picture"])
     except MagiError as error:
-        return told(error, pipe.text_folder, "the text encoder")
+        return public_message(error, pipe.text_folder, "the text encoder")
     return None

@@ -119,7 +119,7 @@ class Video(Task):
         return (recent[-1] - recent[0]) / (len(recent) - 1) * (self.total - len(self.times))
 
     def status(self) -> dict[str, Any]:
-        """What its owner is told."""
+        """What its owner sees."""
         left = self.seconds_left()
         return {
             "type": "state",

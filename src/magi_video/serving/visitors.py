@@ -1,6 +1,6 @@
 """Who is who among visitors: by their address, so that no one of them takes all the places there are.
 
-A cookie is not asked: whoever wants more than others sends none, or a new one each time.
+A cookie is not asked: a visitor who wants more than others would send none, or a new one each time.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Places:
     Args:
         number: of places.
         share: how many of them one address may have.
-        told: what is told of those who are there when there is no room.
+        full: the message when there is no room.
     """
 
-    def __init__(self, number: int, share: int, told: str) -> None:
-        self._number, self._share, self._told = number, share, told
+    def __init__(self, number: int, share: int, full: str) -> None:
+        self._number, self._share, self._full = number, share, full
         self._taken: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -69,7 +69,7 @@ class Places:
         """Take a place; `BusyError` where there is none."""
         with self._lock:
             if self._taken.total() >= self._number or self._taken[address] >= self._share:
-                raise BusyError(f"{self._told}: please try again in a while")
+                raise BusyError(f"{self._full}: please try again in a while")
             self._taken[address] += 1
 
     def give_back(self, address: str) -> None:

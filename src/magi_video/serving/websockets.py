@@ -18,7 +18,7 @@ from pydantic import Field
 from magi_video.errors import MagiError
 from magi_video.paradigms import find_paradigm
 from magi_video.serving.bodies import parse_request
-from magi_video.serving.errors import told
+from magi_video.serving.errors import public_message
 from magi_video.serving.play import Game, Player
 from magi_video.serving.real_game import Companion
 from magi_video.serving.requests import Beginning, stream_arguments
@@ -70,7 +70,7 @@ async def follow_video(socket: WebSocket, desk: VideoDesk, token: str) -> None:
 
 
 async def _send_video(socket: WebSocket, video: Video, sent: int) -> None:
-    told: dict[str, Any] = {}
+    sent_status: dict[str, Any] = {}
     with video.bell.listen() as listener:
         while True:
             over = video.state in OVER  # asked first: no frame is added after that
@@ -78,9 +78,9 @@ async def _send_video(socket: WebSocket, video: Video, sent: int) -> None:
                 await socket.send_json({"type": "frame", "index": sent})
                 await socket.send_bytes(video.jpegs[sent])
                 sent += 1
-            if (status := video.status()) != told:
+            if (status := video.status()) != sent_status:
                 await socket.send_json(status)
-                told = status
+                sent_status = status
             if over:
                 await socket.close()
                 return
@@ -128,7 +128,7 @@ async def _listen_to(player: Player, socket: WebSocket, service: Service) -> Non
                 service.players.leave(player)
                 return
         except MagiError as error:
-            player.tell({"type": "error", "error": told(error)})
+            player.tell({"type": "error", "error": public_message(error)})
 
 
 async def _begin(
@@ -235,5 +235,5 @@ def client_address(socket: WebSocket) -> str:
 
 
 async def _refuse(socket: WebSocket, code: int, error: MagiError) -> None:
-    await socket.send_json({"type": "error", "error": told(error)})
+    await socket.send_json({"type": "error", "error": public_message(error)})
     await socket.close(code)

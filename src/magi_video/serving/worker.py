@@ -13,7 +13,7 @@ import time
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.serving.errors import WITHHELD, told
+from magi_video.serving.errors import WITHHELD, public_message
 
 logger = logging.getLogger(__name__)
 LONGEST_WAIT = 0.5
@@ -32,7 +32,7 @@ class Task:
         raise NotImplementedError
 
     def step(self) -> bool:
-        """Make a frame; False where it was the last. A MagiError ends the task; its owner is `told`."""
+        """Make a frame; False where it was the last. A MagiError ends the task; its owner gets the `public_message`."""
         raise NotImplementedError
 
     def fail(self, reason: str) -> None:
@@ -93,7 +93,7 @@ class Worker:
                     goes_on = task.step()
                 except MagiError as error:
                     goes_on = False
-                    task.fail(told(error))
+                    task.fail(public_message(error))
                 except Exception:  # a defect of ours must not end everybody's games
                     logger.exception("a frame could not be made")
                     goes_on = False

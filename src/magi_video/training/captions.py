@@ -30,12 +30,12 @@ class CaptionTable:
         vectors_UKA: of each, `tokens` vectors, NaN where there is none.
         index_V: which of them a video has, −1 for none.
         folder: of the encoder.
-        told: how many videos have one, in words.
+        summary: how many videos have one, in words.
     """
 
-    def __init__(self, texts: list[str], vectors_UKA: Tensor, index_V: Tensor, folder: Path, told: str) -> None:
+    def __init__(self, texts: list[str], vectors_UKA: Tensor, index_V: Tensor, folder: Path, summary: str) -> None:
         self.texts, self.vectors_UKA, self.index_V, self.folder = texts, vectors_UKA, index_V, folder
-        self.told = told
+        self.summary = summary
 
     @property
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""Who is told how a long task goes."""
+"""Where the progress of a long task is shown."""
 
 from typing import Protocol
 
@@ -12,13 +12,13 @@ TITLES = {
 
 
 class Display(Protocol):
-    """Whoever wants to see how it goes."""
+    """Shows the progress of a task."""
 
     def say(self, text: str) -> None:
         """A line of news."""
 
     def stage(self, name: str, total: int | None = None) -> None:
-        """A new stage begins, one of `TITLES`, of so many steps; 0: there is nothing to do; None: nobody knows."""
+        """A new stage begins, one of `TITLES`, of so many steps; 0: there is nothing to do; None: unknown."""
 
     def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
         """So much of the stage is done."""

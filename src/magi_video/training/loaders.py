@@ -1,4 +1,4 @@
-"""The processes that load data: what each loads, what goes wrong told in a line, and their end."""
+"""The processes that load data: what each loads, what goes wrong, as one line, and their end."""
 
 import multiprocessing
 import multiprocessing.util
@@ -15,7 +15,7 @@ from magi_video.errors import MagiError
 from magi_video.files.limits import LOADER_SECONDS
 from magi_video.training.stopping import ignore_stop_signals
 
-MOST_TOLD = 200
+MOST_SHOWN = 200
 """Characters of a message of others."""
 FULL_SHARED_MEMORY = ("shared memory", "(shm)", "/torch_", "Bus error")
 """In what PyTorch says where no more batches fit into the memory that processes share."""
@@ -66,7 +66,7 @@ def clip_loader(
 
 
 @contextmanager
-def loading_told(step: int) -> Iterator[None]:
+def loading_errors(step: int) -> Iterator[None]:
     """While batches of a `DataLoader` are used.
 
     Args:
@@ -91,15 +91,14 @@ def loading_reason(error: Exception) -> str:
     """Why loading failed, and what helps, in a line: of a process's traceback its last line says it."""
     text = str(error) or ("a loading process ended while it sent a batch" if isinstance(error, EOFError) else "")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = lines[-1] if "Traceback" in text else " ".join(lines)
-    told = (told or type(error).__name__)[:MOST_TOLD]
+    message = lines[-1] if "Traceback" in text else " ".join(lines)
+    message = (message or type(error).__name__)[:MOST_SHOWN]
     if any(sign in text for sign in FULL_SHARED_MEMORY):
-        return (
-            f"{told}; the shared memory (/dev/shm) is full: give --workers 0, or more of it (docker run --shm-size=8g)"
-        )
+        more = "give --workers 0, or more of it (docker run --shm-size=8g)"
+        return f"{message}; the shared memory (/dev/shm) is full: {more}"
     if any(sign in text for sign in NO_MEMORY):
-        return f"{told}; perhaps for lack of memory: fewer --workers need less; the same command continues"
-    return f"{told}; the same command continues"
+        return f"{message}; perhaps for lack of memory: fewer --workers need less; the same command continues"
+    return f"{message}; the same command continues"
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def prepare_codec(
     if kind.trained:
         batches = frame_batches(preset, videos, preset.codec_settings.batch_size, seed)
         trained = kind.train_on(preset, batches, frames_to_measure(batches), folder, on_step=on_step, say=say)
-        if say is not None and (use := told_use(trained)):
+        if say is not None and (use := code_use(trained)):
             say(f"codec: {use}")
         return trained
     codec = kind.pretrained(preset.codec)
@@ -128,13 +128,13 @@ def prepare_codec(
     codec.set_statistics(*measure_statistics(codec, measured))
     if isinstance(codec, DiscreteCodec):
         codec.set_code_use(*measure_code_use(codec, measured))
-    if say is not None and (use := told_use(codec)):
+    if say is not None and (use := code_use(codec)):
         say(f"codec: {use}")
     save_codec(codec, folder)
     return codec
 
 
-def told_use(codec: Codec) -> str:
+def code_use(codec: Codec) -> str:
     """How a discrete codec's codes are used on the data that it was measured on; "" of a continuous one."""
     if codec.codes is None:
         return ""

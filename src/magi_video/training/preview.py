@@ -18,7 +18,7 @@ TITLE = 100
 
 
 class Preview:
-    """Contact sheets of continuations from given first frames, always the same ones, told what their videos are told.
+    """Contact sheets of continuations from given first frames, always the same, under the conditions of their videos.
 
     Args:
         videos: where the first frames come from.
@@ -44,7 +44,7 @@ class Preview:
         self.given = pipeline.codec.num_pixel_frames(paradigm.given_frames)
         self.pipeline = pipeline
         self.truth: list[np.ndarray] = []
-        self.told: list[dict[str, Any]] = []
+        self.conditions: list[dict[str, Any]] = []
         for index in (long_enough[place] for place in spread):
             start = (videos.videos[index].num_frames - num_frames) // 2
             frames = videos.read(index, range(start, start + num_frames))
@@ -56,32 +56,32 @@ class Preview:
             actions = None if recorded is None else recorded[rows]
             label = videos.videos[index].label if pipeline.config.class_names else None
             text = None if captions is None else captions.text(index)
-            self.told.append({"actions": actions, "label": label, "text": text})
+            self.conditions.append({"actions": actions, "label": label, "text": text})
 
     def write(self, path: Path) -> None:
         """Generate with the pipeline's present weights and write truth and result, row by row."""
         self.pipeline.set_progress_bar_config(disable=True)  # training shows its own
         rows, labels = [], []
-        for number, (truth, told) in enumerate(zip(self.truth, self.told, strict=True)):
+        for number, (truth, conditions) in enumerate(zip(self.truth, self.conditions, strict=True)):
             video = self.pipeline(
                 video=truth[: self.given],
                 num_frames=len(truth),
                 mask_steps=self.mask_steps,
                 denoise_steps=self.pipeline.transformer.diffusion_head.find_denoise_steps(None, DENOISE_STEPS),
                 generator=torch.Generator().manual_seed(number),
-                **told,
+                **conditions,
             ).frames[0]
             rows += [truth, (video * 255).round().astype(np.uint8)]
-            labels += ["truth", self._title(told)]
+            labels += ["truth", self._title(conditions)]
         write_image(path, contact_sheet(rows, labels=labels, columns=8, max_frames=16))
 
-    def _title(self, told: dict[str, Any]) -> str:
-        """The line above a continuation: its video's class and caption, if the model is told them."""
+    def _title(self, conditions: dict[str, Any]) -> str:
+        """The line above a continuation: its video's class and caption, if the model takes them."""
         title = f"continued from frame {self.given - 1}"
-        if told["label"] is not None:
-            title += f"; class {_shortened(self.pipeline.config.class_names[told['label']])}"
-        if told["text"] is not None:
-            title += f"; text: {_shortened(told['text'])}"
+        if conditions["label"] is not None:
+            title += f"; class {_shortened(self.pipeline.config.class_names[conditions['label']])}"
+        if conditions["text"] is not None:
+            title += f"; text: {_shortened(conditions['text'])}"
         return title
 
 

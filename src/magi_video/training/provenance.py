@@ -1,4 +1,4 @@
-"""What a run, or a cache of latents, was made of: recorded in it; other data is refused or told, never just taken."""
+"""What a run, or a cache of latents, was made of: recorded in it; other data is refused, or recorded as well."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Provenance:
         record = {DATA: self.now.record()}
         if saved is None:
             return record
-        told, earlier = saved.get(DATA), saved.get(EARLIER)
-        before = told if isinstance(told, dict) else self.before.record() if self.before else None
+        recorded, earlier = saved.get(DATA), saved.get(EARLIER)
+        before = recorded if isinstance(recorded, dict) else self.before.record() if self.before else None
         earlier = list(earlier) if isinstance(earlier, list) else []
         if before is not None and (difference := self._difference(before)):
             if not allowed:
@@ -60,7 +60,7 @@ class Provenance:
                 )
             self.news = f"{self.where} goes on with other data: {difference}"
             earlier.append(before | {"difference": difference} | moment())
-        elif before is None or told is None:
+        elif before is None or recorded is None:
             self.news = f"{self.where} was begun before data was recorded: it is taken to be of these videos"
         elif not self.now.is_known:
             record = {DATA: before}  # a cache without digests says less than the record does

@@ -63,7 +63,7 @@ def train(
     data, out, display = data if data is None else Path(data), Path(out), display or Silent()
     processes, signals = Processes(), signals or StopSignals()
     display.stage("videos")
-    find_tracker(preset.train.tracker)  # a missing one is told before an hour of preparation, not after
+    find_tracker(preset.train.tracker)  # a missing one is reported before an hour of preparation, not after
     if data is None and latents is None:
         raise MagiError("nothing to train on: give a folder of videos (--data), a latent cache (--latents), or both")
     if data is None:

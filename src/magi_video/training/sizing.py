@@ -13,7 +13,7 @@ ACTIONS, CLASSES, WORD_SIZE = 6, 101, 384
 """Of data that is not there yet: as many actions as the shipped Doom model has, classes as UCF-101 has, and numbers of
 a word's vector as the presets' text encoder gives."""
 FINEST = 2**16
-"""Parts of a frame that are told apart when hidden tokens are counted."""
+"""Parts of a frame that are counted one by one when hidden tokens are counted."""
 
 
 def find_architecture(

@@ -108,7 +108,7 @@ class Stages:
             return None
         name, tokens = preset.model.text_encoder, preset.model.text_tokens
         table = self.processes.main_first(lambda: prepare_captions(videos, name, tokens, self.out))
-        self.display.say(table.told)
+        self.display.say(table.summary)
         return table
 
     def model(self, preset: Preset, data: TrainingData, origin: dict[str, Any], linear_kernels: bool) -> None:

@@ -20,7 +20,7 @@ from magi_video.errors import Interrupted, MagiError
 from magi_video.training.display import TITLES, Display
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-TOLD = b"\nstopping as soon as what is done can be saved; Ctrl-C again stops at once\n"
+NOTICE = b"\nstopping as soon as what is done can be saved; Ctrl-C again stops at once\n"
 ECHO = 2.0
 """Seconds within which the same signal again is a launcher's doing."""
 
@@ -33,7 +33,7 @@ class StoppedError(MagiError):
     """
 
     def __init__(self, number: int | None, done: str) -> None:
-        number = number or signal.SIGTERM  # another process was told, this one was not
+        number = number or signal.SIGTERM  # another process got the signal, this one did not
         super().__init__(f"stopped by {signal.Signals(number).name} {done}; the same command continues")
         self.number, self.done = number, done
         self.exit_code = 128 + number
@@ -80,7 +80,7 @@ class StopSignals:
         elif self.received is None:
             self.received, self._time = number, time.monotonic()
             if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":  # a print could be interrupting another
-                os.write(2, TOLD)
+                os.write(2, NOTICE)
         elif number == signal.SIGINT and time.monotonic() > self._time + ECHO:
             raise Interrupted(number)
 
@@ -98,7 +98,7 @@ class StoppingDisplay:
     """A display that leaves a stage at its next step, once a signal has come; for stages that keep what they have done.
 
     Args:
-        display: shows what it is told.
+        display: shows the progress.
         signals: that ask to stop.
     """
 

@@ -48,7 +48,7 @@ from magi_video.training.build import (
     put_in_speed,
 )
 from magi_video.training.feasibility import micro_batch
-from magi_video.training.loaders import clip_loader, loading_told, workers_ended
+from magi_video.training.loaders import clip_loader, loading_errors, workers_ended
 from magi_video.training.log import append_log, cut_log
 from magi_video.training.optimization import (
     SpikeGuard,
@@ -154,7 +154,7 @@ class Trainer:
             self._publish(self.saved)  # nothing left to do, but the folder shall say what it was asked for
         sampler = ClipSampler(len(self.clips), self.seed, start=self.step * self.config.batch_size)
         loader = clip_loader(self.clips, sampler, self.micro, self.processes, self.config.workers)
-        with loading_told(self.step):
+        with loading_errors(self.step):
             batches = iter(loader)
         with workers_ended(batches):
             yield from self._steps(batches, preview)
@@ -162,7 +162,7 @@ class Trainer:
             tracker.finish()
 
     def _steps(self, batches: Iterator[dict[str, torch.Tensor]], preview: Preview | None) -> Iterator[dict[str, float]]:
-        """The steps that are left, saved, sampled and told.
+        """The steps that are left, with checkpoints, sample sheets and the log.
 
         Nothing is saved while steps are skipped, but on a signal: the weights are as they were, and the last checkpoint
         from before shall not be dropped.
@@ -172,7 +172,7 @@ class Trainer:
         read = 0.0
         while self.step < self.config.steps:
             began = time.perf_counter()
-            with loading_told(self.step):
+            with loading_errors(self.step):
                 loss_norm_stop = self._optimize([next(batches) for _ in range(self.config.accumulate)])
             self.step += 1
             rate = self.schedule.get_last_lr()[0]
@@ -223,7 +223,7 @@ class Trainer:
         return outcome.in_a_row >= min(2, self.config.stop_after_skips) or not outcome.accepted
 
     def _diverged(self, outcome: Outcome) -> str:
-        """What is told of a run that skips one step after the other."""
+        """The message about a run that skips one step after the other."""
         skipped = outcome.in_a_row
         # What is wrong may have come with the last step that was taken.
         good = [one for one in checkpoint_steps(self.out / "checkpoints") if one < outcome.step - skipped]

@@ -39,13 +39,13 @@ class Inspector(Apart):
         return bool(self._answer(path, first_frame=True)["as_stored"])
 
     def _answer(self, path: Path, first_frame: bool = False) -> dict[str, Any]:
-        told = ""
+        message = ""
         for _ in range(ATTEMPTS):
             try:
                 return self.ask([str(path.absolute()), first_frame])
             except DiedError as death:
-                told = str(death)
-        raise MagiError(f"{path}: {told}")
+                message = str(death)
+        raise MagiError(f"{path}: {message}")
 
 
 def answer(question: list[Any], show: Callable[[], None]) -> dict[str, Any]:

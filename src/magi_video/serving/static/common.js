@@ -51,7 +51,7 @@ export function paceChoices(model) {
   });
 }
 
-// A WebSocket that comes back by itself. `path` is asked at each attempt; `end` is told why it is over for good.
+// A WebSocket that comes back by itself. `path` is asked at each attempt; `end` is message why it is over for good.
 const FINAL = new Set([1000, 1008, 1013, 4000, 4004]);
 const ATTEMPTS = 8;
 
@@ -73,9 +73,9 @@ export class Line {
         this.frame(next, event.data);
         return;
       }
-      const told = JSON.parse(event.data);
-      if (told.type === "frame") next = told;
-      else this.message(told);
+      const message = JSON.parse(event.data);
+      if (message.type === "frame") next = message;
+      else this.message(message);
     };
     socket.onclose = (event) => {
       if (socket !== this.socket || this.over) return;

@@ -93,34 +93,34 @@ export function setUpPlay(model) {
     });
   }
 
-  function hear(told) {
-    if (told.type === "hello") {
-      if (session && !told.resumed) say("The connection was lost for too long: this is a new world.");
-      session = told.session;
-      if (told.resumed) {
+  function hear(message) {
+    if (message.type === "hello") {
+      if (session && !message.resumed) say("The connection was lost for too long: this is a new world.");
+      session = message.session;
+      if (message.resumed) {
         line.send({ type: "pause", paused });
         if (held.size) sendKeys();
         curtain(paused ? "Paused" : null, paused ? "Go on" : null);
       } else order();
-    } else if (told.type === "error") {
+    } else if (message.type === "error") {
       entering = false;
-      if (shown.length) say(capital(told.error)); // the world before goes on
-      else curtain(capital(told.error), "Play");
-    } else if (told.type === "ended") {
-      curtain(`This model's worlds last ${told.frames} frames.`, "Play again");
-    } else if (told.type === "episode") {
+      if (shown.length) say(capital(message.error)); // the world before goes on
+      else curtain(capital(message.error), "Play");
+    } else if (message.type === "ended") {
+      curtain(`This model's worlds last ${message.frames} frames.`, "Play again");
+    } else if (message.type === "episode") {
       say("The real game's episode was over; both have begun a new one.");
-    } else if (told.type === "closed") {
+    } else if (message.type === "closed") {
       stop("Nothing was pressed for a while, so your place was given up.");
     }
   }
 
-  async function draw(told, bytes) {
-    if (told.source === "game") {
+  async function draw(message, bytes) {
+    if (message.source === "game") {
       gameView.show(bytes);
       return;
     }
-    const { index, keys: made } = told;
+    const { index, keys: made } = message;
     if (index === 0) {
       entering = false;
       shown.length = 0;

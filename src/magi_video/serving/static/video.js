@@ -57,12 +57,12 @@ export function setUpVideo(model) {
 
   // Guidance acts on the class and the words, so there must be some.
   function tellGuidance() {
-    const told = find("text").value.trim() || find("class").value;
+    const control = find("text").value.trim() || find("class").value;
     const scale = Number(find("guidance").value);
-    find("guidance").disabled = !told;
+    find("guidance").disabled = !control;
     const missing = `needs ${[...(speaks ? ["words"] : []), ...(model.classes.length ? ["a class"] : [])].join(" or ")}`;
-    find("guidance-text").textContent = !told ? missing : scale === 1 ? "none" : `${scale}, takes twice as long`;
-    find("negative-row").hidden = !speaks || !told || scale === 1;
+    find("guidance-text").textContent = !control ? missing : scale === 1 ? "none" : `${scale}, takes twice as long`;
+    find("negative-row").hidden = !speaks || !control || scale === 1;
   }
 
   function wordsAsked() {
@@ -135,8 +135,8 @@ export function setUpVideo(model) {
     find("screen").scrollIntoView({ block: "nearest", behavior: "smooth" });
     line = new Line(() => `/api/videos/${video}/frames?from=${frames.length}`, {
       message: hear,
-      frame: (told, bytes) => {
-        frames[told.index] = bytes;
+      frame: (message, bytes) => {
+        frames[message.index] = bytes;
         find("video-curtain").hidden = true;
         view.show(bytes);
         tell();
@@ -149,12 +149,12 @@ export function setUpVideo(model) {
     });
   }
 
-  function hear(told) {
-    if (told.type === "error") {
-      say(capital(told.error));
+  function hear(message) {
+    if (message.type === "error") {
+      say(capital(message.error));
       return;
     }
-    status = told;
+    status = message;
     tell();
   }
 
