@@ -1,4 +1,4 @@
-"""What ends a command in one line: a mistake that the user can mend, or a signal."""
+"""What ends a command in one line: a mistake that the user can fix, or a signal."""
 
 MAX_MESSAGE = 1500
 """Characters of a message: what it quotes of a file may be of any length."""

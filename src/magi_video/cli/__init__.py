@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     except MagiError as error:
         print(f"magi {verb}: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:  # a full disk, a folder that may not be written: the user's to mend as well
+    except OSError as error:  # a full disk, a folder that may not be written: the user can fix that too
         if isinstance(error, BrokenPipeError):  # the reader of our output had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     show = SHOWS[demo.world]
     first_frame = SHIPPED / demo.world / "first_frame.png"
     if not first_frame.is_file():
-        raise MagiError(f"{first_frame}: the package came without its model; install it anew")
+        raise MagiError(f"{first_frame}: the package came without its model; install it again")
     interval = show.interval if demo.interval is None else demo.interval
     options = GenerateOptions(
         first_frame=first_frame, frames=demo.frames, interval=interval, actions=show.actions,

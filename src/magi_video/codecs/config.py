@@ -91,7 +91,7 @@ class VQConfig(ImageCodecConfig):
     commitment: Annotated[float, Field(ge=0)] = 0.25
     """Weight of the mean squared distance between a vector and its code, which pulls the encoder to its codes."""
     restart_every: Annotated[int, Field(ge=0)] = 100
-    """Steps after which codes that none of them used begin anew, at vectors of the last batch; 0: never."""
+    """Steps after which codes that none of them used begin again, at vectors of the last batch; 0: never."""
     fsq_levels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Items, Field(min_length=1)] = (8, 5, 5, 5)
     """Values of each number of a code, of "fsq"; their product is the number of codes."""
 

@@ -114,13 +114,13 @@ def _convert(archive: TorchArchive, checkpoint: Path) -> OmniTokenizerCodec:
         outline = OmniTokenizerCodec(**config, latents_mean=None, latents_std=None)
     wanted = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
     there = {name: one.shape for name, one in renamed.items()}
-    for problem, amiss in (
+    for problem, wrong in (
         ("lacks", sorted(wanted.keys() - there.keys())),
         ("also holds", sorted(there.keys() - wanted.keys())),
         ("has another shape of", sorted(name for name in wanted if there.get(name) != wanted[name])),
     ):
-        if amiss:
-            raise MagiError(f"{checkpoint} {problem} {len(amiss)} tensors of an OmniTokenizer VAE, first {amiss[0]}")
+        if wrong:
+            raise MagiError(f"{checkpoint} {problem} {len(wrong)} tensors of an OmniTokenizer VAE, first {wrong[0]}")
     with torch.random.fork_rng(devices=[]):
         codec = OmniTokenizerCodec(**config)
     codec.load_state_dict({name: archive.read(one).float() for name, one in renamed.items()})

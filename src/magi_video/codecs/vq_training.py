@@ -2,7 +2,7 @@
 
 The decoder sees codes, and its gradient passes straight through them to the encoder. Codes are not trained by gradient:
 each is a moving average of the vectors that fall to it (VideoGPT's codebook), and codes that nothing falls to begin
-anew. VideoGPT restarts a code in every step in which its averaged use is below 1 vector, which presupposes batches of
+again. VideoGPT restarts a code in every step in which its averaged use is below 1 vector, which presupposes batches of
 many thousand vectors; here a code has a number of steps to be used in.
 """
 
@@ -29,7 +29,7 @@ class CodeAverages(nn.Module):
         codes: V.
         dim: numbers C of a code; 0 where codes are fixed, and their use alone is counted.
         decay: of the averages, a step.
-        restart_every: steps of a window; at its end the codes that it did not use begin anew. 0: never, and windows of
+        restart_every: steps of a window; at its end the codes that it did not use begin again. 0: never, and windows of
             100 steps.
         l2_normalize: keep the codes at unit length.
 
@@ -69,7 +69,7 @@ class CodeAverages(nn.Module):
             vectors_NC: of the encoder.
             codes_N: of each vector.
             step: number of the step, from 0.
-            generator: on the CPU, of the codes that begin anew.
+            generator: on the CPU, of the codes that begin again.
         """
         uses_V = torch.bincount(codes_N, minlength=len(self.window))
         self.window += uses_V

@@ -235,7 +235,7 @@ def _without_sample(key: str) -> str:
 
 def _read_index(index: Path | None) -> tuple[dict[str, dict[str, Any]], dict[str, Older]]:
     """The remembered entries that are sound: those that hold, and those of an older index, by its keys. An index that
-    cannot be read is simply made anew."""
+    cannot be read is simply made again."""
     if index is None:
         return {}, {}
     try:

@@ -333,7 +333,7 @@ def page(figures: Figures) -> str:
         "\n".join(f"- {line}" for line in figures["words"]),
     ]
     if figures["warnings"]:
-        parts.append("Mind:\n\n" + "\n".join(f"- {line}" for line in figures["warnings"]))
+        parts.append("Warnings:\n\n" + "\n".join(f"- {line}" for line in figures["warnings"]))
     return "\n\n".join(parts) + "\n"
 
 

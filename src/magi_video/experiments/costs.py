@@ -20,7 +20,7 @@ from magi_video.recipe import Preset
 from magi_video.sampling.rollout import Rollout
 
 COUNTED_STEPS = 8
-"""Training steps that are counted: how many tokens are hidden is drawn anew in each."""
+"""Training steps that are counted: how many tokens are hidden is drawn again in each."""
 TIMED_ROLLOUTS = 3
 
 

@@ -209,7 +209,7 @@ def latest_checkpoint(root: Path) -> Checkpoint | None:
     """The newest one that is as it was written; ones that were damaged since are passed over.
 
     Raises:
-        MagiError: there are some, but all are damaged: to begin anew is not for us to decide.
+        MagiError: there are some, but all are damaged: to begin again is not for us to decide.
     """
     folders = sorted(root.glob("step_*"), reverse=True)
     for folder in folders:
@@ -222,7 +222,7 @@ def latest_checkpoint(root: Path) -> Checkpoint | None:
         except (MagiError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     if folders:
-        raise MagiError(f"{root}: none of its checkpoints is as it was written; delete them to begin anew")
+        raise MagiError(f"{root}: none of its checkpoints is as it was written; delete them to begin again")
     return None
 
 

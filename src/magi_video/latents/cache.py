@@ -142,7 +142,7 @@ class LatentCache:
         self._tensors: dict[int, torch.Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a loader's process that is started anew: it maps the shards itself."""
+        """For a loader's process that is started again: it maps the shards itself."""
         return self.__dict__ | {"_tensors": {}}
 
     def videos(self) -> CachedVideos:

@@ -74,7 +74,7 @@ def head_loss(
     """The head's loss (paper, section 4) over some tokens, summed, and their number.
 
     Args:
-        model: whose head.
+        model: has the head.
         clip: the target: the clip itself, never what masking or noise made of it.
         z_BTNW: the transformer's output for every token.
         counted_BTN: True for the tokens that have a loss.

@@ -173,7 +173,7 @@ class MagiVideoPipeline(ConventionalPipeline):
         Args:
             save_directory: the folder; made if needed.
             torch_dtype: of the weights on disk (float16 halves them); None for what they are.
-            weights: a safetensors file of the transformer, which is linked, copied or (to another type) written anew in
+            weights: a safetensors file of the transformer, which is linked, copied or (to another type) written again in
                 place of the weights in memory; it is itself left as it is.
 
         Raises:

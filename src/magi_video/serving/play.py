@@ -28,7 +28,7 @@ from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.media import as_uint8, jpeg
 from magi_video.serving.notify import Bell
-from magi_video.serving.real_game import Companion
+from magi_video.serving.real_game import RealGame
 from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Task, Worker
 
@@ -50,14 +50,14 @@ class Game:
 
     Attributes:
         arguments: of `MagiVideoPipeline.stream`.
-        companion: the real game beside it, which gives the first frame.
-        keeps_companion: the real game goes on that ran beside the world before.
+        real_game: the real game beside it, which gives the first frame.
+        keeps_real_game: the real game goes on that ran beside the world before.
         seed: of the real game's episode.
     """
 
     arguments: dict[str, Any]
-    companion: Companion | None = None
-    keeps_companion: bool = False
+    real_game: RealGame | None = None
+    keeps_real_game: bool = False
     seed: int = 0
 
 
@@ -132,10 +132,10 @@ class Player(Task):
                 self._wanted = game
             self._paused = False
             self._held, self._tapped = frozenset(), set()
-            if dropped is not None and dropped is not game and game.keeps_companion:
-                game.companion, dropped.companion = dropped.companion, None
-        if dropped is not None and dropped.companion is not None:
-            dropped.companion.close()
+            if dropped is not None and dropped is not game and game.keeps_real_game:
+                game.real_game, dropped.real_game = dropped.real_game, None
+        if dropped is not None and dropped.real_game is not None:
+            dropped.real_game.close()
         self.touched = time.monotonic()
         self._worker.wake()
 
@@ -237,8 +237,8 @@ class Player(Task):
             self._decoder_free = max(self._decoder_free, time.monotonic()) + self._decode_seconds
             self._beside.put((cast(Tensor, made), begun))
         self._pace.frame(time.monotonic() - began, period)
-        if self._game.companion is not None and self._index > 0:
-            self._step_companion(self._game.companion)
+        if self._game.real_game is not None and self._index > 0:
+            self._step_real_game(self._game.real_game)
         self._index += 1
         return True
 
@@ -255,19 +255,19 @@ class Player(Task):
         with self._lock:
             self.ended = True
             wanted, self._wanted = self._wanted, None
-        if wanted is not None and wanted.companion is not None:
-            wanted.companion.close()
+        if wanted is not None and wanted.real_game is not None:
+            wanted.real_game.close()
         self.bell.ring()
 
     def _enter(self, game: Game) -> None:
         """Begin a world; the real game, where there is one, gives the first frame."""
-        if game.keeps_companion and game.companion is None and self._game is not None:
-            game.companion, self._game.companion = self._game.companion, None
+        if game.keeps_real_game and game.real_game is None and self._game is not None:
+            game.real_game, self._game.real_game = self._game.real_game, None
         self._leave()
         self._game = game
         arguments = dict(game.arguments)
-        if game.companion is not None:
-            first = game.companion.begin(game.seed)
+        if game.real_game is not None:
+            first = game.real_game.begin(game.seed)
             arguments = {name: value for name, value in arguments.items() if name != "video"} | {"image": first}
             self.tell({"type": "frame", "source": "game", "index": 0}, jpeg(first))
         given = len(arguments["video"]) if "video" in arguments else int("image" in arguments)
@@ -309,8 +309,8 @@ class Player(Task):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-        if self._game is not None and self._game.companion is not None:
-            self._game.companion.close()
+        if self._game is not None and self._game.real_game is not None:
+            self._game.real_game.close()
         self._game = None
 
     def _actions(self, given: int) -> Iterator[np.ndarray | None]:
@@ -323,14 +323,14 @@ class Player(Task):
             self._used_action = self._controls.action(held)
             yield self._used_action
 
-    def _step_companion(self, companion: Companion) -> None:
+    def _step_real_game(self, real_game: RealGame) -> None:
         assert self._game is not None
-        frame = companion.step(self._controls.names, self._used_action)
+        frame = real_game.step(self._controls.names, self._used_action)
         if frame is None:  # the episode is over: both begin the next one
             if self._beside is not None:
                 self._beside.finish()
             self.tell({"type": "episode"})
-            self._enter(Game(self._game.arguments, keeps_companion=True, seed=self._game.seed + 1))
+            self._enter(Game(self._game.arguments, keeps_real_game=True, seed=self._game.seed + 1))
             self._index = -1  # it is counted up at the end of the step
             return
         self.tell({"type": "frame", "source": "game", "index": self._index}, jpeg(frame))

@@ -50,7 +50,7 @@ def _is_installed(game: str) -> bool:
     return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
-class Companion:
+class RealGame:
     """One running game. Opened in any thread, then used by one at a time.
 
     Args:

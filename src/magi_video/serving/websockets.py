@@ -20,7 +20,7 @@ from magi_video.paradigms import find_paradigm
 from magi_video.serving.bodies import parse_request
 from magi_video.serving.errors import public_message
 from magi_video.serving.play import Game, Player
-from magi_video.serving.real_game import Companion
+from magi_video.serving.real_game import RealGame
 from magi_video.serving.requests import Beginning, stream_arguments
 from magi_video.serving.videos import OVER, BusyError, Video, VideoDesk
 from magi_video.serving.visitors import address_of
@@ -148,20 +148,20 @@ async def _begin(
     if asked.beside not in service.games:
         raise MagiError("this game is not to be had beside this model")
     wanted = (asked.beside, asked.interval)
-    companion = None if running == wanted else await _open_game(service, player.address, *wanted)
-    player.begin(Game(arguments, companion, running == wanted, asked.seed % 2**31))
+    real_game = None if running == wanted else await _open_game(service, player.address, *wanted)
+    player.begin(Game(arguments, real_game, running == wanted, asked.seed % 2**31))
     return wanted
 
 
-async def _open_game(service: Service, address: str, name: str, interval: int) -> Companion:
+async def _open_game(service: Service, address: str, name: str, interval: int) -> RealGame:
     """Starts a real game in a thread of its own, since that takes a second; it is not left behind by a cancellation."""
     service.game_places.take(address)
     free = partial(service.game_places.give_back, address)
     config = service.pipe.config
 
-    def start() -> Companion:
+    def start() -> RealGame:
         try:
-            return Companion(name, config.frame_rate / interval, config.height, config.width, free)
+            return RealGame(name, config.frame_rate / interval, config.height, config.width, free)
         except BaseException:
             free()
             raise

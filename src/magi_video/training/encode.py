@@ -157,7 +157,7 @@ def cached_videos(cache: LatentCache, preset: Preset, data: Path | None, out: Pa
 
 
 def _known(out: Path) -> DataIdentity | None:
-    """The data set that a cache lists; None if there is none yet, or it is damaged and made anew."""
+    """The data set that a cache lists; None if there is none yet, or it is damaged and made again."""
     try:
         return DataIdentity.of(CachedVideos(VideoTable.read(out / TABLE_FILE), out)).without_actions()
     except MagiError:

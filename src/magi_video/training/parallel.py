@@ -22,7 +22,7 @@ class Objective(nn.Module):
 
     Args:
         transformer: the network with its head.
-        paradigm: whose loss.
+        paradigm: gives the loss.
     """
 
     def __init__(self, transformer: MagiVideoTransformer, paradigm: Paradigm) -> None:

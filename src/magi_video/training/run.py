@@ -155,7 +155,7 @@ def keep_former(preset: Preset, out: Path, display: Display) -> tuple[Preset, di
 def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, Any]:
     """Of what a run's record holds, all that the run keeps to: not how long, how often, or how it computes.
 
-    And nothing of which nothing is made yet, so that a recipe that failed at its start can be mended.
+    And nothing of which nothing is made yet, so that a recipe that failed at its start can be corrected.
     """
     recorded = record.get("preset")
     if isinstance(recorded, dict):

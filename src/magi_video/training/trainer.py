@@ -246,7 +246,7 @@ class Trainer:
         total, tokens = torch.zeros(2, device=self.device)
         for index, batch in enumerate(micro_batches):
             clip = self._clip(batch)
-            # Replicas average their gradients once; shards do it for every part, lest each holds a whole gradient.
+            # Replicas average their gradients once; shards do it for every part, so that none holds a whole gradient.
             together = index + 1 == len(micro_batches)
             with nullcontext() if together else self.accelerator.no_sync(self.model):
                 with self._autocast():

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
 from magi_video.recordings.environments import open_game
-from magi_video.serving.real_game import Companion, known_games, world_name
+from magi_video.serving.real_game import RealGame, known_games, world_name
 
 GAME = "magi/BouncingBalls-v0"
 
@@ -19,11 +19,11 @@ def test_a_frame_takes_as_many_steps_as_the_models_does(recorded: int, interval:
         frame = game.step(rest)
         assert frame is not None
         frames.append(frame)
-    companion = Companion(GAME, game.frame_rate / recorded / interval, *frames[0].shape[:2])
-    assert np.array_equal(companion.begin(seed=5), frames[0])
+    real_game = RealGame(GAME, game.frame_rate / recorded / interval, *frames[0].shape[:2])
+    assert np.array_equal(real_game.begin(seed=5), frames[0])
     for number in (1, 2):
-        assert np.array_equal(companion.step([], None), frames[number * recorded * interval])
-    companion.close()
+        assert np.array_equal(real_game.step([], None), frames[number * recorded * interval])
+    real_game.close()
     game.close()
 
 
