@@ -27,6 +27,7 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
             "magi_video.pipeline.pipeline.MagiVideoPipeline",
             "magi_video.pipeline.pipeline.MagiVideoPipelineOutput",
             "magi_video.pipeline.pipeline.MagiPipeline",
+            "magi_video.pipeline.model.TrainedModel",
             "magi_video.pipeline.diffusers_api.ConventionalPipeline",
             "magi_video.pipeline.diffusers_api.StepCallback",
             "magi_video.errors.MagiError",

@@ -68,4 +68,4 @@ class LengthEncoder:
 def length_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training and generating encode texts by `LengthEncoder`."""
     monkeypatch.setattr("magi_video.training.captions.fetch_encoder", lambda name, out: LengthEncoder(out))
-    monkeypatch.setattr("magi_video.pipeline.pipeline.TextEncoder", LengthEncoder)
+    monkeypatch.setattr("magi_video.pipeline.model.TextEncoder", LengthEncoder)

@@ -2,33 +2,24 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from magi_video.codecs.base import Codec
-from magi_video.codecs.discrete import check_codes
-from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
 from magi_video.fast.compiling import compile_blocks
-from magi_video.fast.engine import Engine, Say
+from magi_video.fast.engine import Say
 from magi_video.fast.engine_name import EngineName
 from magi_video.fast.noise import make_noise
 from magi_video.fast.speed import speed_up
-from magi_video.files.atomic import link_or_copy
-from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import ACTION, LABEL, TEXT
-from magi_video.models.configured import WEIGHTS
 from magi_video.models.random import Generators
-from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
-from magi_video.pipeline.description import INDEX_FILE
-from magi_video.pipeline.diffusers_api import ConventionalPipeline, Output, StepCallback, StepFunction
+from magi_video.pipeline.diffusers_api import Output, StepCallback, StepFunction
 from magi_video.pipeline.inputs import (
     Actions,
     FrameActions,
@@ -40,10 +31,10 @@ from magi_video.pipeline.inputs import (
     spread_generator,
     spread_texts,
 )
+from magi_video.pipeline.model import TrainedModel
 from magi_video.pipeline.pictures import Picture, check_output, convert_output, given_frames, unit_range
-from magi_video.pipeline.saving import read_pipeline, write_pipeline
 from magi_video.sampling.rollout import Rollout
-from magi_video.sampling.sampling import ResolvedSampling, Sampling
+from magi_video.sampling.sampling import Sampling
 
 
 @dataclass
@@ -78,129 +69,8 @@ class Task:
         return math.inf if self.rollout.total_frames is None else self.rollout.total_frames
 
 
-class MagiVideoPipeline(ConventionalPipeline):
-    """A trained model with its codec.
-
-    Args:
-        transformer: the network with its head.
-        codec: between pixels and normalised latents.
-        forcing: paradigm that the transformer was trained with: how it generates.
-        forcing_options: hyper-parameters of the paradigm itself, by name.
-        height, width: size of a frame in pixels.
-        frame_rate: of the training videos at interval 1, frames/s.
-        action_names: columns of an action, when the model takes actions.
-        class_names: labels, when the model takes a class.
-        sampling: what the model is sampled with where nothing else is asked for, as a `Sampling` or its fields.
-        training: how the model was made, for `magi info`.
-        steps: fields of `sampling` by name, as earlier versions took them.
-
-    Attributes:
-        engine: what computes frames; PyTorch until `compile` or `use_engine` sets another.
-        folder: that the model was loaded from; None for none.
-        text_folder: of the text encoder, when the model takes text.
-        text_encoder: from that folder when it is first needed, unless another is set.
-    """
-
-    model_cpu_offload_seq = "transformer->codec"  # each makes room for the other; given frames are encoded first
-    transformer: MagiVideoTransformer
-    codec: Codec
-
-    def __init__(
-        self,
-        transformer: MagiVideoTransformer,
-        codec: Codec,
-        forcing: str = "complete",
-        height: int = 256,
-        width: int = 256,
-        frame_rate: float = 25.0,
-        action_names: list[str] | None = None,
-        class_names: list[str] | None = None,
-        sampling: Sampling | Mapping[str, Any] | None = None,
-        training: dict[str, Any] | None = None,
-        forcing_options: dict[str, str] | None = None,
-        **steps: Any,
-    ) -> None:
-        super().__init__()
-        own = sampling if isinstance(sampling, Sampling) else Sampling.of(None, **sampling or {})
-        self.engine = Engine()
-        self.folder: Path | None = None
-        self.text_folder: Path | None = None
-        self.text_encoder: Encoder | None = None
-        make_paradigm(forcing, forcing_options).check_model(transformer)
-        check_codes(transformer.diffusion_head, codec)
-        self.register_modules(transformer=transformer, codec=codec)
-        self.register_to_config(
-            forcing=forcing,
-            forcing_options=forcing_options or {},
-            height=height,
-            width=width,
-            frame_rate=frame_rate,
-            action_names=action_names or [],
-            class_names=class_names or [],
-            sampling=Sampling.of(own, **steps).given(),
-            training=training or {},
-        )
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, torch_dtype: torch.dtype = torch.float32
-    ) -> "MagiVideoPipeline":
-        """Load a model.
-
-        Args:
-            pretrained_model_name_or_path: folder, hub id, or the name of a shipped model ("doom", "atari").
-            torch_dtype: of all weights; tokens, noise and pixels stay float32. On CPUs bfloat16 pays for large frames
-                (docs/performance.md).
-
-        Raises:
-            MagiError: there is no such model, or a file of it is missing, truncated or of another shape.
-        """
-        folder = resolve_model(pretrained_model_name_or_path)
-        settings = read_pipeline(folder, torch_dtype)
-        try:
-            pipe = cls(**settings)
-        except (TypeError, MagiError) as error:  # a setting that there is not, or a value that it cannot have
-            raise MagiError(f"{folder / INDEX_FILE}: {error}") from None
-        pipe.folder = folder
-        pipe.text_folder = folder / ENCODER_FOLDER if TEXT in pipe.transformer.condition_tokens.specs else None
-        return pipe
-
-    def save_pretrained(
-        self, save_directory: str | Path, torch_dtype: torch.dtype | None = None, *, weights: Path | None = None
-    ) -> None:
-        """Write the model into a folder: each file whole or not at all, `model_index.json` last.
-
-        Args:
-            save_directory: the folder; made if needed.
-            torch_dtype: of the weights on disk (float16 halves them); None for what they are.
-            weights: a safetensors file of the transformer, which is linked, copied or (to another type) written again in
-                place of the weights in memory; it is itself left as it is.
-
-        Raises:
-            MagiError: it cannot be written (disk full, folder read-only); what was there is kept.
-        """
-
-        def write(folder: Path) -> None:
-            if weights is None:
-                super(MagiVideoPipeline, self).save_pretrained(folder)
-                return
-            self.save_config(folder)
-            self.codec.save_pretrained(folder / "codec")
-            self.transformer.save_config(folder / "transformer")
-            link_or_copy(weights, folder / "transformer" / WEIGHTS)
-
-        write_pipeline(write, Path(save_directory), torch_dtype, self.text_folder)
-
-    def action(self, *names: str) -> np.ndarray:
-        """The vector of the actions of these names held together, `[A]`; none of them is standing still."""
-        vector = np.zeros(len(self.config.action_names), np.float32)
-        for name in names:
-            if name not in self.config.action_names:
-                raise MagiError(
-                    f"unknown action {name!r}: this model has {', '.join(self.config.action_names) or 'none'}"
-                )
-            vector[self.config.action_names.index(name)] = 1
-        return vector
+class MagiVideoPipeline(TrainedModel):
+    """Generates videos with a trained model; arguments as of `TrainedModel`."""
 
     def compile(self, engine: EngineName = "torch", **stream: Any) -> str | None:
         """Make generation faster, for calls of `stream` like one; its first frames are the warm-up.
@@ -517,27 +387,6 @@ class MagiVideoPipeline(ConventionalPipeline):
             for frame_BCHW in chunk_BTCHW.unbind(dim=1):
                 yield unit_range(frame_BCHW)
 
-    @property
-    def own_sampling(self) -> Sampling:
-        """What the model is sampled with where nothing else is asked for."""
-        return Sampling.of(None, **self.config.sampling)
-
-    def resolve(self, sampling: Sampling | str | None = None, **options: Any) -> ResolvedSampling:
-        """All that a sampling means for this model; arguments as of `Sampling.of`.
-
-        Raises:
-            MagiError: as `Sampling.of` and `Sampling.resolve`.
-        """
-        asked = Sampling.of(sampling, **options)
-        make_paradigm(self.config.forcing, self.config.forcing_options).check_sampling(asked)
-        return asked.resolve(self.transformer.diffusion_head, self.own_sampling)
-
-    def most_mask_steps(self, num_frames: int) -> int:
-        """Mask steps at most of a step of generation, in a video of so many frames: one for each of its tokens."""
-        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
-        total_frames = self.codec.covering_latent_frames(num_frames)
-        return self.transformer.num_tokens * paradigm.step_frames(self.transformer, 0, total_frames)
-
     def _whole(self, latents: Iterator[Tensor]) -> Iterator[Tensor]:
         """All latent frames before the first is decoded: offloaded networks then take turns once a video."""
         held = list(latents)
@@ -560,21 +409,6 @@ class MagiVideoPipeline(ConventionalPipeline):
                 f"and takes {', '.join(str(1 + factor * count) for count in range(3))}, …"
             )
         return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self.execution_device)
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Texts as vectors for the model, `[number of texts, L, size]`; see `TextEncoder.encode`."""
-        check_controls(self.transformer.condition_tokens.specs, {TEXT: texts})
-        if self.text_encoder is None:
-            if self.text_folder is None:
-                raise MagiError("this model lacks the text encoder it was trained with: set pipe.text_folder")
-            self.text_encoder = TextEncoder(self.text_folder)
-        spec = self.transformer.condition_tokens.specs[TEXT]
-        vectors = self.text_encoder.encode(texts, spec.tokens)
-        if vectors.shape[-1] != spec.size:
-            raise MagiError(
-                f"{self.text_folder}: an encoder of {vectors.shape[-1]} numbers a word; expected {spec.size}"
-            )
-        return vectors
 
     def _conditions(
         self, actions: Actions, label: int | list[int] | None, text: Texts, batch: int
