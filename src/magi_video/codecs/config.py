@@ -4,6 +4,7 @@ from math import prod
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision, modern
@@ -95,6 +96,7 @@ class VQConfig(ImageCodecConfig):
     fsq_levels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Items, Field(min_length=1)] = (8, 5, 5, 5)
     """Values of each number of a code, of "fsq"; their product is the number of codes."""
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if prod(self.fsq_levels) > MAX_SIZE:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
+from typing_extensions import override
 
 from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
 from magi_video.codecs.base import register
@@ -43,23 +44,26 @@ class ImageVAECodec(VAECodec):
     """Pixels of one pass through the VAE, which bounds memory, whatever the video; None for what suits the device."""
 
     @staticmethod
+    @override
     def factors(vae_class: str, settings: Any) -> tuple[int, int, int, int]:
-        """See `VAECodec.factors`."""
         return settings.latent_channels, _spatial_factor(vae_class, settings), 1, 3
 
     @classmethod
+    @override
     def from_weights(cls, config: Mapping[str, Any], files: Sequence[Path], dtype: torch.dtype, where: str) -> Self:
         """See `Network.from_weights`; the weights get the layout that coding is fastest in."""
         codec = super().from_weights(config, files, dtype, where)
         codec.vae.to(memory_format=cls.memory_format)
         return codec
 
+    @override
     def encode_raw(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
         """Encode each frame; `AutoencoderKL` gives the mode of its posterior."""
         height, width = video_BTCHW.shape[3:]
         parts = [self._encode_frames(part) for part in self._sub_batches(video_BTCHW, height * width)]
         return torch.cat(parts).contiguous().unflatten(0, video_BTCHW.shape[:2])
 
+    @override
     def decode_raw(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
         """Decode each frame."""
         height, width = (side * self.spatial_factor for side in latents_BTCHW.shape[3:])

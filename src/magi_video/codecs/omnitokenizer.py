@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from magi_video.codecs.base import Codec, register
 from magi_video.codecs.registry import load_codec
@@ -107,8 +108,8 @@ class OmniTokenizerCodec(TemporalCodec):
         )
 
     @classmethod
+    @override
     def pretrained(cls, settings: CodecConfig) -> Codec:
-        """See `Codec.pretrained`."""
         folder = Path(settings.vae, settings.vae_subfolder)
         if not folder.is_dir():
             raise MagiError(
@@ -121,10 +122,12 @@ class OmniTokenizerCodec(TemporalCodec):
         return codec
 
     @classmethod
+    @override
     def sizes_for(cls, preset: Preset) -> LatentSizes:
         """See `Codec.sizes_for`: of the weights themselves, which are a folder of this machine."""
         return cls.pretrained(preset.codec)
 
+    @override
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the latent of a `height` × `width` picture, which must consist of whole windows."""
         step = self.size_step
@@ -132,11 +135,13 @@ class OmniTokenizerCodec(TemporalCodec):
             raise MagiError(f"OmniTokenizer cannot encode {height}x{width} pixels; expected sides that {step} divides")
         return height // self.spatial_factor, width // self.spatial_factor
 
+    @override
     def encode_raw(self, video_BTCHW: Tensor) -> Tensor:
         """Encode to the mean of the posterior, as many clips at once as suit the device."""
         clips = video_BTCHW.to(self.to_moments.weight.dtype).split(self.clips_at_once(video_BTCHW))
         return torch.cat([self._encode(clip_BTCHW) for clip_BTCHW in clips])
 
+    @override
     def decode_piece(self, latents_BTCHW: Tensor, memory: Memory) -> Tensor:
         """Decode the next latent frames of a video."""
         begins = not memory

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from typing_extensions import override
 
 from magi_video.codecs.base import Codec, register
 from magi_video.models.configured import capture_config
@@ -27,10 +28,12 @@ class PixelCodec(Codec):
         super().__init__()
         self.set_statistics(latents_mean, latents_std)
 
+    @override
     def encode_raw(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
         """Return the pixels."""
         return video_BTCHW
 
+    @override
     def decode_raw(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
         """Return the latents."""
         return latents_BTCHW

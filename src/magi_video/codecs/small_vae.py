@@ -1,5 +1,7 @@
 """The project's own image VAE as a codec that a recipe can name: it is trained on the data of the run."""
 
+from typing_extensions import override
+
 from magi_video.codecs.base import register
 from magi_video.codecs.cost import find_encoder
 from magi_video.codecs.image_vae import ImageVAECodec
@@ -21,7 +23,7 @@ class SmallVAECodec(TrainedCodec, ImageVAECodec):
     trained_by = SmallVAETraining
 
     @classmethod
+    @override
     def sizes_for(cls, preset: Preset) -> LatentSizes:
-        """See `Codec.sizes_for`."""
         find_encoder(preset)
         return untrained_codec(preset)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from magi_video.codecs.base import Codec
 
@@ -28,6 +29,7 @@ class TemporalCodec(Codec):
     """Pixels of all frames that are encoded at once, a clip at least; None for what suits the device."""
 
     @property
+    @override
     def streams(self) -> bool:  # type: ignore[override]
         """Whether `decode_stream` gives pixels before the last latent frame is there."""
         return self.first_piece > 0
@@ -42,6 +44,7 @@ class TemporalCodec(Codec):
         limit = suited if self.max_pixels_at_once is None else self.max_pixels_at_once
         return max(1, limit // (video_BTCHW.shape[1] * video_BTCHW.shape[3] * video_BTCHW.shape[4]))
 
+    @override
     def decode_raw(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
         """Decode all latent frames, piece by piece: memory does not grow with the video but by its pixels."""
         memory: Memory = {}
@@ -49,6 +52,7 @@ class TemporalCodec(Codec):
             [self.decode_piece(piece, memory).float() for piece in self._pieces(iter(latents_BTCHW.unbind(1)))], dim=1
         )
 
+    @override
     def decode_stream(self, latents: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Decode latent frames [B, C, h, w] as they come; yields the pixels [B, T, 3, H, W] each piece completes."""
         memory: Memory = {}

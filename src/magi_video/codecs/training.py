@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from magi_video.codecs.base import Codec, OnStep
 from magi_video.codecs.config import ImageCodecConfig
@@ -91,11 +92,13 @@ class TrainedCodec(Codec):
     trained_by: ClassVar[type[CodecTraining[Any]]]
 
     @classmethod
+    @override
     def pretrained(cls, settings: CodecConfig) -> Codec:
         """There is none."""
         raise MagiError(f"{cls.name} is trained on the data of a run; there are no weights of it to fetch")
 
     @classmethod
+    @override
     def train_on(
         cls,
         preset: Preset,
@@ -106,7 +109,6 @@ class TrainedCodec(Codec):
         on_step: OnStep | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Codec:
-        """See `Codec.train_on`."""
         config = replace(preset.codec_settings, precision=preset.codec_precision)
         return train_codec(cls.trained_by(config), batches, measured, folder, on_step=on_step, say=say)
 

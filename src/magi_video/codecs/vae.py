@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any, ClassVar, Self
 
 import torch
+from typing_extensions import override
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.sizes import LatentSizes, UntrainedCodec
@@ -65,13 +66,13 @@ class VAECodec(Codec):
         raise NotImplementedError
 
     @classmethod
+    @override
     def pretrained(cls, settings: CodecConfig) -> Codec:
-        """See `Codec.pretrained`."""
         return cls.from_vae(settings.vae, settings.vae_subfolder or None)
 
     @classmethod
+    @override
     def sizes_for(cls, preset: Preset) -> LatentSizes:
-        """See `Codec.sizes_for`."""
         return cls.sizes_of(preset.codec.vae, preset.codec.vae_subfolder or None)
 
     @classmethod

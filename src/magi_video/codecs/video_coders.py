@@ -20,6 +20,7 @@ from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_ltx import AutoencoderKLLTXVideo
 from torch import Tensor, nn
 from torch.func import functional_call
+from typing_extensions import override
 
 from magi_video.codecs.temporal import Memory
 from magi_video.codecs.vae import claimed_statistics
@@ -72,24 +73,29 @@ class _Wan(VideoCoder):
     vae_class = wan.AutoencoderKLWan
 
     @staticmethod
+    @override
     def factors(settings: Any) -> tuple[int, int]:
         if sum(settings.temperal_downsample) != 2:
             raise MagiError("AutoencoderKLWan reads four frames at a time: expected two levels that compress time")
         return 2 ** (len(settings.dim_mult) - 1) * (settings.patch_size or 1), 4
 
     @staticmethod
+    @override
     def channels(settings: Any) -> int:
         return settings.z_dim
 
     @staticmethod
+    @override
     def colours(settings: Any) -> int:
         return 3 * (settings.patch_size or 1) ** 2
 
     @staticmethod
+    @override
     def statistics(vae: Any) -> tuple[list[float], list[float]]:
         return list(vae.config.latents_mean), list(vae.config.latents_std)
 
     @staticmethod
+    @override
     def decode(vae: Any, latents: Tensor, memory: Memory) -> Tensor:
         latents = vae.post_quant_conv(latents)
         frames = []
@@ -114,10 +120,12 @@ class _CogVideoX(VideoCoder):
     first_piece, next_pieces = 3, 2
 
     @staticmethod
+    @override
     def factors(settings: Any) -> tuple[int, int]:
         return 2 ** (len(settings.block_out_channels) - 1), int(settings.temporal_compression_ratio)
 
     @staticmethod
+    @override
     def decode(vae: Any, latents: Tensor, memory: Memory) -> Tensor:
         if vae.post_quant_conv is not None:
             latents = vae.post_quant_conv(latents)
@@ -153,10 +161,12 @@ class _Cosmos(VideoCoder):
     vae_class = cosmos.AutoencoderKLCosmos
 
     @staticmethod
+    @override
     def factors(settings: Any) -> tuple[int, int]:
         return settings.spatial_compression_ratio, settings.temporal_compression_ratio
 
     @staticmethod
+    @override
     def statistics(vae: Any) -> tuple[list[float], list[float]]:
         # Its published statistics are a list for each of 16 latent frames; over them, one mean and deviation a channel.
         channels, mean, std = vae.config.latent_channels, vae.config.latents_mean, vae.config.latents_std
@@ -171,6 +181,7 @@ class _Cosmos(VideoCoder):
         return pooled_mean, pooled_std
 
     @staticmethod
+    @override
     def encode(vae: Any, video: Tensor) -> Tensor:
         if video.device.type != "cpu" or video.dtype == torch.float32:
             return VideoCoder.encode(vae, video)
@@ -180,6 +191,7 @@ class _Cosmos(VideoCoder):
         return vae.quant_conv(functional_call(vae.encoder, encoder, video.float()).to(video.dtype))
 
     @staticmethod
+    @override
     def decode(vae: Any, latents: Tensor, memory: Memory) -> Tensor:
         return _CosmosWalk(memory).decode(vae, latents)
 
@@ -266,6 +278,7 @@ class _LTXVideo(VideoCoder):
     first_piece = 0
 
     @staticmethod
+    @override
     def factors(settings: Any) -> tuple[int, int]:
         if any(settings.decoder_inject_noise):
             raise MagiError("this AutoencoderKLLTXVideo draws noise while it decodes; expected one that does not")
@@ -274,10 +287,12 @@ class _LTXVideo(VideoCoder):
         return spatial, settings.get("temporal_compression_ratio") or settings.patch_size_t * levels
 
     @staticmethod
+    @override
     def statistics(vae: Any) -> tuple[list[float], list[float]]:
         return vae.latents_mean.tolist(), (vae.latents_std / vae.config.scaling_factor).tolist()
 
     @staticmethod
+    @override
     def decode(vae: Any, latents: Tensor, memory: Memory) -> Tensor:
         # Versions that denoise while they decode take a time: 0, no noise.
         time = latents.new_zeros(len(latents)) if vae.config.timestep_conditioning else None

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from typing_extensions import override
 
 from magi_video.codecs.base import register
 from magi_video.codecs.temporal import Memory, TemporalCodec
@@ -34,22 +35,24 @@ class VideoVAECodec(TemporalCodec, VAECodec):
     tile: int | None = None
     """Largest side in pixels that is coded at once; larger pictures in overlapping tiles, for less memory."""
 
+    @override
     def measure(self, vae_class: str) -> tuple[int, int, int, int]:
-        """See `VAECodec.measure`."""
         self.coder = CODERS[vae_class]
         self.first_piece, self.next_pieces = self.coder.first_piece, self.coder.next_pieces
         return super().measure(vae_class)
 
     @staticmethod
+    @override
     def factors(vae_class: str, settings: Any) -> tuple[int, int, int, int]:
-        """See `VAECodec.factors`."""
         coder = CODERS[vae_class]
         return coder.channels(settings), *coder.factors(settings), coder.colours(settings)
 
+    @override
     def claimed_statistics(self) -> tuple[list[float], list[float]]:
         """Mean and deviation of each raw latent channel, as the VAE has them itself."""
         return self.coder.statistics(self.vae)
 
+    @override
     def encode_raw(self, video_BTCHW: torch.Tensor) -> torch.Tensor:
         """Encode to the mode of the posterior, as many clips at once as suit the device."""
         height, width = self.latent_size(*video_BTCHW.shape[3:])
@@ -65,10 +68,12 @@ class VideoVAECodec(TemporalCodec, VAECodec):
         shape = (self.latent_channels, self.num_latent_frames(video_BTCHW.shape[1]), height, width)
         return self._checked(torch.cat(clips), shape).transpose(1, 2).contiguous()
 
+    @override
     def decode_raw(self, latents_BTCHW: torch.Tensor) -> torch.Tensor:
         """Decode all latent frames; of several tiles one after another, so that one tile's memory is held at a time."""
         return self._decode_tiles(list(self._pieces(iter(latents_BTCHW.unbind(1)))), None)
 
+    @override
     def decode_piece(self, latents_BTCHW: torch.Tensor, memory: Memory) -> torch.Tensor:
         """Decode the next latent frames of a video; each tile has a memory of its own."""
         return self._decode_tiles([latents_BTCHW], memory)

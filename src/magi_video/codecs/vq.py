@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.codecs import fsq
 from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
@@ -91,8 +92,8 @@ class VQCodec(TrainedCodec, DiscreteCodec):
                  "decoder_blocks")  # fmt: skip
         return cls(**{name: getattr(config, name) for name in names})
 
+    @override
     def raw_codebook(self) -> Tensor:
-        """See `DiscreteCodec.raw_codebook`."""
         if self.quantizer == "fsq":
             return fsq.codebook(self.levels).to(self._latents_mean.device)
         return self.vectors
@@ -108,12 +109,14 @@ class VQCodec(TrainedCodec, DiscreteCodec):
             vectors_NCHW = fsq.quantize(vectors_NCHW.movedim(1, -1), self.levels).movedim(-1, 1)
         return nearest_places(self.raw_codebook(), vectors_NCHW)
 
+    @override
     def encode_raw(self, video_BTCHW: Tensor) -> Tensor:
         """Encode each frame to the vectors of its codes."""
         dtype, pixels = next(self.vae.parameters()).dtype, video_BTCHW.shape[-2] * video_BTCHW.shape[-1]
         parts = [self.quantize(self.vectors_of(part)) for part in split_frames(video_BTCHW, pixels, dtype)]
         return self.raw_codebook()[torch.cat(parts)].movedim(-1, 1).unflatten(0, video_BTCHW.shape[:2])
 
+    @override
     def decode_raw(self, latents_BTCHW: Tensor) -> Tensor:
         """Decode each frame; a latent that is not a code's vector counts as the nearest code."""
         codebook, dtype = self.raw_codebook(), next(self.vae.parameters()).dtype

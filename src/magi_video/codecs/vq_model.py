@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.codecs.base import register
 from magi_video.codecs.discrete import DiscreteCodec, nearest_places
@@ -51,26 +52,28 @@ class VQModelCodec(DiscreteCodec, ImageVAECodec):
         self.codes = check_number_of_codes(self.vae.config.num_vq_embeddings)
 
     @staticmethod
+    @override
     def factors(vae_class: str, settings: Any) -> tuple[int, int, int, int]:
-        """See `VAECodec.factors`."""
         channels = settings.vq_embed_dim or settings.latent_channels
         return channels, 2 ** (len(settings.block_out_channels) - 1), 1, 3
 
     @classmethod
+    @override
     def sizes_of(cls, name: str, subfolder: str | None = None) -> UntrainedCodec:
-        """See `VAECodec.sizes_of`."""
         sizes = super().sizes_of(name, subfolder)
         config = read_config(name, **({} if subfolder is None else {"subfolder": subfolder}))
         return replace(sizes, codes=check_number_of_codes(config.get("num_vq_embeddings", 256)))
 
+    @override
     def claimed_statistics(self) -> tuple[list[float], list[float]]:
         """See `VAECodec.claimed_statistics`: its one factor for all numbers."""
         return [0.0] * self.latent_channels, [1 / self.vae.config.scaling_factor] * self.latent_channels
 
+    @override
     def raw_codebook(self) -> Tensor:
-        """See `DiscreteCodec.raw_codebook`."""
         return self.vae.quantize.embedding.weight
 
+    @override
     def _encode_frames(self, frames_NCHW: Tensor) -> Tensor:
         codebook = self.raw_codebook()
         codes_NHW = nearest_places(codebook, self.vae.encode(frames_NCHW).latents)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from typing_extensions import override
+
 from magi_video.data.folder import Video, VideoFolder, register
 from magi_video.data.scan import COMPANIONS, Inspected, Skipped
 from magi_video.errors import MagiError
@@ -116,6 +118,7 @@ class Kinetics600(VideoFolder):
         self._add([found[stem] for stem in stems], numbers, min_frames, index)
 
     @classmethod
+    @override
     def recognises(cls, root: Path) -> bool:
         """Whether there is an annotation file; one beside the folder, if the folder holds such clips."""
         found = [path for split in SPLITS if (path := _annotations_or_none(root, split))]
@@ -123,6 +126,7 @@ class Kinetics600(VideoFolder):
         return inside or (bool(found) and _holds_clips(root))
 
     @classmethod
+    @override
     def for_evaluation(cls, root: Path, subset: str, index: Path | None = None) -> tuple[VideoFolder, list[str]]:
         """The subset; the validation split, with a warning, where the test split is not there."""
         if subset == "test" and not split_folder(root, "test") and split_folder(root, "val"):
@@ -130,6 +134,7 @@ class Kinetics600(VideoFolder):
             return cls(root, "val", index=index), [warning]
         return cls(root, subset, index=index), []
 
+    @override
     def _take(self, path: Path, label: int | None, found: Inspected) -> None:
         info = found.info
         facts = (info.num_frames, info.height, info.width, info.frame_rate)

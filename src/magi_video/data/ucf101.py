@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from typing_extensions import override
+
 from magi_video.data.folder import VideoFolder, register
 from magi_video.data.scan import Skipped, is_file
 from magi_video.errors import MagiError
@@ -78,11 +80,13 @@ class UCF101(VideoFolder):
         self._add(paths, labels, min_frames, index)
 
     @classmethod
+    @override
     def recognises(cls, root: Path) -> bool:
         """Whether there are the official lists, or a folder `UCF-101`."""
         return (root / VIDEOS).is_dir() or find_lists(root) is not None
 
     @classmethod
+    @override
     def for_evaluation(cls, root: Path, subset: str, index: Path | None = None) -> tuple[VideoFolder, list[str]]:
         """The subset of split 1."""
         return cls(root, subset=subset, index=index), []

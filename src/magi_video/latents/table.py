@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from typing_extensions import override
 
 from magi_video.data.actions import ActionTrack
 from magi_video.data.captions import is_caption
@@ -185,6 +186,7 @@ class CachedVideos(VideoFolder):
                 self._tracks[number] = ActionTrack(tuple(self.action_names), table.actions[end : end + frames])
                 end += frames
 
+    @override
     def read(self, video: int, frames: Sequence[int]) -> torch.Tensor:
         """Refused: there are no pixels."""
         raise MagiError(f"{self.root}: holds latents, not pixels; expected the folder of the videos as well")

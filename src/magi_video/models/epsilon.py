@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NUM_TRAIN_STEPS, check_first_step
@@ -186,20 +187,24 @@ class CosineHead(DenoisingHead):
         """Tables of all training steps on `device`."""
         return training_chain(device)
 
+    @override
     def add_noise(self, clean: Tensor, uniform: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """See `DenoisingHead.add_noise`: uniform over the training steps."""
         chain, step = self.chain(clean.device), (uniform * NUM_TRAIN_STEPS).long()
         return chain.signal[step][..., None] * clean + chain.sigma[step][..., None] * eps, step
 
+    @override
     def signal(self, time: float) -> float:
         """See `DenoisingHead.signal`: √ᾱ."""
         return float(alpha_bar(torch.tensor(int(time))).sqrt())
 
+    @override
     def levels(self, num_steps: int, first_step: int | None) -> Tensor:
         """See `DenoisingHead.levels`: evenly from −1 to the first step, rounded down (Diffusion Forcing)."""
         first_step = self.find_first_step(self.find_sampler(None), num_steps, first_step)
         return torch.linspace(-1, first_step, num_steps + 1, dtype=torch.float64).floor().long()
 
+    @override
     def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int:
         """See `TokenHead.find_first_step`; more steps than lie below the sampler's own begin higher."""
         if first_step is None:
@@ -233,10 +238,10 @@ class EpsilonHead(CosineHead, DiffusionHead):
     def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim, 2 * token_dim, condition_dim, width, depth)
 
+    @override
     def step(
         self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
     ) -> Tensor:
-        """See `DenoisingHead.step`."""
         eps, fraction = output.chunk(2, dim=-1)
         before, after = alpha_bar(now), alpha_bar(then)
         x0 = _of_frames(before.rsqrt(), x) * x - _of_frames((1 / before - 1).sqrt(), x) * eps
@@ -253,6 +258,7 @@ class EpsilonHead(CosineHead, DiffusionHead):
         assert noise is not None
         return mean + _of_frames((then >= 0).double(), x) * torch.exp(0.5 * log_variance) * noise
 
+    @override
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
         """See `DiffusionHead.loss`; nats of the bound are counted in bits, with weight 1 (MAR)."""
         chain, repeats = self.chain(target_MD.device), len(uniform_RM)
@@ -270,6 +276,7 @@ class EpsilonHead(CosineHead, DiffusionHead):
         bound = torch.where(at == 0, discretized_nll(target_MD, mean, log_variance), kl)
         return mse + bound.view_as(eps_RMD).mean(dim=-1) / math.log(2)
 
+    @override
     def sample(
         self,
         z_BnW: Tensor,

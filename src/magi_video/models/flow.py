@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import check_first_step
@@ -19,28 +20,31 @@ class FlowHead(DiffusionHead):
     def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim, token_dim, condition_dim, width, depth)
 
+    @override
     def add_noise(self, clean: Tensor, uniform: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """See `DenoisingHead.add_noise`: logit-normal times."""
         time = torch.special.ndtri(uniform).sigmoid()
         return torch.lerp(clean, eps, time[..., None]), time * TIME_SCALE
 
+    @override
     def signal(self, time: float) -> float:
         """See `DenoisingHead.signal`: 1 − t."""
         return 1 - time / TIME_SCALE
 
+    @override
     def levels(self, num_steps: int, first_step: int | None) -> Tensor:
         """See `DenoisingHead.levels`: evenly from 0 to 1000."""
         self.find_first_step(self.samplers[0], num_steps, first_step)
         return torch.linspace(0, TIME_SCALE, num_steps + 1)
 
+    @override
     def step(
         self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
     ) -> Tensor:
-        """See `DenoisingHead.step`."""
         return x + ((then - now) / TIME_SCALE)[:, None, None].to(x) * output
 
+    @override
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
-        """See `DiffusionHead.loss`."""
         repeats = len(uniform_RM)
         condition = self.net.condition_embed(z_MW).repeat(repeats, 1)
         target_MD, eps = target_MD.repeat(repeats, 1), eps_RMD.flatten(0, 1)
@@ -48,6 +52,7 @@ class FlowHead(DiffusionHead):
         velocity = self.net(noisy, time, condition)
         return (velocity - (eps - target_MD)).square().view_as(eps_RMD).mean(dim=-1)
 
+    @override
     def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> None:
         """See `DiffusionHead.find_first_step`: always t = 1; `midpoint` spends two evaluations on a step."""
         if first_step is not None:
@@ -58,6 +63,7 @@ class FlowHead(DiffusionHead):
                 f"denoise steps must be a positive multiple of {evaluations} for {sampler}, got {num_steps}"
             )
 
+    @override
     def sample(
         self,
         z_BnW: Tensor,
@@ -69,7 +75,6 @@ class FlowHead(DiffusionHead):
         temperature: float = 1.0,
         guidance: float | None = None,
     ) -> Tensor:
-        """See `DiffusionHead.sample`."""
         sampler = self.find_sampler(sampler)
         self.find_first_step(sampler, denoise_steps, first_step)
         midpoint = sampler == "midpoint"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.epsilon import CosineHead, alpha_bar, ddim_step
@@ -27,29 +28,33 @@ class VelocityHead(CosineHead):
         TokenHead.__init__(self, token_dim)
         self.velocity = nn.Linear(condition_dim, token_dim)
 
+    @override
     def reset_parameters(self) -> None:
         """Zero."""
         nn.init.zeros_(self.velocity.weight)
         nn.init.zeros_(self.velocity.bias)
 
+    @override
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
         """See `DenoisingHead.loss`: MSE on v, where z is of the tokens with this very noise (R = 1)."""
         chain, step = self.chain(target_MD.device), (uniform_RM * len(self.chain(target_MD.device).signal)).long()
         v_RMD = chain.signal[step][..., None] * eps_RMD - chain.sigma[step][..., None] * target_MD
         return F.mse_loss(self.velocity(z_MW).expand_as(v_RMD), v_RMD, reduction="none").mean(-1)
 
+    @override
     def predict(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Tensor:
         """See `DenoisingHead.predict`: v."""
         return self.guide(lambda _: self.velocity(z_BnW.to(self.velocity.weight.dtype)), x_BnD, guidance)
 
+    @override
     def step(
         self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
     ) -> Tensor:
-        """See `DenoisingHead.step`."""
         signal = alpha_bar(now).sqrt()[:, None, None].to(x)
         sigma = torch.sqrt(1 - signal.square())
         return ddim_step(signal * x - sigma * output, sigma * x + signal * output, then)
 
+    @override
     def total_loss(self, *args: Any, **options: Any) -> NoReturn:
         """Refused: see the class.
 
@@ -58,6 +63,7 @@ class VelocityHead(CosineHead):
         """
         raise MagiError("a velocity head denoises what the transformer reads: only diffusion-v trains it")
 
+    @override
     def sample(self, *args: Any, **options: Any) -> NoReturn:
         """Refused: see the class.
 

@@ -10,6 +10,7 @@ cache      finished frames, as observations at noise level 0: just what m_t saw 
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators
@@ -42,6 +43,7 @@ class CompleteTeacherForcing(MaskedFrames):
     variable_context = True
     past = "complete"
 
+    @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
         """See `MaskedFrames.sequence`: 2T frames, the second half predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
@@ -59,6 +61,7 @@ class CompleteTeacherForcing(MaskedFrames):
             predicted=frames,
         )
 
+    @override
     def visible(self, masked_TN: Tensor) -> Tensor:
         """See `Paradigm.visible`: the frames before, and what its own frame shows."""
         past = causal_mask(len(masked_TN), device=masked_TN.device).tril(-1)[:, None, :, None]

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.random import Generators, draw
@@ -43,6 +44,7 @@ class Genie(MaskedTeacherForcing):
     limits: ClassVar[dict[str, tuple[float, float]]] = {"mask_rate_min": (0, 1)}
     mask_rate_min: float
 
+    @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
         """See `MaskedFrames.draw_masks`: at least one token of every clip, none of its first frame."""
         shape = clip.tokens_BTND.shape[:3]
@@ -54,6 +56,7 @@ class Genie(MaskedTeacherForcing):
         least_B = uniform_BTN.amin((1, 2))
         return uniform_BTN <= torch.maximum(rate_B, least_B)[:, None, None]
 
+    @override
     def check_context(self, given: int, total_frames: int | None) -> None:
         """See `Paradigm.check_context`: no frame was ever learned without one before it."""
         if given == 0:

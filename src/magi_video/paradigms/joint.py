@@ -22,6 +22,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL
@@ -64,10 +65,12 @@ class Joint(MaskedFrames):
     unconditional: float
 
     @property
+    @override
     def given_frames(self) -> int:
         """See `Paradigm.given_frames`: c."""
         return self.given
 
+    @override
     def check_context(self, given: int, total_frames: int | None) -> None:
         """See `Paradigm.check_context`: none, if training showed that, or c frames or more."""
         if given == 0 and self.unconditional == 0:
@@ -78,6 +81,7 @@ class Joint(MaskedFrames):
                 f"give {self.given} or more, got {given} (with a codec that compresses time: latent frames)"
             )
 
+    @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
         """See `MaskedFrames.draw_masks`: one ratio for all later tokens of a clip."""
         (batch, frames, tokens, _), device = clip.tokens_BTND.shape, clip.tokens_BTND.device
@@ -90,6 +94,7 @@ class Joint(MaskedFrames):
         masked_BM = order_BM.argsort(-1).argsort(-1) < count_B[:, None]
         return masked_BM.view(batch, frames, tokens)
 
+    @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
         """See `MaskedFrames.sequence`: T frames; of the first c, those with nothing masked are observations."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
@@ -106,23 +111,28 @@ class Joint(MaskedFrames):
             mask_SS=torch.ones(frames, frames, dtype=torch.bool, device=device),
         )
 
+    @override
     def visible(self, masked_TN: Tensor) -> Tensor:
         """See `Paradigm.visible`: all that is not masked."""
         return (~masked_TN).expand(*masked_TN.shape, *masked_TN.shape)
 
+    @override
     def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
         """See `Paradigm.make_past`: the last c frames themselves."""
         return WindowPast(model, self.given)
 
+    @override
     def make_recomputed_past(self, model: MagiVideoTransformer) -> Past:
         """See `Paradigm.make_recomputed_past`: the same."""
         return WindowPast(model, self.given)
 
+    @override
     def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
         """See `Paradigm.step_frames`: what is left of a window after the frames that it begins with."""
         room = model.config.num_frames - min(begun, self.given)
         return room if total_frames is None else min(room, total_frames - begun)
 
+    @override
     def generate(
         self,
         model: MagiVideoTransformer,

@@ -10,6 +10,7 @@ cache      finished frames, as masked frames with nothing masked: training never
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators
@@ -32,6 +33,7 @@ class MaskedTeacherForcing(MaskedFrames):
     variable_context = True
     past = "masked"
 
+    @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
         """See `MaskedFrames.sequence`: T frames, all predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
@@ -46,6 +48,7 @@ class MaskedTeacherForcing(MaskedFrames):
             mask_SS=causal_mask(frames, device=device),
         )
 
+    @override
     def visible(self, masked_TN: Tensor) -> Tensor:
         """See `Paradigm.visible`: what its own frame and the frames before show."""
         past = causal_mask(len(masked_TN), device=masked_TN.device).tril(-1)[:, None, :, None]

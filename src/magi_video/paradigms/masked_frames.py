@@ -4,6 +4,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.sequence import FrameSequence
@@ -36,6 +37,7 @@ class MaskedFrames(Paradigm):
         """Which tokens have a loss, boolean `[B, T, N]`: every masked one."""
         return masked_BTN
 
+    @override
     def total_loss(
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
@@ -49,6 +51,7 @@ class MaskedFrames(Paradigm):
         counted_BTN = self.counted(masked_BTN)[:, -predicted:]
         return head_loss(model, target, z_BTNW, counted_BTN, self.diffusion_batch_mul, generator)
 
+    @override
     def generate(
         self,
         model: MagiVideoTransformer,

@@ -14,6 +14,7 @@ next-frame noise schedule and falling temperature are not part of the rule.
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators, draw
@@ -37,6 +38,7 @@ class VideoMAR(MaskedFrames):
     past = "complete"
     loss_frames = "one"
 
+    @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
         """See `MaskedFrames.draw_masks`: `mask_ratio` of frame f, all of the frames after it."""
         batch, frames, tokens, _ = clip.tokens_BTND.shape
@@ -47,11 +49,13 @@ class VideoMAR(MaskedFrames):
         after_BT1, before_BT1 = (t > f_B[:, None])[..., None], (t < f_B[:, None])[..., None]
         return (masked_BTN | after_BT1) & ~before_BT1
 
+    @override
     def counted(self, masked_BTN: Tensor) -> Tensor:
         """See `MaskedFrames.counted`: in the first frame that has masked tokens."""
         has_BT = masked_BTN.any(-1)
         return masked_BTN & (has_BT.cumsum(1) == 1)[..., None]
 
+    @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
         """See `MaskedFrames.sequence`: T frames; those with nothing masked are observations."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
@@ -68,6 +72,7 @@ class VideoMAR(MaskedFrames):
             mask_SS=causal_mask(frames, device=device),
         )
 
+    @override
     def visible(self, masked_TN: Tensor) -> Tensor:
         """See `Paradigm.visible`: what its own frame and the frames before show."""
         past = causal_mask(len(masked_TN), device=masked_TN.device).tril(-1)[:, None, :, None]

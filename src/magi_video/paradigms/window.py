@@ -21,6 +21,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL
@@ -58,10 +59,12 @@ class Window(MaskedFrames):
     context: int
 
     @property
+    @override
     def given_frames(self) -> int:
         """See `Paradigm.given_frames`: C."""
         return self.context
 
+    @override
     def check_context(self, given: int, total_frames: int | None) -> None:
         """See `Paradigm.check_context`: C frames or more."""
         if given < self.context:
@@ -70,6 +73,7 @@ class Window(MaskedFrames):
                 f"fewer: give {self.context} or more, got {given} (with a codec that compresses time: latent frames)"
             )
 
+    @override
     def total_loss(
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
@@ -87,6 +91,7 @@ class Window(MaskedFrames):
         conditions = {name: value[sample_B1, place_BC] for name, value in clip.conditions.items()}
         return Clip(clip.tokens_BTND[sample_B1, place_BC], clip.interval_B, conditions)
 
+    @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
         """See `MaskedFrames.draw_masks`: in the last frame alone."""
         batch, _, tokens, _ = clip.tokens_BTND.shape
@@ -94,6 +99,7 @@ class Window(MaskedFrames):
         masked_BTN[:, -1:] = self.mask_ratio.draw(batch, 1, tokens, generator, clip.tokens_BTND.device)
         return masked_BTN
 
+    @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
         """See `MaskedFrames.sequence`: of a window, whose last frame is predicted."""
         tokens_BTND, frames, device = clip.tokens_BTND, clip.tokens_BTND.shape[1], clip.tokens_BTND.device
@@ -110,15 +116,18 @@ class Window(MaskedFrames):
             predicted=1,
         )
 
+    @override
     def visible(self, masked_TN: Tensor) -> Tensor:
         """See `Paradigm.visible`: the whole window but what is masked of its last frame."""
         seen_TN = ~masked_TN | (torch.arange(len(masked_TN), device=masked_TN.device) < len(masked_TN) - 1)[:, None]
         return seen_TN.expand(*masked_TN.shape, *masked_TN.shape)
 
+    @override
     def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
         """See `Paradigm.make_past`: the last C frames themselves."""
         return WindowPast(model, self.context)
 
+    @override
     def make_recomputed_past(self, model: MagiVideoTransformer) -> Past:
         """See `Paradigm.make_recomputed_past`: the same."""
         return WindowPast(model, self.context)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.configured import Configured, Network
@@ -113,6 +114,7 @@ class ConventionalPipeline(Configured):
         """A pipeline of the same networks (shared, not copied) and settings, but for those that are given."""
         return cls(**{**pipe.components, **pipe.config, **changes})
 
+    @override
     def saved_config(self) -> dict[str, Any]:
         """See `Configured.saved_config`; of each network its module and class."""
         classes = {name: [type(one).__module__, type(one).__name__] for name, one in self.components.items()}

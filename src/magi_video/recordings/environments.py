@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.recordings.policy import Actions
@@ -108,12 +109,14 @@ class DoomGame(Game):
         env.unwrapped.game.set_depth_buffer_enabled(True)  # for `room` alone
         super().__init__(env, DOOM_TICS_PER_SECOND, frame_skip, repeats=1)
 
+    @override
     def room(self) -> np.ndarray | None:
         """The median depth along the horizon."""
         depth = self._env.unwrapped.state.depth_buffer
         horizon = depth[int(0.42 * len(depth)) : int(0.54 * len(depth)) : 4, ::4]
         return np.array([np.median(part) for part in np.array_split(horizon, 5, axis=1)]) / DOOM_NEAR
 
+    @override
     def close(self) -> None:
         """Ends the engine."""
         super().close()
@@ -123,15 +126,18 @@ class DoomGame(Game):
             with contextlib.suppress(OSError):
                 Path("_vizdoom").rmdir()
 
+    @override
     def _picture(self, observation: Any) -> np.ndarray:
         screen = observation["screen"]
         return screen if screen.shape[2] == 3 else np.repeat(screen, 3, axis=2)
 
+    @override
     def _describe_actions(self, space: Any) -> Actions:
         doom = self._env.unwrapped
         names = [button.name for button in doom.game.get_available_buttons()]
         return Actions(tuple(n for n in names if not n.endswith("_DELTA")), "buttons")
 
+    @override
     def _to_env(self, vector: np.ndarray) -> Any:
         from gymnasium import spaces
 
@@ -145,6 +151,7 @@ class DoomGame(Game):
 class AtariGame(Game):
     """An Atari game of ale-py: the emulator skips frames by itself and repeats no action by chance."""
 
+    @override
     def _describe_actions(self, space: Any) -> Actions:
         return Actions(tuple(self._env.unwrapped.get_action_meanings()), "choice")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from magi_video.data.scan import is_file, is_inside
 from magi_video.errors import MagiError
@@ -79,8 +80,8 @@ class LeRobotSource(Source):
         self.index: dict[int, Entry | str] = self._read_index() if self.shared_files else {}
         self.first_frames = self._first_frames()
 
+    @override
     def actions(self, episode: int) -> np.ndarray:
-        """See `Source.actions`."""
         place = self._place(episode)
         episodes_N, frames_N, actions_NA = read_actions_table(place.data, len(self.action_names))
         rows = np.flatnonzero(episodes_N == episode)
@@ -92,8 +93,8 @@ class LeRobotSource(Source):
             raise MagiError(f"{place.data}: episode {episode} has {len(rows)} rows for {entry.length} frames")
         return actions_NA[rows]
 
+    @override
     def frames(self, episode: int, count: int) -> Iterator[np.ndarray]:
-        """See `Source.frames`."""
         place = self._place(episode)
         for first in range(0, count, FRAMES_AT_ONCE):
             start = place.first_frame + first

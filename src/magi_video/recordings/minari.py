@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from typing_extensions import override
 
 from magi_video.data.actions import MAX_NAMES
 from magi_video.data.scan import is_inside
@@ -97,6 +98,7 @@ class MinariSource(Source):
         return 0
 
     @_checked
+    @override
     def actions(self, episode: int) -> np.ndarray:
         """See `Source.actions`; the last observation, which leads nowhere, has a row of zeros."""
         stored = self._dataset(episode, ACTIONS)
@@ -117,8 +119,8 @@ class MinariSource(Source):
         values = values.reshape(len(values), -1).astype(np.float32)
         return np.concatenate([values, np.zeros((1, values.shape[1]), np.float32)])
 
+    @override
     def frames(self, episode: int, count: int) -> Iterator[np.ndarray]:
-        """See `Source.frames`."""
         with _told(self.path):
             yield from self._frames(episode, count)
 

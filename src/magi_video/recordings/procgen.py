@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.recordings.environments import Game
@@ -57,12 +58,14 @@ class ProcgenGame(Game):
             num_threads=0,
         )  # fmt: skip
 
+    @override
     def reset(self, seed: int) -> np.ndarray:
         """Begins the level of that number; its first frame, uint8 [64, 64, 3]."""
         self._env.close()
         self._env = self._level(seed % 2**31)
         return self._observe()[0]
 
+    @override
     def step(self, vector: np.ndarray) -> np.ndarray | None:
         """Holds the keys of an action, float32 [15]; the frame it leads to, or None where the level is over."""
         for _ in range(self._repeats):
@@ -76,6 +79,7 @@ class ProcgenGame(Game):
         _, observation, first = self._env.observe()
         return observation["rgb"][0].copy(), bool(first[0])
 
+    @override
     def close(self) -> None:
         """Ends the game."""
         self._env.close()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.fast.beside import Beside, items_ahead
 from magi_video.fast.threads import Pace
@@ -194,6 +195,7 @@ class Player(Task):
 
     # --- the worker's side ----------------------------------------------------------------------------------------
 
+    @override
     def due(self, now: float) -> float:
         """When the world's own pace says, unless it is paused, over, or nobody keeps up with it."""
         with self._lock:
@@ -211,6 +213,7 @@ class Player(Task):
             return math.inf
         return max(self._next_due, self._decoder_free - self._predict_seconds)
 
+    @override
     def step(self) -> bool:
         """One more frame of the world, and of the real game beside it."""
         with self._lock:
@@ -242,6 +245,7 @@ class Player(Task):
         self._index += 1
         return True
 
+    @override
     def fail(self, reason: str) -> None:
         """Tell why the world ended, after the frames that were made."""
         if self._beside is not None:
@@ -249,6 +253,7 @@ class Player(Task):
         self.ended = True
         self.tell({"type": "error", "error": reason})
 
+    @override
     def close(self) -> None:
         """Free what the world holds."""
         self._leave()

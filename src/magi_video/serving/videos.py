@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.fast.beside import Beside, items_ahead
@@ -69,10 +70,12 @@ class Video(Task):
         self._stream: Generator[Tensor] | None = None
         self._beside: Beside[Tensor] | None = None
 
+    @override
     def due(self, now: float) -> float:
         """Always, unless the decoder has fallen behind."""
         return now if self._beside is None or self._beside.has_room else math.inf
 
+    @override
     def step(self) -> bool:
         """One more latent frame; at the end, what is left to decode."""
         if self._stream is None or self._beside is None:
@@ -95,12 +98,14 @@ class Video(Task):
             self.jpegs.append(jpeg(frame))
             self.bell.ring()
 
+    @override
     def fail(self, reason: str) -> None:
         """Tell why there is no video; the frames that were made are kept."""
         if self._beside is not None:
             self._beside.settle()
         self._desk.tell_ended(self, "failed", reason)
 
+    @override
     def close(self) -> None:
         """Free what the rollout holds."""
         if self._beside is not None:
