@@ -11,7 +11,7 @@ import pytest
 
 from magi_video.errors import MagiError
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.serving.errors import WITHHELD, told
+from magi_video.serving.errors import WITHHELD, public_message
 from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.security import Guard
@@ -88,16 +88,16 @@ def test_a_failing_task_ends_alone_and_tells_nothing_private() -> None:
 
 
 @pytest.mark.parametrize("place", ["/srv/my models/doom", "runs/doom", "~/doom"])
-def test_no_place_on_the_server_is_told(place: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_place_on_the_server_is_shown(place: str, caplog: pytest.LogCaptureFixture) -> None:
     whole = f"{place}/config.json: no JSON object"
-    assert told(MagiError(whole)) == WITHHELD
-    assert caplog.messages == [f"not told to visitors: {whole}"]
+    assert public_message(MagiError(whole)) == WITHHELD
+    assert caplog.messages == [f"not shown to visitors: {whole}"]
     caplog.clear()
-    assert told(MagiError(whole), Path(place), "the model") == "the model: no JSON object"
-    assert told(MagiError(f"{whole} in {place} or /tmp"), Path(place), "the model") == WITHHELD
+    assert public_message(MagiError(whole), Path(place), "the model") == "the model: no JSON object"
+    assert public_message(MagiError(f"{whole} in {place} or /tmp"), Path(place), "the model") == WITHHELD
     assert whole in caplog.text, "the log has what was meant"
     caplog.clear()
-    assert told(MagiError("a text is '\\n'; expected some words")) == "a text is '\\n'; expected some words"
+    assert public_message(MagiError("a text is '\\n'; expected some words")) == "a text is '\\n'; expected some words"
     assert not caplog.messages
 
 
