@@ -175,7 +175,7 @@ class Trainer:
             with loading_errors(self.step):
                 loss_norm_stop = self._optimize([next(batches) for _ in range(self.config.accumulate)])
             self.step += 1
-            rate = self.schedule.get_last_lr()[0]
+            rate = float(self.schedule.get_last_lr()[0])
             waiting.append(Reading(self.step, loss_norm_stop, self.guard, rate, began))
             last = self.step == self.config.steps
             due |= self.step % self.config.checkpoint_every == 0
