@@ -12,7 +12,6 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.fast.compiling import compile_blocks
-from magi_video.fast.engine import Say
 from magi_video.fast.engine_name import EngineName
 from magi_video.fast.noise import make_noise
 from magi_video.fast.speed import speed_up
@@ -98,41 +97,6 @@ class MagiVideoPipeline(TrainedModel):
         except MagiError as error:
             return str(error)
         return None if self.engine.name == "onnx" else why or "graphs cannot be made here"
-
-    def use_engine(
-        self,
-        engine: EngineName,
-        sampling: Sampling | str | None = None,
-        num_videos: int = 1,
-        latent_frames: int | None = None,
-        frames: float = math.inf,
-        say: Say = lambda _: None,
-        threads: int | None = None,
-    ) -> str:
-        """Choose what computes frames from now on; what it does not cover is left to PyTorch.
-
-        Args:
-            engine: see `fast.engine_choice.choose_engine`.
-            sampling: that frames will have.
-            num_videos: made together.
-            latent_frames: of each; None for no end.
-            frames: latent frames that will be made in all, of all these videos together.
-            say: called with a line about each graph that is made, and later about what is left to PyTorch.
-            threads: of a graph's run; PyTorch's number if not given.
-
-        Returns:
-            What was chosen and why, in a line; "" where there is nothing to say.
-
-        Raises:
-            MagiError: "onnx" is asked for and cannot be had.
-        """
-        from magi_video.fast.engine_choice import choose_engine  # not for those who only generate by PyTorch
-        from magi_video.fast.onnx_engine import Job
-
-        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
-        job = Job(paradigm, self.transformer, self.codec, self.resolve(sampling), num_videos, latent_frames)
-        self.engine, why = choose_engine(engine, job, self.folder, frames, say, threads)
-        return why
 
     @torch.no_grad()
     def __call__(
