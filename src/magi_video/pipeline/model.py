@@ -8,14 +8,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import check_codes
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
-from magi_video.fast.engine import Engine, Job, Say
-from magi_video.fast.engine_choice import choose_engine
+from magi_video.fast.engine import Engine, Say
 from magi_video.fast.engine_name import EngineName
 from magi_video.files.atomic import link_or_copy
 from magi_video.files.weights import resolve_model
@@ -119,7 +117,6 @@ class TrainedModel(ConventionalPipeline):
         pipe.text_folder = folder / ENCODER_FOLDER if TEXT in pipe.transformer.condition_tokens.specs else None
         return pipe
 
-    @override
     def save_pretrained(
         self, save_directory: str | Path, torch_dtype: torch.dtype | None = None, *, weights: Path | None = None
     ) -> None:
@@ -192,38 +189,6 @@ class TrainedModel(ConventionalPipeline):
                 f"{self.text_folder}: an encoder of {vectors.shape[-1]} numbers a word; expected {spec.size}"
             )
         return vectors
-
-    def use_engine(
-        self,
-        engine: EngineName,
-        sampling: Sampling | str | None = None,
-        num_videos: int = 1,
-        latent_frames: int | None = None,
-        frames: float = math.inf,
-        say: Say = lambda _: None,
-        threads: int | None = None,
-    ) -> str:
-        """Choose what computes frames from now on; what it does not cover is left to PyTorch.
-
-        Args:
-            engine: see `fast.engine_choice.choose_engine`.
-            sampling: that frames will have.
-            num_videos: made together.
-            latent_frames: of each; None for no end.
-            frames: latent frames that will be made in all, of all these videos together.
-            say: called with a line about each graph that is made, and later about what is left to PyTorch.
-            threads: of a graph's run; PyTorch's number if not given.
-
-        Returns:
-            What was chosen and why, in a line; "" where there is nothing to say.
-
-        Raises:
-            MagiError: "onnx" is asked for and cannot be had.
-        """
-        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
-        job = Job(paradigm, self.transformer, self.codec, self.resolve(sampling), num_videos, latent_frames)
-        self.engine, why = choose_engine(engine, job, self.folder, frames, say, threads)
-        return why
 
     def use_engine(
         self,
