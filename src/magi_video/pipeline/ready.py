@@ -82,7 +82,8 @@ def make_ready(
     pipe.to(device)
     if engine == "auto" and processes.count > 1:  # they would not all measure the same
         engine = "torch"
-    latent_frames = None if frames is None else pipe.codec.covering_latent_frames(frames)
+    # Too few frames are refused where the video is asked for, with what is given to it.
+    latent_frames = None if frames is None else pipe.codec.covering_latent_frames(max(1, frames))
     length = math.inf if latent_frames is None else latent_frames
     line = pipe.use_engine(engine, sampling, videos, latent_frames, length, say)
     return Ready(pipe, choice, torch.get_num_threads(), cores, line)
