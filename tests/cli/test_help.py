@@ -32,6 +32,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_line_fits_and_says_no_pythons_names(verb: str, narrow: None, capsys: pytest.CaptureFixture[str]) -> None:
     told = told_by(capsys, verb, "--help")
     assert f"usage: magi {verb}" in told and max(map(len, told.splitlines())) <= 80
+    assert not re.search(r"options options|options\.", told), "no heading of a field of Python"
     assert "{None}" not in told and "(default: )" not in told
     assert not re.search(r"\w\(\w+=|<factory>|object at 0x|Path\(|MISSING|dataclass", told)
 

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from magi_video.bench.options import BenchOptions
 from magi_video.bench.tables import report_tables
 from magi_video.cli.output import print_tables
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import Grouped, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.settings import settings
 
@@ -31,7 +31,7 @@ class Bench:
     """File for the figures; - prints them instead of the table."""
     plot: Path | None = None
     """File for the picture, PNG."""
-    options: OmitArgPrefixes[BenchOptions] = BenchOptions()
+    options: Grouped[BenchOptions] = BenchOptions()
     """What is measured, and how."""
 
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import Grouped, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.evaluation.options import EvaluateOptions
 from magi_video.settings import settings
@@ -37,7 +37,7 @@ class Compare:
     """"steps": each recipe trains for its own steps; "operations": for as many as cost what the first recipe costs."""
     protocol: str = "small"
     """Of the scores; see docs/evaluation.md."""
-    options: OmitArgPrefixes[EvaluateOptions] = EvaluateOptions(num=128)
+    options: Grouped[EvaluateOptions] = EvaluateOptions(num=128)
     """What is compared, and how samples are made. The rows that need no model are scored in any case."""
     json: bool = False
     """Print the content of compare.json."""

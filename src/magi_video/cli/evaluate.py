@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from tyro.conf import OmitArgPrefixes
-
-from magi_video.cli.parsing import Model, parse
+from magi_video.cli.parsing import Grouped, Model, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.cli.score import print_result
 from magi_video.evaluation.options import EvaluateOptions
@@ -27,7 +25,7 @@ class Evaluate:
     """Folder for the results."""
     protocol: str = "small"
     """One of magi-ucf101, magi-ucf101-first-frame, magi-k600, stylegan-v, latte, videogpt, magvit, small."""
-    options: OmitArgPrefixes[EvaluateOptions] = EvaluateOptions()
+    options: Grouped[EvaluateOptions] = EvaluateOptions()
     """What is compared, and how samples are made."""
     json: bool = False
     """Print the content of metrics.json."""

@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import OmitArgPrefixes
-
-from magi_video.cli.parsing import Model, parse
+from magi_video.cli.parsing import Grouped, Model, parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.pipeline.options import GenerateOptions
 from magi_video.settings import settings
@@ -24,7 +22,7 @@ class Generate:
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
     out: Path
     """Folder for the results."""
-    options: OmitArgPrefixes[GenerateOptions] = GenerateOptions()
+    options: Grouped[GenerateOptions] = GenerateOptions()
     """What is generated, and how."""
     json: bool = False
     """Print the content of generate.json."""

@@ -9,11 +9,13 @@ import sys
 import textwrap
 from typing import Annotated, Any, TypeVar
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 Options = TypeVar("Options")
 Model = Annotated[Positional[str], arg(metavar="MODEL")]
 """A model: a folder, a hub id, or the name of a shipped one."""
+Grouped = OmitArgPrefixes[Annotated[Options, arg(name="")]]
+"""`Grouped[X]`: the fields of X are options of the verb itself, without a name in front and among its own in --help."""
 OLD_OPTIONS = {"--setting": "--speed"}
 """Of earlier versions."""
 NOTHING = "(default: )"

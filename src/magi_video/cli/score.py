@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import Grouped, parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.evaluation.options import ScoreOptions
 from magi_video.settings import settings
@@ -31,7 +31,7 @@ class Score:
     """One of magi-ucf101, magi-ucf101-first-frame, magi-k600, stylegan-v, latte, videogpt, magvit, small."""
     paired: bool = False
     """Fake i continues real i (equal file names): PSNR, SSIM and LPIPS of the generated frames as well."""
-    options: OmitArgPrefixes[ScoreOptions] = ScoreOptions()
+    options: Grouped[ScoreOptions] = ScoreOptions()
     """What is compared, and by which figures."""
     json: bool = False
     """Print the content of metrics.json."""

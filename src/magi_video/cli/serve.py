@@ -1,8 +1,6 @@
 """`magi serve MODEL`: the web page."""
 
-from tyro.conf import OmitArgPrefixes
-
-from magi_video.cli.parsing import Model, parse
+from magi_video.cli.parsing import Grouped, Model, parse
 from magi_video.errors import MagiError
 from magi_video.serving.options import ServeOptions
 from magi_video.settings import settings
@@ -14,7 +12,7 @@ class Serve:
 
     model: Model
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
-    options: OmitArgPrefixes[ServeOptions] = ServeOptions()
+    options: Grouped[ServeOptions] = ServeOptions()
     """Where the page is served, on what, and to whom."""
 
 
