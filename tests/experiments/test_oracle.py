@@ -6,7 +6,8 @@ from magi_video.errors import MagiError
 pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
 from magi_video.experiments.oracle import balls, count_blobs, find_oracle, names, read_balls, score_balls
-from magi_video.recordings.balls import COLOURS, RADIUS, BouncingBalls
+from magi_video.recordings.ball_looks import COLOURS, RADIUS
+from magi_video.recordings.balls import BouncingBalls
 
 SIDE = 64
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,3 +233,14 @@ def test_sampling_steps_and_a_long_rollout(measures: Measures, monkeypatch: pyte
     sets = (*recipes.ROLLED_OUT, "copy_last", "true")
     assert {name: len(values) for name, values in figures["fvd"].items()} == dict.fromkeys(sets, 2)
     assert figures["speed"]["copy_last"][1] == 0 < figures["speed"]["true"][1]
+
+
+def test_what_is_missing_to_record_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    with pytest.raises(MagiError, match="gymnasium is not installed: pip install"):
+        reproduce("table1", tmp_path, scale="smoke", worlds=("balls",), rows=("complete",))
+
+
+def test_reading_the_balls_needs_no_game() -> None:
+    code = "import sys; sys.modules['gymnasium'] = None; import magi_video.experiments.run"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -393,3 +393,8 @@ def test_damaged_checkpoints_are_told_in_one_line(
 def test_unknown_models_are_told_what_there_is() -> None:
     with pytest.raises(MagiError, match="give a folder, a hub id, or one of"):
         MagiVideoPipeline.from_pretrained("no-such-model")
+
+
+def test_an_unknown_engine_is_refused(pipe: MagiVideoPipeline) -> None:
+    with pytest.raises(MagiError, match="engine must be one of auto, torch, onnx, got 'tensorrt'"):
+        pipe.compile(engine="tensorrt", num_frames=2)  # type: ignore[arg-type]

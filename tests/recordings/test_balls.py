@@ -6,7 +6,8 @@ from magi_video.recordings.record import record
 
 pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
-from magi_video.recordings.balls import RADIUS, BouncingBalls
+from magi_video.recordings.ball_looks import RADIUS
+from magi_video.recordings.balls import BouncingBalls
 from magi_video.recordings.environments import open_game
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from magi_video.errors import MagiError
-from magi_video.recordings.balls import COLOURS, RADIUS
+from magi_video.recordings.ball_looks import COLOURS, RADIUS
 
 Clips = np.ndarray
 """uint8 [N, T, H, W, 3]."""

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -83,7 +83,12 @@ class MagiVideoPipeline(TrainedModel):
 
         Returns:
             None, or in a line why generation goes on as before (no C++ compiler, say).
+
+        Raises:
+            MagiError: there is no such engine, or `stream` does not take these arguments.
         """
+        if engine not in get_args(EngineName):
+            raise MagiError(f"engine must be one of {', '.join(get_args(EngineName))}, got {engine!r}")
         stream |= {"generator": None}
         if engine == "torch":
             given = 0 if stream.get("video") is None else np.shape(stream["video"])[-4]

@@ -13,10 +13,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from magi_video.recordings.ball_looks import COLOURS, RADIUS
+
 ENV_ID = "magi/BouncingBalls-v0"
-RADIUS = 0.14  # of the box's side
 SPEEDS = (0.03, 0.09)  # of the box's side a frame, least and largest
-COLOURS = ((255, 208, 64), (64, 160, 255), (255, 96, 112), (128, 232, 128))
 
 
 class BouncingBalls(gymnasium.Env[np.ndarray, np.int64]):
