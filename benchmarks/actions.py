@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from held_actions import WORLDS, World
 from magi_video import MagiVideoPipeline
+from magi_video.experiments.inverse import fit, inverse_network
 from magi_video.fast.probes import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.recordings.environments import open_game
@@ -117,10 +118,7 @@ class Probe(nn.Module):
 
     def __init__(self, holds: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for inputs, outputs in ((9, 24), (24, 48), (48, 64), (64, 64)):
-            layers += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.GroupNorm(8, outputs), nn.SiLU()]
-        self.net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64 * 16, holds))
+        self.net = inverse_network(holds)
 
     def forward(self, clips_BTHWC: np.ndarray) -> Tensor:
         frames_BTCHW = to_model_range(clips_BTHWC)
@@ -133,19 +131,16 @@ def train_probe(world: World, clips_BTHWC: np.ndarray, numbers: np.ndarray, step
     """Trained on single pairs, half of them as in a mirror."""
     torch.manual_seed(0)
     probe, random = Probe(len(world.holds)), np.random.default_rng(0)
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    for _ in range(steps):
+
+    def loss() -> Tensor:
         picked = random.integers(len(clips_BTHWC), size=64)
         first = random.integers(clips_BTHWC.shape[1] - probe.APART, size=64)
         parts, asked = clips_BTHWC[picked[:, None], first[:, None] + np.arange(probe.APART + 1)], numbers[picked]
         parts[32:], asked[32:] = parts[32:, :, :, ::-1].copy(), np.array(world.mirrored)[asked[32:]]
-        loss = F.cross_entropy(probe(parts), torch.from_numpy(asked))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return probe.eval()
+        return F.cross_entropy(probe(parts), torch.from_numpy(asked))
+
+    fit(probe, loss, steps)
+    return probe
 
 
 def share(right: np.ndarray) -> list[float]:

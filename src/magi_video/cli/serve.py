@@ -13,7 +13,7 @@ class Serve:
     model: Model
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
     options: Grouped[ServeOptions] = ServeOptions()
-    """Where the page is served, on what, and to whom."""
+    """Of the server and its limits."""
 
 
 def main(argv: list[str]) -> None:

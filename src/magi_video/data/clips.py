@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -47,10 +46,13 @@ def clip_actions(recorded: np.ndarray, frames: Sequence[int]) -> np.ndarray:
 
     Args:
         recorded: of the whole video, `[frames, A]`; row i leads from frame i to frame i + 1.
-        frames: of the clip, rising.
+        frames: of the clip, evenly spaced.
     """
-    ways = [recorded[before:after].mean(axis=0) for before, after in pairwise(frames)]
-    return np.stack([np.zeros(recorded.shape[1], np.float32), *ways])
+    actions_TA = np.zeros((len(frames), recorded.shape[1]), np.float32)
+    steps = frames[1] - frames[0] if len(frames) > 1 else 1
+    ways_TKA = recorded[frames[0] : frames[-1]].reshape(len(frames) - 1, steps, recorded.shape[1])
+    actions_TA[1:] = ways_TKA.mean(axis=1)
+    return actions_TA
 
 
 class FrameReader(Protocol):
@@ -201,7 +203,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         start = starts[int(random.integers(len(starts)))]
         frames = clip_frames(start, interval, self.clip_length)
         mirrored = self.flip > 0 and random.random() < self.flip
-        action, known = self._actions_between(video, frames, interval)
+        action, known = self._actions_between(video, frames)
         return {
             "frames": self.reader.read(video, frames, mirrored),
             "interval": torch.tensor(interval, dtype=torch.int64),
@@ -211,15 +213,13 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             "action_known": known,
         }
 
-    def _actions_between(self, video: int, frames: list[int], interval: int) -> tuple[torch.Tensor, torch.Tensor]:
-        ways = (len(frames) - 1) // self.temporal_factor
-        action = torch.zeros(1 + ways, len(self.action_names))
-        known = torch.zeros(1 + ways, dtype=torch.bool)
+    def _actions_between(self, video: int, frames: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        latent = frames[:: self.temporal_factor]
+        action = torch.zeros(len(latent), len(self.action_names))
+        known = torch.zeros(len(latent), dtype=torch.bool)
         recorded = self.folder.actions(video, self.action_names)
         if recorded is not None:
-            steps = interval * self.temporal_factor
-            ways_TKA = recorded[frames[0] : frames[-1]].reshape(ways, steps, len(self.action_names))
-            action[1:] = torch.from_numpy(ways_TKA.mean(axis=1))
+            action = torch.from_numpy(clip_actions(recorded, latent))
             known[1:] = True
         return action, known
 

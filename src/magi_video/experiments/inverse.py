@@ -6,7 +6,7 @@ right on the true clips is the ceiling that stands beside every other figure: so
 air, a step against a wall).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from magi_video.experiments.clips import Clips
 from magi_video.video.image import to_model_range
 
-Clips = np.ndarray
-"""uint8 [N, T, H, W, 3]."""
 FRAMES = 3
 """That the network sees."""
 BATCH, RATE, DECAY = 64, 2e-3, 0.05
@@ -46,15 +45,33 @@ class Keys:
         return cls(side[held], up[held])
 
 
+def inverse_network(outputs: int) -> nn.Sequential:
+    """Nine channels, three pictures or what is made of them, `[M, 9, H, W]` → logits `[M, outputs]`."""
+    layers: list[nn.Module] = []
+    for channels, width in ((9, 24), (24, 48), (48, 64), (64, 64)):
+        layers += [nn.Conv2d(channels, width, 3, 2, 1), nn.GroupNorm(8, width), nn.SiLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64 * 16, outputs))
+
+
+def fit(network: nn.Module, loss: Callable[[], Tensor], steps: int) -> None:
+    """Train a network by so many calls of `loss`, and leave it in evaluation mode."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    for _ in range(steps):
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        schedule.step()
+    network.eval()
+
+
 class InverseDynamics(nn.Module):
     """Three frames → logits of the side (3) and of a jump (2)."""
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for inputs, outputs in ((3 * FRAMES, 24), (24, 48), (48, 64), (64, 64)):
-            layers += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.GroupNorm(8, outputs), nn.SiLU()]
-        self.net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64 * 16, 5))
+        self.net = inverse_network(5)
 
     def forward(self, triples_MTHWC: np.ndarray) -> tuple[Tensor, Tensor]:
         """Logits `[M, 3]` and `[M, 2]` of M triples of frames, uint8 `[M, 3, H, W, 3]`."""
@@ -74,20 +91,17 @@ def train_inverse(clips_NTHWC: Clips, keys_NT: Keys, steps: int) -> InverseDynam
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = InverseDynamics()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     clips, frames = clips_NTHWC.shape[:2]
-    for _ in range(steps):
+
+    def loss() -> Tensor:
         clip = random.integers(clips, size=BATCH)
         last = random.integers(FRAMES - 1, frames, size=BATCH)
         side, up = network(clips_NTHWC[clip[:, None], last[:, None] + np.arange(1 - FRAMES, 1)])
         true_side, true_up = (torch.from_numpy(one[clip, last]) for one in (keys_NT.side, keys_NT.up))
-        loss = F.cross_entropy(side, true_side) + F.cross_entropy(up, true_up)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return network.eval()
+        return F.cross_entropy(side, true_side) + F.cross_entropy(up, true_up)
+
+    fit(network, loss, steps)
+    return network
 
 
 @torch.no_grad()

@@ -89,7 +89,7 @@ def reproduce(
         for world in chosen:  # not the whole folder: a call for each world is how several devices are used
             held.enter_context(alone(out / world.name))
             if world.game is not None and not (out / world.name / "train").is_dir():
-                open_game(world.game, 1).close()  # a package that is missing is told before hours of another world
+                open_game(world.game, 1).close()  # a missing package is an error now, not after another world
         for name in RECIPES if recipe == "all" else (recipe,):
             for world in chosen:
                 if recipe == "all" and world.name not in APPLIES.get(name, (world.name,)):

@@ -1,6 +1,6 @@
 """Noise from generators on the CPU for a model on a GPU, which does not wait for it.
 
-A copy from ordinary memory makes the host wait until the GPU has done all that it was told before, in every mask step.
+A copy from ordinary memory makes the host wait until the GPU has done all queued work, in every mask step.
 """
 
 import torch

@@ -150,7 +150,8 @@ class OnnxEngine(Engine):
             build: make those that are not there.
 
         Returns:
-            None, or why the job is left to PyTorch. A decoder of which no graph can be made is, and `say` is told.
+            None, or why the job is left to PyTorch. A decoder of which no graph can be made is left to it,
+            and `say` gets a line.
 
         Raises:
             MagiError: a graph of a mask step cannot be made.

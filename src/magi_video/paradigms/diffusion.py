@@ -5,8 +5,8 @@ n_t sees   n_1 … n_t            and each frame's level, as a condition token (
 loss       on all tokens, one draw of level and noise a token
 generates  from level to level, by a schedule: one frame after another ("autoregressive"), each a step behind the one
            before it ("pyramid"), or all at once ("full-sequence"); S passes a frame, no mask steps
-cache      finished frames, at the stabilisation level: scaled by √ᾱ and told level 14, but not noised; training showed
-           such levels, with noise
+cache      finished frames, at the stabilisation level: scaled by √ᾱ, conditioned on level 14, not noised; training
+           showed such levels, with noise
 
 `diffusion` denoises by the same head as every other row: head(x_k, k, z), with x_k and k the frame's *own* noisy token
 and level and z from the noisy sequence, so that nothing but the paradigm differs. `diffusion-v` is the authors' own: a
@@ -48,7 +48,7 @@ class DiffusionForcing(Paradigm):
         schedule: of generation, where a sampling chooses none; see `schedule_matrix`.
         uncertainty: of the pyramid.
         horizon: frames that the pyramid and the full sequence make together; 0: all that are left.
-        context_level: time, 0…999, at which finished frames are told.
+        context_level: time, 0…999, that finished frames are scaled by and conditioned on.
     """
 
     name = "diffusion"
@@ -153,7 +153,7 @@ class DiffusionForcing(Paradigm):
         return max(1, min(left, self.horizon or left))
 
     def as_past(self, model: MagiVideoTransformer, frame: FrameSequence) -> FrameSequence:
-        """See `Paradigm.as_past`: scaled and told as a frame of `context_level`, but without its noise."""
+        """See `Paradigm.as_past`: scaled and conditioned as a frame of `context_level`, without its noise."""
         signal = denoising_head(model).signal(self.context_level)
         level_BS = torch.full(frame.tokens_BSND.shape[:2], float(self.context_level), device=frame.tokens_BSND.device)
         conditions = frame.conditions | {NOISE_LEVEL: level_BS}

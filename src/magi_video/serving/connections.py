@@ -35,7 +35,7 @@ class Connection:
 
     Attributes:
         protocol: of its beginning; of a WebSocket another has taken over.
-        address: whom it counts for.
+        address: of the visitor whose share it counts towards.
         heard: when it was last not waited for.
         untaken, taken: bytes that wait to be sent, and when their number last changed.
     """
