@@ -224,6 +224,17 @@ def test_frames_that_are_not_begun_are_not_read(make_model: Make) -> None:
     assert [sequence.tokens_BSND.shape[1] for sequence in read] == [1, 1, 1, 2, 2, 3, 3, 3, 3]
 
 
+def test_a_sampling_chooses_uncertainty_and_horizon(make_model: Make) -> None:
+    model, sampling = make_model(forcing="diffusion"), Sampling(denoise_steps=4)
+    asked = Sampling(schedule="pyramid", uncertainty=2.0, horizon=2)
+    own = DiffusionForcing()
+    own.check_sampling(asked)
+    recorded = DiffusionForcing(schedule="pyramid", uncertainty=2.0, horizon=2)
+    assert torch.equal(roll(own.sampled(asked), model, sampling, None, 4), roll(recorded, model, sampling, None, 4))
+    assert (own.schedule, own.uncertainty, own.horizon) == ("autoregressive", 1.0, 0)
+    DiffusionForcing(schedule="pyramid").check_sampling(Sampling(uncertainty=2.0))
+
+
 def test_guidance_leads_away_from_what_is_known_without_the_condition(make_model: Make) -> None:
     model = make_model(forcing="diffusion", conditions={"label": {"size": 3, "drop": 0.1}})
     made = {}
@@ -260,6 +271,11 @@ def test_what_it_cannot_do_is_refused(make_model: Make) -> None:
             None,
             2,
         )
+    for asked in (Sampling(uncertainty=2.0), Sampling(schedule="full-sequence", uncertainty=2.0)):
+        with pytest.raises(MagiError, match="uncertainty is of the schedule 'pyramid'"):
+            DiffusionForcing().check_sampling(asked)
+    with pytest.raises(MagiError, match="'autoregressive' makes one at a time"):
+        DiffusionForcing().check_sampling(Sampling(horizon=2))
     with pytest.raises(MagiError, match="this model takes none"):
         DiffusionForcing().check_model(make_model())
     with pytest.raises(MagiError, match="diffusion-v needs a head velocity; this model's is epsilon"):

@@ -280,8 +280,9 @@ def test_a_schedule_of_noise_levels_is_chosen_where_there_are_any(
 ) -> None:
     paradigm = PARADIGMS[name]()
     if "schedule" not in paradigm.options:
-        with pytest.raises(MagiError, match=f"{name} has no noise levels in its frames"):
-            paradigm.check_sampling(Sampling(schedule="pyramid"))
+        for asked in (Sampling(schedule="pyramid"), Sampling(uncertainty=2.0), Sampling(horizon=2)):
+            with pytest.raises(MagiError, match=f"{name} has no noise levels in its frames"):
+                paradigm.check_sampling(asked)
         return
     assert get_args(Schedule) == paradigm.choices["schedule"]
     model, made = make_model(forcing=name), {}

@@ -209,8 +209,9 @@ class Paradigm(ABC):
             MagiError: which choice means nothing here.
         """
         said = asked.given()
-        if "schedule" in said and "schedule" not in self.options:
-            raise MagiError(f"{self.name} has no noise levels in its frames, so a schedule of them means nothing to it")
+        for name in ("schedule", "uncertainty", "horizon"):
+            if name in said and name not in self.options:
+                raise MagiError(f"{self.name} has no noise levels in its frames, so {name} means nothing to it")
         if self.steps.get("mask_steps") == 0:
             for name in ("mask_steps", "refresh", "choice_temperature", "last_denoise_steps"):
                 if name in said:

@@ -39,6 +39,9 @@ from magi_video.paradigms.levels import schedule_matrix, velocity_weights
 from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
+OF_GENERATION = ("schedule", "uncertainty", "horizon")
+"""Options that a `Sampling` may choose anew."""
+
 
 @register
 class DiffusionForcing(Paradigm):
@@ -139,11 +142,21 @@ class DiffusionForcing(Paradigm):
 
     def sampled(self, sampling: Sampling) -> "DiffusionForcing":
         """See `Paradigm.sampled`: by the schedule that is asked for."""
-        if sampling.schedule is None:
+        asked = {name: value for name, value in sampling.given().items() if name in OF_GENERATION}
+        if not asked:
             return self
         changed = copy(self)
-        changed.schedule = sampling.schedule
+        vars(changed).update(asked)
         return changed
+
+    def check_sampling(self, asked: Sampling) -> None:
+        """See `Paradigm.check_sampling`: only the pyramid is uncertain, and one frame alone has no horizon."""
+        super().check_sampling(asked)
+        schedule = self.sampled(asked).schedule
+        if asked.uncertainty is not None and schedule != "pyramid":
+            raise MagiError(f"uncertainty is of the schedule 'pyramid'; this one is {schedule!r}")
+        if asked.horizon is not None and schedule == "autoregressive":
+            raise MagiError("horizon counts the frames that are made together; 'autoregressive' makes one at a time")
 
     def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
         """See `Paradigm.step_frames`."""

@@ -80,6 +80,10 @@ class Sampling:
     schedule: Schedule | None = None
     """Of the noise levels of Diffusion Forcing: autoregressive, one frame after another; pyramid, each some levels
     behind the one before it; or full-sequence, all together. By default the model's own; docs/paradigms.md."""
+    uncertainty: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """Levels by which a frame of the pyramid stays behind the one before it. By default the model's own."""
+    horizon: Annotated[int, Field(ge=0, le=65536)] | None = None
+    """Frames that the pyramid and the full sequence make together; 0: all that are left. By default the model's own."""
     refresh: Annotated[int, Field(ge=1)] | None = None
     """Mask steps from one that reads the whole frame to the next; in between only the tokens that change are read
     (LazyMAR). 1, the default, is exact."""
