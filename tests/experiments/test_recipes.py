@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import torch
 from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import baselines
 from magi_video.evaluation.features import Detectors
-from magi_video.experiments import recipes, rollout, timing
+from magi_video.experiments import recipes, rollout, tables, timing
 from magi_video.experiments.clips import every, real_sets, ucf101_picks
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.experiments.measure import Measures
 from magi_video.experiments.publish import publish, summarise
 from magi_video.experiments.run import find_worlds, reproduce
 from magi_video.experiments.runs import VARIANTS, Workplace
+from magi_video.experiments.verdicts import cache_verdict
 from magi_video.experiments.worlds import CPU_WORLDS, GPU_WORLDS, World
 from magi_video.files.json import read_json
 from magi_video.files.lock import alone
@@ -132,12 +134,52 @@ def test_the_gap_is_in_the_masked_past_alone(measures: Measures) -> None:
     assert last_frame_loss(workplace.model("mtf", 9, 25), clips, 1) == masked
 
 
-def test_time_against_frames(measures: Measures) -> None:
-    figures = timing.time_against_frames(measures.workplace.model("ctf", 0, 3), measures.world, (2, 6))
-    assert figures["frames"] == [2, 6]
-    assert 0 < figures["seconds_cached"][0] < figures["seconds_cached"][1]
-    assert timing.straightness(np.arange(1.0, 20.0) * 3 + 2) == pytest.approx(1)
-    assert timing.straightness(np.arange(1.0, 20.0) ** 3) < 0.9
+def test_time_against_frames(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = ("complete", "raster", "window")
+    short = partial(timing.time_against_frames, lengths=(2, 5))
+    monkeypatch.setattr(recipes, "all_rows", lambda: list(timed))
+    monkeypatch.setattr(recipes, "time_against_frames", short)
+    monkeypatch.setattr(timing, "REPEATS", 1)
+    figures = recipes.kv_cache(measures, [0])
+    assert tuple(figures["rows"]) == timed and figures["frames"] == [2, 5]
+    for name, row in figures["rows"].items():
+        assert 0 < row["seconds_cached"][0] < row["seconds_cached"][1] and len(row["seconds_per_frame_cached"]) == 5
+        assert row["past_bytes"][0] > 0 and row["peak_bytes"][0] > 0
+        assert row["cached"] == (name != "window")
+        if row["cached"]:  # keys and values of all blocks against the tokens alone; and they are read again
+            assert row["past_bytes"][1] > row["past_bytes_uncached"][1]
+            assert row["peak_bytes_uncached"][1] > row["peak_bytes_uncached"][0]
+    assert figures["seconds_cached"] == figures["rows"]["complete"]["seconds_cached"]
+    assert "| `window` | no |" in tables.write(summarise({"kv-cache": {"balls": figures}}))
+
+
+def test_memory_counts_what_is_alive() -> None:
+    other = torch.ones(10)
+    with timing.Memory() as counted:
+        one = torch.zeros(1000) + 1
+        assert counted.held == 4000 and counted.peak == 8000
+        one.add_(other[:1])  # in place, and a view: no new memory
+        assert one[:10].view(2, 5).shape == (2, 5) and counted.held == 4000
+        del one
+        assert counted.held == 0 and counted.peak == 8000
+
+
+@pytest.mark.parametrize(
+    ("changed", "answer"),
+    [
+        ({}, "confirmed"),
+        ({"r2": 0.998}, "refuted"),
+        ({"r2_uncached": 0.9999}, "refuted"),
+        ({"seconds_uncached": [9.0]}, "refuted"),
+        ({"cached": False}, "cannot tell"),
+    ],
+)
+def test_the_cache_has_a_verdict(changed: dict[str, object], answer: str) -> None:
+    figures = {
+        "cached": True, "frames": [128], "r2": 0.9995, "r2_uncached": 0.95,
+        "seconds_cached": [10.0], "seconds_uncached": [50.0],
+    }  # fmt: skip
+    assert cache_verdict(figures | changed).answer == answer
 
 
 def test_a_single_seed_has_no_deviation() -> None:

@@ -11,7 +11,9 @@ from magi_video.experiments.clips import Clips, every, noise
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.rollout import long_rollout
+from magi_video.experiments.rows import Row, all_rows
 from magi_video.experiments.timing import time_against_frames
+from magi_video.experiments.verdicts import cache_verdict
 from magi_video.sampling.sampling import Sampling
 
 ABLATIONS = ("ctf-no-interval", "ctf-no-noise", "ctf-no-both")
@@ -76,9 +78,17 @@ def score_model(m: Measures, variant: str, seed: int, steps: int) -> Scores:
 
 
 def kv_cache(m: Measures, seeds: Sequence[int]) -> Scores:
-    """Generation time against frames, with and without the cache (paper: Fig. 5a)."""
-    model = m.workplace.model("ctf", seeds[0], m.world.preset.train.steps)
-    return m.kept_figures("kv-cache", lambda: time_against_frames(model, m.world))
+    """Generation time and memory against frames, with and without the cache (paper: Fig. 5a), by every row of table 1.
+
+    Models have random weights: nothing is trained. The figures of complete teacher forcing also stand by themselves.
+    """
+    rows: dict[str, Scores] = {}
+    for name in all_rows():
+        row = Row.parse(name)
+        m.workplace.watched.stage(f"{m.world.name}: timing {name}")
+        figures = m.kept_figures(f"time-{row.key}", partial(time_against_frames, row, m.world))
+        rows[name] = figures | {"verdict": str(cache_verdict(figures))}
+    return rows["complete"] | {"rows": rows}
 
 
 def rollout(m: Measures, seeds: Sequence[int]) -> Scores:

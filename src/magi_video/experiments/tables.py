@@ -107,10 +107,19 @@ def ablation(figures: Figures) -> str:
 
 
 def time(figures: Figures) -> str:
-    """Seconds for every number of frames."""
-    rows = zip(figures["frames"], figures["seconds_cached"], figures["seconds_uncached"], strict=True)
-    cells = [[n, f"{cached:.2f}", f"{uncached:.2f}", f"{uncached / cached:.1f}×"] for n, cached, uncached in rows]
-    return table(["frames", "seconds, KV cache", "seconds, no cache", "ratio"], cells)
+    """Seconds of every row for every number of frames, with and without the cache, and memory at the most frames."""
+    head = ["row", "cache", *(f"{n} frames, s" for n in figures["frames"]), "R²", "past, MB", "peak, MB", "answer"]
+    cells = []
+    for name, one in figures["rows"].items():
+        for way in ("cached", "uncached") if one["cached"] else ("cached",):
+            end = "_uncached" if way == "uncached" else ""
+            cells.append([
+                f"`{name}`", "yes" if one["cached"] and not end else "no",
+                *(f"{seconds:.2f}" for seconds in one[f"seconds_{way}"]), f"{one[f'r2{end}']:.4f}",
+                *(f"{one[f'{kind}_bytes{end}'][-1] / 1e6:.1f}" for kind in ("past", "peak")),
+                "" if end else one["verdict"],
+            ])  # fmt: skip
+    return table(head, cells)
 
 
 def rollout(figures: Figures) -> str:

@@ -5,10 +5,12 @@ Scores are distances or errors: lower is better. A claim is that A is better tha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Answer = Literal["confirmed", "refuted", "cannot tell"]
 FEWEST_SEEDS = 3
+STRAIGHT = 0.999
+"""R² of the straight line through the seconds of a cached rollout's frames, from which the claim holds."""
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,13 @@ def span(values: Sequence[float]) -> str:
 def short(value: float) -> str:
     """Four digits, and no exponent."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def cache_verdict(figures: dict[str, Any]) -> Verdict:
+    """Whether the cache makes time linear in the frames and saves time (claim e), from `time_against_frames`."""
+    if not figures["cached"]:
+        return Verdict("cannot tell", "it has no cache")
+    cached, recomputed, most = figures["r2"], figures["r2_uncached"], figures["frames"][-1]
+    times = figures["seconds_uncached"][-1] / figures["seconds_cached"][-1]
+    why = f"R² {cached:.4f} with the cache, {recomputed:.4f} without; {most} frames {times:.1f} × as fast with it"
+    return Verdict("confirmed" if cached > max(STRAIGHT, recomputed) and times > 1 else "refuted", why)
