@@ -67,6 +67,36 @@ def test_stream_gives_the_same_frames_one_by_one(pipe: MagiVideoPipeline) -> Non
     assert len(frames) == 4 and np.allclose(np.stack(frames, axis=1), whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("position", ["interpolate", "rope"])
+def test_a_video_goes_on_from_any_of_its_latent_frames(
+    make_pipeline: Callable[..., MagiVideoPipeline], position: str
+) -> None:
+    pipe, keys = make_pipeline(temporal_position=position), [one_key(one) for one in (0, 0, 1, 2, 1, 0, 2)]
+    usual: dict[str, Any] = {"num_frames": 7, "output_type": "latent", "actions": keys, **STEPS}
+    drawing, states, whole = seeded(1), [], []
+    for latents_BCHW in pipe.stream(image=picture(), generator=[drawing], **usual):
+        states.append(drawing.get_state())
+        whole.append(latents_BCHW)
+    for use_cache in (None, False):
+        drawing.set_state(states[3])
+        past = torch.stack(whole[:4], dim=1)
+        again = list(pipe.stream(latents=past, generator=[drawing], use_cache=use_cache, **usual))
+        assert torch.equal(torch.stack(again[:4]), torch.stack(whole[:4]))
+        assert torch.allclose(torch.stack(again), torch.stack(whole), atol=1e-5), "the same draws, the same video"
+    drawing.set_state(states[3])
+    other = list(pipe.stream(latents=past, generator=[drawing], **usual | {"actions": keys[:4] + keys[:3]}))
+    assert not torch.allclose(other[4], whole[4], atol=1e-3), "other actions lead elsewhere"
+    for wrong in (past[:, :0], past[0], past[..., :1], whole):
+        with pytest.raises(MagiError, match=r"latents must be \[videos, latent frames"):
+            pipe.stream(latents=wrong, **usual)
+    with pytest.raises(MagiError, match="not both"):
+        pipe.stream(latents=past, image=picture(), **usual)
+
+
+def one_key(held: int) -> np.ndarray:
+    return np.eye(3, dtype=np.float32)[held]
+
+
 def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiVideoPipeline) -> None:
     own = pipe.own_sampling.complete().mask_steps, pipe.own_sampling.complete().denoise_steps
     assert (pipe.resolve().mask_steps, pipe.resolve().denoise_steps) == own

@@ -202,7 +202,7 @@ def test_a_dropped_connection_is_taken_up_again(open_page: Callable[..., Any], s
         await player.connection.close(1011)  # type: ignore[union-attr]
 
     asyncio.run_coroutine_threadsafe(drop(), server.loop).result(10)
-    reached = player._index
+    reached = player.world.index
     wait_for_frame(page, reached + 5)
     assert list(server.service.players._players.values()) == [player], "the same place"
     # A place that is gone meanwhile is taken anew.

@@ -178,7 +178,8 @@ def test_limits_are_above_zero() -> None:
 def test_a_game_has_its_own_pace(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
     import asyncio
 
-    from magi_video.serving.play import Game, Player
+    from magi_video.serving.play import Player
+    from magi_video.serving.world import Game
 
     async def paced() -> None:
         pipe = make_pipe()

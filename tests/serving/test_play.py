@@ -17,12 +17,13 @@ from magi_video.files.weights import SHIPPED
 from magi_video.paradigms import PARADIGMS
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.registry import declared
-from magi_video.serving import play
+from magi_video.serving import world
 from magi_video.serving.keys import Controls
-from magi_video.serving.play import Game, Player
+from magi_video.serving.play import Player
 from magi_video.serving.requests import find_first_frames
 from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Worker
+from magi_video.serving.world import Game
 from magi_video.video.video import write_video
 from tests.serving.site import SIDE, Site, decoded, picture
 
@@ -136,7 +137,7 @@ def test_a_frame_says_with_which_keys_it_was_made(site: Site) -> None:
 def test_a_tap_between_two_frames_is_not_lost(site: Site, pipe: MagiVideoPipeline) -> None:
     async def tapped() -> list[list[float]]:
         player = Player(pipe, Controls(pipe.config.action_names), Worker())
-        actions = player._actions(1)
+        actions = player.world._actions([None])
         assert next(actions) is None, "nothing led to the first frame"
         player.hold(["FIRE"], 1)
         player.hold([], 2)
@@ -157,7 +158,7 @@ def test_a_frame_is_predicted_while_the_one_before_is_decoded(
         return decode(latents_BTCHW)
 
     monkeypatch.setattr(pipe.codec, "decode", slow)
-    monkeypatch.setattr(play, "items_ahead", lambda device: 1)
+    monkeypatch.setattr(world, "items_ahead", lambda device: 1)
 
     async def made() -> list[Told]:
         player = Player(pipe, Controls(pipe.config.action_names), Worker())
@@ -197,9 +198,9 @@ def test_a_pause_stops_the_world(site: Site) -> None:
         while not player._paused:
             time.sleep(0.01)
         halted, deadline = -1, time.monotonic() + 20
-        while player._index != halted:  # a frame had been begun
+        while player.world.index != halted:  # a frame had been begun
             assert time.monotonic() < deadline, "the world goes on"
-            halted = player._index
+            halted = player.world.index
             time.sleep(0.3)
         line.send_json({"type": "pause", "paused": False})
         while hear(line, "frame")["index"] < halted:

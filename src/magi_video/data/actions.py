@@ -7,13 +7,15 @@ model wrong actions in silence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from magi_video.errors import MagiError
+from magi_video.files.atomic import replacing
 from magi_video.files.json import parse_json, read_json, read_text
 from magi_video.files.limits import MAX_TEXT_BYTES
 
@@ -43,6 +45,18 @@ class ActionTrack:
 def actions_path(video: Path) -> Path:
     """Where the actions of a recorded video lie."""
     return video.with_name(f"{video.stem}.actions.jsonl")
+
+
+def write_actions(video: Path, rows: Iterable[Mapping[str, float]]) -> None:
+    """Write the actions of a video beside it, the file whole or not at all.
+
+    Args:
+        video: its path.
+        rows: name → value of what is not 0, for each frame, that of the last one included.
+    """
+    lines = [json.dumps({"frame": number, "action": dict(row)}) for number, row in enumerate(rows)]
+    with replacing(actions_path(video)) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_actions(path: Path, num_frames: int) -> ActionTrack:

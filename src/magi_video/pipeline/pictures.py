@@ -14,7 +14,7 @@ Picture = Image.Image | np.ndarray
 
 
 def given_frames(
-    image: Picture | list[Picture] | None, video: np.ndarray | None, height: int, width: int
+    image: Picture | list[Picture] | None, video: np.ndarray | None, height: int, width: int, factor: int = 1
 ) -> Tensor | None:
     """The frames to begin from as float32 `[B, K, 3, height, width]` in [−1, 1]; None where none are given.
 
@@ -22,9 +22,10 @@ def given_frames(
         image: first frame, or a list of B of them: PIL or uint8 `[H, W, 3]`, any size.
         video: uint8 `[K, H, W, 3]` or `[B, K, H, W, 3]` instead, any size.
         height, width: of the model's frames in pixels.
+        factor: frames that a latent frame holds; the first stands alone.
 
     Raises:
-        MagiError: both are given, or one is not what it should be.
+        MagiError: both are given, one is not what it should be, or the frames do not make whole latent frames.
     """
     if image is not None and video is not None:
         raise MagiError("give an image or a video to begin from, not both")
@@ -39,7 +40,21 @@ def given_frames(
     for clip in clips:
         if clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8 or 0 in clip.shape:
             raise MagiError(f"given frames must be uint8 [frames, height, width, 3], got {clip.dtype} {clip.shape}")
+    if (given := len(clips[0])) % factor != 1 % factor:
+        raise MagiError(
+            f"{given} given frames do not make whole latent frames: this model's codec compresses time by {factor} "
+            f"and takes {', '.join(str(1 + factor * count) for count in range(3))}, …"
+        )
     return torch.stack([to_model_range(fit_frames(clip, height, width)) for clip in clips])
+
+
+def given_latents(latents_BTCHW: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Latent frames `[B, K, C, h, w]` to begin from, float32; a `MagiError` if they are not of a model's (C, h, w)."""
+    is_tensor = isinstance(latents_BTCHW, Tensor)
+    if not is_tensor or latents_BTCHW.ndim != 5 or 0 in latents_BTCHW.shape or latents_BTCHW.shape[2:] != shape:
+        got = list(latents_BTCHW.shape) if is_tensor else type(latents_BTCHW).__name__
+        raise MagiError(f"latents must be [videos, latent frames, {', '.join(map(str, shape))}], got {got}")
+    return latents_BTCHW.float()
 
 
 def _pixels(image: Picture) -> np.ndarray:

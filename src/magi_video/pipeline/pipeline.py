@@ -31,7 +31,14 @@ from magi_video.pipeline.inputs import (
     spread_texts,
 )
 from magi_video.pipeline.model import TrainedModel
-from magi_video.pipeline.pictures import Picture, check_output, convert_output, given_frames, unit_range
+from magi_video.pipeline.pictures import (
+    Picture,
+    check_output,
+    convert_output,
+    given_frames,
+    given_latents,
+    unit_range,
+)
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
 
@@ -54,13 +61,15 @@ class Task:
 
     Attributes:
         rollout: over latent frames.
-        given_BTCHW: given frames `[B, K, 3, height, width]` in [−1, 1]; None if there are none.
+        given_BTCHW: given frames `[B, K, 3, height, width]` in [−1, 1], or, as `latents` says, latent frames
+            `[B, K, C, h, w]`; None if there are none.
         conditions: of each latent frame, in order, without end.
     """
 
     rollout: Rollout
     given_BTCHW: Tensor | None
     conditions: Iterator[dict[str, Tensor]]
+    latents: bool = False
 
     @property
     def total_frames(self) -> float:
@@ -147,6 +156,8 @@ class MagiVideoPipeline(TrainedModel):
             options: less common arguments:
                 num_videos: videos for each given start.
                 negative_text: what guidance leads away from; "nothing is known of the text" if not given.
+                latents: given latent frames `[B, K, C, h, w]` instead of `image` or `video`, as `output_type="latent"`
+                    gave them: a video goes on from any of its frames.
                 use_cache: False recomputes the past in every pass, the slow reference; None takes the cache where the
                     paradigm has one, and True insists on it.
                 callback_on_step_end_tensor_inputs: what it is shown, of "latents".
@@ -276,13 +287,26 @@ class MagiVideoPipeline(TrainedModel):
         generator: Generators,
         num_videos: int = 1,
         negative_text: Texts = None,
+        latents: Tensor | None = None,
         use_cache: bool | None = None,
         **fields: Any,
     ) -> Task:
         """Check the arguments of `__call__` and begin a rollout."""
         check_whole(num_frames=num_frames, num_videos=num_videos, interval=interval)
-        given_BTCHW = self._given_frames(image, video, num_videos)
+        if num_videos < 1:
+            raise MagiError(f"num_videos must be at least 1, got {num_videos}")
+        net, factor = self.transformer.config, self.codec.temporal_factor
+        if latents is None:
+            given_BTCHW = given_frames(image, video, self.config.height, self.config.width, factor)
+        else:
+            if image is not None or video is not None:
+                raise MagiError("give latents or pictures to begin from, not both")
+            given_BTCHW = given_latents(latents, (net.latent_channels, net.latent_height, net.latent_width))
+        if given_BTCHW is not None:
+            given_BTCHW = given_BTCHW.repeat_interleave(num_videos, dim=0).to(self.execution_device)
         given = 0 if given_BTCHW is None else given_BTCHW.shape[1]
+        if latents is not None:
+            given = self.codec.num_pixel_frames(given)
         batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]
         if num_frames is not None and num_frames < max(given, 1):
             raise MagiError(f"num_frames must be at least the {max(given, 1)} frames given, got {num_frames}")
@@ -311,15 +335,17 @@ class MagiVideoPipeline(TrainedModel):
             negative=negative,
         )
         self._num_timesteps = rollout.total_frames
-        return Task(rollout, given_BTCHW, conditions)
+        return Task(rollout, given_BTCHW, conditions, latents is not None)
 
     def _observe(self, task: Task) -> Iterator[Tensor]:
         """Encode the given frames and show them to the rollout; yields their latent frames `[B, C, H, W]`."""
         if task.given_BTCHW is None:
             return
-        self.visit(self.codec)
-        latents_BTCHW = self.codec.encode(task.given_BTCHW)
-        self.visit(self.transformer)
+        latents_BTCHW = task.given_BTCHW
+        if not task.latents:
+            self.visit(self.codec)
+            latents_BTCHW = self.codec.encode(task.given_BTCHW)
+            self.visit(self.transformer)
         tokens_BTND = self.transformer.patchify(latents_BTCHW)
         for latents_BCHW, tokens_BND in zip(latents_BTCHW.unbind(1), tokens_BTND.unbind(1), strict=True):
             task.rollout.observe(tokens_BND, next(task.conditions))
@@ -361,23 +387,6 @@ class MagiVideoPipeline(TrainedModel):
         held = list(latents)
         self.visit(self.codec)
         yield from held
-
-    def _given_frames(
-        self, image: Picture | list[Picture] | None, video: np.ndarray | None, num_videos: int
-    ) -> Tensor | None:
-        """Given frames `[B, K, 3, height, width]` in [−1, 1], each start repeated `num_videos` times, or None."""
-        if num_videos < 1:
-            raise MagiError(f"num_videos must be at least 1, got {num_videos}")
-        frames_BTCHW = given_frames(image, video, self.config.height, self.config.width)
-        if frames_BTCHW is None:
-            return None
-        given, factor = frames_BTCHW.shape[1], self.codec.temporal_factor
-        if (given - 1) % factor:
-            raise MagiError(
-                f"{given} given frames do not make whole latent frames: this model's codec compresses time by {factor} "
-                f"and takes {', '.join(str(1 + factor * count) for count in range(3))}, …"
-            )
-        return frames_BTCHW.repeat_interleave(num_videos, dim=0).to(self.execution_device)
 
     def _conditions(
         self, actions: Actions, label: int | list[int] | None, text: Texts, batch: int

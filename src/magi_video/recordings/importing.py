@@ -6,7 +6,6 @@ that are no finite numbers, is left out and listed. To add a format, write a sou
 `SOURCES`.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,16 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from magi_video.data.actions import MAX_NAME, MAX_NAMES, MAX_VALUE, actions_path
+from magi_video.data.actions import MAX_NAME, MAX_NAMES, MAX_VALUE, write_actions
 from magi_video.data.scan import Skipped
 from magi_video.errors import MagiError
-from magi_video.files.atomic import replacing
 from magi_video.files.limits import MAX_FRAMES
 from magi_video.files.lock import LOCK_FILE
 from magi_video.recordings.episodes import EPISODES, complete_episodes, episode_name, recording
-from magi_video.recordings.record import CRF
 from magi_video.video.image import fit_frames
-from magi_video.video.video import VideoWriter
+from magi_video.video.video import RECORDED, VideoWriter
 
 SOURCES = {"lerobot": "magi_video.recordings.lerobot", "minari": "magi_video.recordings.minari"}
 MAX_EPISODES = 1_000_000
@@ -227,7 +224,7 @@ def _write_episode(
 ) -> None:
     """One episode; the actions are in place before the video is, so a video is always complete."""
     path = out / episode_name(episode)
-    with VideoWriter(path, source.frame_rate, crf=CRF, pixel_format="yuv444p") as writer:
+    with VideoWriter(path, source.frame_rate, **RECORDED) as writer:
         for frames_THWC in source.frames(episode, len(actions_TA)):
             if height is not None and width is not None:
                 frames_THWC = fit_frames(frames_THWC, height, width)
@@ -239,9 +236,7 @@ def _write_episode(
             {name: round(float(value), 6) for name, value in zip(source.action_names, row, strict=True) if value}
             for row in actions_TA
         )
-        lines = [json.dumps({"frame": number, "action": row}) for number, row in enumerate(rows)]
-        with replacing(actions_path(path)) as part:
-            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_actions(path, rows)
 
 
 def _is_of(error: MagiError, root: Path) -> bool:

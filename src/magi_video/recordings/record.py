@@ -9,7 +9,6 @@ continues the set, and an interrupted recording is taken up where it stopped.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,19 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from magi_video.data.actions import actions_path
+from magi_video.data.actions import write_actions
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Record
-from magi_video.files.atomic import replacing
 from magi_video.recordings.environments import Game, open_game
 from magi_video.recordings.episodes import EPISODES, complete_episodes, episode_name, recording
 from magi_video.recordings.policy import Explorer
 from magi_video.video.image import fit_frames
-from magi_video.video.video import VideoWriter
+from magi_video.video.video import RECORDED, VideoWriter
 
 FACTS = ("frame_rate", "action_names")
 """Of the game, in a record."""
-CRF = 10  # 41 dB and 0.75 kB a frame on 64 x 64 Doom
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any
     names = game.actions.names
     path = out / episode_name(episode)
     rows: list[dict[str, Any]] = []
-    with VideoWriter(path, game.frame_rate, crf=CRF, pixel_format="yuv444p") as writer:
+    with VideoWriter(path, game.frame_rate, **RECORDED) as writer:
         frame: np.ndarray | None = game.reset(game_seed)
         while frame is not None:
             fitted = fit_frames(frame[None], settings["height"], settings["width"])[0]
@@ -145,9 +142,7 @@ def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any
             rows.append({names[i]: _number(vector[i]) for i in np.flatnonzero(vector)})
             frame = game.step(vector)
         rows[-1] = {}  # the last frame leads nowhere
-        lines = [json.dumps({"frame": i, "action": action}) for i, action in enumerate(rows)]
-        with replacing(actions_path(path)) as part:
-            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_actions(path, rows)
     return len(rows)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from magi_video.errors import MagiError
@@ -171,6 +172,11 @@ def add_routes(app: FastAPI, name: str) -> None:
     @app.websocket("/api/videos/{token}/frames")
     async def frames(socket: WebSocket, token: str) -> None:
         await follow_video(socket, app.state.service.videos, token)
+
+    @app.get("/api/play/{token}/run.zip")
+    async def save_run(request: Request, token: str) -> Response:
+        path = await _service(request).save_run(token, name)
+        return FileResponse(path, filename=f"magi-run-{path.stem[-6:]}.zip", background=BackgroundTask(path.unlink))
 
     @app.websocket("/api/play")
     async def play_here(socket: WebSocket) -> None:

@@ -25,6 +25,8 @@ class ServingLimits:
     """Videos that are made at the same time, frame by frame in turns; one of each visitor."""
     max_players: int = 4
     """People who play at the same time."""
+    max_run_frames: int = 2100
+    """Frames of a player's run that are kept, to go back to and to save; fewer where they are large (max-kept-mb)."""
     max_games: int = 2
     """Real games that run beside the model at the same time."""
     max_connections: int = 128
@@ -41,7 +43,7 @@ class ServingLimits:
     keep_seconds: float = 900.0
     """That uploads and finished videos are kept after they were last looked at."""
     max_kept_mb: int = 512
-    """Memory for the frames of all videos; the oldest finished ones make room."""
+    """Memory for the frames of all videos; the oldest finished ones make room. As much for those of all runs."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from magi_video.models.architecture import TEXT
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import SPEEDS
 from magi_video.serving.limits import ServingLimits
-from magi_video.serving.play import Players
+from magi_video.serving.players import Players
 from magi_video.serving.reading import UploadReaders
 from magi_video.serving.real_game import known_games, named_games, world_name
 from magi_video.serving.requests import MAX_TEXT, FirstFrame
+from magi_video.serving.run import write_run
 from magi_video.serving.uploads import Uploads
-from magi_video.serving.videos import VideoDesk
+from magi_video.serving.videos import BusyError, VideoDesk
 from magi_video.serving.visitors import Places
 from magi_video.serving.worker import Worker
 
@@ -79,8 +81,36 @@ class Service:
             "max_frames": limits.max_frames,
             "max_clip_frames": limits.max_clip_frames,
             "max_upload_mb": limits.max_upload_mb,
+            "run_frames": self.players.run_frames,
             "idle_seconds": limits.idle_seconds,
         }
+
+    async def save_run(self, token: str, model: str) -> Path:
+        """A player's run as a ZIP file (`write_run`), which the caller removes.
+
+        Args:
+            token: of the player's place.
+            model: by which name the page calls it.
+
+        Raises:
+            BusyError: this run is being written already.
+            MagiError: there is no such place, or nothing to save.
+        """
+        player = self.players.find(token)
+        if player.saving:
+            raise BusyError("this run is being saved already")
+        frames, names, rate = player.world.run.recorded(), self.players.controls.names, player.world.rate
+        path = self.folder / f"run-{secrets.token_hex(16)}.zip"
+        player.saving = True
+        try:
+            async with self.videos.writing:
+                await asyncio.to_thread(write_run, path, frames, names, rate, model)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            player.saving = False
+        return path
 
     async def sweep_forever(self) -> None:
         """Give up what nobody uses any more."""

@@ -148,13 +148,16 @@ class VideoDesk:
         worker: its thread.
         limits: see there.
         folder: for the files, a subfolder a video.
+
+    Attributes:
+        writing: held by whoever writes a file of frames.
     """
 
     def __init__(self, pipe: MagiVideoPipeline, worker: Worker, limits: ServingLimits, folder: Path) -> None:
         self._pipe, self._worker, self._limits, self._folder = pipe, worker, limits, folder
         self._videos: dict[str, Video] = {}
         self._loop = asyncio.get_running_loop()
-        self._writing = asyncio.Semaphore(1)  # so that encoders do not take the machine from the model
+        self.writing = asyncio.Semaphore(1)  # so that encoders do not take the machine from the model
 
     def order(self, arguments: dict[str, Any], owner: str, address: str) -> Video:
         """Take an order of a visitor at an address.
@@ -271,7 +274,7 @@ class VideoDesk:
         if name not in video.status()["files"]:
             raise MagiError("the video is not finished")
         path = self._folder / video.token / name
-        async with video.writing, self._writing:
+        async with video.writing, self.writing:
             if not path.is_file():
                 path.parent.mkdir(exist_ok=True)
                 try:

@@ -19,11 +19,12 @@ from magi_video.errors import MagiError
 from magi_video.paradigms import find_paradigm
 from magi_video.serving.bodies import parse_request
 from magi_video.serving.errors import public_message
-from magi_video.serving.play import Game, Player
+from magi_video.serving.play import Player
 from magi_video.serving.real_game import RealGame
 from magi_video.serving.requests import Beginning, stream_arguments
 from magi_video.serving.videos import OVER, BusyError, Video, VideoDesk
 from magi_video.serving.visitors import address_of
+from magi_video.serving.world import Game
 
 if TYPE_CHECKING:
     from magi_video.serving.service import Service
@@ -120,6 +121,10 @@ async def _listen_to(player: Player, socket: WebSocket, service: Service) -> Non
                 held, sequence = message.get("held"), message.get("keys")
                 if isinstance(held, list) and len(held) <= 64 and isinstance(sequence, int):
                     player.hold([name for name in held if isinstance(name, str)], sequence)
+            elif kind == "branch":
+                if type(index := message.get("index")) is not int:
+                    raise MagiError("branch: expected the number of a frame as index")
+                player.go_back(index)
             elif kind == "pause":
                 player.pause(message.get("paused") is True)
             elif kind == "shown" and isinstance(message.get("index"), int):
