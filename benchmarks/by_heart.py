@@ -28,7 +28,7 @@ from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.paradigms import PARADIGMS, Clip, DiffusionForcing, find_paradigm, make_paradigm
-from magi_video.paradigms.diffusion import denoising_head
+from magi_video.paradigms.levels import levels_of
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import load_preset
 from magi_video.recipe import Preset
@@ -117,34 +117,34 @@ def errors_by_level(pipe: MagiVideoPipeline, clips_NTHWC: np.ndarray, steps: int
 
     Of x̂₀ at that time, and of the frame that the sampler makes from there. Diffusion Forcing alone.
     """
-    model, head = pipe.transformer, denoising_head(pipe.transformer)
+    model, levels = pipe.transformer, levels_of(pipe.transformer.diffusion_head)
     paradigm = make_paradigm(pipe.config.forcing, pipe.config.forcing_options)
     assert isinstance(paradigm, DiffusionForcing)
     tokens_BTND = model.patchify(pipe.codec.encode(torch.stack([to_model_range(clip) for clip in clips_NTHWC])))
     clip = Clip(tokens_BTND, torch.ones(len(tokens_BTND), dtype=torch.long))
-    noise, sampler = SampleNoise.from_seeds(list(range(len(tokens_BTND)))), head.check_stepwise(None)
-    clean, direct = head.levels(1, None)[:1], head.stepwise[-1]
+    noise, sampler = SampleNoise.from_seeds(list(range(len(tokens_BTND)))), levels.find_sampler(None)
+    clean, direct = levels.times(1, None)[:1], levels.samplers[-1]
     target_B1ND = tokens_BTND[:, -1:]
 
     def predict(x_B1ND: Tensor, time: Tensor) -> Tensor:
         """The head's output for the last frame at a time."""
-        past_BTND = head.signal(paradigm.context_level) * tokens_BTND[:, :-1]
+        past_BTND = levels.signal(paradigm.context_level) * tokens_BTND[:, :-1]
         times_BT = torch.full(tokens_BTND.shape[:2], float(paradigm.context_level))
         times_BT[:, -1] = float(time)
         z_BNW = model(paradigm.sequence(clip, torch.cat([past_BTND, x_B1ND], dim=1), times_BT))[:, -1]
-        return head.predict(x_B1ND[:, 0], time[0].float(), z_BNW)[:, None]
+        return levels.head.predict(x_B1ND[:, 0], time[0].float(), z_BNW)[:, None]
 
     found = {}
     for time in LEVELS:
-        signal = head.signal(time)
+        signal = levels.signal(time)
         sigma = 1 - signal if pipe.transformer.config.head == "flow" else (1 - signal**2) ** 0.5
         x_B1ND = signal * target_B1ND + sigma * noise.normal(*target_B1ND.shape[1:])
         now = torch.tensor([time])
-        x0_B1ND = head.step(x_B1ND, predict(x_B1ND, now), now, clean, direct, None)
+        x0_B1ND = levels.step(x_B1ND, predict(x_B1ND, now), now, clean, direct, None)
         for then in torch.linspace(float(clean), time, steps + 1)[:-1].flip(0).to(clean.dtype).split(1):
             if now > then:
                 drawn = noise.normal(*x_B1ND.shape[1:]) if sampler == "ancestral" else None
-                x_B1ND, now = head.step(x_B1ND, predict(x_B1ND, now), now, then, sampler, drawn), then
+                x_B1ND, now = levels.step(x_B1ND, predict(x_B1ND, now), now, then, sampler, drawn), then
         found[time] = [round(float((one - target_B1ND).square().mean()), 4) for one in (x0_B1ND, x_B1ND)]
     return found
 

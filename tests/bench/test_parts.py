@@ -16,6 +16,7 @@ from magi_video.bench.subject import blank_conditions, open_subject
 from magi_video.bench.training import Stepper, mean_share, sequence_frames
 from magi_video.errors import MagiError
 from magi_video.fast.linear import pack_linears
+from magi_video.files.shapes import parameters_by_part
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.presets import load_preset
 from magi_video.sampling.sampling import Sampling
@@ -40,7 +41,7 @@ def test_a_preset_loads_the_same_weights_every_time_and_leaves_the_generator_alo
     assert torch.equal(before, torch.get_rng_state()) and second.dtype == torch.bfloat16
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one.to(torch.bfloat16), other)
-    counts = subject.outline.architecture.parameters_by_part()
+    counts = parameters_by_part(subject.outline.architecture)
     assert sum(counts.values()) == machine.count_parameters(first) and min(counts.values()) > 0
 
 

@@ -106,11 +106,3 @@ def test_outlines_have_shapes_and_draw_nothing(make_model: Callable[..., MagiVid
         assert all(parameter.is_meta for parameter in one.parameters())
         assert {n: p.shape for n, p in one.named_parameters()} == {n: p.shape for n, p in whole.named_parameters()}
     assert outline.spatial_position.is_meta and torch.equal(empty.spatial_position, whole.spatial_position)
-
-
-def test_described_shapes_are_those_of_the_network(make_model: Callable[..., MagiVideoTransformer]) -> None:
-    model = make_model()
-    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    assert dict(MagiVideoTransformer.described_shapes(model.config, "here")) == shapes
-    with pytest.raises(MagiError, match="here: width"):
-        MagiVideoTransformer.described_shapes({**model.config, "width": -1}, "here")

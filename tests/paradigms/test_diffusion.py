@@ -11,11 +11,12 @@ from torch import Tensor
 from magi_video.errors import MagiError
 from magi_video.fast.speed import begin_past
 from magi_video.models.architecture import NOISE_LEVEL
-from magi_video.models.epsilon import CosineHead, alpha_bar
+from magi_video.models.epsilon import CosineHead
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, DiffusionForcing, DiffusionForcingVelocity
+from magi_video.paradigms.levels import alpha_bar
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
 

@@ -13,6 +13,7 @@ from magi_video.bench.plan import make_plan
 from magi_video.bench.subject import make_subject
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.errors import MagiError
+from magi_video.files.shapes import parameters_by_part
 from magi_video.hub.export import export_model
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import load_preset
@@ -30,7 +31,7 @@ def test_a_recipe_brings_its_steps_its_levels_and_its_head(name: str) -> None:
     assert preset.sample.denoise_steps == 50
     assert model.specs["noise_level"].kind == "time"
     assert model.head == ("velocity" if name == "diffusion-v" else "epsilon")
-    assert sum(model.parameters_by_part().values()) == sum(
+    assert sum(parameters_by_part(model).values()) == sum(
         p.numel() for p in make_subject("x", preset).outline.parameters()
     )
 

@@ -15,7 +15,9 @@ from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import PARADIGMS, Clip, MaskedFrames, MaskRatio, NoiseInjection, Paradigm
-from magi_video.paradigms.masking import ConfidenceOrder, MaskStep, RandomOrder, unmasking_schedule
+from magi_video.paradigms.confidence import ConfidenceOrder
+from magi_video.paradigms.masked_frames import MaskStep, RandomOrder
+from magi_video.paradigms.masking import unmasking_schedule
 from magi_video.sampling.past import CachedPast, Past, pick
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import SPEEDS, Sampling
@@ -117,7 +119,10 @@ def test_confidence_is_maskgits(model: MagiVideoTransformer) -> None:
     head, noise, again = model.diffusion_head, SampleNoise.from_seeds([5, 6]), SampleNoise.from_seeds([5, 6])
     assert isinstance(head, CategoricalHead)
     counts, z = unmasking_schedule(N, 6), torch.randn(6, 2, N, 32)
-    order, unknown = ConfidenceOrder(noise, N, 4.5), torch.ones(2, N, dtype=torch.bool)
+    order, unknown = (
+        ConfidenceOrder(noise, N, Sampling(choice_temperature=4.5).complete()),
+        torch.ones(2, N, dtype=torch.bool),
+    )
     for step, count in enumerate(counts):
         places, tokens = order.predict(given_step(head, z[step], noise, (step + 1) / 6, temperature=1.0), count)
         left = int(unknown.sum(1)[0])
@@ -139,7 +144,7 @@ def test_confidence_is_maskgits(model: MagiVideoTransformer) -> None:
 def test_without_noise_the_surest_come_first(model: MagiVideoTransformer) -> None:
     head, noise = model.diffusion_head, SampleNoise.from_seeds([0])
     z = torch.randn(1, N, 32)
-    order = ConfidenceOrder(noise, N, 0.0)
+    order = ConfidenceOrder(noise, N, Sampling(choice_temperature=0.0).complete())
     places, _ = order.predict(given_step(head, z, noise, 0.25, temperature=0), 3)
     assert places[0].tolist() == head.logits(z)[0].log_softmax(-1).amax(-1).topk(3).indices.tolist()
     assert sorted(order.left_Bm[0].tolist() + places[0].tolist()) == list(range(N))
@@ -147,7 +152,10 @@ def test_without_noise_the_surest_come_first(model: MagiVideoTransformer) -> Non
 
 def test_the_random_order_is_a_permutation(model: MagiVideoTransformer) -> None:
     noise = SampleNoise.from_seeds([0, 1])
-    order, step = RandomOrder(noise, N), given_step(model.diffusion_head, torch.randn(2, N, 32), noise, 0.5)
+    order, step = (
+        RandomOrder(noise, N, Sampling().complete()),
+        given_step(model.diffusion_head, torch.randn(2, N, 32), noise, 0.5),
+    )
     places = torch.cat([order.predict(step, 4)[0] for _ in range(4)], 1)
     assert torch.equal(places, SampleNoise.from_seeds([0, 1]).permutation(N))
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from magi_video.models.epsilon import EpsilonHead, alpha_bar
+from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.velocity import VelocityHead
-from magi_video.paradigms.levels import schedule_matrix, velocity_weights
+from magi_video.paradigms.levels import alpha_bar, levels_of, schedule_matrix, velocity_weights
 
 
 def pyramid(steps: int, frames: int, uncertainty: float) -> list[list[int]]:
@@ -44,8 +44,8 @@ def test_every_schedule_goes_from_noise_to_clean_by_single_levels(schedule: str)
 @pytest.mark.parametrize("steps", [1, 3, 50, 100, 999])
 def test_levels_are_the_authors_real_steps(steps: int) -> None:
     expected = np.linspace(-1, 999, steps + 1).astype(int)
-    assert VelocityHead(2, 4).levels(steps, 999).tolist() == expected.tolist()
-    assert EpsilonHead(2, 4, 8, 1).levels(10, 990).tolist()[::5] == [-1, 494, 990]
+    assert levels_of(VelocityHead(2, 4)).times(steps, 999).tolist() == expected.tolist()
+    assert levels_of(EpsilonHead(2, 4, 8, 1)).times(10, 990).tolist()[::5] == [-1, 494, 990]
 
 
 def loop_weights(snr: list[float], clip: float, decay: float) -> list[float]:

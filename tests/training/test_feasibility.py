@@ -92,7 +92,7 @@ def no_video_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"model": {"patch_size": 3}}, "latent size 2×2 is not a multiple of patch size 3"),
         ({"model": {"heads": 3}}, "width 32 must be a multiple of 4 and of twice the 3 heads"),
-        ({"model": {"depth": 10**9}}, "depth 1000000000 must be a whole number from 1 to 65536"),
+        ({"model": {"depth": 10**9}}, "depth must lie in 1…65,536, got 1000000000"),
         ({"model": {"depth": 60_000, "hidden": 16_384, "mlp": 65_536}}, "parameters, which need .* GiB in training"),
         ({"data": {"height": 20}}, "expected .* sides that 8 divides"),
         ({"data": {"height": 16_384, "width": 16_384}, "model": {"patch_size": 64}, "train": {"batch_size": 2**20}},

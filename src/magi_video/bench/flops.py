@@ -11,7 +11,7 @@ token, h width of the head, B clips, S frames of a pass.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
-from magi_video.models.architecture import TIME_FREQUENCIES, VELOCITY, Architecture
+from magi_video.models.architecture import TIME_FREQUENCIES, Architecture
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Sizes:
             head_out=architecture.head_outputs,
             frequencies=TIME_FREQUENCIES,
             codes=architecture.codes or 0,
-            velocity=architecture.head == VELOCITY,
+            velocity=architecture.head == "velocity",
             timed=sum(spec.kind == "time" for spec in specs),
         )
 

@@ -14,7 +14,8 @@ from typing import Literal
 
 from magi_video.bench.flops import Sizes
 from magi_video.fast.padding import padded
-from magi_video.models.architecture import CODEBOOK, NUM_TRAIN_STEPS, Architecture, Shape, part_of
+from magi_video.files.shapes import CODEBOOK, Shape, parameters_by_part, part_of, weight_shapes
+from magi_video.models.architecture import NUM_TRAIN_STEPS, Architecture
 
 FLOAT32, STATISTICS, CODE = 4, 8, 8
 """Bytes of a number, of a row's mean and deviation that a norm keeps, and of a code (int64)."""
@@ -96,11 +97,11 @@ def step_memory(
         devices: how many.
         codec: bytes of the codec's weights.
     """
-    parts = model.parameters_by_part()
+    parts = parameters_by_part(model)
     total = sum(parts.values())
     # FSDP2 splits each tensor's first dimension: the largest share is what counts.
-    held = total if sharding == "none" else sum(_share(shape, devices) for _, shape in model.shapes())
-    trained = held - sum(_share(shape, devices) for name, shape in model.shapes() if name == CODEBOOK)
+    held = total if sharding == "none" else sum(_share(shape, devices) for _, shape in weight_shapes(model))
+    trained = held - sum(_share(shape, devices) for name, shape in weight_shapes(model) if name == CODEBOOK)
     blocks = parts["spatial"] + parts["temporal"]
     casts, gathered = 0, 0
     if sharding == "none":
@@ -127,7 +128,7 @@ def cast_parameters(model: Architecture) -> int:
     """Numbers in the weights of the transformer's linear layers, which autocast casts; the head's stay float32."""
     return sum(
         math.prod(shape)
-        for name, shape in model.shapes()
+        for name, shape in weight_shapes(model)
         if len(shape) == 2 and part_of(name) != "head" and not _is_table(name)
     )
 

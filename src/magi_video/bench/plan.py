@@ -10,6 +10,7 @@ from magi_video.bench.memory import FLOAT32, Memory, Sharding, Workload, step_me
 from magi_video.codecs.cost import Encoder, find_encoder
 from magi_video.codecs.sizes import untrained_codec
 from magi_video.errors import MagiError
+from magi_video.files.shapes import parameters_by_part
 from magi_video.models.architecture import Architecture
 from magi_video.recipe import Preset
 from magi_video.registry import declared
@@ -208,7 +209,7 @@ def make_plan(
         preset.train.gradient_checkpointing,
         work.clips // accumulate,
     )
-    parameters = model.parameters_by_part()
+    parameters = parameters_by_part(model)
     total = sum(parameters.values())
     return Plan(
         preset=name,

@@ -33,6 +33,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.engine_choice import choose_engine
 from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
 from magi_video.fast.threads import choose_threads
+from magi_video.files.shapes import parameters_by_part
 from magi_video.paradigms import find_paradigm
 from magi_video.pipeline.ready import choose_for, product_flops, suited_precision
 from magi_video.registry import declared
@@ -143,7 +144,7 @@ def benchmark(name: str, options: BenchOptions, progress: Callable[[str, int, in
         matmul_peak_gflops=peaks,
         machine=machine,
         options=options,
-        parameters=subject.outline.architecture.parameters_by_part(),
+        parameters=parameters_by_part(subject.outline.architecture),
         model={name: value for name, value in subject.outline.config.items() if not name.startswith("_")},
         generation=generation,
         training=training,

@@ -23,7 +23,7 @@ from magi_video.files.limits import MAX_JSON_BYTES, MAX_TENSORS, machine_memory
 if TYPE_CHECKING:  # imported where a model is built: names and headers are read without it
     import torch
 
-    from magi_video.models.architecture import Shape
+    from magi_video.files.shapes import Shape
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -145,11 +145,15 @@ def check_finite(model: torch.nn.Module, where: str) -> None:
 def _check_outline(
     model_class: Any, config: dict[str, Any], files: list[Path], folder: Path, dtype: torch.dtype
 ) -> None:
+    from magi_video.files.shapes import weight_shapes
+    from magi_video.models.architecture import Architecture
+    from magi_video.models.transformer import MagiVideoTransformer
+
     check_numbers(config, folder)
-    if described := getattr(model_class, "described_shapes", None):
+    if issubclass(model_class, MagiVideoTransformer):
         if not files:
             raise MagiError(f"cannot load {model_class.__name__} from {folder}: no {WEIGHTS}.safetensors there")
-        check_shapes(described(config, str(folder)), files, folder)
+        check_shapes(weight_shapes(Architecture.from_config(config, str(folder))), files, folder)
         check_memory(sum(stored_sizes(files)), dtype, folder)
         return
     sizes = stored_sizes(files)

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from magi_video.codecs.sizes import LatentSizes
+from magi_video.files.shapes import parameters_by_part
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.pipeline.description import Description
 from magi_video.registry import declared
@@ -136,7 +137,7 @@ def usage(model: Description, name: str) -> str:
 def model_facts(model: Description, sizes: LatentSizes) -> list[tuple[str, str]]:
     """Rows on the network and the codec."""
     network, config = model.architecture, model.settings
-    parts = network.parameters_by_part()
+    parts = parameters_by_part(network)
     head, rate = parts.pop("head"), _number(config["frame_rate"])
     position = network.temporal_position
     length = "without end" if position == "rope" else "fixed at the start, positions interpolated beyond training's"

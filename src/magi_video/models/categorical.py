@@ -7,16 +7,20 @@ So did VideoGPT, MAGVIT and Genie: softmax over a VQ codec's codes, sampled at a
 codes (top-k), or from the fewest that together have the probability p (top-p, Holtzman et al. 2020).
 """
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from magi_video.errors import MagiError
-from magi_video.models.architecture import check_first_step
-from magi_video.models.head import Noise, TokenHead
+from magi_video.models.architecture import Architecture, check_first_step
+from magi_video.models.head import Noise, TokenHead, register
 from magi_video.models.random import Generators
 
 
+@register
 class CategoricalHead(TokenHead):
     """z → one of V codes.
 
@@ -31,6 +35,8 @@ class CategoricalHead(TokenHead):
         label_smoothing: share of a target's probability that training spreads evenly over all codes, in [0, 1).
     """
 
+    name = "categorical"
+    outputs = None
     samplers = ("categorical",)
     options = ("temperature", "top_k", "top_p")
 
@@ -39,6 +45,12 @@ class CategoricalHead(TokenHead):
         self.logits = nn.Linear(condition_dim, codes)
         self.codebook = nn.Parameter(torch.zeros(codes, token_dim), requires_grad=False)
         self.label_smoothing = 0.0
+
+    @classmethod
+    @override
+    def of(cls, architecture: Architecture) -> Self:
+        assert architecture.codes is not None
+        return cls(architecture.token_dim, architecture.width, architecture.codes)
 
     def reset_parameters(self) -> None:
         """Zero: every code is equally likely at first (VideoGPT)."""

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NUM_TRAIN_STEPS, check_first_step
-from magi_video.models.head import DenoisingHead, DiffusionHead, Noise
+from magi_video.models.head import DenoisingHead, DiffusionHead, Noise, register
 
 HALF_BIN = 1 / 255
 """Half the width of the bins of the likelihood at step 0: pixels of 256 levels in [−1, 1], as in MAR."""
@@ -178,7 +178,7 @@ def training_chain(device: torch.device) -> GaussianChain:
 
 
 class CosineHead(DenoisingHead):
-    """Times 0…999 of the cosine schedule, and −1, a clean token's."""
+    """Times 0…999 of the cosine schedule."""
 
     default_first_step: ClassVar[dict[str, int]]
     """Sampler → training step, 0…999, at which it begins if nothing else is asked for."""
@@ -194,17 +194,6 @@ class CosineHead(DenoisingHead):
         return chain.signal[step][..., None] * clean + chain.sigma[step][..., None] * eps, step
 
     @override
-    def signal(self, time: float) -> float:
-        """See `DenoisingHead.signal`: √ᾱ."""
-        return float(alpha_bar(torch.tensor(int(time))).sqrt())
-
-    @override
-    def levels(self, num_steps: int, first_step: int | None) -> Tensor:
-        """See `DenoisingHead.levels`: evenly from −1 to the first step, rounded down (Diffusion Forcing)."""
-        first_step = self.find_first_step(self.find_sampler(None), num_steps, first_step)
-        return torch.linspace(-1, first_step, num_steps + 1, dtype=torch.float64).floor().long()
-
-    @override
     def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int:
         """See `TokenHead.find_first_step`; more steps than lie below the sampler's own begin higher."""
         if first_step is None:
@@ -212,51 +201,14 @@ class CosineHead(DenoisingHead):
         return respaced_timesteps(num_steps, first_step)[-1]
 
 
-def alpha_bar(time: Tensor) -> Tensor:
-    """ᾱ of times −1…999 on the CPU, float64; 1 at −1."""
-    table = torch.from_numpy(np.append(cosine_alphas_cumprod(), 1.0))
-    return table[time.long()]  # −1 is the last
-
-
-def ddim_step(x0: Tensor, eps: Tensor, then: Tensor) -> Tensor:
-    """Tokens `[B, S, n, D]` at times `then` `[S]` by DDIM, η = 0 (Song et al. 2020, eq. 12)."""
-    after = alpha_bar(then)
-    return _of_frames(after.sqrt(), x0) * x0 + _of_frames((1 - after).sqrt(), x0) * eps
-
-
-def _of_frames(value_S: Tensor, like: Tensor) -> Tensor:
-    return value_S[:, None, None].to(like)
-
-
+@register
 class EpsilonHead(CosineHead, DiffusionHead):
     """MSE on ε plus the variational bound that trains the variance alone (the mean is frozen in it)."""
 
+    name = "epsilon"
+    outputs = 2
     samplers = tuple(SAMPLERS)
-    stepwise = ("ancestral", "ddim")
     default_first_step: ClassVar[dict[str, int]] = {name: one.first_step for name, one in SAMPLERS.items()}
-
-    def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
-        super().__init__(token_dim, 2 * token_dim, condition_dim, width, depth)
-
-    @override
-    def step(
-        self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
-    ) -> Tensor:
-        eps, fraction = output.chunk(2, dim=-1)
-        before, after = alpha_bar(now), alpha_bar(then)
-        x0 = _of_frames(before.rsqrt(), x) * x - _of_frames((1 / before - 1).sqrt(), x) * eps
-        if sampler == "ddim":
-            return ddim_step(x0, eps, then)
-        beta = 1 - before / after
-        mean = (
-            _of_frames(beta * after.sqrt() / (1 - before), x) * x0
-            + _of_frames((1 - after) * (1 - beta).sqrt() / (1 - before), x) * x
-        )
-        low = (beta * (1 - after) / (1 - before)).clamp(min=1e-20).log()
-        high, weight = beta.log(), (fraction + 1) / 2
-        log_variance = weight * _of_frames(high, x) + (1 - weight) * _of_frames(low, x)
-        assert noise is not None
-        return mean + _of_frames((then >= 0).double(), x) * torch.exp(0.5 * log_variance) * noise
 
     @override
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:

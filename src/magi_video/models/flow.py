@@ -6,42 +6,24 @@ from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import check_first_step
-from magi_video.models.head import DiffusionHead, Noise
+from magi_video.models.head import DiffusionHead, Noise, register
 
 TIME_SCALE = 1000.0  # the network's time embedding is made for 0…1000
 
 
+@register
 class FlowHead(DiffusionHead):
     """Velocity prediction with logit-normal times (as in Stable Diffusion 3)."""
 
+    name = "flow"
+    outputs = 1
     samplers = ("euler", "midpoint")
-    stepwise = ("euler",)
-
-    def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
-        super().__init__(token_dim, token_dim, condition_dim, width, depth)
 
     @override
     def add_noise(self, clean: Tensor, uniform: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """See `DenoisingHead.add_noise`: logit-normal times."""
         time = torch.special.ndtri(uniform).sigmoid()
         return torch.lerp(clean, eps, time[..., None]), time * TIME_SCALE
-
-    @override
-    def signal(self, time: float) -> float:
-        """See `DenoisingHead.signal`: 1 − t."""
-        return 1 - time / TIME_SCALE
-
-    @override
-    def levels(self, num_steps: int, first_step: int | None) -> Tensor:
-        """See `DenoisingHead.levels`: evenly from 0 to 1000."""
-        self.find_first_step(self.samplers[0], num_steps, first_step)
-        return torch.linspace(0, TIME_SCALE, num_steps + 1)
-
-    @override
-    def step(
-        self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
-    ) -> Tensor:
-        return x + ((then - now) / TIME_SCALE)[:, None, None].to(x) * output
 
     @override
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:

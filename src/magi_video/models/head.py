@@ -8,15 +8,18 @@ linear head of `models/categorical.py`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from magi_video.errors import MagiError
+from magi_video.models.architecture import Architecture
 from magi_video.models.embeddings import TimestepEmbedding
 from magi_video.models.random import Generators, draw
+from magi_video.registry import Registry
 
 
 class Noise(Protocol):
@@ -113,6 +116,10 @@ class TokenHead(nn.Module, ABC):
     network has the precision of its weights.
     """
 
+    name: ClassVar[str]
+    """In configs."""
+    outputs: ClassVar[int | None]
+    """Numbers that it predicts for one of a token; None: one for each code."""
     samplers: ClassVar[tuple[str, ...]]
     """Names that `find_sampler` accepts, the default first."""
     options: ClassVar[tuple[str, ...]]
@@ -121,6 +128,11 @@ class TokenHead(nn.Module, ABC):
     def __init__(self, token_dim: int) -> None:
         super().__init__()
         self.token_dim = token_dim
+
+    @classmethod
+    @abstractmethod
+    def of(cls, architecture: Architecture) -> Self:
+        """The head of a model."""
 
     def find_sampler(self, name: str | None) -> str:
         """The sampler of that name, or the default; a `MagiError` lists the names."""
@@ -184,10 +196,7 @@ class TokenHead(nn.Module, ABC):
 
 
 class DenoisingHead(TokenHead):
-    """A head that denoises, step by step and from outside: the noisy tokens are the caller's.
-
-    A time lies on the scale 0…1000; times of a batch broadcast with its tokens.
-    """
+    """A head that predicts from noisy tokens. Times lie on the scale 0…1000; those of a batch broadcast with tokens."""
 
     @abstractmethod
     def add_noise(self, clean: Tensor, uniform: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,54 +209,18 @@ class DenoisingHead(TokenHead):
         """
 
     @abstractmethod
-    def signal(self, time: float) -> float:
-        """The factor of the clean token in a noisy one of that time."""
-
-    @abstractmethod
-    def levels(self, num_steps: int, first_step: int | None) -> Tensor:
-        """Times `[num_steps + 1]`, on the CPU: of a clean token, then of ever noisier ones up to the first step's.
-
-        Arguments and errors as of `find_first_step`.
-        """
-
-    @abstractmethod
     def predict(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Tensor:
-        """The head's float32 output for noisy tokens.
-
-        Args:
-            x_BnD: noisy tokens, float32.
-            time: of all tokens, or `[n]`.
-            z_BnW: the transformer's outputs for them; with guidance `[2B, n, W]`.
-            guidance: scale of classifier-free guidance; None for none.
-        """
+        """The head's float32 output for noisy tokens of a time, or of times `[n]`; z and guidance as of `sample`."""
 
     @abstractmethod
-    def step(
-        self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
-    ) -> Tensor:
-        """Noisy tokens `x` `[B, S, n, D]` one step on.
+    def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
+        """Loss of every draw `[R, M]`, float32: R draws for each token (MAR's `diffusion_batch_mul`).
 
         Args:
-            x: of time `now`.
-            output: of `predict` for them.
-            now, then: times `[S]` on the CPU, both of `levels`.
-            sampler: one that `check_stepwise` lets pass.
-            noise: like `x`, for a sampler that draws in every step.
+            target_MD: clean tokens, unit variance.
+            z_MW: the transformer's outputs for them.
+            uniform_RM, eps_RMD: the draws, as of `add_noise`.
         """
-
-    def check_stepwise(self, sampler: str | None) -> str:
-        """The sampler of that name, or the default, where a step of it follows from one output alone.
-
-        Raises:
-            MagiError: there is no such sampler, or its steps need more than one output.
-        """
-        sampler = self.find_sampler(sampler)
-        if sampler not in self.stepwise:
-            raise MagiError(f"frames of different noise levels take the sampler {' or '.join(self.stepwise)}")
-        return sampler
-
-    stepwise: ClassVar[tuple[str, ...]]
-    """Names of the samplers whose steps follow from one output alone."""
 
     def guide(self, network: Callable[[Tensor], Tensor], x: Tensor, guidance: float | None) -> Tensor:
         """The output of `network` for `x`, in float32, under guidance if there is any: see `DiffusionHead.denoiser`."""
@@ -257,27 +230,22 @@ class DenoisingHead(TokenHead):
         guided = torch.lerp(uncond[..., : self.token_dim], cond[..., : self.token_dim], guidance)
         return torch.cat([guided, cond[..., self.token_dim :]], dim=-1)
 
-    @abstractmethod
-    def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
-        """Loss of every draw `[R, M]`, float32; the draws are the caller's.
-
-        Args:
-            target_MD: clean tokens, unit variance.
-            z_MW: the transformer's outputs for them.
-            uniform_RM: numbers in [0, 1), from which come the times of R draws for each token (MAR's
-                `diffusion_batch_mul`).
-            eps_RMD: their standard normal noise.
-        """
-
 
 class DiffusionHead(DenoisingHead):
     """A small MLP that denoises one token at a time from pure noise, given z."""
 
     options = ("denoise_steps", "sampler", "first_step", "temperature")
 
-    def __init__(self, token_dim: int, out_dim: int, condition_dim: int, width: int, depth: int) -> None:
+    outputs: ClassVar[int]
+
+    def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim)
-        self.net = DenoisingMLP(token_dim, out_dim, condition_dim, width, depth)
+        self.net = DenoisingMLP(token_dim, self.outputs * token_dim, condition_dim, width, depth)
+
+    @classmethod
+    @override
+    def of(cls, architecture: Architecture) -> Self:
+        return cls(architecture.token_dim, architecture.width, architecture.head_width, architecture.head_depth)
 
     def reset_parameters(self) -> None:
         """See `DenoisingMLP.reset_parameters`."""
@@ -360,3 +328,8 @@ class DiffusionHead(DenoisingHead):
         Returns:
             Clean tokens `[B, n, D]`, float32.
         """
+
+
+HEADS: Registry[TokenHead] = Registry("models", "head")
+"""Every head by name; each is one file of this folder."""
+register = HEADS.register

@@ -4,7 +4,8 @@ One forward serves every use. In training it reads whole sequences under the par
 reads one frame over a `FrameCache`. It knows nothing of paradigms, samplers or codecs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -13,20 +14,14 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from magi_video.errors import MagiError
-from magi_video.models.architecture import NOISE_LEVEL, VELOCITY, Architecture, Shape
+from magi_video.models.architecture import NOISE_LEVEL, Architecture
 from magi_video.models.cache import FrameCache
-from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import ConditionTokens
 from magi_video.models.configured import Network
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
-from magi_video.models.epsilon import EpsilonHead
-from magi_video.models.flow import FlowHead
-from magi_video.models.head import TokenHead
+from magi_video.models.head import HEADS, TokenHead
 from magi_video.models.layers import Block
 from magi_video.models.sequence import FrameSequence, flat_places, spatial_places
-from magi_video.models.velocity import VelocityHead
-
-DIFFUSION_HEADS: dict[str, type[EpsilonHead] | type[FlowHead]] = {"epsilon": EpsilonHead, "flow": FlowHead}
 
 
 class FrameContext(NamedTuple):
@@ -52,7 +47,7 @@ class MagiVideoTransformer(Network):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.register_to_config(**vars(architecture))
+        self.register_to_config(**asdict(architecture))
         self.architecture = architecture
         width, patch_size = architecture.width, architecture.patch_size
         rows, columns = architecture.latent_height // patch_size, architecture.latent_width // patch_size
@@ -70,14 +65,7 @@ class MagiVideoTransformer(Network):
         )
         self.norm_out = nn.LayerNorm(width, eps=1e-6)
         self.head_position = nn.Parameter(torch.zeros(self.num_tokens, width))
-        self.diffusion_head: TokenHead
-        if architecture.codes:
-            self.diffusion_head = CategoricalHead(self.token_dim, width, architecture.codes)
-        elif architecture.head == VELOCITY:
-            self.diffusion_head = VelocityHead(self.token_dim, width)
-        else:
-            head = DIFFUSION_HEADS[architecture.head]
-            self.diffusion_head = head(self.token_dim, width, architecture.head_width, architecture.head_depth)
+        self.diffusion_head: TokenHead = HEADS.find(architecture.head).of(architecture)
         self.gradient_checkpointing = False
         self.spatial_position: Tensor
         self.register_buffer("spatial_position", sinusoidal_2d(rows, columns, width), persistent=False)
@@ -87,15 +75,6 @@ class MagiVideoTransformer(Network):
     @override
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         return cls(Architecture.of(config))
-
-    @classmethod
-    def described_shapes(cls, config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Shape]]:
-        """Name and shape of every weight of the network of a config, which is not built.
-
-        Raises:
-            MagiError: it describes no network; the message begins with `where`.
-        """
-        return Architecture.from_config(config, where).shapes()
 
     def reset_parameters(self) -> None:
         """Xavier for linear layers, N(0, 0.02) for embeddings (MAR); conditions and the head set their own."""

@@ -4,29 +4,36 @@ v = √ᾱ ε − √(1 − ᾱ) x (Salimans & Ho 2022), on the cosine schedule 
 are in z already, so the head has no other input: it cannot denoise a token whose frame the transformer read masked.
 """
 
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
 from magi_video.errors import MagiError
-from magi_video.models.epsilon import CosineHead, alpha_bar, ddim_step
-from magi_video.models.head import TokenHead
+from magi_video.models.architecture import Architecture
+from magi_video.models.epsilon import CosineHead
+from magi_video.models.head import TokenHead, register
 
 
+@register
 class VelocityHead(CosineHead):
     """A linear layer, zero at first."""
 
+    name = "velocity"
+    outputs = 1
     samplers = ("ddim",)
-    stepwise = ("ddim",)
     options = ()
     default_first_step: ClassVar[dict[str, int]] = {"ddim": 999}
 
     def __init__(self, token_dim: int, condition_dim: int) -> None:
         TokenHead.__init__(self, token_dim)
         self.velocity = nn.Linear(condition_dim, token_dim)
+
+    @classmethod
+    @override
+    def of(cls, architecture: Architecture) -> Self:
+        return cls(architecture.token_dim, architecture.width)
 
     @override
     def reset_parameters(self) -> None:
@@ -45,14 +52,6 @@ class VelocityHead(CosineHead):
     def predict(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Tensor:
         """See `DenoisingHead.predict`: v."""
         return self.guide(lambda _: self.velocity(z_BnW.to(self.velocity.weight.dtype)), x_BnD, guidance)
-
-    @override
-    def step(
-        self, x: Tensor, output: Tensor, now: Tensor, then: Tensor, sampler: str | None, noise: Tensor | None
-    ) -> Tensor:
-        signal = alpha_bar(now).sqrt()[:, None, None].to(x)
-        sigma = torch.sqrt(1 - signal.square())
-        return ddim_step(signal * x - sigma * output, sigma * x + signal * output, then)
 
     @override
     def total_loss(self, *args: Any, **options: Any) -> NoReturn:

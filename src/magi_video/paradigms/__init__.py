@@ -8,13 +8,13 @@ it below. Recipes, the command line, the model card and the documents take their
 
 from magi_video.paradigms.base import PARADIGMS, Clip, Paradigm, find_paradigm, make_paradigm, register
 from magi_video.paradigms.complete import CompleteTeacherForcing
+from magi_video.paradigms.confidence import ConfidenceOrder
 from magi_video.paradigms.diffusion import DiffusionForcing, DiffusionForcingVelocity
 from magi_video.paradigms.genie import Genie
 from magi_video.paradigms.joint import Joint
 from magi_video.paradigms.masked import MaskedTeacherForcing
 from magi_video.paradigms.masked_frames import MaskedFrames
-from magi_video.paradigms.masking import MaskRatio
-from magi_video.paradigms.noise import NoiseInjection
+from magi_video.paradigms.masking import MaskRatio, NoiseInjection
 from magi_video.paradigms.raster import Raster
 from magi_video.paradigms.videomar import VideoMAR
 from magi_video.paradigms.window import Window
@@ -23,6 +23,7 @@ __all__ = [
     "PARADIGMS",
     "Clip",
     "CompleteTeacherForcing",
+    "ConfidenceOrder",
     "DiffusionForcing",
     "DiffusionForcingVelocity",
     "Genie",

@@ -15,8 +15,7 @@ from magi_video.models.dropout import Dropout, DropoutRates
 from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms.masking import MaskRatio
-from magi_video.paradigms.noise import NoiseInjection
+from magi_video.paradigms.masking import MaskRatio, NoiseInjection
 from magi_video.registry import Registry, check_clip_frames, read_option
 from magi_video.sampling.past import CachedPast, Past, RecomputedPast
 from magi_video.sampling.sampling import ResolvedSampling, Sampling

@@ -29,13 +29,11 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL
-from magi_video.models.epsilon import alpha_bar
-from magi_video.models.head import DenoisingHead
 from magi_video.models.random import Generators, SampleNoise, draw
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Clip, Paradigm, register
-from magi_video.paradigms.levels import schedule_matrix, velocity_weights
+from magi_video.paradigms.levels import alpha_bar, levels_of, schedule_matrix, velocity_weights
 from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
@@ -114,7 +112,7 @@ class DiffusionForcing(Paradigm):
         clip = Clip(tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
         uniform_BT = draw(torch.rand, tokens_BTND.shape[:2], generator, device)
         eps_BTND = draw(torch.randn, tokens_BTND.shape, generator, device)
-        head = denoising_head(model)
+        head = levels_of(model.diffusion_head).head
         noisy_BTND, time_BTN = head.add_noise(
             tokens_BTND, uniform_BT[..., None].expand_as(tokens_BTND[..., 0]), eps_BTND
         )
@@ -167,7 +165,7 @@ class DiffusionForcing(Paradigm):
 
     def as_past(self, model: MagiVideoTransformer, frame: FrameSequence) -> FrameSequence:
         """See `Paradigm.as_past`: scaled and conditioned as a frame of `context_level`, without its noise."""
-        signal = denoising_head(model).signal(self.context_level)
+        signal = levels_of(model.diffusion_head).signal(self.context_level)
         level_BS = torch.full(frame.tokens_BSND.shape[:2], float(self.context_level), device=frame.tokens_BSND.device)
         conditions = frame.conditions | {NOISE_LEVEL: level_BS}
         return replace(frame, tokens_BSND=signal * frame.tokens_BSND, conditions=conditions)
@@ -185,19 +183,19 @@ class DiffusionForcing(Paradigm):
         Frames that are still to be begun are not read, since none before them sees them; frames of the step that are
         finished are read as the past is. Guidance has its full scale throughout: no token appears before another.
         """
-        head, device = denoising_head(model), frames.tokens_BSND.device
-        sampler = head.check_stepwise(sampling.sampler)
-        levels = head.levels(sampling.denoise_steps, sampling.first_step)
+        levels, device = levels_of(model.diffusion_head), frames.tokens_BSND.device
+        sampler = levels.find_sampler(sampling.sampler)
+        times = levels.times(sampling.denoise_steps, sampling.first_step)
         halves = len(frames.tokens_BSND) // len(noise.generators)
         count, tokens, size = frames.tokens_BSND.shape[1:]
         x_BSND = noise.normal(count, tokens, size) * sampling.temperature
-        context = head.signal(self.context_level)
+        context = levels.signal(self.context_level)
         rows = schedule_matrix(self.schedule, sampling.denoise_steps, count, self.uncertainty)
         for now_S, then_S in pairwise(rows):
             moving = (now_S != then_S).nonzero()[:, 0]
             read = int(moving[-1]) + 1
             finished_S = now_S[:read] == 0
-            told_S = torch.where(finished_S, self.context_level, levels[now_S[:read]].double()).float().to(device)
+            told_S = torch.where(finished_S, self.context_level, times[now_S[:read]].double()).float().to(device)
             scale_S = torch.where(finished_S, context, 1.0).to(x_BSND)
             seen = frames.part(slice(0, read))
             seen.tokens_BSND = (scale_S[:, None, None] * x_BSND[:, :read]).repeat(halves, 1, 1, 1)
@@ -205,15 +203,14 @@ class DiffusionForcing(Paradigm):
             seen.conditions |= {NOISE_LEVEL: told_S.expand(len(seen.tokens_BSND), -1)}
             places_n = (moving[:, None] * tokens + torch.arange(tokens)).flatten().to(device)
             z_RnW = past.read(seen, places_n.expand(len(seen.tokens_BSND), -1))
-            time = levels[now_S[moving]].to(device)
+            now, then = times[now_S[moving]], times[then_S[moving]]
+            time = now.to(device)
             time = time[0] if len(moving) == 1 else time.repeat_interleave(tokens)
             x_BMND = x_BSND[:, moving.to(device)]
-            output_BMND = head.predict(x_BMND.flatten(1, 2), time, z_RnW, sampling.guidance(1)).unflatten(
-                1, (-1, tokens)
-            )
+            output_BnD = levels.head.predict(x_BMND.flatten(1, 2), time, z_RnW, sampling.guidance(1))
+            output_BMND = output_BnD.unflatten(1, (-1, tokens))
             drawn = noise.normal(len(moving), tokens, size) * sampling.temperature if sampler == "ancestral" else None
-            now, then = levels[now_S[moving]], levels[then_S[moving]]
-            x_BSND[:, moving.to(device)] = head.step(x_BMND, output_BMND, now, then, sampler, drawn)
+            x_BSND[:, moving.to(device)] = levels.step(x_BMND, output_BMND, now, then, sampler, drawn)
         frames.tokens_BSND.copy_(x_BSND.repeat(halves, 1, 1, 1))
         frames.masked_BSN.fill_(False)
 
@@ -249,11 +246,3 @@ class DiffusionForcingVelocity(DiffusionForcing):
         snr_BT = level_BT / (1 - level_BT)
         weights_BT = velocity_weights(snr_BT, self.weights_by, self.snr_clip, self.snr_decay)
         return weights_BT.float().to(time_BT.device)
-
-
-def denoising_head(model: MagiVideoTransformer) -> DenoisingHead:
-    """The model's head, which denoises what the transformer reads."""
-    head = model.diffusion_head
-    if not isinstance(head, DenoisingHead):
-        raise MagiError(f"Diffusion Forcing noises continuous tokens: it takes no {model.config.head} head")
-    return head

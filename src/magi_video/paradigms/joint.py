@@ -30,9 +30,9 @@ from magi_video.models.random import Generators, SampleNoise, draw
 from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Clip, register
-from magi_video.paradigms.masked_frames import MaskedFrames
-from magi_video.paradigms.masking import masked_generation
-from magi_video.sampling.past import Past, WindowPast
+from magi_video.paradigms.masked_frames import MaskedFrames, masked_generation
+from magi_video.paradigms.window import WindowPast
+from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import ResolvedSampling
 
 

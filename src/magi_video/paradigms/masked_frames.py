@@ -1,16 +1,19 @@
 """What the paradigms of masked frames share: their loss, and generation by masked diffusion over the frame cache."""
 
 from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from magi_video.models.head import TokenHead
 from magi_video.models.random import Generators, SampleNoise
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Clip, Paradigm
-from magi_video.paradigms.masking import masked_generation
+from magi_video.paradigms.masking import unmasking_schedule
 from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import ResolvedSampling
 
@@ -88,3 +91,87 @@ def head_loss(
         return model.diffusion_head.total_loss(
             clip.tokens_BTND.flatten(1, 2), z_BTNW.flatten(1, 2), counted_BTN.flatten(1), repeats, generator
         )
+
+
+@dataclass(frozen=True)
+class MaskStep:
+    """One pass over frames in the making, and what the head makes of it.
+
+    Attributes:
+        past: the frames before.
+        frames: in the making, of R rows: B samples, or 2B with guidance.
+        head: of the model.
+        noise: one generator a sample.
+        options: of the head's `sample`.
+        progress: share of the mask steps that are done after this one, in (0, 1].
+        appeared_Rm: places that have appeared in the step before, where they and those of this step may be read alone;
+            None where all are read.
+    """
+
+    past: Past
+    frames: FrameSequence
+    head: TokenHead
+    noise: SampleNoise
+    options: dict[str, Any]
+    progress: float
+    appeared_Rm: Tensor | None = None
+
+    def read(self, places_Bn: Tensor) -> Tensor:
+        """z `[R, n, W]` at some places of each sample."""
+        return self.past.read(self.frames, *self._places(places_Bn))
+
+    def sample(self, places_Bn: Tensor) -> Tensor:
+        """The head's tokens `[B, n, D]` at some places of each sample."""
+        return self.past.sample(self.head, self.frames, *self._places(places_Bn), self.noise, self.options)
+
+    def _places(self, places_Bn: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Places of all rows, and those whose input has changed."""
+        places_Rn = places_Bn.repeat(len(self.frames.tokens_BSND) // len(places_Bn), 1)
+        changed = None if self.appeared_Rm is None else torch.cat([self.appeared_Rm, places_Rn], dim=1)
+        return places_Rn, changed
+
+
+class RandomOrder:
+    """Tokens appear in a uniformly random order, drawn at the start (MAR)."""
+
+    def __init__(self, noise: SampleNoise, num_tokens: int, sampling: ResolvedSampling) -> None:
+        self.left_Bm = noise.permutation(num_tokens)
+
+    def predict(self, step: MaskStep, count: int) -> tuple[Tensor, Tensor]:
+        """Predict the tokens of a mask step, so many: their places `[B, count]`, and the tokens `[B, count, D]`."""
+        places_Bn, self.left_Bm = self.left_Bm[:, :count], self.left_Bm[:, count:]
+        return places_Bn, step.sample(places_Bn)
+
+
+ORDERS: dict[str, type[RandomOrder]] = {"random": RandomOrder}
+"""By name, `Sampling.order`; `paradigms/confidence.py` adds its own."""
+
+
+def masked_generation(
+    model: MagiVideoTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, sampling: ResolvedSampling
+) -> None:
+    """Generate frames over K mask steps (paper, section 4; MAR): arguments as of `Paradigm.generate`.
+
+    The tokens of several frames appear together, in one order. The head makes those of each step.
+    """
+    head = model.diffusion_head
+    tokens_RMD = frames.tokens_BSND.view(len(frames.tokens_BSND), -1, model.token_dim)
+    masked_RM = frames.masked_BSN.view(len(tokens_RMD), -1)
+    tokens, halves = masked_RM.shape[1], len(masked_RM) // len(noise.generators)
+    order = ORDERS[sampling.order](noise, tokens, sampling)
+    counts, done = unmasking_schedule(tokens, sampling.mask_steps), 0
+    appeared_Rn = torch.empty(len(masked_RM), 0, dtype=torch.long, device=masked_RM.device)
+    for number, count in enumerate(counts):
+        done += count
+        options = {name: getattr(sampling, name) for name in head.options}
+        options["guidance"] = sampling.guidance(done / tokens)
+        if "denoise_steps" in options:
+            options["denoise_steps"] = sampling.denoise_steps_at(number, len(counts))
+        may_reuse = number % sampling.refresh > 0
+        step = MaskStep(
+            past, frames, head, noise, options, (number + 1) / len(counts), appeared_Rn if may_reuse else None
+        )
+        places_Bn, tokens_BnD = order.predict(step, count)
+        appeared_Rn, tokens_RnD = places_Bn.repeat(halves, 1), tokens_BnD.repeat(halves, 1, 1)
+        tokens_RMD.scatter_(1, appeared_Rn[..., None].expand_as(tokens_RnD), tokens_RnD)
+        masked_RM.scatter_(1, appeared_Rn, False)

@@ -1,20 +1,14 @@
-"""Masking (MAR; paper, sections 4 and 5.2): which tokens training masks, and how masked tokens appear in generation."""
+"""What is masked and what is noised (paper, sections 3, 4 and 5.2): a clip in training, a frame in generation."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models.categorical import CategoricalHead
-from magi_video.models.head import TokenHead
-from magi_video.models.random import Generators, SampleNoise, draw
-from magi_video.models.sequence import FrameSequence
-from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.sampling.past import Past
-from magi_video.sampling.sampling import ResolvedSampling
+from magi_video.models.random import Generators, draw
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,38 @@ class MaskRatio:
         count_BT = torch.ceil(tokens * ratio_BT.clamp(self.minimum, 1)).clamp(1, tokens)
         order_BTN = draw(torch.rand, (batch, frames, tokens), generator, device).argsort(-1).argsort(-1)
         return order_BTN < count_BT[..., None]
+
+
+@dataclass(frozen=True)
+class NoiseInjection:
+    """Dynamic noise injection (GameNGen): the past in training is as imperfect as a rollout's own.
+
+    x + σ_l ε with a level l drawn uniformly from 0…`levels` for every frame, σ_l = `max_sigma` · l / `levels`.
+
+    Level 0 is trained because inference uses it. `levels=0` switches the injection off.
+
+    Attributes:
+        levels: highest level, 5 in the paper.
+        max_sigma: its standard deviation on unit-variance latents.
+    """
+
+    levels: int = 5
+    max_sigma: float = 0.7
+
+    def inject(self, tokens_BTND: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
+        """Noisy tokens `[B, T, N, D]` and the level of every frame `[B, T]`; the input is left as it is."""
+        device = tokens_BTND.device
+        level_BT = draw(partial(torch.randint, self.levels + 1), tokens_BTND.shape[:2], generator, device)
+        if self.levels == 0:
+            return tokens_BTND, level_BT
+        sigma_BT = self.max_sigma * level_BT / self.levels
+        eps = draw(torch.randn, tokens_BTND.shape, generator, device, dtype=tokens_BTND.dtype)
+        return tokens_BTND + sigma_BT[..., None, None] * eps, level_BT
+
+    def inject_clip(self, tokens_BTND: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
+        """As `inject`, with one level for all frames of a clip (GameNGen)."""
+        noisy_B1MD, level_B1 = self.inject(tokens_BTND.flatten(1, 2)[:, None], generator)
+        return noisy_B1MD.view_as(tokens_BTND), level_B1.expand(tokens_BTND.shape[:2])
 
 
 def unmasking_schedule(num_tokens: int, mask_steps: int) -> list[int]:
@@ -65,117 +91,3 @@ def unmasking_schedule(num_tokens: int, mask_steps: int) -> list[int]:
         counts.append(masked - left)
         masked = left
     return counts
-
-
-@dataclass(frozen=True)
-class MaskStep:
-    """One pass over frames in the making, and what the head makes of it.
-
-    Attributes:
-        past: the frames before.
-        frames: in the making, of R rows: B samples, or 2B with guidance.
-        head: of the model.
-        noise: one generator a sample.
-        options: of the head's `sample`.
-        progress: share of the mask steps that are done after this one, in (0, 1].
-        appeared_Rm: places that have appeared in the step before, where they and those of this step may be read alone;
-            None where all are read.
-    """
-
-    past: Past
-    frames: FrameSequence
-    head: TokenHead
-    noise: SampleNoise
-    options: dict[str, Any]
-    progress: float
-    appeared_Rm: Tensor | None = None
-
-    def read(self, places_Bn: Tensor) -> Tensor:
-        """z `[R, n, W]` at some places of each sample."""
-        return self.past.read(self.frames, *self._places(places_Bn))
-
-    def sample(self, places_Bn: Tensor) -> Tensor:
-        """The head's tokens `[B, n, D]` at some places of each sample."""
-        return self.past.sample(self.head, self.frames, *self._places(places_Bn), self.noise, self.options)
-
-    def _places(self, places_Bn: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Places of all rows, and those whose input has changed."""
-        places_Rn = places_Bn.repeat(len(self.frames.tokens_BSND) // len(places_Bn), 1)
-        changed = None if self.appeared_Rm is None else torch.cat([self.appeared_Rm, places_Rn], dim=1)
-        return places_Rn, changed
-
-
-class RandomOrder:
-    """Tokens appear in a uniformly random order, drawn at the start (MAR)."""
-
-    def __init__(self, noise: SampleNoise, num_tokens: int) -> None:
-        self.left_Bm = noise.permutation(num_tokens)
-
-    def predict(self, step: MaskStep, count: int) -> tuple[Tensor, Tensor]:
-        """Predict the tokens of a mask step, so many: their places `[B, count]`, and the tokens `[B, count, D]`."""
-        places_Bn, self.left_Bm = self.left_Bm[:, :count], self.left_Bm[:, count:]
-        return places_Bn, step.sample(places_Bn)
-
-
-class ConfidenceOrder(RandomOrder):
-    """All tokens that are still masked are predicted, and those stay of which the head is most confident (MaskGIT).
-
-    Confidence is the log-probability of what was drawn plus Gumbel noise, which falls linearly to zero over the mask
-    steps (Chang et al. 2022; MAGVIT's `choice_temperature`).
-
-    Args:
-        num_tokens: N.
-        temperature: of the noise at the beginning.
-        noise: one generator a sample.
-    """
-
-    def __init__(self, noise: SampleNoise, num_tokens: int, temperature: float) -> None:
-        self.temperature = temperature
-        self.left_Bm = torch.arange(num_tokens, device=noise.device).repeat(len(noise.generators), 1)
-
-    def predict(self, step: MaskStep, count: int) -> tuple[Tensor, Tensor]:
-        """See `RandomOrder.predict`."""
-        head = step.head
-        assert isinstance(head, CategoricalHead)
-        codes_Bm, confidence_Bm = head.sample_codes(step.read(self.left_Bm), step.noise, **step.options)
-        uniform_Bm = step.noise.uniform(self.left_Bm.shape[1]).clamp(min=torch.finfo(torch.float32).tiny)
-        gumbel_Bm = -(-uniform_Bm.log()).log()
-        confidence_Bm = confidence_Bm + self.temperature * (1 - step.progress) * gumbel_Bm
-        order_Bm = confidence_Bm.argsort(dim=-1, descending=True, stable=True)
-        stay_Bn, go_Bm = order_Bm[:, :count], order_Bm[:, count:].sort(-1).values
-        places_Bn, self.left_Bm = self.left_Bm.gather(1, stay_Bn), self.left_Bm.gather(1, go_Bm)
-        return places_Bn, head.look_up(codes_Bm.gather(1, stay_Bn))
-
-
-def masked_generation(
-    model: MagiVideoTransformer, past: Past, frames: FrameSequence, noise: SampleNoise, sampling: ResolvedSampling
-) -> None:
-    """Generate frames over K mask steps (paper, section 4; MAR): arguments as of `Paradigm.generate`.
-
-    The tokens of several frames appear together, in one order. The head makes those of each step.
-    """
-    head = model.diffusion_head
-    tokens_RMD = frames.tokens_BSND.view(len(frames.tokens_BSND), -1, model.token_dim)
-    masked_RM = frames.masked_BSN.view(len(tokens_RMD), -1)
-    tokens, halves = masked_RM.shape[1], len(masked_RM) // len(noise.generators)
-    order = (
-        ConfidenceOrder(noise, tokens, sampling.choice_temperature)
-        if sampling.order == "confidence"
-        else RandomOrder(noise, tokens)
-    )
-    counts, done = unmasking_schedule(tokens, sampling.mask_steps), 0
-    appeared_Rn = torch.empty(len(masked_RM), 0, dtype=torch.long, device=masked_RM.device)
-    for number, count in enumerate(counts):
-        done += count
-        options = {name: getattr(sampling, name) for name in head.options}
-        options["guidance"] = sampling.guidance(done / tokens)
-        if "denoise_steps" in options:
-            options["denoise_steps"] = sampling.denoise_steps_at(number, len(counts))
-        may_reuse = number % sampling.refresh > 0
-        step = MaskStep(
-            past, frames, head, noise, options, (number + 1) / len(counts), appeared_Rn if may_reuse else None
-        )
-        places_Bn, tokens_BnD = order.predict(step, count)
-        appeared_Rn, tokens_RnD = places_Bn.repeat(halves, 1), tokens_BnD.repeat(halves, 1, 1)
-        tokens_RMD.scatter_(1, appeared_Rn[..., None].expand_as(tokens_RnD), tokens_RnD)
-        masked_RM.scatter_(1, appeared_Rn, False)

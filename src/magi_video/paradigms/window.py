@@ -30,7 +30,7 @@ from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Clip, register
 from magi_video.paradigms.masked_frames import MaskedFrames
-from magi_video.sampling.past import Past, WindowPast
+from magi_video.sampling.past import Past, pick
 
 
 @register
@@ -131,3 +131,34 @@ class Window(MaskedFrames):
     def make_recomputed_past(self, model: MagiVideoTransformer) -> Past:
         """See `Paradigm.make_recomputed_past`: the same."""
         return WindowPast(model, self.context)
+
+
+class WindowPast(Past):
+    """The last frames themselves, read again in every pass with what is made, each frame seeing all: nothing is cached.
+
+    Args:
+        model: the transformer.
+        size: frames that are kept.
+
+    Attributes:
+        frames: those that are.
+    """
+
+    def __init__(self, model: MagiVideoTransformer, size: int) -> None:
+        self.model = model
+        self.size = size
+        self.frames: list[FrameSequence] = []
+
+    def append(self, frame: FrameSequence) -> None:
+        """See `Past.append`."""
+        self.frames = [*self.frames, frame][-self.size :]
+
+    def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
+        """See `Past.read`; always exact. Positions count from the first frame that is kept."""
+        sequence = FrameSequence.join([*self.frames, frame])
+        length, made = len(sequence.position_S), len(frame.position_S)
+        device = frame.tokens_BSND.device
+        sequence.position_S = torch.arange(length, device=device)
+        sequence.mask_SS = torch.ones(length, length, dtype=torch.bool, device=device)
+        sequence.predicted = made
+        return pick(self.model(sequence).flatten(1, 2), places_Bn)

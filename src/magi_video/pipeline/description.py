@@ -10,6 +10,7 @@ from typing import Any
 from magi_video.codecs.sizes import LatentSizes
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
+from magi_video.files.shapes import parameters_by_part, weight_shapes
 from magi_video.files.weights import (
     WEIGHTS,
     check_shapes,
@@ -18,7 +19,7 @@ from magi_video.files.weights import (
     stored_shapes,
     weight_files,
 )
-from magi_video.models.architecture import ACTION, LABEL, TEXT, VELOCITY, Architecture, check_first_step
+from magi_video.models.architecture import ACTION, LABEL, TEXT, Architecture, check_first_step
 from magi_video.registry import CLASS, declared
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import from_json
@@ -160,7 +161,7 @@ def read_architecture(folder: Path) -> Architecture:
     files = weight_files(folder, WEIGHTS)
     if not files:
         raise MagiError(f"{folder}: no {WEIGHTS}.safetensors there")
-    check_shapes(architecture.shapes(), files, folder)
+    check_shapes(weight_shapes(architecture), files, folder)
     return architecture
 
 
@@ -168,7 +169,7 @@ def model_facts(model: str) -> dict[str, Any]:
     """A model's parameters, paradigm, codec, data and training, as JSON values."""
     described = describe_model(model)
     settings, architecture, training = described.settings, described.architecture, described.settings["training"]
-    head, row = architecture.parameters_by_part()["head"], declared("paradigms")[settings["forcing"]]
+    head, row = parameters_by_part(architecture)["head"], declared("paradigms")[settings["forcing"]]
     own = vars(Sampling.of(None, **settings["sampling"]).complete())
     if architecture.codes:
         own = own | {"denoise_steps": 1}  # codes are drawn, not denoised
@@ -183,7 +184,7 @@ def model_facts(model: str) -> dict[str, Any]:
         "intervals": f"1…{architecture.max_interval}",
         "frame_rate": settings["frame_rate"],
         "temporal_position": architecture.temporal_position,
-        "transformer_parameters": sum(architecture.parameters_by_part().values()) - head,
+        "transformer_parameters": sum(parameters_by_part(architecture).values()) - head,
         "head": _head(architecture),
         "head_parameters": head,
         "codec": described.codec,
@@ -220,7 +221,7 @@ def _other_sampling(sampling: dict[str, Any], row: dict[str, Any], architecture:
 
 def _head(architecture: Architecture) -> str:
     """Its kind and sizes."""
-    if architecture.head == VELOCITY:
+    if architecture.head == "velocity":
         return f"{architecture.head}, a linear layer"
     if architecture.codes:
         return f"{architecture.head}, {architecture.codes} codes"

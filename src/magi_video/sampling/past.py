@@ -72,37 +72,6 @@ class CachedPast(Past):
         return pick(self.model(frame, self.cache).flatten(1, 2), places_Bn)
 
 
-class WindowPast(Past):
-    """The last frames themselves, read again in every pass with what is made, each frame seeing all: nothing is cached.
-
-    Args:
-        model: the transformer.
-        size: frames that are kept.
-
-    Attributes:
-        frames: those that are.
-    """
-
-    def __init__(self, model: MagiVideoTransformer, size: int) -> None:
-        self.model = model
-        self.size = size
-        self.frames: list[FrameSequence] = []
-
-    def append(self, frame: FrameSequence) -> None:
-        """See `Past.append`."""
-        self.frames = [*self.frames, frame][-self.size :]
-
-    def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
-        """See `Past.read`; always exact. Positions count from the first frame that is kept."""
-        sequence = FrameSequence.join([*self.frames, frame])
-        length, made = len(sequence.position_S), len(frame.position_S)
-        device = frame.tokens_BSND.device
-        sequence.position_S = torch.arange(length, device=device)
-        sequence.mask_SS = torch.ones(length, length, dtype=torch.bool, device=device)
-        sequence.predicted = made
-        return pick(self.model(sequence).flatten(1, 2), places_Bn)
-
-
 class RecomputedPast(Past):
     """The past as frames, read again in every pass: the slow reference of `CachedPast`."""
 

@@ -14,7 +14,6 @@ which the guided conditions were never given. Both halves' outputs make one pred
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,43 +24,12 @@ from magi_video.models.conditions import unknown
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.paradigms.base import Paradigm
 from magi_video.sampling.past import Past
-from magi_video.sampling.sampling import ResolvedSampling, Sampling
+from magi_video.sampling.sampling import Sampling
 
 Conditions = dict[str, Tensor]
 """Name → `[B]` or `[B, size]` of one frame."""
-
-
-class FrameGenerator(Protocol):
-    """What a rollout needs of a paradigm (`paradigms.Paradigm`)."""
-
-    @property
-    def cached_kind(self) -> int:
-        """See `Paradigm.cached_kind`."""
-        ...
-
-    def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
-        """See `Paradigm.step_frames`."""
-        ...
-
-    def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
-        """See `Paradigm.make_past`."""
-        ...
-
-    def as_past(self, model: MagiVideoTransformer, frame: FrameSequence) -> FrameSequence:
-        """See `Paradigm.as_past`."""
-        ...
-
-    def generate(
-        self,
-        model: MagiVideoTransformer,
-        past: Past,
-        frames: FrameSequence,
-        noise: SampleNoise,
-        sampling: ResolvedSampling,
-    ) -> None:
-        """See `Paradigm.generate`."""
-        ...
 
 
 class Rollout:
@@ -82,7 +50,7 @@ class Rollout:
     def __init__(
         self,
         model: MagiVideoTransformer,
-        paradigm: FrameGenerator,
+        paradigm: Paradigm,
         noise: SampleNoise,
         sampling: Sampling,
         interval_B: Tensor,

@@ -10,6 +10,7 @@ from magi_video.codecs.sizes import LatentSizes
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.limits import machine_memory
+from magi_video.files.shapes import parameters_by_part
 from magi_video.recipe import Preset, TrainConfig
 from magi_video.training.sizing import find_architecture
 
@@ -33,7 +34,7 @@ def check_recipe(preset: Preset, processes: Processes, codec_folder: Path | None
     codec = find_sizes(preset, codec_folder)
     architecture = find_architecture(preset, codec)
     memory = machine_memory()
-    numbers = sum(architecture.parameters_by_part().values())
+    numbers = sum(parameters_by_part(architecture).values())
     copies = COPIES_ON_CPU if processes.device.type == "cpu" and preset.train.sharding == "none" else 1
     if (needed := numbers * copies * FLOAT_BYTES) > memory:
         raise MagiError(
