@@ -35,6 +35,25 @@ def test_a_cycle_through_a_deferred_import_is_seen(tmp_path: Path) -> None:
     assert len(counting.cycles(graph)) == 1
 
 
+def test_what_a_reader_of_the_paper_reads_is_small() -> None:
+    found = counting.figures(SOURCES)
+    assert found["code_lines_behind_ctf_in_the_paper"] <= 1800
+    assert found["files_behind_ctf_in_the_paper"] <= 20
+    assert found["code_lines_paper"] <= 2900
+
+
+def test_the_paper_needs_no_other_head_or_paradigm() -> None:
+    needed = {name.removeprefix("magi_video.") for name in counting.behind_ctf(counting.modules(SOURCES))}
+    heads = {"models.categorical", "models.flow", "models.velocity"}
+    paradigms = {f"paradigms.{name}" for name in ("confidence", "diffusion", "joint", "levels", "raster", "window")}
+    assert needed.isdisjoint(heads | paradigms) and {"models.epsilon", "paradigms.masked_frames"} <= needed
+
+
+def test_lines_of_code_leave_out_blanks_comments_and_docstrings(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text('"""Two\nlines."""\n\nX = """a\nb"""  # both count\n# not this\nY = (\n    1,\n)\n')
+    assert counting.code_lines(tmp_path / "a.py") == 5
+
+
 @pytest.mark.parametrize("name", ["training/trainer.py", "latents/encoding.py", "evaluation/generation.py"])
 def test_the_long_files_are_short(name: str) -> None:
     assert len((SOURCES / name).read_text(encoding="utf-8").splitlines()) < 400

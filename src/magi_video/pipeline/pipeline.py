@@ -104,8 +104,11 @@ class MagiVideoPipeline(TrainedModel):
             stream |= {"num_frames": given + 2 * self.codec.temporal_factor}
             return compile_blocks(speed_up(self.transformer), lambda: list(self.stream(**stream)))
         stream.pop("output_type", None)
-        usual: dict[str, Any] = dict.fromkeys(("image", "video", "num_frames", "sampling", "actions", "label", "text"))
-        rollout = self._prepare(**usual | {"interval": 1} | stream).rollout
+        usual: dict[str, Any] = dict.fromkeys(("image", "video", "num_frames", "sampling"))
+        controls = {
+            name: stream.pop(key, None) for name, key in ((ACTION, "actions"), (LABEL, "label"), (TEXT, "text"))
+        }
+        rollout = self._prepare(**usual | {"interval": 1, "controls": controls} | stream).rollout
         try:
             why = self.use_engine(engine, rollout.sampling, rollout.batch, rollout.total_frames)
         except MagiError as error:
@@ -174,8 +177,8 @@ class MagiVideoPipeline(TrainedModel):
             on_step = StepCallback(self, callback_on_step_end, shown, interval * self.codec.temporal_factor)
         check_output(output_type)
         task = self._prepare(
-            image=image, video=video, num_frames=num_frames, interval=interval, sampling=sampling, actions=actions,
-            label=label, text=text, generator=generator, **options,
+            image=image, video=video, num_frames=num_frames, interval=interval, sampling=sampling,
+            controls={ACTION: actions, LABEL: label, TEXT: text}, generator=generator, **options,
         )  # fmt: skip
         with self.progress_bar(total=num_frames) as bar:
             # 2. The given frames, encoded: the start of the videos and of the past.
@@ -234,8 +237,8 @@ class MagiVideoPipeline(TrainedModel):
         if num_frames is None and output_type != "latent":
             self._check_endless()
         task = self._prepare(
-            image=image, video=video, num_frames=num_frames, interval=interval, sampling=sampling, actions=actions,
-            label=label, text=text, generator=generator, **options,
+            image=image, video=video, num_frames=num_frames, interval=interval, sampling=sampling,
+            controls={ACTION: actions, LABEL: label, TEXT: text}, generator=generator, **options,
         )  # fmt: skip
         latents = self._latent_frames(task)
         return latents if output_type == "latent" else self.decode_stream(latents, num_frames, output_type)
@@ -281,9 +284,7 @@ class MagiVideoPipeline(TrainedModel):
         num_frames: int | None,
         interval: int,
         sampling: Sampling | str | None,
-        actions: Actions,
-        label: int | list[int] | None,
-        text: Texts,
+        controls: dict[str, Any],
         generator: Generators,
         num_videos: int = 1,
         negative_text: Texts = None,
@@ -311,10 +312,9 @@ class MagiVideoPipeline(TrainedModel):
         if num_frames is not None and num_frames < max(given, 1):
             raise MagiError(f"num_frames must be at least the {max(given, 1)} frames given, got {num_frames}")
         resolved = self.resolve(sampling, **fields)
-        conditions = self._conditions(actions, label, text, batch)
+        conditions = self._conditions(controls, batch)
         if resolved.guided:
-            asked = {ACTION: actions, LABEL: label, TEXT: text}
-            check_guidance(self.transformer.condition_tokens.specs, resolved.guide, asked)
+            check_guidance(self.transformer.condition_tokens.specs, resolved.guide, controls)
         elif negative_text is not None:
             raise MagiError("a negative text needs guidance: give a guidance_scale above 1 too")
         negative = {} if negative_text is None else {TEXT: self.encode_text(spread_texts(negative_text, batch))}
@@ -388,18 +388,17 @@ class MagiVideoPipeline(TrainedModel):
         self.visit(self.codec)
         yield from held
 
-    def _conditions(
-        self, actions: Actions, label: int | list[int] | None, text: Texts, batch: int
-    ) -> Iterator[dict[str, Tensor]]:
+    def _conditions(self, controls: dict[str, Any], batch: int) -> Iterator[dict[str, Tensor]]:
         """Conditions of each latent frame, in order, without end."""
         specs = self.transformer.condition_tokens.specs
-        check_controls(specs, {ACTION: actions, LABEL: label, TEXT: text})
+        check_controls(specs, controls)
         constant: dict[str, Tensor] = {}
-        if label is not None:
+        if (label := controls[LABEL]) is not None:
             constant[LABEL] = label_value(label, specs[LABEL], batch)
-        if text is not None:
+        if (text := controls[TEXT]) is not None:
             constant[TEXT] = self.encode_text(spread_texts(text, batch))
-        return FrameActions(self.config.action_names, batch, self.codec.temporal_factor).each_frame(actions, constant)
+        actions = FrameActions(self.config.action_names, batch, self.codec.temporal_factor)
+        return actions.each_frame(controls[ACTION], constant)
 
 
 MagiPipeline = MagiVideoPipeline
