@@ -78,21 +78,30 @@ class Measures:
         return load_codec(self.folder / "prepared" / "codec")
 
     def samples(
-        self, name: str, model: Path, context: Clips | None = None, num_frames: int | None = None, **settings: Any
+        self,
+        name: str,
+        model: Path,
+        context: Clips | None = None,
+        num_frames: int | None = None,
+        given: int | None = None,
+        **settings: Any,
     ) -> Clips:
         """A model's continuations of the context set, or of other clips; settings are `MagiVideoPipeline`'s.
 
-        In a world that is played, the context set is continued under the keys that were held in it.
+        In a world that is played, the context set is continued under the keys that were held in it. Of each clip
+        `given` frames are given, or as many as the world gives; none: as many videos as there are clips, from nothing.
         """
         real = self.sets[1] if context is None else RealSet(context)
-        length = num_frames or self.world.frames
-        return self._kept("samples", name, lambda: self._generate(name, model, real, length, settings))
+        length, given = num_frames or self.world.frames, self.world.given if given is None else given
+        return self._kept("samples", name, lambda: self._generate(name, model, real, length, given, settings))
 
-    def _generate(self, name: str, model: Path, real: RealSet, length: int, settings: dict[str, Any]) -> Clips:
+    def _generate(
+        self, name: str, model: Path, real: RealSet, length: int, count: int, settings: dict[str, Any]
+    ) -> Clips:
         use_fast_float32()
         pipe = MagiVideoPipeline.from_pretrained(model)
         pipe.set_progress_bar_config(disable=True)
-        given, actions_TNA = real.clips[:, : self.world.given], real.actions
+        given, actions_TNA = real.clips[:, :count], real.actions
         if actions_TNA is not None:  # in the order of the model's own columns
             actions_TNA = actions_TNA[:, :, [real.names.index(action) for action in pipe.config.action_names]]
         done: list[Clips] = []
@@ -102,7 +111,8 @@ class Measures:
             batch = given[first : first + BATCH]
             seeds = range(first, first + len(batch))
             frames = pipe(
-                video=batch,
+                video=batch if count else None,
+                num_videos=1 if count else len(batch),
                 num_frames=length,
                 interval=self.world.interval,
                 actions=None if actions_TNA is None else actions_TNA[:, first : first + len(batch)],
@@ -112,7 +122,7 @@ class Measures:
             done.append((frames * 255).round().astype(np.uint8))
             display.advance(first + len(batch))
         made = np.concatenate(done)
-        made[:, : self.world.given] = given  # as they are, not as the codec shows them
+        made[:, :count] = given  # as they are, not as the codec shows them
         return made
 
     def seconds_per_frame(self, model: Path, settings: dict[str, Any]) -> float:
@@ -186,20 +196,26 @@ class Measures:
         write_json(path, kept)
         return kept
 
-    def oracle(self, name: str, clips: Callable[[], Clips]) -> Scores:
-        """What the world's oracle says of continuations of the context set, as "oracle"; nothing where it has none."""
+    def oracle(self, name: str, clips: Callable[[], Clips], given: int | None = None) -> Scores:
+        """What the world's oracle says of continuations of the context set, as "oracle"; nothing where it has none.
+
+        Args:
+            name, clips: as of `score`.
+            given: frames of each clip that were given; as many as the world gives if not said.
+        """
         if self.world.oracle is None:
             return {}
-        return {"oracle": self.kept_figures(f"{name}-oracle", lambda: self._read_oracle(clips()))}
+        first = self.world.given if given is None else given
+        return {"oracle": self.kept_figures(f"{name}-oracle", lambda: self._read_oracle(clips(), first))}
 
-    def _read_oracle(self, clips: Clips) -> Scores:
+    def _read_oracle(self, clips: Clips, given: int) -> Scores:
         world, actions_TNA = self.world, self.sets[1].actions
         if world.oracle != "keys":
-            return find_oracle(world.oracle or "")(clips, self.context, world.given)
+            return find_oracle(world.oracle or "")(clips, self.context, given)
         if actions_TNA is None:
             raise MagiError(f"world {world.name!r} has no actions, which its oracle reads")
         asked = Keys.read(actions_TNA.transpose(1, 0, 2), self.sets[1].names)
-        return score_keys(self.inverse_dynamics, clips, asked, world.given)
+        return score_keys(self.inverse_dynamics, clips, asked, given)
 
     @cached_property
     def inverse_dynamics(self) -> InverseDynamics:

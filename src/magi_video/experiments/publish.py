@@ -7,6 +7,7 @@ from typing import Any
 from magi_video.errors import MagiError
 from magi_video.experiments import plots, table1_report, tables
 from magi_video.experiments.recipes import RECIPES, mean_and_deviation
+from magi_video.experiments.starts import STARTS
 from magi_video.experiments.table1 import TABLE1
 from magi_video.experiments.worlds import CPU_WORLDS
 from magi_video.files.atomic import write_json
@@ -25,7 +26,7 @@ def publish(out: str | Path) -> Path:
     out = Path(out)
     found = {
         recipe: {path.stem.removeprefix(f"{recipe}-"): read_json(path) for path in sorted(paths)}
-        for recipe in (*RECIPES, TABLE1)
+        for recipe in (*RECIPES, TABLE1, STARTS)
         if (paths := list((out / "results").glob(f"{recipe}-*.json")))
     }
     if not found:
@@ -62,6 +63,8 @@ def summarise(found: dict[str, dict[str, Figures]]) -> Figures:
         summary["rollout"] = rolled.get(PRIMARY, next(iter(rolled.values()))) | {"worlds": rolled}
     if rows := found.get(TABLE1):
         summary["table1"] = {world: table1_report.summarise(world, figures) for world, figures in rows.items()}
+    if begun := found.get(STARTS):
+        summary["starts"] = begun
     if stepped := found.get("sampling-steps"):
         summary["sampling_steps"] = stepped.get(PRIMARY, next(iter(stepped.values())))
     return summary

@@ -13,6 +13,7 @@ from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.recipes import RECIPES
 from magi_video.experiments.rows import Row
 from magi_video.experiments.runs import Workplace
+from magi_video.experiments.starts import STARTS, starts
 from magi_video.experiments.table1 import FID_FRAMES, TABLE1, Budget, table1
 from magi_video.experiments.worlds import SCALES, Scale, World
 from magi_video.files.artifact import Artifact
@@ -29,6 +30,8 @@ APPLIES = {
     "rollout": ("balls", "gameplay"),
 }
 """Recipes that are run on some worlds only; the others are run on all."""
+BY_ROWS = (TABLE1, STARTS)
+"""Recipes about the rows of table 1, which "all" leaves out."""
 
 
 def find_worlds(scale: Scale, names: Sequence[str]) -> list[World]:
@@ -55,12 +58,12 @@ def reproduce(
     """Run one recipe; the same call again goes on where it stopped.
 
     Args:
-        recipe: one of `RECIPES`, "all" of them, or "table1".
+        recipe: one of `RECIPES`, "all" of them, "table1" or "starts".
         out: folder for everything; figures in OUT/results/RECIPE-WORLD.json.
         scale: "smoke", "cpu" or "gpu".
         worlds: where it is run, as far as it applies to them.
         seeds: of the training runs.
-        rows: of the recipe "table1", as `experiments.rows` writes them; all if not given.
+        rows: of the recipes "table1" and "starts", as `experiments.rows` writes them; all if not given.
         budget: of the recipe "table1": where a run ends, at "equal-steps" or at the longer of "both" budgets.
         data: UCF-101 in its official layout, for the world of that name.
         display: shows progress.
@@ -74,12 +77,12 @@ def reproduce(
         MagiError: unknown names, missing data, no seeds, `out` holds another scale, or another call is at work on one
             of the worlds there.
     """
-    if recipe not in (*RECIPES, TABLE1, "all"):
-        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join(RECIPES)}, {TABLE1}, all")
+    if recipe not in (*RECIPES, *BY_ROWS, "all"):
+        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join((*RECIPES, *BY_ROWS))}, all")
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
-    if rows is not None and recipe != TABLE1:
-        raise MagiError(f"rows are of the recipe {TABLE1}, not of {recipe}")
+    if rows is not None and recipe not in BY_ROWS:
+        raise MagiError(f"rows are of the recipes {' and '.join(BY_ROWS)}, not of {recipe}")
     for row in rows or ():
         Row.parse(row)
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
@@ -100,6 +103,8 @@ def reproduce(
                 if name == TABLE1:
                     measures = Measures(workplace, fid_frames=FID_FRAMES)
                     keep(table1(measures, seeds, rows, keep, budget))
+                elif name == STARTS:
+                    keep(starts(Measures(workplace), seeds, rows))
                 else:
                     keep(RECIPES[name](Measures(workplace), seeds))
     return out / "results"

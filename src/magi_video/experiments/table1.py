@@ -97,7 +97,7 @@ def run_row(m: Measures, row: Row, seed: int, budget: Budget = "both") -> None:
     """Train one row with one seed; each point of its learning curve, the ends of its budgets among them, is scored when
     it is reached."""
     path = run_path(m, row, seed)
-    if (why := refusal(m, row)) is not None:
+    if (why := refusal(row, m.world.given, m.world.frames)) is not None:
         write_json(path, {"row": row.name, "seed": seed, "refused": why})
         return
     budgets, total = budgets_of(m, row), m.world.preset.train.steps
@@ -118,10 +118,10 @@ def run_row(m: Measures, row: Row, seed: int, budget: Budget = "both") -> None:
         write_json(path, figures)
 
 
-def refusal(m: Measures, row: Row) -> str | None:
-    """Why a row cannot go on from the frames that the world gives; None if it can."""
+def refusal(row: Row, given: int, frames: int) -> str | None:
+    """Why a row cannot make a clip of so many frames from so many given ones; None if it can."""
     try:
-        make_paradigm(row.forcing, dict(row.options)).check_context(m.world.given, m.world.frames)
+        make_paradigm(row.forcing, dict(row.options)).check_context(given, frames)
     except MagiError as error:
         return str(error)
     return None

@@ -1,6 +1,7 @@
 """The tables of the reproduction's report, in Markdown."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 Figures = dict[str, Any]
@@ -35,6 +36,8 @@ def write(summary: Figures) -> str:
         parts += [
             f"## Rollout, {world}\n\n" + rollout(figures) for world, figures in summary["rollout"]["worlds"].items()
         ]
+    for world, figures in summary.get("starts", {}).items():
+        parts.append(f"## Starts, {world}\n\n" + starts(figures))
     if "sampling_steps" in summary:
         parts.append("## Mask steps × denoise steps\n\n" + sampling_steps(summary["sampling_steps"]))
     return "\n\n".join(parts) + "\n"
@@ -133,6 +136,28 @@ def rollout(figures: Figures) -> str:
         for place, first in enumerate(figures["frame"])
     ]
     return table(head, rows)
+
+
+def starts(figures: Figures) -> str:
+    """What must be beaten and what each row makes of it, from each start; of several seeds the mean."""
+    lines = []
+    for given, start in figures["starts"].items():
+        for name, scores in start["references"].items():
+            position = scores.get("oracle", {}).get("position")
+            lines.append([given, f"*{NAMES.get(name, name)}*", f"{scores['fvd']:.0f}", cell(position), ""])
+        for name, row in start["rows"].items():
+            if "refused" in row:
+                lines.append([given, f"`{name}`", "", "", f"cannot begin so: {row['refused']}"])
+                continue
+            places = [one["position"] for one in row.get("oracle", []) if one.get("position") is not None]
+            position = fmean(places) if places else None
+            lines.append([given, f"`{name}`", f"{fmean(row['fvd']):.0f}", cell(position), row["verdict"]])
+    return table(["given", "row", "FVD", "position", "answer"], lines)
+
+
+def cell(value: float | None) -> str:
+    """One digit behind the point; empty where there is no figure."""
+    return "" if value is None else f"{value:.1f}"
 
 
 def sampling_steps(figures: Figures) -> str:

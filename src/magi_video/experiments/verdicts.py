@@ -147,6 +147,25 @@ def short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def start_verdict(scores: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Verdict:
+    """Whether a model can begin so (claim f): confirmed if every seed is better than each reference by every score,
+    refuted if no seed is so by any.
+
+    Args:
+        scores: name → the score of each seed, and those of the references.
+    """
+    answers = {name: beats(values, min(references)) for name, (values, references) in scores.items()}
+    why = "; ".join(
+        f"{name} {span(values)}, to beat {min(references):.4g}: {answers[name]}"
+        for name, (values, references) in scores.items()
+    )
+    seeds = min(len(values) for values, _ in scores.values())
+    if seeds < FEWEST_SEEDS:
+        return Verdict("cannot tell", f"{seeds} of {FEWEST_SEEDS} seeds; {why}")
+    said = set(answers.values())
+    return Verdict("confirmed" if said == {"yes"} else "refuted" if said == {"no"} else "cannot tell", why)
+
+
 def cache_verdict(figures: dict[str, Any]) -> Verdict:
     """Whether the cache makes time linear in the frames and saves time (claim e), from `time_against_frames`."""
     if not figures["cached"]:
