@@ -78,7 +78,7 @@ def score_row(m: Measures, row: Row, seeds: Sequence[int], given: int, reference
     beaten = [references[name] for name in to_beat(given)]
     compared = {"FVD": ([run["fvd"] for run in runs], [one["fvd"] for one in beaten])}
     if DECIDING in runs[0].get("oracle", {}):
-        compared[DECIDING] = tuple([one["oracle"][DECIDING] for one in some] for some in (runs, beaten))  # type: ignore[assignment]
+        compared[DECIDING] = ([run["oracle"][DECIDING] for run in runs], [one["oracle"][DECIDING] for one in beaten])
     columns = {key: [run[key] for run in runs] for key in runs[0]}
     return {"seeds": list(seeds), **columns, "verdict": str(start_verdict(compared))}
 

@@ -3,7 +3,7 @@
 Scores are distances or errors: lower is better. A claim is that A is better than B.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -147,7 +147,7 @@ def short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def start_verdict(scores: dict[str, tuple[Sequence[float], Sequence[float]]]) -> Verdict:
+def start_verdict(scores: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Verdict:
     """Whether a model can begin so (claim f): confirmed if every seed is better than each reference by every score,
     refuted if no seed is so by any.
 
