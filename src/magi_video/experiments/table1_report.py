@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from magi_video.experiments import by_frame
 from magi_video.experiments.plots import new_figure
 from magi_video.experiments.tables import table
 from magi_video.experiments.verdicts import FEWEST_SEEDS, References, Verdict, beats, joined, span, verdict
@@ -37,6 +38,7 @@ def summarise(world: str, figures: Figures) -> Figures:
         "machine": figures.get("machine"),
         "refused": figures.get("refused", {}),
         "baselines": {name: brief(scores) for name, scores in references.items()},
+        "by_frame": by_frame.verdicts(figures["runs"]) if by_frame.applies(references) else {},
         "rows": rows,
     }
 
@@ -225,6 +227,9 @@ def page(world: str, figures: Figures) -> str:
     if "fid_per_frame" in figures["references"]["floor"]:
         title = "**FID by generated frame** (biased upwards with so few pictures: compare with the floor alone)"
         parts.append(f"{title}\n\n{fid(rows, figures)}")
+    if by_frame.applies(figures["references"]):
+        title = "**Errors of single frames**, at the first and the last generated one"
+        parts.append(f"{title}\n\n{by_frame.page(figures, REFERENCES)}")
     if figures.get("unfinished"):
         parts.append("**Runs that have not reached equal steps**\n\n" + unfinished(figures["unfinished"]))
     if figures.get("refused"):
