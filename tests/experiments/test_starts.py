@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from magi_video.experiments import tables
+from magi_video.experiments import own_past, tables
 from magi_video.experiments.measure import Measures
 from magi_video.experiments.publish import summarise
 from magi_video.experiments.runs import Workplace
@@ -43,6 +43,18 @@ def test_models_begin_from_none_one_and_five_frames(measures: Measures) -> None:
     assert "| 0 | `genie` |  |  | cannot begin so: " in page and "| 5 | *last given frame held* |" in page
     kept = read_json(measures.folder / "scores" / "copy_last-start1.json")
     assert kept["motion"]["fake_speed"] == 0, "of one frame, the last is the first"
+
+
+def test_the_last_frame_behind_both_pasts(measures: Measures) -> None:
+    figures = own_past.own_past(measures, [0, 1], ["complete"])
+    assert figures["given"] == [2, 9] and set(figures["errors"]) == {"copy_last", "complete"}
+    kept, (run, other) = figures["errors"]["copy_last"][0], figures["errors"]["complete"]
+    assert kept["true"]["position"] < kept["own"]["position"] == kept["by_frame"]["position"][-1], "balls move on"
+    assert len(run["by_frame"]["position"]) == 8 and run["by_frame"] != other["by_frame"]
+    assert run["true"]["position"] is not None
+    page = own_past.page(figures)
+    assert "| error of position | 9 true frames before | 2 true, then its own |" in page and "| `complete` | " in page
+    own_past.curves(figures).savefig(measures.folder / "curves.png")
 
 
 @pytest.mark.parametrize(

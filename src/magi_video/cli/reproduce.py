@@ -14,6 +14,7 @@ from magi_video.training.stopping import StopSignals
 Recipe = Literal[
     "table1",
     "starts",
+    "own-past",
     "sensitivity",
     "ctf-vs-mtf",
     "ablation",
@@ -30,18 +31,18 @@ class Reproduce:
     """Measure the paper's claims: records or reads the data, trains, generates and scores; a stopped call goes on.
 
     table1: every paradigm of the paper's Table 1 on one backbone, at equal steps and at equal operations, with what
-    it costs. starts: its models, after equal steps, from no frame, one and five. sensitivity: what FVD says of real,
-    shuffled, frozen and noisy clips. ctf-vs-mtf: complete against masked teacher forcing at equal steps and at equal
-    time. ablation: without dynamic intervals, noise, both.
+    it costs. starts: its models, after equal steps, from no frame, one and five. own-past: their last frame behind the
+    true past and behind their own. sensitivity: what FVD says of real, shuffled, frozen and noisy clips. ctf-vs-mtf:
+    complete against masked teacher forcing at equal steps and at equal time. ablation: without dynamic intervals, noise, both.
     kv-cache: seconds and memory against frames, with and without the cache, every paradigm. rollout: quality over 120
     frames. sampling-steps: quality against seconds.
-    all: each of these but table1 and starts, on the worlds that it is meant for.
+    all: each of these but table1, starts and own-past, on the worlds that it is meant for.
     report: tables, plots and reproduction.json from what the folder holds.
     """
 
     recipe: Annotated[Positional[Recipe], arg(metavar="RECIPE")]
-    """table1, starts, sensitivity, ctf-vs-mtf, ablation, kv-cache, rollout, sampling-steps, report, or all:
-    every one but table1 and starts."""
+    """table1, starts, own-past, sensitivity, ctf-vs-mtf, ablation, kv-cache, rollout, sampling-steps, report, or all:
+    every one but the first three."""
     out: Path
     """Folder for data, models, samples, and results/*.json."""
     scale: Literal["smoke", "cpu", "gpu"] = "cpu"
@@ -53,8 +54,8 @@ class Reproduce:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the training runs."""
     rows: tuple[str, ...] = ()
-    """Of table1 and starts: paradigms by name, with their own options as in raster:attention=flat; all if not said.
-    What the folder holds of other rows stays in the table of table1."""
+    """Of table1, starts and own-past: paradigms by name, with their own options as in
+    raster:attention=flat; all if not said. What the folder holds of other rows stays in the table of table1."""
     budget: Literal["both", "equal-steps"] = "both"
     """Of table1: a run ends at the longer of both budgets, or at equal steps; a later call with both goes on."""
     data: Path | None = None

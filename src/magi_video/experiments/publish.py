@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from magi_video.errors import MagiError
-from magi_video.experiments import plots, table1_report, tables
+from magi_video.experiments import own_past, plots, table1_report, tables
 from magi_video.experiments.recipes import RECIPES, mean_and_deviation
 from magi_video.experiments.starts import STARTS
 from magi_video.experiments.table1 import TABLE1
@@ -26,7 +26,7 @@ def publish(out: str | Path) -> Path:
     out = Path(out)
     found = {
         recipe: {path.stem.removeprefix(f"{recipe}-"): read_json(path) for path in sorted(paths)}
-        for recipe in (*RECIPES, TABLE1, STARTS)
+        for recipe in (*RECIPES, TABLE1, STARTS, own_past.OWN_PAST)
         if (paths := list((out / "results").glob(f"{recipe}-*.json")))
     }
     if not found:
@@ -40,6 +40,9 @@ def publish(out: str | Path) -> Path:
     for world, figures in found.get(TABLE1, {}).items():
         (report / f"table1_{world}.md").write_text(table1_report.page(world, figures), encoding="utf-8")
         plots.save(table1_report.curves(world, figures), report / f"table1_{world}.png")
+    for world, figures in found.get(own_past.OWN_PAST, {}).items():
+        (report / f"own_past_{world}.md").write_text(own_past.page(figures) + "\n", encoding="utf-8")
+        plots.save(own_past.curves(figures), report / f"own_past_{world}.png")
     return report
 
 
@@ -65,6 +68,8 @@ def summarise(found: dict[str, dict[str, Figures]]) -> Figures:
         summary["table1"] = {world: table1_report.summarise(world, figures) for world, figures in rows.items()}
     if begun := found.get(STARTS):
         summary["starts"] = begun
+    if read := found.get(own_past.OWN_PAST):
+        summary["own_past"] = read
     if stepped := found.get("sampling-steps"):
         summary["sampling_steps"] = stepped.get(PRIMARY, next(iter(stepped.values())))
     return summary

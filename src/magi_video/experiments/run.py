@@ -10,6 +10,7 @@ import torch
 
 from magi_video.errors import MagiError
 from magi_video.experiments.measure import Measures, Scores
+from magi_video.experiments.own_past import OWN_PAST, own_past
 from magi_video.experiments.recipes import RECIPES
 from magi_video.experiments.rows import Row
 from magi_video.experiments.runs import Workplace
@@ -30,7 +31,7 @@ APPLIES = {
     "rollout": ("balls", "gameplay"),
 }
 """Recipes that are run on some worlds only; the others are run on all."""
-BY_ROWS = (TABLE1, STARTS)
+BY_ROWS = (TABLE1, STARTS, OWN_PAST)
 """Recipes about the rows of table 1, which "all" leaves out."""
 
 
@@ -58,12 +59,12 @@ def reproduce(
     """Run one recipe; the same call again goes on where it stopped.
 
     Args:
-        recipe: one of `RECIPES`, "all" of them, "table1" or "starts".
+        recipe: one of `RECIPES`, "all" of them, "table1", "starts" or "own-past".
         out: folder for everything; figures in OUT/results/RECIPE-WORLD.json.
         scale: "smoke", "cpu" or "gpu".
         worlds: where it is run, as far as it applies to them.
         seeds: of the training runs.
-        rows: of the recipes "table1" and "starts", as `experiments.rows` writes them; all if not given.
+        rows: of the recipes "table1", "starts" and "own-past", as `experiments.rows` writes them; all if not given.
         budget: of the recipe "table1": where a run ends, at "equal-steps" or at the longer of "both" budgets.
         data: UCF-101 in its official layout, for the world of that name.
         display: shows progress.
@@ -82,7 +83,7 @@ def reproduce(
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
     if rows is not None and recipe not in BY_ROWS:
-        raise MagiError(f"rows are of the recipes {' and '.join(BY_ROWS)}, not of {recipe}")
+        raise MagiError(f"rows are of the recipes {', '.join(BY_ROWS)}, not of {recipe}")
     for row in rows or ():
         Row.parse(row)
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
@@ -105,6 +106,8 @@ def reproduce(
                     keep(table1(measures, seeds, rows, keep, budget))
                 elif name == STARTS:
                     keep(starts(Measures(workplace), seeds, rows))
+                elif name == OWN_PAST:
+                    keep(own_past(Measures(workplace), seeds, rows))
                 else:
                     keep(RECIPES[name](Measures(workplace), seeds))
     return out / "results"

@@ -65,7 +65,7 @@ def scores(m: Measures, name: str, clips: np.ndarray, given: int) -> Scores:
     scored = m.score(name, lambda: clips)
     kept = {key: scored[key] for key in ("fvd", "fvd_interval")}
     if given:
-        read = name if given == m.world.given else f"{name}-given{given}"
+        read = f"floor-start{given}" if name == "floor" and given != m.world.given else name
         kept |= {key: flat(value) for key, value in m.oracle(read, lambda: clips, given).items()}
     return kept
 
