@@ -33,10 +33,9 @@ class Reproduce:
     table1: every paradigm of the paper's Table 1 on one backbone, at equal steps and at equal operations, with what
     it costs. starts: its models, after equal steps, from no frame, one and five. own-past: their last frame behind the
     true past and behind their own. sensitivity: what FVD says of real, shuffled, frozen and noisy clips. ctf-vs-mtf:
-    complete against masked teacher forcing at equal steps and at equal time. ablation: without dynamic intervals, noise,
-    both.
-    kv-cache: seconds and memory against frames, with and without the cache, every paradigm. rollout: quality over 120
-    frames. sampling-steps: quality against seconds.
+    complete against masked teacher forcing at equal steps and at equal time. ablation: without dynamic intervals,
+    noise, both. kv-cache: seconds and memory against frames, with and without the cache, every paradigm.
+    rollout: quality over 120 frames. sampling-steps: quality against seconds.
     all: each of these but table1, starts and own-past, on the worlds that it is meant for.
     report: tables, plots and reproduction.json from what the folder holds.
     """
