@@ -5,7 +5,7 @@ from magi_video.errors import MagiError
 
 pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
-from magi_video.experiments.oracle import balls, count_blobs, find_oracle, names, read_balls, score_balls
+from magi_video.experiments.oracle import balls, count_blobs, names, read_balls, score_balls
 from magi_video.recordings.ball_looks import COLOURS, RADIUS
 from magi_video.recordings.balls import BouncingBalls
 
@@ -91,6 +91,4 @@ def test_what_cannot_be_read_is_refused() -> None:
         read_balls(np.zeros((2, 8, 8, 3), np.float32))
     with pytest.raises(MagiError, match="cannot continue"):
         score_balls(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((3, 8, 8, 3), np.uint8), 1)
-    with pytest.raises(MagiError, match="unknown oracle"):
-        find_oracle("moon")
     assert names({"apart": 1, "per_frame": {}, "per_clip": {}}) == ["apart"]

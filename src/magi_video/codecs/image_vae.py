@@ -51,7 +51,7 @@ class ImageVAECodec(VAECodec):
     @classmethod
     @override
     def from_weights(cls, config: Mapping[str, Any], files: Sequence[Path], dtype: torch.dtype, where: str) -> Self:
-        """See `Network.from_weights`; the weights get the layout that coding is fastest in."""
+        """The weights get the layout that coding is fastest in."""
         codec = super().from_weights(config, files, dtype, where)
         codec.vae.to(memory_format=cls.memory_format)
         return codec

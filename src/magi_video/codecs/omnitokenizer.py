@@ -124,7 +124,7 @@ class OmniTokenizerCodec(TemporalCodec):
     @classmethod
     @override
     def sizes_for(cls, preset: Preset) -> LatentSizes:
-        """See `Codec.sizes_for`: of the weights themselves, which are a folder of this machine."""
+        """Of the weights themselves, which are a folder of this machine."""
         return cls.pretrained(preset.codec)
 
     @override

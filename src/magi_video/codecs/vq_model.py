@@ -66,7 +66,7 @@ class VQModelCodec(DiscreteCodec, ImageVAECodec):
 
     @override
     def claimed_statistics(self) -> tuple[list[float], list[float]]:
-        """See `VAECodec.claimed_statistics`: its one factor for all numbers."""
+        """Its one factor for all numbers."""
         return [0.0] * self.latent_channels, [1 / self.vae.config.scaling_factor] * self.latent_channels
 
     @override

@@ -162,7 +162,7 @@ class VQTraining(CodecTraining[VQConfig]):
 
     @override
     def finish(self, measured: Sequence[Tensor]) -> tuple[Codec, dict[str, Any]]:
-        """See `CodecTraining.finish`; the use of the codes is measured too."""
+        """The use of the codes is measured too."""
         codec = self.codec.eval()
         if self.config.quantizer == "ema":
             codec.vectors.copy_(self.averages.vectors)

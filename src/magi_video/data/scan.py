@@ -104,12 +104,12 @@ def _identity(folder: Path) -> tuple[int, int] | str:
         return str(folder)
 
 
-def tell_ignored(ignored: Counter[str], most: int = 3) -> str:
+def tell_ignored(ignored: Counter[str]) -> str:
     """ "31 files are no videos by their names (20 .jpg, 9 .mxf, 2 others)"; empty where there are none."""
     count = ignored.total()
     if not count:
         return ""
-    common = ignored.most_common(most)
+    common = ignored.most_common(3)
     words = [f"{number} {suffix or 'without a suffix'}" for suffix, number in common if number]
     rest = count - sum(number for _, number in common)
     words += [f"{rest} others"] if rest else []

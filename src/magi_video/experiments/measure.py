@@ -25,7 +25,7 @@ from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.experiments.clips import Clips, RealSet, real_sets, training_set
 from magi_video.experiments.inverse import InverseDynamics, Keys, score_keys, train_inverse
-from magi_video.experiments.oracle import find_oracle
+from magi_video.experiments.oracle import balls
 from magi_video.experiments.runs import Workplace
 from magi_video.fast.probes import choose_precision, use_fast_float32
 from magi_video.files.atomic import replacing, write_array, write_json
@@ -205,15 +205,22 @@ class Measures:
         """
         if self.world.oracle is None:
             return {}
-        first = self.world.given if given is None else given
-        return {"oracle": self.kept_figures(f"{name}-oracle", lambda: self._read_oracle(clips(), first))}
+        first, read = self.world.given if given is None else given, ORACLES[self.world.oracle]
+        return {"oracle": self.kept_figures(f"{name}-oracle", lambda: read(self, clips(), first))}
 
-    def _read_oracle(self, clips: Clips, given: int) -> Scores:
-        world, actions_TNA = self.world, self.sets[1].actions
-        if world.oracle != "keys":
-            return find_oracle(world.oracle or "")(clips, self.context, given)
+    def read_balls(self, clips: Clips, given: int) -> Scores:
+        """Where the balls are, and whether they are there."""
+        return balls(clips, self.context, given)
+
+    def read_keys(self, clips: Clips, given: int) -> Scores:
+        """Whether the frames follow the recorded actions.
+
+        Raises:
+            MagiError: the world has none.
+        """
+        actions_TNA = self.sets[1].actions
         if actions_TNA is None:
-            raise MagiError(f"world {world.name!r} has no actions, which its oracle reads")
+            raise MagiError(f"world {self.world.name!r} has no actions, which its oracle reads")
         asked = Keys.read(actions_TNA.transpose(1, 0, 2), self.sets[1].names)
         return score_keys(self.inverse_dynamics, clips, asked, given)
 
@@ -295,3 +302,8 @@ class Measures:
         array = compute()  # which may train a model first
         write_array(path, array)
         return array
+
+
+Oracle = Callable[[Measures, Clips, int], Scores]
+ORACLES: dict[str, Oracle] = {"balls": Measures.read_balls, "keys": Measures.read_keys}
+"""By the name that a world has for its oracle."""

@@ -169,21 +169,6 @@ def plain(value: float | np.ndarray) -> float | None:
     return None if np.isnan(value) else round(float(value), 4)
 
 
-HIGHER_IS_BETTER = {"apart": True, "number": True, "area": False, "hue": False, "speed": False, "position": False}
-"""Of the scores of `balls`. "apart" is better the nearer it is to the truth's share, which models only approach."""
-
-Oracle = Callable[[Clips, Clips, int], dict[str, Any]]
-ORACLES: dict[str, Oracle] = {"balls": balls}
-"""By the name that a world has for its oracle."""
-
-
-def find_oracle(name: str) -> Oracle:
-    """The oracle of that name, or a `MagiError` that lists the names."""
-    if name not in ORACLES:
-        raise MagiError(f"unknown oracle {name!r}; expected one of {', '.join(ORACLES)}")
-    return ORACLES[name]
-
-
 def names(figures: dict[str, Any]) -> Sequence[str]:
     """The scores in what an oracle returned."""
     return [name for name in figures if name not in ("per_frame", "per_clip")]

@@ -175,9 +175,9 @@ def training_losses(log: Path) -> list[tuple[int, float]]:
     return [(int(one["step"]), float(one["loss"])) for one in map(json.loads, lines) if "loss" in one]
 
 
-def loss_before(losses: list[tuple[int, float]], step: int, points: int = 20) -> float | None:
-    """Mean of the last logged losses up to a step."""
-    values = [loss for at, loss in losses if at <= step][-points:]
+def loss_before(losses: list[tuple[int, float]], step: int) -> float | None:
+    """Mean of the last twenty logged losses up to a step."""
+    values = [loss for at, loss in losses if at <= step][-20:]
     return round(fmean(values), 5) if values else None
 
 

@@ -51,8 +51,8 @@ class World:
     """Whether the per-frame FID is taken too: the costliest of the scores."""
     actions: bool = False
     """Whether models are given the actions that lead to each frame."""
-    oracle: str | None = None
-    """What else than FVD and the paired scores can be read from the pixels: a name that `Measures.oracle` knows."""
+    oracle: Literal["balls", "keys"] | None = None
+    """What else than FVD and the paired scores can be read from the pixels: a name of `measure.ORACLES`."""
     oracle_steps: int = 1000
     """Training steps of an oracle that is a network."""
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.fast.graph import GivenCache, GivenLayer
@@ -123,6 +124,7 @@ class Logits(nn.Module):
 class LookUp(Logits):
     """The tokens that codes stand for."""
 
+    @override
     def forward(self, codes_Bn: Tensor) -> Tensor:
         """Codes, int64, → tokens float32 `[B, n, D]`."""
         return self.head.look_up(codes_Bn)

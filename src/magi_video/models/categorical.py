@@ -52,6 +52,7 @@ class CategoricalHead(TokenHead):
         assert architecture.codes is not None
         return cls(architecture.token_dim, architecture.width, architecture.codes)
 
+    @override
     def reset_parameters(self) -> None:
         """Zero: every code is equally likely at first (VideoGPT)."""
         nn.init.zeros_(self.logits.weight)
@@ -70,13 +71,15 @@ class CategoricalHead(TokenHead):
         with torch.no_grad():
             self.codebook.copy_(codebook_VD)
 
+    @override
     def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> None:
-        """See `TokenHead.find_first_step`: there is none."""
+        """There are no steps."""
         if first_step is not None:
             check_first_step("categorical", first_step)
 
+    @override
     def find_denoise_steps(self, asked: int | None, usual: int) -> int:
-        """See `TokenHead.find_denoise_steps`: a token is drawn at once."""
+        """A token is drawn at once."""
         if asked not in (None, 1):
             raise MagiError(f"a categorical head draws a token at once, in 1 denoise step; got {asked}")
         return 1
@@ -96,10 +99,11 @@ class CategoricalHead(TokenHead):
         codes_M = self.find_codes(target_MD)
         return F.cross_entropy(self.logits(z_MW), codes_M, reduction="none", label_smoothing=self.label_smoothing)
 
+    @override
     def total_loss(
         self, target_BKD: Tensor, z_BKW: Tensor, counted_BK: Tensor, repeats: int, generator: Generators
     ) -> tuple[Tensor, Tensor]:
-        """See `TokenHead.total_loss`: nothing is drawn."""
+        """Nothing is drawn."""
         return self.counted_loss(target_BKD.flatten(0, 1), z_BKW.flatten(0, 1), counted_BK.flatten())
 
     def counted_loss(self, target_LD: Tensor, z_LW: Tensor, counted_L: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,6 +120,7 @@ class CategoricalHead(TokenHead):
         cond, uncond = logits.chunk(2)
         return torch.lerp(uncond, cond, guidance)
 
+    @override
     def sample(
         self,
         z_BnW: Tensor,

@@ -25,10 +25,10 @@ HALF_BIN = 1 / 255
 """Half the width of the bins of the likelihood at step 0: pixels of 256 levels in [−1, 1], as in MAR."""
 
 
-def cosine_alphas_cumprod(num_steps: int = NUM_TRAIN_STEPS, max_beta: float = 0.999) -> np.ndarray:
-    """ᾱ of the cosine schedule, float64 `[num_steps]`: ᾱ(t) ∝ cos²((t + 0.008)/1.008 · π/2), every β ≤ `max_beta`."""
-    ends = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.cumprod(1 - np.minimum(1 - ends[1:] / ends[:-1], max_beta))
+def cosine_alphas_cumprod() -> np.ndarray:
+    """ᾱ of the cosine schedule, float64 `[1000]`: ᾱ(t) ∝ cos²((t + 0.008)/1.008 · π/2), every β ≤ 0.999."""
+    ends = np.cos((np.arange(NUM_TRAIN_STEPS + 1) / NUM_TRAIN_STEPS + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.cumprod(1 - np.minimum(1 - ends[1:] / ends[:-1], 0.999))
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,13 @@ class CosineHead(DenoisingHead):
 
     @override
     def add_noise(self, clean: Tensor, uniform: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """See `DenoisingHead.add_noise`: uniform over the training steps."""
+        """Uniform over the training steps."""
         chain, step = self.chain(clean.device), (uniform * NUM_TRAIN_STEPS).long()
         return chain.signal[step][..., None] * clean + chain.sigma[step][..., None] * eps, step
 
     @override
     def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> int:
-        """See `TokenHead.find_first_step`; more steps than lie below the sampler's own begin higher."""
+        """More steps than lie below the sampler's own begin higher."""
         if first_step is None:
             first_step = max(self.default_first_step[sampler], num_steps - 1)
         return respaced_timesteps(num_steps, first_step)[-1]
@@ -212,7 +212,7 @@ class EpsilonHead(CosineHead, DiffusionHead):
 
     @override
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
-        """See `DiffusionHead.loss`; nats of the bound are counted in bits, with weight 1 (MAR)."""
+        """Nats of the bound are counted in bits, with weight 1 (MAR)."""
         chain, repeats = self.chain(target_MD.device), len(uniform_RM)
         condition = self.net.condition_embed(z_MW).repeat(repeats, 1)
         target_MD, eps = target_MD.repeat(repeats, 1), eps_RMD.flatten(0, 1)
@@ -240,7 +240,7 @@ class EpsilonHead(CosineHead, DiffusionHead):
         temperature: float = 1.0,
         guidance: float | None = None,
     ) -> Tensor:
-        """See `DiffusionHead.sample`; deterministic samplers use the temperature on the starting noise alone."""
+        """Deterministic samplers use the temperature on the starting noise alone."""
         sampler = self.find_sampler(sampler)
         first_step, order = self.find_first_step(sampler, denoise_steps, first_step), SAMPLERS[sampler].order
         times = torch.tensor(respaced_timesteps(denoise_steps, first_step)[::-1], device=z_BnW.device)

@@ -21,7 +21,7 @@ class FlowHead(DiffusionHead):
 
     @override
     def add_noise(self, clean: Tensor, uniform: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """See `DenoisingHead.add_noise`: logit-normal times."""
+        """Logit-normal times."""
         time = torch.special.ndtri(uniform).sigmoid()
         return torch.lerp(clean, eps, time[..., None]), time * TIME_SCALE
 
@@ -36,7 +36,7 @@ class FlowHead(DiffusionHead):
 
     @override
     def find_first_step(self, sampler: str, num_steps: int, first_step: int | None) -> None:
-        """See `DiffusionHead.find_first_step`: always t = 1; `midpoint` spends two evaluations on a step."""
+        """Always t = 1; `midpoint` spends two evaluations on a step."""
         if first_step is not None:
             check_first_step("flow", first_step)
         evaluations = 2 if sampler == "midpoint" else 1

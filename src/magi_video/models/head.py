@@ -247,12 +247,12 @@ class DiffusionHead(DenoisingHead):
     def of(cls, architecture: Architecture) -> Self:
         return cls(architecture.token_dim, architecture.width, architecture.head_width, architecture.head_depth)
 
+    @override
     def reset_parameters(self) -> None:
-        """See `DenoisingMLP.reset_parameters`."""
         self.net.reset_parameters()
 
+    @override
     def predict(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Tensor:
-        """See `DenoisingHead.predict`."""
         return self.denoiser(time[None], z_BnW, guidance)(0, x_BnD)
 
     def denoiser(self, times: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Callable[[int, Tensor], Tensor]:
@@ -275,10 +275,11 @@ class DiffusionHead(DenoisingHead):
 
         return predict
 
+    @override
     def total_loss(
         self, target_BKD: Tensor, z_BKW: Tensor, counted_BK: Tensor, repeats: int, generator: Generators
     ) -> tuple[Tensor, Tensor]:
-        """See `TokenHead.total_loss`: a token's draws are times and noise (paper, section 4; MAR)."""
+        """A token's draws are times and noise (paper, section 4; MAR)."""
         batch, tokens, size = target_BKD.shape
         uniform_BRK = draw(torch.rand, (batch, repeats, tokens), generator, target_BKD.device)
         eps_BRKD = draw(torch.randn, (batch, repeats, tokens, size), generator, target_BKD.device)
@@ -302,6 +303,7 @@ class DiffusionHead(DenoisingHead):
         return losses_RM.sum(), losses_RM.new_tensor(float(len(counted_M)))
 
     @abstractmethod
+    @override
     def sample(
         self,
         z_BnW: Tensor,

@@ -43,14 +43,13 @@ class VelocityHead(CosineHead):
 
     @override
     def loss(self, target_MD: Tensor, z_MW: Tensor, uniform_RM: Tensor, eps_RMD: Tensor) -> Tensor:
-        """See `DenoisingHead.loss`: MSE on v, where z is of the tokens with this very noise (R = 1)."""
+        """MSE on v, where z is of the tokens with this very noise (R = 1)."""
         chain, step = self.chain(target_MD.device), (uniform_RM * len(self.chain(target_MD.device).signal)).long()
         v_RMD = chain.signal[step][..., None] * eps_RMD - chain.sigma[step][..., None] * target_MD
         return F.mse_loss(self.velocity(z_MW).expand_as(v_RMD), v_RMD, reduction="none").mean(-1)
 
     @override
     def predict(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Tensor:
-        """See `DenoisingHead.predict`: v."""
         return self.guide(lambda _: self.velocity(z_BnW.to(self.velocity.weight.dtype)), x_BnD, guidance)
 
     @override

@@ -45,7 +45,7 @@ class CompleteTeacherForcing(MaskedFrames):
 
     @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
-        """See `MaskedFrames.sequence`: 2T frames, the second half predicted."""
+        """2T frames, the second half predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
         conditions = {name: torch.cat([value, value], dim=1) for name, value in clip.conditions.items()}
@@ -63,6 +63,6 @@ class CompleteTeacherForcing(MaskedFrames):
 
     @override
     def visible(self, masked_TN: Tensor) -> Tensor:
-        """See `Paradigm.visible`: the frames before, and what its own frame shows."""
+        """The frames before, and what its own frame shows."""
         past = causal_mask(len(masked_TN), device=masked_TN.device).tril(-1)[:, None, :, None]
         return past | own_frame(masked_TN)

@@ -26,6 +26,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL
@@ -78,15 +79,17 @@ class DiffusionForcing(Paradigm):
     horizon: int
     context_level: int
 
+    @override
     def check_model(self, model: MagiVideoTransformer) -> None:
-        """See `Paradigm.check_model`: it needs levels as times, and a head that denoises."""
+        """It needs levels as times, and a head that denoises."""
         spec = model.condition_tokens.specs.get(NOISE_LEVEL)
         if spec is None or spec.kind != "time":
             raise MagiError(f"{self.name} tells every frame its noise level as a time; this model takes none")
         super().check_model(model)
 
+    @override
     def visible(self, masked_TN: Tensor) -> Tensor:
-        """See `Paradigm.visible`: every token of its own frame and of the frames before, all of them noisy."""
+        """Every token of its own frame and of the frames before, all of them noisy."""
         frames, tokens = masked_TN.shape
         causal_TT = causal_mask(frames, device=masked_TN.device)
         return causal_TT[:, None, :, None].expand(frames, tokens, frames, tokens)
@@ -104,10 +107,11 @@ class DiffusionForcing(Paradigm):
             mask_SS=causal_mask(frames, device=device),
         )
 
+    @override
     def total_loss(
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
-        """See `Paradigm.total_loss`: over all tokens; what the head is given is what the transformer has read."""
+        """Over all tokens; what the head is given is what the transformer has read."""
         tokens_BTND, device = clip.tokens_BTND.float(), clip.tokens_BTND.device
         clip = Clip(tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
         uniform_BT = draw(torch.rand, tokens_BTND.shape[:2], generator, device)
@@ -132,14 +136,16 @@ class DiffusionForcing(Paradigm):
         """Weight of every frame's loss, by the times of the clip's frames; the head's own, 1."""
         return torch.ones_like(time_BT, dtype=torch.float32)
 
+    @override
     def check_context(self, given: int, total_frames: int | None) -> None:
-        """See `Paradigm.check_context`: frames that are made together must have an end."""
+        """Frames that are made together must have an end."""
         super().check_context(given, total_frames)
         if total_frames is None and self.schedule != "autoregressive" and not self.horizon:
             raise MagiError(f"schedule {self.schedule!r} makes all frames together: say how many, or give a horizon")
 
+    @override
     def sampled(self, sampling: Sampling) -> "DiffusionForcing":
-        """See `Paradigm.sampled`: by the schedule that is asked for."""
+        """By the schedule that is asked for."""
         asked = {name: value for name, value in sampling.given().items() if name in OF_GENERATION}
         if not asked:
             return self
@@ -147,8 +153,9 @@ class DiffusionForcing(Paradigm):
         vars(changed).update(asked)
         return changed
 
+    @override
     def check_sampling(self, asked: Sampling) -> None:
-        """See `Paradigm.check_sampling`: only the pyramid is uncertain, and one frame alone has no horizon."""
+        """Only the pyramid is uncertain, and one frame alone has no horizon."""
         super().check_sampling(asked)
         schedule = self.sampled(asked).schedule
         if asked.uncertainty is not None and schedule != "pyramid":
@@ -156,20 +163,22 @@ class DiffusionForcing(Paradigm):
         if asked.horizon is not None and schedule == "autoregressive":
             raise MagiError("horizon counts the frames that are made together; 'autoregressive' makes one at a time")
 
+    @override
     def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
-        """See `Paradigm.step_frames`."""
         if self.schedule == "autoregressive":
             return 1
         left = self.horizon if total_frames is None else total_frames - begun
         return max(1, min(left, self.horizon or left))
 
+    @override
     def as_past(self, model: MagiVideoTransformer, frame: FrameSequence) -> FrameSequence:
-        """See `Paradigm.as_past`: scaled and conditioned as a frame of `context_level`, without its noise."""
+        """Scaled and conditioned as a frame of `context_level`, without its noise."""
         signal = levels_of(model.diffusion_head).signal(self.context_level)
         level_BS = torch.full(frame.tokens_BSND.shape[:2], float(self.context_level), device=frame.tokens_BSND.device)
         conditions = frame.conditions | {NOISE_LEVEL: level_BS}
         return replace(frame, tokens_BSND=signal * frame.tokens_BSND, conditions=conditions)
 
+    @override
     def generate(
         self,
         model: MagiVideoTransformer,
@@ -178,7 +187,7 @@ class DiffusionForcing(Paradigm):
         noise: SampleNoise,
         sampling: ResolvedSampling,
     ) -> None:
-        """See `Paradigm.generate`: a pass over the frames for each row of the schedule.
+        """A pass over the frames for each row of the schedule.
 
         Frames that are still to be begun are not read, since none before them sees them; frames of the step that are
         finished are read as the past is. Guidance has its full scale throughout: no token appears before another.
@@ -240,8 +249,9 @@ class DiffusionForcingVelocity(DiffusionForcing):
     snr_clip: float
     snr_decay: float
 
+    @override
     def weights(self, time_BT: Tensor) -> Tensor:
-        """See `DiffusionForcing.weights`: by signal-to-noise ratio."""
+        """By signal-to-noise ratio."""
         level_BT = alpha_bar(time_BT.cpu())
         snr_BT = level_BT / (1 - level_BT)
         weights_BT = velocity_weights(snr_BT, self.weights_by, self.snr_clip, self.snr_decay)

@@ -46,7 +46,7 @@ class Genie(MaskedTeacherForcing):
 
     @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
-        """See `MaskedFrames.draw_masks`: at least one token of every clip, none of its first frame."""
+        """At least one token of every clip, none of its first frame."""
         shape = clip.tokens_BTND.shape[:3]
         device = clip.tokens_BTND.device
         uniform_B = draw(torch.rand, shape[:1], generator, device)
@@ -58,6 +58,6 @@ class Genie(MaskedTeacherForcing):
 
     @override
     def check_context(self, given: int, total_frames: int | None) -> None:
-        """See `Paradigm.check_context`: no frame was ever learned without one before it."""
+        """No frame was ever learned without one before it."""
         if given == 0:
             raise MagiError("genie never learned a first frame: give one to go on from")

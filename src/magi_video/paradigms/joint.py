@@ -67,12 +67,12 @@ class Joint(MaskedFrames):
     @property
     @override
     def given_frames(self) -> int:
-        """See `Paradigm.given_frames`: c."""
+        """The option `given`."""
         return self.given
 
     @override
     def check_context(self, given: int, total_frames: int | None) -> None:
-        """See `Paradigm.check_context`: none, if training showed that, or c frames or more."""
+        """None, if training showed that, or c frames or more."""
         if given == 0 and self.unconditional == 0:
             raise MagiError(f"this joint model never began a clip by itself: give {self.given} frames or more")
         if 0 < given < self.given:
@@ -83,7 +83,7 @@ class Joint(MaskedFrames):
 
     @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
-        """See `MaskedFrames.draw_masks`: one ratio for all later tokens of a clip."""
+        """One ratio for all later tokens of a clip."""
         (batch, frames, tokens, _), device = clip.tokens_BTND.shape, clip.tokens_BTND.device
         uniform_B2 = draw(torch.rand, (batch, 2), generator, device)
         begins_B = torch.where(uniform_B2[:, 0] < self.unconditional, 0, self.given)
@@ -96,7 +96,7 @@ class Joint(MaskedFrames):
 
     @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
-        """See `MaskedFrames.sequence`: T frames; of the first c, those with nothing masked are observations."""
+        """T frames; of the first c, those with nothing masked are observations."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         position_S = torch.arange(frames, device=device)
         given_BT = (position_S < self.given) & ~masked_BTN.any(-1)
@@ -113,22 +113,22 @@ class Joint(MaskedFrames):
 
     @override
     def visible(self, masked_TN: Tensor) -> Tensor:
-        """See `Paradigm.visible`: all that is not masked."""
+        """All that is not masked."""
         return (~masked_TN).expand(*masked_TN.shape, *masked_TN.shape)
 
     @override
     def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
-        """See `Paradigm.make_past`: the last c frames themselves."""
+        """The last c frames themselves."""
         return WindowPast(model, self.given)
 
     @override
     def make_recomputed_past(self, model: MagiVideoTransformer) -> Past:
-        """See `Paradigm.make_recomputed_past`: the same."""
+        """The same: nothing is cached."""
         return WindowPast(model, self.given)
 
     @override
     def step_frames(self, model: MagiVideoTransformer, begun: int, total_frames: int | None) -> int:
-        """See `Paradigm.step_frames`: what is left of a window after the frames that it begins with."""
+        """What is left of a window after the frames that it begins with."""
         room = model.config.num_frames - min(begun, self.given)
         return room if total_frames is None else min(room, total_frames - begun)
 
@@ -141,7 +141,7 @@ class Joint(MaskedFrames):
         noise: SampleNoise,
         sampling: ResolvedSampling,
     ) -> None:
-        """See `Paradigm.generate`: the rest of a window, of which the frames asked for are kept."""
+        """The rest of a window, of which the frames asked for are kept."""
         assert isinstance(past, WindowPast)
         wanted = frames.tokens_BSND.shape[1]
         whole = lengthen(frames, model.config.num_frames - len(past.frames) - wanted)

@@ -35,7 +35,7 @@ class MaskedTeacherForcing(MaskedFrames):
 
     @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
-        """See `MaskedFrames.sequence`: T frames, all predicted."""
+        """T frames, all predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
         return FrameSequence(
@@ -50,6 +50,6 @@ class MaskedTeacherForcing(MaskedFrames):
 
     @override
     def visible(self, masked_TN: Tensor) -> Tensor:
-        """See `Paradigm.visible`: what its own frame and the frames before show."""
+        """What its own frame and the frames before show."""
         past = causal_mask(len(masked_TN), device=masked_TN.device).tril(-1)[:, None, :, None]
         return past & ~masked_TN[None, None] | own_frame(masked_TN)

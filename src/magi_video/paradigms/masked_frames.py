@@ -44,7 +44,7 @@ class MaskedFrames(Paradigm):
     def total_loss(
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
-        """See `Paradigm.total_loss`: over the tokens that are counted."""
+        """Over the tokens that are counted."""
         self.check_clip(clip.tokens_BTND.shape[1])
         masked_BTN = self.draw_masks(clip, generator)
         clip = Clip(clip.tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
@@ -63,7 +63,7 @@ class MaskedFrames(Paradigm):
         noise: SampleNoise,
         sampling: ResolvedSampling,
     ) -> None:
-        """See `Paradigm.generate`: one frame, by masked diffusion."""
+        """One frame, by masked diffusion."""
         masked_generation(model, past, frames, noise, sampling)
 
 

@@ -32,6 +32,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators, SampleNoise
@@ -76,12 +77,14 @@ class Raster(MaskedFrames):
         """Whether every layer attends among all tokens of all frames."""
         return self.attention == "flat"
 
+    @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
-        """See `MaskedFrames.draw_masks`: every token is predicted."""
+        """Every token is predicted."""
         return torch.ones(clip.tokens_BTND.shape[:3], dtype=torch.bool, device=clip.tokens_BTND.device)
 
+    @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
-        """See `MaskedFrames.sequence`; what is masked plays no part."""
+        """What is masked plays no part."""
         (_, frames, tokens, _), device = clip.tokens_BTND.shape, clip.tokens_BTND.device
         noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
         position_T = torch.arange(frames, device=device)
@@ -111,21 +114,24 @@ class Raster(MaskedFrames):
             predicted=frames,
         )
 
+    @override
     def visible(self, masked_TN: Tensor) -> Tensor:
-        """See `Paradigm.visible`: all of the frames before, and the tokens before it in its own."""
+        """All of the frames before, and the tokens before it in its own."""
         frames, tokens = masked_TN.shape
         past = causal_mask(frames, device=masked_TN.device).tril(-1)[:, None, :, None]
         itself = torch.eye(frames, dtype=torch.bool, device=masked_TN.device)[:, None, :, None]
         return past | itself & raster_mask(tokens, masked_TN.device).tril(-1)[None, :, None]
 
+    @override
     def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
-        """See `Paradigm.make_past`: with the frame in the making beside the finished ones."""
+        """With the frame in the making beside the finished ones."""
         return (FlatPast if self.flat else RasterPast)(model, batch, total_frames)
 
+    @override
     def make_recomputed_past(self, model: MagiVideoTransformer) -> Past:
-        """See `Paradigm.make_recomputed_past`."""
         return RecomputedRasterPast(model, self.flat)
 
+    @override
     def generate(
         self,
         model: MagiVideoTransformer,
@@ -134,7 +140,7 @@ class Raster(MaskedFrames):
         noise: SampleNoise,
         sampling: ResolvedSampling,
     ) -> None:
-        """See `Paradigm.generate`: one frame, token by token."""
+        """One frame, token by token."""
         tokens_RND = frames.tokens_BSND[:, 0]
         halves = len(tokens_RND) // len(noise.generators)
         head = model.diffusion_head

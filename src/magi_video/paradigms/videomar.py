@@ -40,7 +40,7 @@ class VideoMAR(MaskedFrames):
 
     @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
-        """See `MaskedFrames.draw_masks`: `mask_ratio` of frame f, all of the frames after it."""
+        """`mask_ratio` of frame f, all of the frames after it."""
         batch, frames, tokens, _ = clip.tokens_BTND.shape
         device = clip.tokens_BTND.device
         f_B = (draw(torch.rand, (batch,), generator, device) * frames).long()
@@ -51,13 +51,13 @@ class VideoMAR(MaskedFrames):
 
     @override
     def counted(self, masked_BTN: Tensor) -> Tensor:
-        """See `MaskedFrames.counted`: in the first frame that has masked tokens."""
+        """In the first frame that has masked tokens."""
         has_BT = masked_BTN.any(-1)
         return masked_BTN & (has_BT.cumsum(1) == 1)[..., None]
 
     @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
-        """See `MaskedFrames.sequence`: T frames; those with nothing masked are observations."""
+        """T frames; those with nothing masked are observations."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
         kind_BT = torch.where(masked_BTN.any(-1), MASKED, OBSERVATION)
@@ -74,6 +74,6 @@ class VideoMAR(MaskedFrames):
 
     @override
     def visible(self, masked_TN: Tensor) -> Tensor:
-        """See `Paradigm.visible`: what its own frame and the frames before show."""
+        """What its own frame and the frames before show."""
         past = causal_mask(len(masked_TN), device=masked_TN.device).tril(-1)[:, None, :, None]
         return past & ~masked_TN[None, None] | own_frame(masked_TN)

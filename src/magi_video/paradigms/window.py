@@ -61,12 +61,11 @@ class Window(MaskedFrames):
     @property
     @override
     def given_frames(self) -> int:
-        """See `Paradigm.given_frames`: C."""
+        """The option `context`."""
         return self.context
 
     @override
     def check_context(self, given: int, total_frames: int | None) -> None:
-        """See `Paradigm.check_context`: C frames or more."""
         if given < self.context:
             raise MagiError(
                 f"this window model makes a frame from the {self.context} before it, and training never showed it "
@@ -77,7 +76,7 @@ class Window(MaskedFrames):
     def total_loss(
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
-        """See `Paradigm.total_loss`: of one window of each clip."""
+        """Of one window of each clip."""
         self.check_clip(clip.tokens_BTND.shape[1])
         return super().total_loss(model, self.draw_window(clip, generator), generator)
 
@@ -93,7 +92,7 @@ class Window(MaskedFrames):
 
     @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
-        """See `MaskedFrames.draw_masks`: in the last frame alone."""
+        """In the last frame alone."""
         batch, _, tokens, _ = clip.tokens_BTND.shape
         masked_BTN = torch.zeros(clip.tokens_BTND.shape[:3], dtype=torch.bool, device=clip.tokens_BTND.device)
         masked_BTN[:, -1:] = self.mask_ratio.draw(batch, 1, tokens, generator, clip.tokens_BTND.device)
@@ -101,7 +100,7 @@ class Window(MaskedFrames):
 
     @override
     def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
-        """See `MaskedFrames.sequence`: of a window, whose last frame is predicted."""
+        """Of a window, whose last frame is predicted."""
         tokens_BTND, frames, device = clip.tokens_BTND, clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         noisy_BCND, level_BC = self.noise.inject_clip(tokens_BTND[:, :-1], generator)
         kinds = [OBSERVATION] * (frames - 1) + [MASKED]
@@ -118,18 +117,18 @@ class Window(MaskedFrames):
 
     @override
     def visible(self, masked_TN: Tensor) -> Tensor:
-        """See `Paradigm.visible`: the whole window but what is masked of its last frame."""
+        """The whole window but what is masked of its last frame."""
         seen_TN = ~masked_TN | (torch.arange(len(masked_TN), device=masked_TN.device) < len(masked_TN) - 1)[:, None]
         return seen_TN.expand(*masked_TN.shape, *masked_TN.shape)
 
     @override
     def make_past(self, model: MagiVideoTransformer, batch: int, total_frames: int | None) -> Past:
-        """See `Paradigm.make_past`: the last C frames themselves."""
+        """The last C frames themselves."""
         return WindowPast(model, self.context)
 
     @override
     def make_recomputed_past(self, model: MagiVideoTransformer) -> Past:
-        """See `Paradigm.make_recomputed_past`: the same."""
+        """The same: nothing is cached."""
         return WindowPast(model, self.context)
 
 
@@ -149,12 +148,13 @@ class WindowPast(Past):
         self.size = size
         self.frames: list[FrameSequence] = []
 
+    @override
     def append(self, frame: FrameSequence) -> None:
-        """See `Past.append`."""
         self.frames = [*self.frames, frame][-self.size :]
 
+    @override
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
-        """See `Past.read`; always exact. Positions count from the first frame that is kept."""
+        """Always exact. Positions count from the first frame that is kept."""
         sequence = FrameSequence.join([*self.frames, frame])
         length, made = len(sequence.position_S), len(frame.position_S)
         device = frame.tokens_BSND.device

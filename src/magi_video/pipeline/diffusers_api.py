@@ -116,7 +116,7 @@ class ConventionalPipeline(Configured):
 
     @override
     def saved_config(self) -> dict[str, Any]:
-        """See `Configured.saved_config`; of each network its module and class."""
+        """Of each network its module and class."""
         classes = {name: [type(one).__module__, type(one).__name__] for name, one in self.components.items()}
         return super().saved_config() | classes
 

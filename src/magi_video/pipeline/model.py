@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import check_codes
@@ -117,6 +118,7 @@ class TrainedModel(ConventionalPipeline):
         pipe.text_folder = folder / ENCODER_FOLDER if TEXT in pipe.transformer.condition_tokens.specs else None
         return pipe
 
+    @override
     def save_pretrained(
         self, save_directory: str | Path, torch_dtype: torch.dtype | None = None, *, weights: Path | None = None
     ) -> None:

@@ -100,7 +100,7 @@ class MinariSource(Source):
     @_checked
     @override
     def actions(self, episode: int) -> np.ndarray:
-        """See `Source.actions`; the last observation, which leads nowhere, has a row of zeros."""
+        """The last observation, which leads nowhere, has a row of zeros."""
         stored = self._dataset(episode, ACTIONS)
         size = len(self.action_names)
         numbers = stored.ndim and stored.dtype.kind in "fiub" and stored.dtype.itemsize <= 8

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.models.head import Noise, TokenHead
 from magi_video.models.sequence import FrameSequence, causal_mask
@@ -62,13 +63,14 @@ class CachedPast(Past):
         self.model = model
         self.cache = model.make_cache(batch, total_frames, made)
 
+    @override
     def append(self, frame: FrameSequence) -> None:
-        """See `Past.append`."""
         self.model(frame, self.cache)
         self.cache.advance()
 
+    @override
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
-        """See `Past.read`; always exact."""
+        """Always exact."""
         return pick(self.model(frame, self.cache).flatten(1, 2), places_Bn)
 
 
@@ -80,12 +82,13 @@ class RecomputedPast(Past):
         self.window = model.config.num_frames if model.config.temporal_position == "rope" else None
         self.frames: list[FrameSequence] = []
 
+    @override
     def append(self, frame: FrameSequence) -> None:
-        """See `Past.append`."""
         self.frames.append(frame)
 
+    @override
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
-        """See `Past.read`; always exact."""
+        """Always exact."""
         sequence, made = FrameSequence.join([*self.frames, frame]), frame.tokens_BSND.shape[1]
         sequence.mask_SS = causal_mask(len(self.frames) + made, self.window, frame.tokens_BSND.device)
         return pick(self.model(sequence)[:, -made:].flatten(1, 2), places_Bn)

@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.models.cache import FrameCache
 from magi_video.models.embeddings import rotate
 from magi_video.models.layers import SpatialLayer, TemporalLayer, TransformerLayer
 from magi_video.models.sequence import MASKED, FrameSequence, causal_mask, raster_mask, spatial_places
 from magi_video.models.transformer import FrameContext, MagiVideoTransformer
-from magi_video.sampling.past import CachedPast, Past
+from magi_video.sampling.past import CachedPast, Past, RecomputedPast
 
 
 def shift(tokens_BSND: Tensor, through: bool) -> Tensor:
@@ -58,8 +59,9 @@ class RasterPast(CachedPast):
         self._spatial = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in model.blocks]
         self._context: FrameContext | None = None
 
+    @override
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
-        """See `Past.read`; the next place of the frame, from 0 on."""
+        """The next place of the frame, from 0 on."""
         place, model = int(places_Bn[0, 0]), self.model
         if place == 0:
             self._context = model.context(frame)
@@ -101,8 +103,9 @@ class FlatPast(Past):
         self._read: FrameSequence | None = None  # the frame whose places are in the cache
         self._tokens_BND: Tensor | None = None  # as they were when they were read
 
+    @override
     def append(self, frame: FrameSequence) -> None:
-        """See `Past.append`; what was read token by token is not read again, unless it was changed afterwards."""
+        """What was read token by token is not read again, unless it was changed afterwards."""
         tokens_BND = frame.tokens_BSND[:, 0]
         made = self._tokens_BND
         if made is None or not torch.equal(made[:, :-1], tokens_BND[:, :-1]):
@@ -114,8 +117,9 @@ class FlatPast(Past):
             cache.advance()
         self._last_BD, self._tokens_BND = tokens_BND[:, -1], None
 
+    @override
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
-        """See `Past.read`; the next place of the frame, from 0 on."""
+        """The next place of the frame, from 0 on."""
         place, model = int(places_Bn[0, 0]), self.model
         if place == 0:
             self._context = model.context(replace(frame, kind_S=torch.full_like(frame.kind_S, MASKED)))
@@ -163,7 +167,7 @@ class FlatPast(Past):
         return layer.finish(x_B1PW, attended.transpose(2, 3))
 
 
-class RecomputedRasterPast(Past):
+class RecomputedRasterPast(RecomputedPast):
     """The past as frames, read again with the frame in the making for every token: the slow reference of both.
 
     Args:
@@ -172,16 +176,12 @@ class RecomputedRasterPast(Past):
     """
 
     def __init__(self, model: MagiVideoTransformer, flat: bool) -> None:
-        self.model, self.flat = model, flat
-        self.window = model.config.num_frames if model.config.temporal_position == "rope" else None
-        self.frames: list[FrameSequence] = []
+        super().__init__(model)
+        self.flat = flat
 
-    def append(self, frame: FrameSequence) -> None:
-        """See `Past.append`."""
-        self.frames.append(frame)
-
+    @override
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
-        """See `Past.read`; one place."""
+        """One place."""
         length, tokens = len(self.frames) + 1, frame.tokens_BSND.shape[2]
         device, shape = frame.tokens_BSND.device, frame.tokens_BSND.shape
         if self.flat:

@@ -13,6 +13,8 @@ from magi_video.training.captions import CaptionTable
 from magi_video.video.image import contact_sheet, fit_frames, write_image
 
 MASK_STEPS, DENOISE_STEPS = 8, 20  # cheap: a preview is for the eye
+VIDEOS = 3
+"""In a sheet."""
 TITLE = 100
 """Characters of a class's name or a caption that are shown."""
 
@@ -25,7 +27,6 @@ class Preview:
         pipeline: shares the training model's modules.
         num_frames: of a continuation, the given frame included.
         captions: of the videos, where the model takes text.
-        count: videos in a sheet.
     """
 
     def __init__(
@@ -34,11 +35,10 @@ class Preview:
         pipeline: MagiVideoPipeline,
         num_frames: int,
         captions: CaptionTable | None = None,
-        count: int = 3,
     ) -> None:
         size = (pipeline.config.height, pipeline.config.width)
         long_enough = [index for index, video in enumerate(videos.videos) if video.num_frames >= num_frames]
-        spread = np.linspace(0, len(long_enough) - 1, min(count, len(long_enough))).round().astype(int)
+        spread = np.linspace(0, len(long_enough) - 1, min(VIDEOS, len(long_enough))).round().astype(int)
         paradigm = make_paradigm(pipeline.config.forcing, pipeline.config.forcing_options)
         self.mask_steps = None if paradigm.steps.get("mask_steps") == 0 else MASK_STEPS
         self.given = pipeline.codec.num_pixel_frames(paradigm.given_frames)
