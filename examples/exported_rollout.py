@@ -105,7 +105,8 @@ def rollout(
         if index == 0 and first_1CHW is not None:
             tokens_1ND = programs("encode", first_1CHW)
         else:
-            tokens_1ND = predict(programs, place, (keys, values, visible), generator, wishes)
+            temperature = temperature_at(facts, index - (first_1CHW is not None))
+            tokens_1ND = predict(programs, place, (keys, values, visible), generator, wishes, temperature)
         made.append(tokens_1ND)
         tokens_RND = tokens_1ND.repeat(wishes.rows, 1, 1)
         nothing = torch.zeros(tokens_RND.shape[:2], dtype=torch.bool)
@@ -123,6 +124,7 @@ def predict(
     past: tuple[Tensor, Tensor, Tensor],
     generator: torch.Generator,
     wishes: Wishes,
+    temperature: float,
 ) -> Tensor:
     """The tokens of the next frame `[1, N, D]`: a few at a time, in a random order or the surest codes first."""
     facts = programs.facts
@@ -138,7 +140,7 @@ def predict(
         scale = wishes.scale_at(done / num_tokens)
         z_RNW, _, _ = programs("frame", tokens_RND, hidden_RN, masked, *place, *past)
         if surest:
-            codes_1m, confidence_m = draw_codes(programs, z_RNW[:, left_m], generator, scale)
+            codes_1m, confidence_m = draw_codes(programs, z_RNW[:, left_m], generator, scale, temperature)
             uniform_m = torch.rand(len(left_m), generator=generator).clamp(min=torch.finfo(torch.float32).tiny)
             share = 1 - (step + 1) / len(facts["unmasking"])
             confidence_m = confidence_m - facts["choice_temperature"] * share * (-uniform_m.log()).log()
@@ -147,26 +149,36 @@ def predict(
             tokens_RND[:, at] = programs("look_up", codes_1m[:, best_m[:count]])
         else:
             at, left_m = left_m[:count], left_m[count:]
-            tokens_RND[:, at] = draw_tokens(programs, z_RNW[:, at], generator, scale)
+            tokens_RND[:, at] = draw_tokens(programs, z_RNW[:, at], generator, scale, temperature)
         hidden_RN[:, at] = False
     return tokens_RND[:1]
 
 
-def draw_tokens(programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float) -> Tensor:
+def temperature_at(facts: dict[str, Any], number: int) -> float:
+    """Of a generated frame, 0 the first."""
+    first, last = facts["temperature"], facts["last_temperature"]
+    return first if last is None else last + (first - last) * 10.0**-number
+
+
+def draw_tokens(
+    programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float, temperature: float
+) -> Tensor:
     """Tokens `[1, n, D]`, by whatever head the model has."""
     if programs.facts["head"] != "categorical":
-        return denoise(programs, z_RnW, generator, scale)
-    return programs("look_up", draw_codes(programs, z_RnW, generator, scale)[0])
+        return denoise(programs, z_RnW, generator, scale, temperature)
+    return programs("look_up", draw_codes(programs, z_RnW, generator, scale, temperature)[0])
 
 
-def draw_codes(programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float) -> tuple[Tensor, Tensor]:
+def draw_codes(
+    programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float, temperature: float
+) -> tuple[Tensor, Tensor]:
     """Codes `[1, n]`, and their log-probabilities `[n]` at temperature 1; guidance acts on the logits."""
     facts, logits_RnV = programs.facts, programs("logits", z_RnW)
     logits_nV = logits_RnV[0] if len(logits_RnV) == 1 else torch.lerp(logits_RnV[1], logits_RnV[0], scale)
-    if facts["temperature"] == 0:
+    if temperature == 0:
         codes_n = logits_nV.argmax(-1)
     else:
-        kept_nV = logits_nV / facts["temperature"]
+        kept_nV = logits_nV / temperature
         if facts["top_k"] is not None and facts["top_k"] < kept_nV.shape[-1]:
             least_n1 = kept_nV.topk(facts["top_k"], dim=-1).values[:, -1:]
             kept_nV = kept_nV.masked_fill(kept_nV < least_n1, -torch.inf)
@@ -183,14 +195,23 @@ def draw_codes(programs: Programs, z_RnW: Tensor, generator: torch.Generator, sc
     return codes_n[None], logits_nV.log_softmax(-1).gather(-1, codes_n[:, None])[:, 0]
 
 
-def denoise(programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float) -> Tensor:
-    """Tokens `[1, n, D]` from pure noise: ancestral steps of an ε head, Euler steps of a flow head."""
+def denoise(programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale: float, temperature: float) -> Tensor:
+    """Tokens `[1, n, D]` from pure noise: ancestral steps of an ε head, Euler steps of a flow head, draws of x̂₀ of a
+    distributional one."""
     facts = programs.facts
     times, shape = [torch.tensor(float(time)) for time in facts["times"]], (z_RnW.shape[1], facts["token_dim"])
     if facts["head"] == "flow":
-        x = torch.randn(shape, generator=generator)[None]
+        x = torch.randn(shape, generator=generator)[None] * temperature
         for time in times:
             x = x - evaluate(programs, x, time, z_RnW, scale) / len(times)
+        return x
+    if facts["head"] == "distributional":
+        noise = torch.randn((2 * len(times), *shape), generator=generator)[:, None] * temperature
+        x, *draws = noise.unbind(0)
+        for i, (time, row) in enumerate(zip(times, facts["distributional"], strict=True)):
+            signal, sigma, from_x0, from_x, std = row
+            x0 = signal * x - sigma * evaluate(programs, torch.cat([x, draws[i]], dim=-1), time, z_RnW, scale)
+            x = from_x0 * x0 + from_x * x + (std * draws[len(times) + i] if std else 0)
         return x
     x, *draws = torch.randn((len(times), *shape), generator=generator)[:, None].unbind(0)
     for time, (from_x, from_eps, low, high), draw in zip(times, facts["ancestral"], [*draws, None], strict=True):
@@ -198,7 +219,7 @@ def denoise(programs: Programs, z_RnW: Tensor, generator: torch.Generator, scale
         x = from_x * x - from_eps * eps
         if draw is not None:
             log_variance = (low + high) / 2 + (high - low) / 2 * fraction
-            x = x + torch.exp(log_variance / 2) * draw
+            x = x + torch.exp(log_variance / 2) * draw * temperature
     return x
 
 

@@ -129,6 +129,37 @@ def test_interpolated_positions_a_flow_head_masked_forcing_and_a_vae(
     assert not (tmp_path / "one").exists()
 
 
+def test_a_few_step_head_and_a_temperature_that_falls(
+    make_model: Callable[..., MagiVideoTransformer], driver: ModuleType, tmp_path: Path
+) -> None:
+    codec = PixelCodec()
+    codec.set_statistics([0.0] * 3, [0.5] * 3)
+    pipe = MagiVideoPipeline(
+        make_model(head="distributional", depth=1, head_depth=1), codec, height=8, width=8,
+        action_names=["LEFT", "RIGHT", "FIRE"],
+        sampling={"mask_steps": 2, "denoise_steps": 2, "temperature": 0.8, "last_temperature": 0.3},
+    )  # fmt: skip
+    export_model(pipe, tmp_path, frames=4)
+    programs = driver.Programs(tmp_path)
+    assert len(programs.facts["distributional"]) == 2 and programs.facts["times"] == [999, 499]
+    compare(pipe, driver, programs, 4, 1e-4)
+    compare(pipe, driver, programs, 3, 1e-4, first=False)
+
+
+@pytest.mark.parametrize(("sampling", "message"), [
+    ({"sampler": "ddim"}, "not for the sampler ddim"),
+    ({"denoise_steps": 8, "last_denoise_steps": 3}, "not for denoise steps that fall from 8 to 3"),
+])  # fmt: skip
+def test_sampling_that_a_driver_has_no_numbers_for_is_refused(
+    make_pipe: Callable[..., MagiVideoPipeline], tmp_path: Path, sampling: dict[str, Any], message: str
+) -> None:
+    pipe = make_pipe()
+    pipe.register_to_config(sampling=sampling)
+    with pytest.raises(MagiError, match=message):
+        export_model(pipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_programs_take_any_batch(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
     from magi_video.hub.export import export_frame_step
 

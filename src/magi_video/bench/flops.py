@@ -45,7 +45,8 @@ class Sizes:
         width, mlp, depth: W, M and the number of blocks (a spatial and a temporal layer each).
         tokens, places, token_dim: N, L and D.
         vectors: numbers in a frame's vector, sequence and time conditions, each of which goes through a linear layer.
-        head_width, head_depth, head_out: h, the residual blocks of the head, and numbers of its output.
+        head_width, head_depth, head_in, head_out: h, the residual blocks of the head, numbers that it reads of a token
+            and of its output.
         frequencies: of the head's embedding of the diffusion time.
         codes: V of a categorical head, which is one linear layer; 0 of the others.
         velocity: whether the head is Diffusion Forcing's linear layer.
@@ -61,6 +62,7 @@ class Sizes:
     vectors: int
     head_width: int
     head_depth: int
+    head_in: int
     head_out: int
     frequencies: int
     codes: int = 0
@@ -82,6 +84,7 @@ class Sizes:
             + TIME_FREQUENCIES * sum(spec.kind == "time" for spec in specs),
             head_width=architecture.head_width,
             head_depth=architecture.head_depth,
+            head_in=architecture.head_inputs,
             head_out=architecture.head_outputs,
             frequencies=TIME_FREQUENCIES,
             codes=architecture.codes or 0,
@@ -122,7 +125,7 @@ def head_flops(sizes: Sizes, tokens: int, evaluations: int, times: int) -> Flops
     if sizes.codes:
         return Flops(head=2 * tokens * sizes.width * sizes.codes)
     h = sizes.head_width
-    row = sizes.token_dim * h + sizes.head_depth * 5 * h**2 + 2 * h**2 + h * sizes.head_out
+    row = sizes.head_in * h + sizes.head_depth * 5 * h**2 + 2 * h**2 + h * sizes.head_out
     return Flops(head=2 * (tokens * (sizes.width * h + evaluations * row) + times * (sizes.frequencies * h + h**2)))
 
 

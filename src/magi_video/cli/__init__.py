@@ -25,6 +25,7 @@ VERBS = {
     "import": "convert an action data set of LeRobot or Minari into a recording",
     "train": "train a model on a folder of videos",
     "encode": "encode a data set once, for any number of trainings",
+    "distill": "give a model a head of 1 to 4 denoise steps",
     "generate": "generate videos with a model",
     "evaluate": "continue real clips with a model and score the result",
     "score": "compare generated clips with real ones",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from magi_video.fast.padding import padded
 from magi_video.models.architecture import NUM_TRAIN_STEPS
 from magi_video.models.categorical import CategoricalHead
+from magi_video.models.distributional import DistributionalHead
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
 from magi_video.models.head import DenoisingMLP, DiffusionHead, Modulation
@@ -105,6 +106,10 @@ class FastFlowHead(FastHead, FlowHead):
     """`FlowHead` over a `FastDenoisingMLP`."""
 
 
+class FastDistributionalHead(FastHead, DistributionalHead):
+    """`DistributionalHead` over a `FastDenoisingMLP`."""
+
+
 class FastCategoricalHead(CategoricalHead):
     """`CategoricalHead`, whose loss is computed for a padded number of tokens, or for all: see `FastHead`."""
 
@@ -125,5 +130,6 @@ FAST: dict[type[nn.Module], type[nn.Module]] = {
     DenoisingMLP: FastDenoisingMLP,
     EpsilonHead: FastEpsilonHead,
     FlowHead: FastFlowHead,
+    DistributionalHead: FastDistributionalHead,
     CategoricalHead: FastCategoricalHead,
 }

@@ -54,7 +54,7 @@ def part_of(name: str) -> str:
 
 def _denoising_mlp(at: str, architecture: Architecture) -> Iterator[tuple[str, Shape]]:
     width = architecture.head_width
-    yield from _linear(f"{at}.token_in", architecture.token_dim, width)
+    yield from _linear(f"{at}.token_in", architecture.head_inputs, width)
     yield from _linear(f"{at}.time_embed.mlp.0", TIME_FREQUENCIES, width)
     yield from _linear(f"{at}.time_embed.mlp.2", width, width)
     yield from _linear(f"{at}.condition_embed", architecture.width, width)

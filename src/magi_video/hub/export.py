@@ -28,6 +28,7 @@ from magi_video.fast.graph import GivenCache, GivenLayer
 from magi_video.files.atomic import make_folder, part_beside, write_json
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import unknown
+from magi_video.models.distributional import DistributionalHead, evenly_spaced_times, step_tables
 from magi_video.models.epsilon import ancestral_tables, respaced_timesteps
 from magi_video.models.head import DiffusionHead
 from magi_video.models.sequence import MASKED, FrameSequence
@@ -37,7 +38,7 @@ from magi_video.paradigms.masking import unmasking_schedule
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 FACTS = "export.json"
-OF_CODES = ("temperature", "top_k", "top_p", "order", "choice_temperature")
+OF_CODES = ("top_k", "top_p", "order", "choice_temperature")
 """Fields of `Sampling` by which codes are drawn."""
 MAX_FRAMES = 10_000  # a past that long fits in no memory
 Programs = dict[str, ExportedProgram]
@@ -103,7 +104,10 @@ class DenoiseStep(nn.Module):
         self.net = model.diffusion_head.net
 
     def forward(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor) -> Tensor:
-        """Noisy tokens float32, time (a number, 0…1000, float32) and z → the head's output `[B, n, D or 2 D]`."""
+        """Noisy tokens float32, time (a number, 0…1000, float32) and z → the head's output `[B, n, D or 2 D]`.
+
+        A distributional head's noisy tokens are `[B, n, 2 D]`: behind each stands the noise that its draw comes from.
+        """
         dtype = self.net.condition_embed.weight.dtype
         return self.net(x_BnD.to(dtype), time, self.net.condition_embed(z_BnW.to(dtype))).float()
 
@@ -221,7 +225,7 @@ def export_frame_step(model: MagiVideoTransformer, slots: int) -> Programs:
         programs["look_up"] = torch.export.export(LookUp(model).eval(), codes, dynamic_shapes=(of_tokens,))
     else:
         noisy, of_noisy = (
-            (torch.zeros(2, some, model.token_dim), torch.tensor(0.0), z_BnW),
+            (torch.zeros(2, some, model.architecture.head_inputs), torch.tensor(0.0), z_BnW),
             (of_tokens, None, of_tokens),
         )
         programs["denoise"] = torch.export.export(DenoiseStep(model).eval(), noisy, dynamic_shapes=of_noisy)
@@ -247,7 +251,11 @@ def facts(pipe: MagiVideoPipeline, extent: Extent) -> dict[str, Any]:
     own = pipe.resolve()
     times: list[float] = []  # none of codes, which are drawn at once
     rows: list[list[float]] = []
-    if own.first_step is not None:
+    chain: list[list[float]] = []
+    if isinstance(model.diffusion_head, DistributionalHead):
+        times = [float(time) for time in evenly_spaced_times(own.denoise_steps)[::-1]]
+        chain = [list(row) for row in step_tables(own.denoise_steps)]
+    elif own.first_step is not None:
         times = [float(time) for time in respaced_timesteps(own.denoise_steps, own.first_step)[::-1]]
         rows = [list(row) for row in ancestral_tables(own.denoise_steps, own.first_step)]
     elif not model.config.codes:
@@ -270,8 +278,30 @@ def facts(pipe: MagiVideoPipeline, extent: Extent) -> dict[str, Any]:
         "head": model.config.head,
         "times": times,
         "ancestral": rows,
+        "distributional": chain,
+        "temperature": own.temperature,
+        "last_temperature": own.last_temperature,
         **({name: getattr(own, name) for name in OF_CODES} if model.config.codes else {}),
     }
+
+
+def check_own_sampling(pipe: MagiVideoPipeline) -> None:
+    """Refuse a model whose own sampling `export.json` has no numbers for: a driver would sample it in another way.
+
+    Raises:
+        MagiError: another sampler than the head's default, or denoise steps that fall over the mask steps.
+    """
+    own, head = pipe.resolve(), pipe.transformer.diffusion_head
+    if own.sampler != head.samplers[0]:
+        raise MagiError(
+            f"not for the sampler {own.sampler}, which this model is sampled with: a driver of the programs takes "
+            f"{head.samplers[0]} steps"
+        )
+    if own.last_denoise_steps not in (None, own.denoise_steps):
+        raise MagiError(
+            f"not for denoise steps that fall from {own.denoise_steps} to {own.last_denoise_steps} over the mask steps "
+            "(last_denoise_steps), as this model's own do: a driver of the programs takes the same in each"
+        )
 
 
 def export_model(
@@ -290,7 +320,7 @@ def export_model(
 
     Raises:
         MagiError: ONNX is asked for and not installed, `frames` is out of its range, the programs are not for the
-            model's paradigm, or `out` cannot be written.
+            model's paradigm or its own sampling, or `out` cannot be written.
     """
     if form == "onnx":
         try:
@@ -308,6 +338,7 @@ def export_model(
             f"not for the paradigm {paradigm.name}: the programs' driver fills masked frames, and {paradigm.name} "
             "denoises whole frames"
         )
+    check_own_sampling(pipe)
     extent = Extent.of(pipe, frames)
     make_folder(out)
     programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)

@@ -85,7 +85,8 @@ class Architecture:
         patch_size: side P of the square that makes one token of D = C·P² numbers.
         num_frames: frames T of a training clip.
         width, depth, heads, mlp_width: of the blocks; one block is two Transformer layers.
-        head: "epsilon" (MAR's), "flow", "categorical" for discrete tokens, or "velocity" (Diffusion Forcing's).
+        head: "epsilon" (MAR's), "flow", "distributional" (of few steps), "categorical" for discrete tokens, or
+            "velocity" (Diffusion Forcing's).
         head_width, head_depth: of the diffusion head's MLP; the two last ones have none.
         num_intervals: size of the interval vocabulary (25 in the paper).
         max_interval: largest interval that training showed; `num_intervals` at most.
@@ -175,6 +176,11 @@ class Architecture:
     def num_places(self) -> int:
         """L: condition tokens and tokens of a frame."""
         return self.num_tokens + sum(spec.tokens for spec in self.specs.values())
+
+    @property
+    def head_inputs(self) -> int:
+        """Numbers that the head's network reads for a token, besides its condition."""
+        return declared("models")[self.head].get("inputs", 1) * self.token_dim
 
     @property
     def head_outputs(self) -> int:

@@ -236,16 +236,23 @@ class DiffusionHead(DenoisingHead):
 
     options = ("denoise_steps", "sampler", "first_step", "temperature")
 
+    inputs: ClassVar[int] = 1
+    """Numbers that the network reads for one of a token."""
     outputs: ClassVar[int]
 
     def __init__(self, token_dim: int, condition_dim: int, width: int, depth: int) -> None:
         super().__init__(token_dim)
-        self.net = DenoisingMLP(token_dim, self.outputs * token_dim, condition_dim, width, depth)
+        self.net = DenoisingMLP(self.inputs * token_dim, self.outputs * token_dim, condition_dim, width, depth)
 
     @classmethod
     @override
     def of(cls, architecture: Architecture) -> Self:
         return cls(architecture.token_dim, architecture.width, architecture.head_width, architecture.head_depth)
+
+    @property
+    def noise_dim(self) -> int:
+        """Normal numbers that a draw of the loss takes for a token: those of the noise on it."""
+        return self.token_dim
 
     @override
     def reset_parameters(self) -> None:
@@ -280,9 +287,9 @@ class DiffusionHead(DenoisingHead):
         self, target_BKD: Tensor, z_BKW: Tensor, counted_BK: Tensor, repeats: int, generator: Generators
     ) -> tuple[Tensor, Tensor]:
         """A token's draws are times and noise (paper, section 4; MAR)."""
-        batch, tokens, size = target_BKD.shape
+        batch, tokens, _ = target_BKD.shape
         uniform_BRK = draw(torch.rand, (batch, repeats, tokens), generator, target_BKD.device)
-        eps_BRKD = draw(torch.randn, (batch, repeats, tokens, size), generator, target_BKD.device)
+        eps_BRKD = draw(torch.randn, (batch, repeats, tokens, self.noise_dim), generator, target_BKD.device)
         total, count = self.counted_loss(
             target_BKD.flatten(0, 1),
             z_BKW.flatten(0, 1),

@@ -85,8 +85,8 @@ class Paradigm(ABC):
     """Diffusion draws for each token with a loss; None: `diffusion_batch_mul`."""
     head: ClassVar[str | None] = None
     """The head that it needs, in place of the recipe's."""
-    heads: ClassVar[tuple[str, ...]] = ("epsilon", "flow", "categorical")
-    """The heads of recipes that it can be asked for with; a model has one of them, or `head`."""
+    heads: ClassVar[tuple[str, ...]] = ("epsilon", "flow", "distributional", "categorical")
+    """The heads that a model of it can have, unless it needs `head`."""
     frame_cache: ClassVar[bool] = True
     """Whether the past is the frame-level cache, `CachedPast`; a faster one of the same results may then replace it."""
     steps: ClassVar[dict[str, int]] = {}

@@ -62,10 +62,10 @@ class Sampling:
     """Steps of the diffusion head; 100 by default (paper, appendix A.4)."""
     sampler: str | None = None
     """Sampler of the head: ancestral (default), ddim, dpmsolver++ (epsilon head); euler (default), midpoint (flow
-    head)."""
+    head); ancestral (few-step head)."""
     first_step: Annotated[int, Field(ge=0, le=999)] | None = None
     """Training step of the diffusion chain at which the sampler begins: by default 990 (ancestral), 950 (ddim), 970
-    (dpmsolver++). 999 gives MAR's timesteps, which small heads do not bear. Not for the flow head."""
+    (dpmsolver++). 999 gives MAR's timesteps, which small heads do not bear. Not for flow and few-step heads."""
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
     """Scale of the head's noise, or of its logits' spread; 1, the default, samples the model's distribution."""
     top_k: Annotated[int, Field(ge=1)] | None = None

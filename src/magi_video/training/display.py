@@ -7,6 +7,9 @@ TITLES = {
     "codec": "training the codec",
     "latents": "encoding latents",
     "model": "training the model",
+    "head inputs": "collecting what the head is asked",
+    "head samples": "sampling with the model's own head",
+    "head": "distilling the head",
 }
 """Stages of training, in words; others are called what they are."""
 

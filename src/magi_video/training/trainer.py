@@ -34,7 +34,6 @@ from magi_video.files.checkpoints import (
     restore_tensors,
     save_checkpoint,
 )
-from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.paradigms import Clip
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.recipe import Preset
@@ -47,6 +46,7 @@ from magi_video.training.build import (
     build_pipeline,
     put_in_speed,
 )
+from magi_video.training.clips import as_clip
 from magi_video.training.feasibility import micro_batch
 from magi_video.training.loaders import clip_loader, loading_errors, workers_ended
 from magi_video.training.log import append_log, cut_log
@@ -289,14 +289,10 @@ class Trainer:
         """A batch from the loader as what a paradigm learns from."""
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         latents_BTCHW = batch["frames"] if self.data.encoded else self.codec.encode(batch["frames"])
-        conditions = {}
-        if ACTION in self.core.condition_tokens.specs:
-            conditions[ACTION] = batch["action"].masked_fill(~batch["action_known"][..., None], torch.nan)
-        if LABEL in self.core.condition_tokens.specs:
-            conditions[LABEL] = batch["label"][:, None].expand(-1, latents_BTCHW.shape[1])
+        text = None
         if self.data.captions is not None:
-            conditions[TEXT] = self.data.captions.look_up(batch["video"], latents_BTCHW.shape[1]).to(self.device)
-        return Clip(self.core.patchify(latents_BTCHW), batch["interval"], conditions)
+            text = self.data.captions.look_up(batch["video"], latents_BTCHW.shape[1]).to(self.device)
+        return as_clip(self.core, batch, latents_BTCHW, text)
 
     def save(self) -> None:
         """Write a checkpoint, and its averaged weights as the run's model; all processes together.

@@ -1,0 +1,148 @@
+"""A few-step head for a small model: what it learns, and the folder that it becomes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from magi_video.cli import main
+from magi_video.codecs.pixels import PixelCodec
+from magi_video.errors import MagiError
+from magi_video.models.distributional import DistributionalHead
+from magi_video.models.head import DiffusionHead
+from magi_video.models.random import SampleNoise
+from magi_video.models.transformer import MagiVideoTransformer
+from magi_video.paradigms import Clip, make_paradigm
+from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import Sampling
+from magi_video.training.display import Silent
+from magi_video.training.distillation import distance_to_samples, distill, distill_model, open_data, train_head
+from magi_video.training.distillation_options import DistillOptions
+from magi_video.training.head_inputs import listening, roll_out
+from tests.codecs.codec_examples import make_vq
+
+Make = Callable[..., MagiVideoTransformer]
+QUICK = DistillOptions(tokens=600, draws=2, steps=40, batch_size=128, clips=2, denoise_steps=1)
+
+
+@pytest.fixture
+def make_pipe(make_model: Make) -> Callable[..., MagiVideoPipeline]:
+    def make(**changes: Any) -> MagiVideoPipeline:
+        codec = PixelCodec()
+        codec.set_statistics([0.0] * 3, [0.5] * 3)
+        conditions = {"noise_level": {"size": 6}, "action": {"size": 1, "kind": "vector", "drop": 0.1}}
+        settings = {"depth": 1, "conditions": conditions, "max_interval": 2} | changes
+        return MagiVideoPipeline(
+            make_model(**settings), codec, changes.get("forcing", "complete"), 8, 8, action_names=["FAST"],
+            sampling=Sampling(mask_steps=4, denoise_steps=5, temperature=0.9), training={"seed": 3},
+        )  # fmt: skip
+
+    return make
+
+
+def test_the_folder_is_a_model_that_generates_in_few_steps(
+    make_pipe: Callable[..., MagiVideoPipeline], videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_pipe().save_pretrained(tmp_path / "teacher")
+    flags = ["--tokens", "600", "--draws", "2", "--steps", "30", "--batch-size", "64", "--clips", "2"]
+    command = ["distill", str(tmp_path / "teacher"), "--data", str(videos), "--out", str(tmp_path / "few"), *flags]
+    assert main([*command, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["denoise_steps"] == 5 and record["head"] == "epsilon" and record["data"]["videos"] == 6
+    teacher, few = (MagiVideoPipeline.from_pretrained(tmp_path / name) for name in ("teacher", "few"))
+    assert few.config.training == {"seed": 3, "distilled": record}
+    assert few.own_sampling == Sampling(mask_steps=4, denoise_steps=2), "what was meant for the old head is gone"
+    assert few.config.action_names == ["FAST"]
+    for name, weight in few.transformer.named_parameters():
+        if not name.startswith("diffusion_head."):
+            assert torch.equal(weight, teacher.transformer.get_parameter(name)), "the transformer is frozen"
+    few.set_progress_bar_config(disable=True)
+    frames = few(num_frames=4, generator=[torch.Generator().manual_seed(0)]).frames
+    assert frames.shape == (1, 4, 8, 8, 3) and np.isfinite(frames).all()
+    assert main(command) == 1 and "there is a model already" in capsys.readouterr().err
+    assert main(["info", str(tmp_path / "few")]) == 0
+    assert "distributional, 2 blocks of 32" in capsys.readouterr().out
+
+
+def test_the_head_learns_the_distribution_of_the_samples(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
+    """Of eight conditions, each with two modes: the mean of both is far from any sample."""
+    teacher = make_pipe().transformer.diffusion_head
+    assert isinstance(teacher, DiffusionHead)
+    kind_M = torch.randint(8, (500,))
+    z_MW, centre_MD = torch.randn(8, 32)[kind_M], torch.randn(8, 12)[kind_M]
+    side_JM1 = torch.randint(0, 2, (4, 500, 1)) * 2 - 1
+    samples_JMD = side_JM1 * centre_MD + 0.2 * torch.randn(4, 500, 12)
+    options = DistillOptions(steps=250, batch_size=256, denoise_steps=2)
+    untrained = DistributionalHead(12, 32, 32, 2)
+    untrained.reset_parameters()
+    student, losses = train_head(teacher, z_MW[64:], samples_JMD[:, 64:], options, Silent())
+    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:5])
+    before, after = (distance_to_samples(one, z_MW[:64], samples_JMD[:, :64], options) for one in (untrained, student))
+    same = distance_to_samples(student, z_MW[:64], samples_of(student, z_MW[:64]), options)
+    assert before > 0.1 and after < before / 3
+    assert abs(same) < 0.02, "of one distribution"
+
+
+def samples_of(head: DistributionalHead, z_MW: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return head.sample(z_MW[None], SampleNoise.from_seeds(list(range(50, 58))), 2)
+
+
+@pytest.mark.parametrize("changes", [{"head": "flow"}, {"forcing": "videomar"}, {"forcing": "joint"}])
+def test_without_data_the_model_makes_its_own_clips(
+    make_pipe: Callable[..., MagiVideoPipeline], changes: dict[str, Any]
+) -> None:
+    forcing = changes.get("forcing", "complete")
+    pipe = make_pipe(**changes)
+    pipe.register_to_config(sampling={"mask_steps": 2, "denoise_steps": 3})
+    made = distill(pipe, None, QUICK)
+    assert made.config.forcing == forcing and isinstance(made.transformer.diffusion_head, DistributionalHead)
+    assert made.config.training["distilled"]["tokens"] == 600
+    assert isinstance(pipe.transformer.diffusion_head, DiffusionHead), "the model that was given keeps its head"
+
+
+def test_listening_changes_no_token_and_puts_the_head_back(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
+    pipe, paradigm = make_pipe(), make_paradigm("complete")
+    head, noise = pipe.transformer.diffusion_head, SampleNoise.from_seeds([7])
+    clip = Clip(torch.randn(1, 5, 16, 12), torch.tensor([2]), {"action": torch.ones(1, 5, 1)})
+    with listening(pipe) as listener:
+        tokens_BTND = roll_out(pipe, paradigm, clip, 1, pipe.resolve(), [7])
+    assert pipe.transformer.diffusion_head is head
+    assert sum(map(len, listener.kept)) == 4 * 16, "each token was asked for once"
+    rollout = Rollout(pipe.transformer, paradigm, noise, pipe.resolve(), clip.interval_B, 5)
+    rollout.observe(clip.tokens_BTND[:, 0], {"action": torch.ones(1, 1)})
+    expected = torch.stack([rollout.predict({"action": torch.ones(1, 1)}) for _ in range(4)], dim=1)
+    assert torch.allclose(tokens_BTND[:, 1:], expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_what_has_no_head_to_distil_is_refused(
+    make_pipe: Callable[..., MagiVideoPipeline], make_model: Make, tmp_path: Path
+) -> None:
+    codec = make_vq("vq")
+    rows, columns = codec.latent_size(16, 16)
+    model = make_model(
+        head="categorical", codes=codec.codes, latent_channels=codec.latent_channels, latent_height=rows,
+        latent_width=columns, depth=1, codebook=codec.codebook(),
+    )  # fmt: skip
+    codes = MagiVideoPipeline(model, codec, height=16, width=16, action_names=["A", "B", "C"])
+    with pytest.raises(MagiError, match=r"takes the place of a diffusion head .*this model's is cat"):
+        distill(codes, None, QUICK)
+    with pytest.raises(MagiError, match="no such folder"):
+        open_data(tmp_path / "nowhere")
+    few = distill(make_pipe(), None, QUICK)
+    with pytest.raises(MagiError, match="has a few-step head already"):
+        distill(few, None, QUICK)
+    few.save_pretrained(tmp_path / "few")
+    with pytest.raises(MagiError, match="there is a model already"):
+        distill_model(tmp_path / "few", tmp_path / "few", None, QUICK)
+
+
+def test_a_linear_head_of_a_paradigm_is_refused(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
+    pipe = make_pipe(forcing="diffusion-v")
+    with pytest.raises(MagiError, match="this model's is velocity"):
+        distill(pipe, None, QUICK)
