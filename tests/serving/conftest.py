@@ -7,6 +7,7 @@ MISSING = find_spec("fastapi") is None or find_spec("uvicorn") is None
 if MISSING:
     collect_ignore_glob = ["test_*.py"]
 else:
+    from tests.serving.browser import open_page
     from tests.serving.site import (
         chromium,
         make_pipe,
@@ -20,8 +21,8 @@ else:
     )
 
     __all__ = [
-        "chromium", "make_pipe", "make_site", "nearby_reading", "pipe", "site", "slow_pipe", "start_server",
-        "words_pipe",
+        "chromium", "make_pipe", "make_site", "nearby_reading", "open_page", "pipe", "site", "slow_pipe",
+        "start_server", "words_pipe",
     ]  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from magi_video.serving.media import jpeg
 from magi_video.serving.requests import FirstFrame, VideoRequest, find_text_problem, video_arguments
 from magi_video.serving.security import Guard
 from magi_video.serving.service import Service
+from magi_video.serving.trailer import COLUMNS
 from magi_video.serving.videos import BusyError, Video
 from magi_video.serving.visitors import address_of
 from magi_video.serving.websockets import follow_video, play
@@ -115,6 +116,22 @@ def add_routes(app: FastAPI, name: str) -> None:
         if not number.isdecimal() or len(number) > 4 or int(number) >= len(frames):
             raise HTTPException(404, "no such first frame")
         return Response(jpeg(frames[int(number)].frame), media_type="image/jpeg")
+
+    @app.get("/api/trailer")
+    async def trailer(request: Request) -> dict[str, Any]:
+        service = _service(request)
+        film = service.trailer()
+        if film is None or film.failed:
+            return {"state": "none"}
+        rate = service.pipe.config.frame_rate / service.interval
+        return {"state": "ready" if film.sheet else "making", "held": film.held, "columns": COLUMNS, "rate": rate}
+
+    @app.get("/api/trailer.jpg")
+    async def trailer_sheet(request: Request) -> Response:
+        film = _service(request).trailer()
+        if film is None or film.sheet is None:
+            raise HTTPException(404, "there is no trailer yet")
+        return Response(film.sheet, media_type="image/jpeg")
 
     @app.post("/api/uploads", status_code=201)
     async def upload(request: Request) -> dict[str, Any]:

@@ -31,6 +31,15 @@ def named_games(training: Any) -> list[str]:
     return [name for name in known_games(training) if ":" not in name and _is_installed(name)]
 
 
+def why_no_games(training: Any) -> str | None:
+    """Why no real game can run beside a model, in words; None if one can."""
+    if named_games(training):
+        return None
+    if not known_games(training):
+        return "the model does not say which game it has seen"
+    return f"{world_name(known_games(training))} is not installed here (pip install 'magi-video[games]')"
+
+
 def world_name(games: list[str]) -> str | None:
     """What the page says that a model has seen: "Doom", "Boxing", "a and b"; None of a model without games."""
     names = dict.fromkeys("Doom" if game.lower().startswith("vizdoom/") else _short(game) for game in games)

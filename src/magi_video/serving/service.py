@@ -10,13 +10,14 @@ from typing import Any
 from magi_video.fast.threads import Pace
 from magi_video.models.architecture import TEXT
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.sampling.sampling import SPEEDS
+from magi_video.sampling.sampling import SPEEDS, Sampling
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.players import Players
 from magi_video.serving.reading import UploadReaders
-from magi_video.serving.real_game import known_games, named_games, world_name
+from magi_video.serving.real_game import known_games, named_games, why_no_games, world_name
 from magi_video.serving.requests import MAX_TEXT, FirstFrame
 from magi_video.serving.run import write_run
+from magi_video.serving.trailer import Trailer
 from magi_video.serving.uploads import Uploads
 from magi_video.serving.videos import BusyError, VideoDesk
 from magi_video.serving.visitors import Places
@@ -49,6 +50,7 @@ class Service:
         self.players = Players(pipe, self.worker, limits, pace)
         self.receiving = Places(UPLOADS_AT_ONCE, limits.share(UPLOADS_AT_ONCE), "others are uploading just now")
         self.readers = UploadReaders()
+        self._trailer: Trailer | None = None
         self.game_places = Places(limits.max_games, limits.max_games, "too many real games are running")
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -62,7 +64,7 @@ class Service:
             "width": config.width,
             "frame_rate": config.frame_rate,
             "max_interval": largest,
-            "interval": min(max(1, round(config.frame_rate / PLAYED_RATE)), largest) if config.action_names else 1,
+            "interval": self.interval,
             "speeds": list(SPEEDS),
             "controls": [vars(one) for one in self.players.controls.controls],
             "actions": list(config.action_names),
@@ -73,6 +75,7 @@ class Service:
             "first_frames": [frame.title for frame in self.first_frames],
             "endless": endless,
             "games": self.games,
+            "games_problem": why_no_games(config.training) if config.action_names else None,
             "world": world_name(known_games(config.training)),
             "window": (self.pipe.transformer.config.num_frames - 1) * self.pipe.codec.temporal_factor
             if endless
@@ -111,6 +114,24 @@ class Service:
         finally:
             player.saving = False
         return path
+
+    def trailer(self) -> Trailer | None:
+        """The film that the page begins with, begun when it is first asked for; None where there is none to be had."""
+        if self._trailer is None and self.players.run_frames and self.players.controls.controls and self.first_frames:
+            arguments = {"interval": self.interval, "sampling": Sampling.of("realtime")}
+            first = self.first_frames[0].frame
+            self._trailer = Trailer(self.pipe, self.players.controls, first, arguments, self._is_quiet)
+            self.worker.add(self._trailer)
+        return self._trailer
+
+    def _is_quiet(self) -> bool:
+        return not len(self.players) and not any(self.videos.counts().values())
+
+    @property
+    def interval(self) -> int:
+        """At which the page begins."""
+        config, largest = self.pipe.config, self.pipe.transformer.config.max_interval
+        return min(max(1, round(config.frame_rate / PLAYED_RATE)), largest) if config.action_names else 1
 
     async def sweep_forever(self) -> None:
         """Give up what nobody uses any more."""

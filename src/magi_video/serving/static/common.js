@@ -8,16 +8,17 @@ export function say(text) {
   news.hidden = !text;
 }
 
-export async function ask(path, options = {}) {
+// What the server answers, as JSON unless `read` takes it otherwise; its own words where it refuses.
+export async function ask(path, options = {}, read = (response) => response.json()) {
   let response;
   try {
     response = await fetch(path, options);
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
+  if (response.ok) return read(response);
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(capital(answer.error ?? `The server answered ${response.status}`));
-  return answer;
+  throw new Error(capital(answer.error ?? `The server answered ${response.status}`));
 }
 
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -99,7 +100,7 @@ export class Line {
   }
 }
 
-// Frames on a canvas, in order.
+// Frames on a canvas, in order; `show` gives the picture that was drawn.
 export class View {
   constructor(canvas, width, height) {
     Object.assign(canvas, { width, height });
@@ -110,7 +111,10 @@ export class View {
 
   show(bytes) {
     const picture = createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
-    this.last = Promise.all([picture, this.last]).then(([bitmap]) => this.draw(bitmap));
+    this.last = Promise.all([picture, this.last]).then(([bitmap]) => {
+      this.draw(bitmap);
+      return bitmap;
+    });
     return this.last;
   }
 

@@ -1,19 +1,17 @@
 // Playing: keys and touch to the server, frames back.
 
-import { Beginnings, capital, element, fillChoices, find, Line, paceChoices, say, speedChoices, View } from "./common.js";
+import { ask, Beginnings, capital, fillChoices, find, Line, paceChoices, say, speedChoices } from "./common.js";
+import { Comparison } from "./compare.js";
+import { Controls } from "./controls.js";
+import { Run } from "./run.js";
+import { Trailer } from "./trailer.js";
 
-const KEY_NAMES = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Space: "Space", ShiftLeft: "Shift", Enter: "Enter" };
-const keyName = (code) => KEY_NAMES[code] ?? code.replace(/^(Key|Digit)/, "");
-const MOVES = new Set(["up", "down", "left", "right", "far left", "far right"]);
 const WINDOW_MS = 2000;
 const LATENCIES = 15;
 
 export function setUpPlay(model) {
   const world = find("world");
-  const view = new View(find("model-view"), model.width, model.height);
-  const gameView = new View(find("game-view"), model.width, model.height);
-  const caption = document.querySelector("#world figcaption");
-  const held = new Map(); // control → what holds it: key codes, or "touch"
+  const views = new Comparison(model);
   const pressed = new Map(); // number of a key message → when it was sent
   const shown = []; // when the latest frames were drawn
   const latencies = [];
@@ -24,23 +22,42 @@ export function setUpPlay(model) {
   let wanted = null; // what the present world was asked for
   let interval = model.interval;
   let entering = false; // the wanted world has not begun; what still comes is of the one before
+  let looking = false; // at a frame of the past
 
-  const beginnings = new Beginnings(find("play-begin"), model, () => (line ? start() : preview()));
+  const run = new Run(model, { looked: look, chosen: () => goOn() });
+  const controls = new Controls(model, {
+    changed: sendKeys,
+    ready: () => Boolean(line) && !paused,
+    start: () => { if (!line || line.over) enter(); },
+  });
+  const beginnings = new Beginnings(find("play-begin"), model, () => {
+    trailer.stop();
+    if (line) start();
+    else preview();
+  });
   fillChoices(find("play-interval"), paceChoices(model), String(model.interval));
   fillChoices(find("play-speed"), speedChoices(model), "realtime");
   for (const id of ["play-interval", "play-speed"]) find(id).onchange = () => line && start();
   setUpBeside();
-  setUpPad();
   preview();
+  const trailer = new Trailer({
+    draw: (picture, x, y, width, height) => {
+      const { context } = views.model;
+      context.drawImage(picture, x, y, width, height, 0, 0, context.canvas.width, context.canvas.height);
+    },
+    light: (names) => controls.show(names),
+  });
 
   function preview() {
     const picture = beginnings.picture();
     if (!picture) return;
-    if (picture.complete && picture.naturalWidth) view.draw(picture);
-    else picture.addEventListener("load", () => line || view.draw(picture), { once: true });
+    if (picture.complete && picture.naturalWidth) views.model.draw(picture);
+    else picture.addEventListener("load", () => line || views.model.draw(picture), { once: true });
   }
 
   function setUpBeside() {
+    find("no-games").hidden = !model.games_problem;
+    find("no-games").textContent = `No real game to compare with: ${model.games_problem}.`;
     if (!model.games.length) return;
     find("beside-row").hidden = false;
     fillChoices(find("beside-which"), model.games.map((name) => [name, capital(name.replace(/^.*\//, "").replace(/_/g, " "))]), model.games[0]);
@@ -65,13 +82,10 @@ export function setUpPlay(model) {
   function start(seed = Math.floor(Math.random() * 2 ** 31)) {
     wanted = request(seed);
     entering = true;
-    const two = Boolean(wanted.beside);
-    find("game-figure").hidden = !two;
-    caption.hidden = !two;
-    world.classList.toggle("two", two);
-    let text = "The first frame…";
-    if (two) text = "Starting the real game…";
-    curtain(text, null);
+    looking = false;
+    trailer.stop();
+    views.show(Boolean(wanted.beside));
+    curtain(wanted.beside ? "Starting the real game…" : "The first frame…", null);
     say("");
     world.scrollIntoView({ block: "nearest", behavior: "smooth" });
     if (line && !line.over) order();
@@ -80,7 +94,7 @@ export function setUpPlay(model) {
 
   function order() {
     line.send(wanted);
-    if (held.size) sendKeys(); // what is held goes on to be held in the new world
+    if (controls.held.length) sendKeys(); // what is held goes on to be held in the new world
   }
 
   function connect() {
@@ -99,13 +113,19 @@ export function setUpPlay(model) {
       session = message.session;
       if (message.resumed) {
         line.send({ type: "pause", paused });
-        if (held.size) sendKeys();
+        if (controls.held.length) sendKeys();
         curtain(paused ? "Paused" : null, paused ? "Go on" : null);
       } else order();
     } else if (message.type === "error") {
       entering = false;
-      if (shown.length) say(capital(message.error)); // the world before goes on
+      if (shown.length || run.last >= 0) say(capital(message.error)); // the world before goes on
       else curtain(capital(message.error), "Play");
+    } else if (message.type === "branched") {
+      run.cut(message.index);
+      shown.length = 0;
+      if (!wanted.beside) return;
+      views.stands();
+      say("The real game cannot go back: it stands still, and the model goes on alone.");
     } else if (message.type === "ended") {
       curtain(`This model's worlds last ${message.frames} frames.`, "Play again");
     } else if (message.type === "episode") {
@@ -117,19 +137,27 @@ export function setUpPlay(model) {
 
   async function draw(message, bytes) {
     if (message.source === "game") {
-      gameView.show(bytes);
+      views.showGame(message.index, bytes);
       return;
     }
     const { index, keys: made } = message;
     if (index === 0) {
       entering = false;
+      looking = false;
       shown.length = 0;
       pressed.clear();
+      run.reset();
     }
-    await view.show(bytes);
+    if (looking) { // it was on its way when the past was turned to
+      run.add(index, bytes, null);
+      line?.send({ type: "shown", index });
+      return;
+    }
+    const bitmap = await views.showModel(index, bytes);
     if (!line) return; // it was stopped meanwhile
     const now = performance.now();
     line.send({ type: "shown", index });
+    run.add(index, bytes, bitmap);
     shown.push(now);
     while (shown[0] < now - WINDOW_MS) shown.shift();
     for (const [number, when] of pressed) {
@@ -169,89 +197,82 @@ export function setUpPlay(model) {
     }
     const playing = line !== null && !line.over;
     for (const id of ["pause", "again", "elsewhere"]) find(id).disabled = !playing;
+    find("save").disabled = !playing || !model.run_frames;
   }
 
   function stop(reason) {
     line?.close();
     line = null;
-    letGo();
+    controls.letGo();
     setPaused(false);
     curtain(reason ?? find("curtain-text").textContent, "Play again");
   }
 
+  function pauseButton(text) {
+    find("pause-text").textContent = text;
+    find("pause").classList.toggle("looking", looking);
+  }
+
   function setPaused(value) {
     paused = value;
-    find("pause").firstChild.textContent = value ? "Go on " : "Pause ";
-    if (value) letGo();
+    looking = false;
+    pauseButton(value ? "Go on" : "Pause");
+    if (value) controls.letGo();
     line?.send({ type: "pause", paused: value });
     if (line) curtain(value ? "Paused" : null, value ? "Go on" : null);
     shown.length = 0;
   }
 
+  // --- the past -------------------------------------------------------------------------------------------------------
+
+  // At a frame of the past, or (null) at the newest one again; the world stands still meanwhile.
+  function look(index) {
+    if (!line || line.over) return;
+    if (!paused) setPaused(true);
+    looking = index !== null;
+    curtain(null);
+    pauseButton(looking ? `Play from ${index}` : "Go on");
+    const number = index ?? run.last;
+    find("frame-number").textContent = String(number);
+    views.showModel(number, run.frames.get(number));
+  }
+
+  function goOn() {
+    if (!line || line.over) return;
+    if (!paused || run.index === null) {
+      setPaused(!paused);
+      return;
+    }
+    const index = run.index;
+    [paused, looking] = [false, false]; // the server goes on when it has gone back
+    pauseButton("Pause");
+    line.send({ type: "branch", index });
+    world.focus({ preventScroll: true });
+  }
+
+  find("save").onclick = async () => {
+    find("save").disabled = true;
+    try {
+      const file = await ask(`/api/play/${session}/run.zip`, {}, (response) => response.blob());
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(file);
+      link.download = `${model.model}-run.zip`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    } catch (error) {
+      say(error.message);
+    } finally {
+      find("save").disabled = !line;
+    }
+  };
+
   // --- keys -----------------------------------------------------------------------------------------------------------
 
-  function sendKeys() {
-    line?.send({ type: "keys", held: [...held.keys()], keys: ++keys });
+  function sendKeys(fresh = false) {
+    line?.send({ type: "keys", held: controls.held, keys: ++keys });
+    if (fresh) pressed.set(keys, performance.now());
   }
 
-  function press(control, by) {
-    if (!line || paused) return;
-    const holders = held.get(control) ?? new Set();
-    const fresh = holders.size === 0;
-    holders.add(by);
-    held.set(control, holders);
-    if (!fresh) return;
-    light(control, true);
-    sendKeys();
-    pressed.set(keys, performance.now());
-  }
-
-  function release(control, by) {
-    const holders = held.get(control);
-    if (!holders?.delete(by) || holders.size) return;
-    held.delete(control);
-    light(control, false);
-    sendKeys();
-  }
-
-  function letGo() {
-    for (const control of [...held.keys()]) light(control, false);
-    if (held.size) {
-      held.clear();
-      sendKeys();
-    }
-  }
-
-  function light(control, on) {
-    document.querySelector(`.pad [data-control="${CSS.escape(control)}"]`)?.classList.toggle("held", on);
-  }
-
-  function setUpPad() {
-    const move = element("div", { class: "move" });
-    const act = element("div", { class: "do" });
-    for (const control of model.controls) {
-      const caps = element("span", {}, ...control.keys.flatMap((code) => [element("kbd", {}, keyName(code)), " "]));
-      const button = element("button", {
-        type: "button", "data-control": control.name, "data-place": control.place, "aria-label": control.label,
-      }, control.label, caps);
-      button.onpointerdown = (event) => {
-        event.preventDefault();
-        button.setPointerCapture(event.pointerId);
-        press(control.name, `touch ${event.pointerId}`);
-      };
-      button.onlostpointercapture = (event) => release(control.name, `touch ${event.pointerId}`);
-      button.oncontextmenu = (event) => event.preventDefault();
-      // A button of the page, too: Enter or the space bar holds it.
-      button.onkeydown = (event) => ["Enter", " "].includes(event.key) && press(control.name, "button");
-      button.onkeyup = () => release(control.name, "button");
-      button.onblur = () => release(control.name, "button");
-      (MOVES.has(control.place) ? move : act).append(button);
-    }
-    if (move.children.length) find("pad").append(move);
-    if (act.children.length) find("pad").append(act);
-  }
-
-  const byKey = new Map(model.controls.flatMap((control) => control.keys.map((code) => [code, control.name])));
   const commands = {
     KeyP: () => find("pause").click(), KeyR: () => find("again").click(), KeyN: () => find("elsewhere").click(),
   };
@@ -260,33 +281,38 @@ export function setUpPlay(model) {
   const isOurs = (event) =>
     !find("play").hidden && !event.ctrlKey && !event.metaKey && !event.altKey &&
     (event.target === document.body || world.contains(event.target) ||
-      (event.target.closest("button") && !["Enter", "Space"].includes(event.code)));
+      (event.target.closest("button:not([role=tab])") && !["Enter", "Space"].includes(event.code)));
 
   window.addEventListener("keydown", (event) => {
     if (!isOurs(event)) return;
-    const control = byKey.get(event.code);
-    if (control !== undefined && line) {
-      if (!event.repeat) press(control, event.code);
+    const control = controls.byKey.get(event.code);
+    const onButton = event.target.closest("button") && ["Enter", "Space"].includes(event.code);
+    if (control !== undefined && !onButton) {
+      if (!event.repeat) {
+        if (!line || line.over) enter(); // the first key begins
+        controls.press(control, event.code);
+      }
     } else if (commands[event.code] && !event.repeat) commands[event.code]();
     else if (["Enter", "Space"].includes(event.code) && event.target === world && !find("enter").hidden) find("enter").click();
     else return;
     event.preventDefault();
   });
   window.addEventListener("keyup", (event) => {
-    const control = byKey.get(event.code);
-    if (control !== undefined) release(control, event.code);
+    const control = controls.byKey.get(event.code);
+    if (control !== undefined) controls.release(control, event.code);
   });
-  window.addEventListener("blur", letGo);
   document.addEventListener("visibilitychange", () => document.hidden && line && !paused && setPaused(true));
 
   // --- buttons --------------------------------------------------------------------------------------------------------
 
-  find("enter").onclick = () => {
+  function enter() {
     world.focus({ preventScroll: true });
-    if (paused) setPaused(false);
+    if (paused) goOn();
     else start();
-  };
-  find("pause").onclick = () => setPaused(!paused);
+  }
+
+  find("enter").onclick = enter;
+  find("pause").onclick = goOn;
   find("again").onclick = () => { restart(wanted?.seed); };
   find("elsewhere").onclick = () => {
     if (!find("beside").checked) beginnings.chooseAnother();
