@@ -26,13 +26,13 @@ WARM_UP_SECONDS = 3.0
 COMPARED_EPISODES, COMPARED_FRAMES = 8, 26
 
 
-def play(url: str, interval: int, setting: str, seconds: float, results: list[dict[str, list[float]]]) -> None:
+def play(url: str, interval: int, speed: str, seconds: float, results: list[dict[str, list[float]]]) -> None:
     from websockets.sync.client import connect
 
     with connect(url.replace("http", "ws", 1) + "/api/play", compression=None) as line:
         hello = json.loads(line.recv())
         assert hello["type"] == "hello", hello
-        line.send(json.dumps({"type": "start", "first": 0, "interval": interval, "setting": setting, "seed": 0}))
+        line.send(json.dumps({"type": "start", "first": 0, "interval": interval, "speed": speed, "seed": 0}))
         random = np.random.default_rng(threading.get_ident())
         arrivals: list[float] = []
         latencies: list[float] = []
@@ -68,7 +68,7 @@ def play(url: str, interval: int, setting: str, seconds: float, results: list[di
     results.append({"arrivals": arrivals, "latencies": latencies, "made": made})
 
 
-def compare(url: str, interval: int, setting: str, game: str) -> None:
+def compare(url: str, interval: int, speed: str, game: str) -> None:
     """PSNR of the model's frames against the real game's, by their number, in the median over episodes."""
     from websockets.sync.client import connect
 
@@ -76,7 +76,7 @@ def compare(url: str, interval: int, setting: str, game: str) -> None:
     for seed in range(COMPARED_EPISODES):
         shown: dict[str, list[np.ndarray]] = {"model": [], "game": []}
         with connect(url.replace("http", "ws", 1) + "/api/play", compression=None) as line:
-            start = {"type": "start", "interval": interval, "setting": setting, "seed": 100 + seed, "beside": game}
+            start = {"type": "start", "interval": interval, "speed": speed, "seed": 100 + seed, "beside": game}
             line.send(json.dumps(start))
             held = ["TURN_LEFT"] if seed % 2 else ["MOVE_FORWARD"]
             line.send(json.dumps({"type": "keys", "held": held, "keys": 1}))
@@ -100,7 +100,7 @@ def cpu_seconds(process: int | None) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def show_page(url: str, interval: int, setting: str, seconds: float) -> None:
+def show_page(url: str, interval: int, speed: str, seconds: float) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -109,7 +109,7 @@ def show_page(url: str, interval: int, setting: str, seconds: float) -> None:
         page.goto(url)
         page.wait_for_selector("#play:not([hidden])")
         page.select_option("#play-interval", str(interval))
-        page.select_option("#play-setting", setting)
+        page.select_option("#play-speed", speed)
         page.click("#enter")
         page.wait_for_timeout(1000 * WARM_UP_SECONDS)
         rates = []
@@ -131,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", help="of the running page")
     parser.add_argument("--interval", type=int, default=2, help="game tics a frame")
-    parser.add_argument("--setting", default="realtime")
+    parser.add_argument("--speed", default="realtime")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--players", type=int, default=1)
     parser.add_argument("--server", type=int, help="process id of magi serve: tells its CPU time a frame")
@@ -139,9 +139,9 @@ def main() -> None:
     parser.add_argument("--beside", help="a game that the page offers: how long the model keeps up with it")
     arguments = parser.parse_args()
     url = arguments.url.rstrip("/")
-    asked = (url, arguments.interval, arguments.setting, arguments.seconds)
+    asked = (url, arguments.interval, arguments.speed, arguments.seconds)
     if arguments.beside:
-        compare(url, arguments.interval, arguments.setting, arguments.beside)
+        compare(url, arguments.interval, arguments.speed, arguments.beside)
     elif arguments.browser:
         show_page(*asked)
     else:

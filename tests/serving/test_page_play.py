@@ -38,7 +38,7 @@ def boxes(page: Any) -> dict[str, Any]:
 
 
 def is_lit(page: Any, control: str) -> bool:
-    return page.locator(f"#held [data-control={control}].held").count() == 1
+    return page.locator(f"#held [data-key={control}].held").count() == 1
 
 
 def test_every_script_can_be_read(open_page: Callable[..., Any]) -> None:

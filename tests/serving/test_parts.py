@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from magi_video.errors import MagiError
 from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.registry import declared
+from magi_video.serving.app import create_app
 from magi_video.serving.errors import WITHHELD, public_message
 from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.security import Guard
+from magi_video.serving.server import frame_seconds
 from magi_video.serving.worker import Task, Worker
 
 
@@ -201,3 +205,18 @@ def test_a_game_has_its_own_pace(make_pipe: Callable[..., MagiVideoPipeline]) ->
         player.close()
 
     asyncio.run(paced())
+
+
+def test_a_game_begins_at_the_smoothest_pace_that_the_machine_keeps_up_with(
+    make_pipe: Callable[..., MagiVideoPipeline],
+) -> None:
+    pipe = make_pipe()  # 50 frames/s at interval 1
+    for seconds, interval in ((None, 3), (0.001, 1), (0.019, 2), (0.05, 3), (1.0, 3)):
+        with TestClient(create_app(pipe, "tiny", seconds=seconds), base_url="http://127.0.0.1") as client:
+            told = client.get("/api/model").json()
+        assert (told["interval"], told["played_interval"]) == (3, interval), seconds
+    measured = frame_seconds(pipe)
+    assert measured is not None and 0 < measured < 1
+    assert frame_seconds(make_pipe(actions=False)) is None
+    clip = make_pipe(forcing="joint", transformer={"head": declared("paradigms")["joint"].get("head", "epsilon")})
+    frame_seconds(clip)  # whatever it is, the server starts

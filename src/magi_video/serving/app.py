@@ -46,6 +46,7 @@ def create_app(
     host: str = "127.0.0.1",
     allowed_names: Sequence[str] = (),
     pace: Pace | None = None,
+    seconds: float | None = None,
 ) -> Guard:
     """The application, an ASGI callable.
 
@@ -57,6 +58,7 @@ def create_app(
         host: the address that will be listened on, see `Guard`.
         allowed_names: further names of this machine, see `Guard`.
         pace: chooses the number of CPU threads anew when the players' pace falls; it stays if not given.
+        seconds: of a frame on this machine, by which the pace is chosen that a game begins at.
     """
     bounds = limits or ServingLimits()
     text_problem = find_text_problem(pipe)
@@ -64,7 +66,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="magi-serve-", ignore_cleanup_errors=True) as folder:
-            service = app.state.service = Service(pipe, list(first_frames), bounds, Path(folder), text_problem, pace)
+            service = app.state.service = Service(
+                pipe, list(first_frames), bounds, Path(folder), text_problem, pace, seconds
+            )
             service.worker.start()
             sweeper = asyncio.create_task(service.sweep_forever())
             try:

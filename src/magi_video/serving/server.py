@@ -2,16 +2,24 @@
 
 import contextlib
 import errno
+import itertools
 import socket
+import statistics
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import uvicorn
+from torch import Tensor
 
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.fast.beside import items_ahead, work_beside
 from magi_video.fast.threads import Pace, check_threads
 from magi_video.files.weights import resolve_model
+from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import make_ready
 from magi_video.serving.app import create_app
 from magi_video.serving.connections import configure
@@ -21,6 +29,7 @@ from magi_video.serving.security import Guard, is_loopback
 from magi_video.serving.visitors import networks
 
 BACKLOG = 128
+MEASURED_FRAMES, WARM_UP_FRAMES, MEASURING_SECONDS = 12, 3, 1.0
 
 
 def serve(model: str, options: ServeOptions) -> None:
@@ -61,7 +70,29 @@ def load(model: str, options: ServeOptions) -> Guard:
     pace = Pace(ready.threads, ready.cores) if chooses else None
     first_frames = find_first_frames(folder, pipe.config.height, pipe.config.width)
     name = model if not Path(model).is_dir() else Path(model).resolve().name
-    return create_app(pipe, name, first_frames, options.limits, options.host, options.allow_name, pace)
+    return create_app(
+        pipe, name, first_frames, options.limits, options.host, options.allow_name, pace, frame_seconds(pipe)
+    )
+
+
+def frame_seconds(pipe: MagiVideoPipeline) -> float | None:
+    """Seconds from one decoded frame to the next as a player gets them; None if nothing is played, or slowly."""
+    if not pipe.config.action_names or pipe.codec.temporal_factor != 1:
+        return None
+    times: list[float] = []
+    try:
+        latents = pipe.stream(num_frames=MEASURED_FRAMES, sampling="realtime", output_type="latent")
+    except MagiError:  # this model needs given frames, or makes a whole clip at once
+        return None
+
+    def show(made: Iterator[Tensor]) -> None:
+        for _ in pipe.decode_stream(made):
+            times.append(time.perf_counter())
+
+    end = time.perf_counter() + MEASURING_SECONDS
+    work_beside(show, itertools.takewhile(lambda _: time.perf_counter() < end, latents), items_ahead(pipe.device))
+    later = np.diff(times[WARM_UP_FRAMES:]).tolist()
+    return statistics.median(later) if later else None
 
 
 def listen(host: str, port: int) -> socket.socket:

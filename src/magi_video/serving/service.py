@@ -25,8 +25,10 @@ from magi_video.serving.worker import Worker
 
 UPLOADS_AT_ONCE = 4
 SWEEP_SECONDS = 1.0
-PLAYED_RATE = 17.5
-"""Frames/s at which a world with actions begins, about: smooth, and no harder than it must be."""
+CALM_RATE, SMOOTH_RATE = 17.5, 35.0
+"""Frames/s of a world with actions, about: of a video, and of a game where the machine keeps up with it."""
+SPARE = 1.25
+"""How many times as quick as it must be a machine is to count as one that keeps up."""
 
 
 class Service:
@@ -40,9 +42,10 @@ class Service:
         folder: Path,
         text_problem: str | None = None,
         pace: Pace | None = None,
+        seconds: float | None = None,
     ) -> None:
         self.pipe, self.first_frames, self.limits, self.folder = pipe, first_frames, limits, folder
-        self.text_problem = text_problem
+        self.text_problem, self._seconds = text_problem, seconds
         self.games = named_games(pipe.config.training)
         self.worker = Worker()
         self.uploads = Uploads(limits)
@@ -65,6 +68,7 @@ class Service:
             "frame_rate": config.frame_rate,
             "max_interval": largest,
             "interval": self.interval,
+            "played_interval": self.played_interval,
             "speeds": list(SPEEDS),
             "controls": [vars(one) for one in self.players.controls.controls],
             "actions": list(config.action_names),
@@ -129,9 +133,21 @@ class Service:
 
     @property
     def interval(self) -> int:
-        """At which the page begins."""
+        """At which a video begins, and a game where nothing is known of the machine."""
+        return self._interval_of(CALM_RATE) if self.pipe.config.action_names else 1
+
+    @property
+    def played_interval(self) -> int:
+        """At which a game begins: that of the smoothest pace that the machine keeps up with."""
+        rate = self.pipe.config.frame_rate
+        if not self.pipe.config.action_names or self._seconds is None:
+            return self.interval
+        choices = range(self._interval_of(SMOOTH_RATE), self.interval)
+        return next((one for one in choices if SPARE * self._seconds <= one / rate), self.interval)
+
+    def _interval_of(self, rate: float) -> int:
         config, largest = self.pipe.config, self.pipe.transformer.config.max_interval
-        return min(max(1, round(config.frame_rate / PLAYED_RATE)), largest) if config.action_names else 1
+        return min(max(1, round(config.frame_rate / rate)), largest)
 
     async def sweep_forever(self) -> None:
         """Give up what nobody uses any more."""

@@ -51,7 +51,8 @@ export class Controls {
   }
 
   light(control, on) {
-    for (const one of document.querySelectorAll(`[data-control="${CSS.escape(control)}"]`)) one.classList.toggle("held", on);
+    const name = CSS.escape(control);
+    for (const one of document.querySelectorAll(`[data-control="${name}"], [data-key="${name}"]`)) one.classList.toggle("held", on);
   }
 
   // Lights these alone, though nobody holds them.
@@ -89,7 +90,7 @@ export class Controls {
   setUpCaps() {
     for (const control of this.model.controls) {
       if (!control.keys.length || !(MOVES.has(control.place) || control.place === "fire")) continue;
-      find("held").append(element("kbd", { "data-control": control.name, "data-place": control.place }, keyName(control.keys[0])));
+      find("held").append(element("kbd", { "data-key": control.name, "data-place": control.place }, keyName(control.keys[0])));
     }
   }
 

@@ -20,7 +20,7 @@ export function setUpPlay(model) {
   let keys = 0;
   let paused = false;
   let wanted = null; // what the present world was asked for
-  let interval = model.interval;
+  let interval = model.played_interval;
   let entering = false; // the wanted world has not begun; what still comes is of the one before
   let looking = false; // at a frame of the past
 
@@ -35,7 +35,7 @@ export function setUpPlay(model) {
     if (line) start();
     else preview();
   });
-  fillChoices(find("play-interval"), paceChoices(model), String(model.interval));
+  fillChoices(find("play-interval"), paceChoices(model), String(model.played_interval));
   fillChoices(find("play-speed"), speedChoices(model), "realtime");
   for (const id of ["play-interval", "play-speed"]) find(id).onchange = () => line && start();
   setUpBeside();
