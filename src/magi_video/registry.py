@@ -176,10 +176,12 @@ def check_clip_frames(
     count = int(options[shown]) if isinstance(shown, str) else shown
     if frames > count:
         return
-    less = ""
-    if isinstance(shown, str):
-        less = f" (its option {shown} is {count}" + (f"; {frames - 1} would do)" if frames > 1 else ")")
-    raise MagiError(f"{name} learns from clips of {count + 1} {kind} or more{less}, got clips of {frames}")
+    ways = [f"--num-frames {count + 1}" if kind == "frames" else "a larger --num-frames"]
+    if isinstance(shown, str) and frames > 1:
+        ways.insert(0, f"--forcing-options {shown} {frames - 1}")
+    raise MagiError(
+        f"{name} learns from clips of {count + 1} {kind} or more, got clips of {frames}: give {' or '.join(ways)}"
+    )
 
 
 def read_option(name: str, value: Any, default: Any, choices: Sequence[str] = (), limits: Sequence[float] = ()) -> Any:

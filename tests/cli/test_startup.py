@@ -33,6 +33,27 @@ def packages(*commands: list[str]) -> dict[str, list[str]]:
     return found
 
 
+REFUSE = """
+import contextlib, io, json, sys
+sys.modules["onnxruntime"] = None  # as if it were not installed
+from magi_video.cli import main
+found = []
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as error:
+        code = main(arguments)
+    found.append([code, error.getvalue(), sorted({name.partition(".")[0] for name in sys.modules})])
+print(json.dumps(found))
+"""
+
+
+def refusals(commands: list[list[str]]) -> list[tuple[int, str, list[str]]]:
+    """Exit code and message of each command, and the packages that are imported after it."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSE, json.dumps(commands)], capture_output=True, text=True, check=True, timeout=120
+    )
+    return [tuple(one) for one in json.loads(done.stdout.splitlines()[-1])]
+
+
 def test_help_info_and_plan_import_nothing_heavy(tmp_path: Path) -> None:
     commands = [["--help"], *([verb, "--help"] for verb in VERBS), ["train", "doom", "--help"]]
     commands += [["info", name, "--json"] for name in shipped_models()]
@@ -62,6 +83,41 @@ print(json.dumps([sorted(imported - before), sorted(set(sys.modules) - before)])
     assert not unused & set(used)
     others = [name for name in imported if not name.startswith("magi_video")]
     assert len(imported) <= 110 and len(others) <= 40, others
+
+
+def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    videos, out = str(tmp_path / "videos"), ["--out", str(tmp_path / "out")]
+    refused = {
+        "ONNX Runtime is not installed": [
+            ["generate", "doom", *out, "--engine", "onnx"], ["demo", *out, "--engine", "onnx"],
+            ["serve", "doom", "--engine", "onnx"], ["bench", "doom", "--engine", "onnx"],
+            ["evaluate", "doom", "--data", videos, *out, "--engine", "onnx"],
+            ["compare", "doom", "atari", "--data", videos, *out, "--engine", "onnx"],
+        ],
+        "frames must be at least 1, got 0": [
+            ["generate", "doom", *out, "--frames", "0"], ["demo", *out, "--frames", "0"],
+            ["bench", "doom", "--frames", "0"],
+        ],
+        "no model 'nowhere'": [
+            ["generate", "nowhere", *out], ["serve", "nowhere"], ["export", "nowhere", *out],
+            ["push", "nowhere", "me/it", "--dry-run", *out], ["evaluate", "nowhere", "--data", videos, *out],
+        ],
+        "no model or preset 'nowhere'": [["bench", "nowhere"]],
+        "1 to compare; expected two models or recipes": [["compare", "doom", "--data", videos, *out]],
+        "'nowhere' is no model": [["compare", "doom", "nowhere", "--data", videos, *out]],
+        "nope: no such file": [
+            ["generate", "doom", *out, "--first-frame", "nope"], ["generate", "doom", *out, "--context", "nope"],
+            ["evaluate", "doom", "--data", "nope", *out], ["score", "nope", "f.png", *out], ["import", "minari", "nope",
+            *out], ["train", "tiny", "--data", "nope", *out], ["encode", "tiny", "--data", "nope", *out],
+            ["plan", "tiny", "--devices", "1", "--data", "nope"], ["compare", "doom", "atari", "--data", "nope", *out],
+        ],
+    }  # fmt: skip
+    commands = [(message, command) for message, those in refused.items() for command in those]
+    for (message, command), (code, error, found) in zip(commands, refusals([one for _, one in commands]), strict=True):
+        assert code == 1 and message in error and error.count("\n") == 1, (command, error)
+        assert not HEAVY & set(found), command
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", shipped_models())

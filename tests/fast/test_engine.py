@@ -129,10 +129,10 @@ def test_a_damaged_or_foreign_file_is_made_again(make_model: Make, folder: Path,
     assert foreign is not None
     files.write(name, foreign)  # whole, of the right name, and of other inputs
     assert OnnxEngine(files).prepare(job, build=False)
-    said: list[str] = []
-    engine = OnnxEngine(files, say=said.append)
+    stages: list[str] = []
+    engine = OnnxEngine(files, stage=stages.append)
     assert engine.prepare(job, build=True) is None
-    assert said == ["making the graph of a mask step, once for models of this kind"]
+    assert stages[1:] == ["making the graph of a mask step, once for models of this kind"]
     assert files.read(name) != foreign
     check(job, engine)
 
@@ -207,9 +207,7 @@ def test_what_graphs_do_not_cover_is_refused_if_asked_for_and_else_left_to_pytor
         assert line.startswith("engine torch: graphs")
         assert reason in line
     assert choose_engine("torch", make_job(make_model), None, 100)[1] == ""
-    monkeypatch.setattr(
-        engine_choice, "missing_packages", lambda names: "onnxruntime" if "onnxruntime" in names else None
-    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
     with pytest.raises(MagiError, match="ONNX Runtime is not installed"):
         choose_engine("onnx", make_job(make_model), None, 100)
     assert choose_engine("auto", make_job(make_model), None, 100)[1] == ""
@@ -231,6 +229,34 @@ def test_auto_takes_the_quicker_one_where_the_job_is_long_enough(
     assert choose_engine("auto", job, None, 100)[0].name == "onnx"  # graphs are there: 10 s are long enough
     seconds["onnx"] = 0.1
     assert choose_engine("auto", job, None, 100)[0].name == "torch"
+
+
+def test_what_is_done_before_the_first_frame_is_said(
+    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAGI_CACHE", str(tmp_path / "there"))
+    job = make_job(make_model)
+    said: list[str] = []
+    stages: list[str] = []
+    choose_engine("onnx", job, None, 100, said.append, stage=stages.append)
+    making = "making the graph of a mask step, once for models of this kind"
+    assert (said, stages) == ([], ["loading graphs for ONNX Runtime", making])
+    stages.clear()
+    choose_engine("onnx", job, None, 100, said.append, stage=stages.append)
+    assert (said, stages) == ([], ["loading graphs for ONNX Runtime"])
+
+
+def test_a_cache_that_cannot_be_used_is_said_once(
+    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MAGI_CACHE", str(tmp_path / "file" / "cache"))
+    job = make_job(make_model)
+    said: list[str] = []
+    for _ in range(2):
+        assert choose_engine("onnx", job, None, 100, said.append)[0].name == "onnx"
+    (line,) = said
+    assert line.startswith(f"{tmp_path}/file/cache: nothing can be kept there (Not a directory)")
 
 
 def test_what_has_no_graph_is_pytorchs_and_said_once(make_model: Make, folder: Path) -> None:

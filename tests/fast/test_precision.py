@@ -22,7 +22,8 @@ def test_the_quicker_one_is_taken_and_the_line_says_why(
     monkeypatch.setattr(probes, "low_precision_gain", lambda *_: gain)
     choice = choose_precision("auto", "cpu", "training")
     assert choice.precision == chosen
-    expected = f"precision: {chosen} (in bf16 a training-shaped product {line} as in float32 on this CPU)"
+    wanted = ", which is chosen from 1.25× on" if chosen == "float32" and gain > 1 else ""
+    expected = f"precision: {chosen} (in bf16 a training-shaped product {line} as in float32 on this CPU{wanted})"
     assert str(choice) == expected
 
 

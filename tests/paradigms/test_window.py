@@ -65,7 +65,7 @@ def test_too_few_frames_are_refused_and_it_is_said_why(model: MagiVideoTransform
         with pytest.raises(MagiError, match=rf"from the 3 before it.*give 3 or more, got {given}"):
             Window(context=3).check_context(given, None)
     Window(context=3).check_context(3, None)
-    with pytest.raises(MagiError, match=r"clips of 6 frames or more .*context is 5; 4 would do.*got clips of 5"):
+    with pytest.raises(MagiError, match=r"clips of 6 frames or more, got clips of 5: give --forcing-options context 4"):
         Window(context=5).loss(model, clip)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -353,7 +354,7 @@ def test_bad_input_is_refused_in_one_line(pipe: MagiVideoPipeline, kwargs: dict[
 
 
 def test_more_given_frames_than_asked_for(pipe: MagiVideoPipeline) -> None:
-    with pytest.raises(MagiError, match="at least the 4 frames given"):
+    with pytest.raises(MagiError, match="num_frames must be at least 4, as many as are given, got 3"):
         pipe(video=np.stack([picture()] * 4), num_frames=3, **STEPS)
 
 
@@ -428,3 +429,12 @@ def test_unknown_models_are_told_what_there_is() -> None:
 def test_an_unknown_engine_is_refused(pipe: MagiVideoPipeline) -> None:
     with pytest.raises(MagiError, match="engine must be one of auto, torch, onnx, got 'tensorrt'"):
         pipe.compile(engine="tensorrt", num_frames=2)  # type: ignore[arg-type]
+
+
+def test_an_engine_asked_for_by_name_that_cannot_be_had_is_refused(
+    pipe: MagiVideoPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    with pytest.raises(MagiError, match="ONNX Runtime is not installed: pip install"):
+        pipe.compile(engine="onnx", num_frames=2, **STEPS)
+    assert pipe.compile(engine="auto", num_frames=2, **STEPS) == "graphs cannot be made here"

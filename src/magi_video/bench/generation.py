@@ -27,7 +27,7 @@ from magi_video.sampling.sampling import ResolvedSampling
 from magi_video.training.sizing import attends_flat
 
 JPEG_QUALITY = 85
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int | None], object]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Generator:
         return rollout
 
     def time_frames(
-        self, frames: int, use_cache: bool | None = None, progress: Callable[[int], None] | None = None
+        self, frames: int, use_cache: bool | None = None, progress: Callable[[int], object] | None = None
     ) -> tuple[list[float], list[Tensor]]:
         """Seconds of each of so many frames after a given one, and their latents `[B, C, H, W]`."""
         rollout = self.begin(self.given + frames, use_cache=use_cache)

@@ -1,11 +1,15 @@
 """Options of a benchmark. Does not import PyTorch."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from magi_video.fast.engine_name import EngineName
+from magi_video.errors import MagiError
+from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
+from magi_video.files.weights import is_hub_id, is_local, shipped_models
+from magi_video.presets import PRESETS
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import Items, settings
 
@@ -33,10 +37,19 @@ class BenchOptions:
     """Frames to generate without the cache; time grows with their square."""
     precision: Precision = "auto"
     """Of the weights in generation, of autocast in training; auto as the other commands choose it on this machine."""
-    engine: EngineName = "auto"
+    engine: AskedEngine = "auto"
     """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto measures, takes the
     quicker one and says so (torch where the videos are too short to gain)."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; by default one for a small model's generation or training, else all cores."""
     device: str = "auto"
     """auto, cpu or cuda."""
+
+
+def check_subject(name: str) -> None:
+    """Raise a `MagiError` unless a name may be that of a model or of a preset."""
+    if not (is_local(name) or name in PRESETS or Path(name).is_file() or is_hub_id(name)):
+        raise MagiError(
+            f"no model or preset {name!r}: models are a folder, a hub id, or {', '.join(shipped_models())}; "
+            f"presets are {', '.join(PRESETS)}, or a JSON file"
+        )

@@ -1,7 +1,6 @@
 """Every figure of one benchmark, as one record that JSON holds."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +26,7 @@ from magi_video.bench.machine import (
 from magi_video.bench.options import BenchOptions, Part
 from magi_video.bench.profiling import Profile, profile_call
 from magi_video.bench.subject import Subject, open_subject
-from magi_video.bench.training import Stepper, Training, measure_training, sequence_frames
+from magi_video.bench.training import Progress, Stepper, Training, measure_training, sequence_frames
 from magi_video.distributed import find_device
 from magi_video.errors import MagiError
 from magi_video.fast.engine_choice import choose_engine
@@ -81,7 +80,7 @@ class Report:
         return asdict(self)
 
 
-def benchmark(name: str, options: BenchOptions, progress: Callable[[str, int, int], None] = lambda *_: None) -> Report:
+def benchmark(name: str, options: BenchOptions, progress: Progress = lambda *_: None) -> Report:
     """Measure a model or a preset.
 
     Args:
@@ -113,7 +112,9 @@ def benchmark(name: str, options: BenchOptions, progress: Callable[[str, int, in
         choose_threads(product_flops(subject.outline, options.batch), options.threads)
         model = subject.load(choice.dtype).to(device)
         generator = Generator(subject, model, sampling, options.batch, device)
-        generator.engine, _ = choose_engine(options.engine, generator.job(frames), subject.folder, frames)
+        generator.engine, _ = choose_engine(
+            options.engine, generator.job(frames), subject.folder, frames, stage=lambda stage: progress(stage, 0, None)
+        )
         peak = peaks[choice.precision]
         generation = measure_generation(generator, choice.precision, frames, peak, progress)
         if "uncached" in parts:

@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from magi_video.bench.options import check_subject
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
-from magi_video.files.weights import HUB_ID, resolve_model, shipped_models
+from magi_video.files.weights import is_local, resolve_model
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.conditions import unknown
 from magi_video.models.configured import outlined
@@ -52,16 +53,9 @@ def open_subject(name: str) -> Subject:
     Raises:
         MagiError: it is none of them, or cannot be read.
     """
-    if Path(name).is_dir() or name in shipped_models():
-        return open_model(name)
-    if name in PRESETS or Path(name).is_file():
-        return open_preset(name)
-    if HUB_ID.fullmatch(name) and not name.startswith("."):
-        return open_model(name)
-    raise MagiError(
-        f"no model or preset {name!r}: models are a folder, a hub id, or {', '.join(shipped_models())}; "
-        f"presets are {', '.join(PRESETS)}, or a JSON file"
-    )
+    check_subject(name)
+    is_recipe = not is_local(name) and (name in PRESETS or Path(name).is_file())
+    return open_preset(name) if is_recipe else open_model(name)
 
 
 def open_model(name: str) -> Subject:

@@ -21,7 +21,7 @@ from magi_video.training.build import build_paradigm
 from magi_video.training.optimization import build_optimizer
 from magi_video.training.sizing import attends_flat, loss_share, read_frames
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int | None], object]
 
 
 @dataclass

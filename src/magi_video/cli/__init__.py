@@ -70,10 +70,12 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"magi: unknown command {verb!r}; expected one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    from magi_video.files.folders import no_empty_folders
+
     wait_passively()
     warnings.filterwarnings("ignore", category=FutureWarning)  # of our dependencies; users can do nothing about them
     try:
-        with ending_on_signals():
+        with ending_on_signals(), no_empty_folders():
             importlib.import_module(f"magi_video.cli.{verb}").main(rest)
     except MagiError as error:
         print(f"magi {verb}: {error}", file=sys.stderr)

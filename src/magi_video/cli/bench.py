@@ -6,10 +6,10 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from magi_video.bench.options import BenchOptions
+from magi_video.bench.options import BenchOptions, check_subject
 from magi_video.bench.tables import report_tables
 from magi_video.cli.output import print_tables
-from magi_video.cli.parsing import Grouped, parse
+from magi_video.cli.parsing import Check, Grouped, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.settings import settings
 
@@ -23,7 +23,7 @@ class Bench:
     machine to machine; seconds do not.
     """
 
-    subject: Annotated[Positional[str], arg(metavar="MODEL-or-PRESET")]
+    subject: Annotated[Positional[str], arg(metavar="MODEL-or-PRESET"), Check(check_subject)]
     """Model: a folder, a hub id, or a shipped name ("doom", "atari"). Preset: a name or a JSON file; random weights."""
     out: Path | None = None
     """Folder for bench.json and bench.png."""
@@ -41,10 +41,11 @@ def main(argv: list[str]) -> None:
     from magi_video.bench.plot import write_plot
     from magi_video.bench.report import benchmark
     from magi_video.files.atomic import write_json
+    from magi_video.files.folders import ensure_folder
 
     figures, plots = files(asked)
     for path in (*figures, *plots):
-        path.parent.mkdir(parents=True, exist_ok=True)  # a mistake shall not show after minutes of work
+        ensure_folder(path.parent)  # a mistake shall not show after minutes of work
     with TaskDisplay("building the model") as bars:
         report = benchmark(asked.subject, asked.options, bars.show)
     for path in figures:

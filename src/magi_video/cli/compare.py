@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import Grouped, parse
+from magi_video.cli.parsing import Given, Grouped, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.evaluation.options import EvaluateOptions
+from magi_video.experiments.contenders import parse_contenders
 from magi_video.settings import settings
 from magi_video.training.stopping import StopSignals
 
@@ -25,11 +26,11 @@ class Compare:
     contenders: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL-or-RECIPE")]
     """Two or more: a model (folder, hub id, shipped name), a recipe (preset or JSON file), or recipe:forcing for a
     recipe under another paradigm. NAME=… gives it a name of its own."""
-    data: Path
+    data: Given
     """Folder of held-out videos."""
     out: Path
     """Folder for everything."""
-    train: Path | None = None
+    train: Given | None = None
     """Folder of videos that recipes are trained on; none of them may be among the held-out ones."""
     seeds: tuple[int, ...] = (0,)
     """Of the recipes' training runs; three or more allow a verdict on the recipes, one on the models alone."""
@@ -46,6 +47,7 @@ class Compare:
 def main(argv: list[str]) -> None:
     """Parse, compare, print."""
     asked = parse(Compare, "magi compare", argv)
+    parse_contenders(asked.contenders, asked.train)  # refused before anything is loaded
     with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
         from magi_video.experiments.compare import compare
 

@@ -1,20 +1,21 @@
 """`magi demo`: a shipped model, from its shipped first frame, under shipped controls."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+from pydantic import Field
 from tyro.conf import Positional
 
 from magi_video.cli.generate import generate
 from magi_video.cli.parsing import parse
 from magi_video.errors import MagiError
-from magi_video.fast.engine_name import EngineName
+from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
 from magi_video.files.weights import SHIPPED
 from magi_video.pipeline.options import GenerateOptions
 from magi_video.sampling.sampling import Sampling, Speed
+from magi_video.settings import settings
 
 
 class Show(NamedTuple):
@@ -31,7 +32,7 @@ SHOWS = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Demo:
     """Generate a video with a shipped model and say where it is and how fast it went."""
 
@@ -39,19 +40,19 @@ class Demo:
     """Doom, or Boxing as it was on the Atari 2600."""
     out: Path = Path("demo")
     """Folder for the results."""
-    frames: int = 120
+    frames: Annotated[int, Field(ge=1)] = 120
     """Frames of the video."""
-    num: int = 1
+    num: Annotated[int, Field(ge=1)] = 1
     """Videos to make."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of the first; the next ones have seed + 1, seed + 2, …"""
-    interval: int | None = None
+    interval: Annotated[int, Field(ge=1)] | None = None
     """Of the frames, in steps of the world: 1/35 s in Doom (2 by default), 1/15 s in Boxing (1)."""
     speed: Speed = "exact"
     """Compromise between quality and time."""
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
-    engine: EngineName = "auto"
+    engine: AskedEngine = "auto"
     """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto measures, takes the
     quicker one and says so (torch where the videos are too short to gain)."""
     json: bool = False

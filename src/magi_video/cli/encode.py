@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import arg
 
-from magi_video.cli.parsing import arguments
+from magi_video.cli.parsing import Given, arguments
 from magi_video.cli.parsing import parse as parse_options
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import CodecOptions, DataOptions, split_recipe
@@ -38,7 +38,7 @@ time is encoded clip by clip, for each of the intervals; any other frame by fram
 class Command:
     """Options of `magi encode`."""
 
-    data: Path
+    data: Given
     """Folder of videos, as for magi train."""
     out: Path
     """Folder of the cache; one that all processes see."""

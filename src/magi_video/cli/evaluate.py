@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from magi_video.cli.parsing import Grouped, Model, parse
+from magi_video.cli.parsing import Given, Grouped, Model, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.cli.score import print_result
 from magi_video.evaluation.options import EvaluateOptions
@@ -19,7 +19,7 @@ class Evaluate:
 
     model: Model
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
-    data: Path
+    data: Given
     """Folder of real videos, or UCF-101 in its official layout."""
     out: Path
     """Folder for the results."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import arguments, parse
+from magi_video.cli.parsing import Check, arguments, check_given, parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -20,7 +20,7 @@ class Import:
 
     kind: Annotated[Positional[Literal["lerobot", "minari"]], arg(metavar="{lerobot,minari}")]
     """Layout of the data set: LeRobot v2.0 to v3.0, or Minari in HDF5."""
-    folder: Annotated[Positional[Path], arg(metavar="DIR")]
+    folder: Annotated[Positional[Path], arg(metavar="DIR"), Check(check_given)]
     """Its folder."""
     out: Path
     """Folder for the recording; new, empty, or begun by the same command."""

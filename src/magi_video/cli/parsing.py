@@ -7,13 +7,35 @@ import re
 import shutil
 import sys
 import textwrap
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from magi_video.errors import MagiError
+from magi_video.files.weights import check_model_name
+
 Options = TypeVar("Options")
-Model = Annotated[Positional[str], arg(metavar="MODEL")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """In the annotation of an option: a function that refuses values which cannot be, before anything is loaded."""
+
+    function: Callable[[Any], object]
+
+
+def check_given(path: Path) -> None:
+    """Raise a `MagiError` unless there is something at a path."""
+    if not path.exists():
+        raise MagiError(f"{path}: no such file or folder")
+
+
+Model = Annotated[Positional[str], arg(metavar="MODEL"), Check(check_model_name)]
 """A model: a folder, a hub id, or the name of a shipped one."""
+Given = Annotated[Path, Check(check_given)]
+"""A file or folder that is to be read."""
 Grouped = OmitArgPrefixes[Annotated[Options, arg(name="")]]
 """`Grouped[X]`: the fields of X are options of the verb itself, without a name in front and among its own in --help."""
 OLD_OPTIONS = {"--setting": "--speed"}
@@ -42,13 +64,24 @@ def parse(
     ]
     given: dict[str, Any] = {} if default is None else {"default": default}
     if not {"-h", "--help"} & set(argv):
-        return tyro.cli(options, prog=prog, description=description, args=argv, **given)
+        made = tyro.cli(options, prog=prog, description=description, args=argv, **given)
+        check_options(made)
+        return made
     captured = _Captured(sys.stdout)
     try:
         with contextlib.redirect_stdout(captured):
             return tyro.cli(options, prog=prog, description=description, args=argv, **given)
     finally:
         print(fit(captured.getvalue()), end="")
+
+
+def check_options(options: Any) -> None:
+    """Raise a `MagiError` if an option's `Check` refuses its value."""
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        value = getattr(options, name, None)
+        for mark in (mark for one in (hint, *get_args(hint)) for mark in getattr(one, "__metadata__", ())):
+            if isinstance(mark, Check) and value is not None:
+                mark.function(value)
 
 
 def arguments(options: Any, *others: str) -> dict[str, Any]:

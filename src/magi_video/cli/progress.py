@@ -98,7 +98,7 @@ class TaskDisplay:
         elif self.plain and done == self.total:
             self.print_line()
 
-    def show(self, stage: str, done: int, total: int) -> None:
+    def show(self, stage: str, done: int, total: int | None) -> None:
         """So much of a stage is done, which begins by it: `stage` and `advance` in one, as a callback."""
         if TITLES.get(stage, stage) != self.title or total != self.total:
             self.stage(stage, total)

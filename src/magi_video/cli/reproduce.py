@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import arguments, parse
+from magi_video.cli.parsing import Given, arguments, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.training.stopping import StopSignals
 
@@ -58,7 +58,7 @@ class Reproduce:
     raster:attention=flat; all if not said. What the folder holds of other rows stays in the table of table1."""
     budget: Literal["both", "equal-steps"] = "both"
     """Of table1: a run ends at the longer of both budgets, or at equal steps; a later call with both goes on."""
-    data: Path | None = None
+    data: Given | None = None
     """UCF-101 in its official layout, for the world ucf101."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import Grouped, parse
+from magi_video.cli.parsing import Check, Grouped, check_given, parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.evaluation.options import ScoreOptions
 from magi_video.settings import settings
@@ -21,9 +21,9 @@ class Score:
     frame on, every frame. Prefer arrays: writing video files changes the score.
     """
 
-    real: Annotated[Positional[Path], arg(metavar="REAL")]
+    real: Annotated[Positional[Path], arg(metavar="REAL"), Check(check_given)]
     """Folder of videos or .npy files, or one .npy file."""
-    fake: Annotated[Positional[Path], arg(metavar="FAKE")]
+    fake: Annotated[Positional[Path], arg(metavar="FAKE"), Check(check_given)]
     """The same, generated."""
     out: Path
     """Folder for the results."""
@@ -42,7 +42,10 @@ def main(argv: list[str]) -> None:
     asked = parse(Score, "magi score", argv)
     with TaskDisplay("loading PyTorch") as display:
         from magi_video.evaluation.scoring import score
+        from magi_video.files.cache import report_unusable_cache
 
+        if asked.options.cache:
+            report_unusable_cache(display.say)
         result = score(
             asked.real, asked.fake, asked.protocol, asked.options, paired=asked.paired,
             out=asked.out, progress=display.show,

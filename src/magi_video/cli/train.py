@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tyro
 
+from magi_video.cli.parsing import Given
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import RecipeOptions, parse_recipe
 from magi_video.presets import PRESETS
@@ -25,9 +26,9 @@ class Command(RecipeOptions):
 
     out: Path
     """Folder of the run: checkpoints, logs (tensorboard --logdir RUN/logs), sample sheets and the model."""
-    data: Path | None = None
+    data: Given | None = None
     """Folder of videos: any tree of them, a recording, or the official layout for presets of that data set."""
-    latents: Path | None = None
+    latents: Given | None = None
     """Folder of latents that magi encode wrote. Without --data training sees no video, and makes no sample sheets."""
     seed: int = 0
     """Of everything random."""

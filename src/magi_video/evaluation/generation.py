@@ -42,12 +42,14 @@ from magi_video.evaluation.realset import (
 )
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
 from magi_video.fast.beside import items_ahead, work_beside
+from magi_video.fast.engine import Stage
 from magi_video.fast.engine_name import EngineName
 from magi_video.fast.probes import Choice, use_fast_float32
 from magi_video.fast.threads import use_threads
 from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import files_sha256, write_array
-from magi_video.files.weights import resolve_model
+from magi_video.files.cache import report_unusable_cache
+from magi_video.files.weights import is_local, resolve_model
 from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import Sampling
@@ -97,14 +99,16 @@ class Generation:
         self.options = replace(self.options, precision=choice.precision)
         self.pipe.to(choice.dtype)
 
-    def use_engine(self, engine: EngineName, processes: Processes, say: Callable[[str], None]) -> str:
+    def use_engine(
+        self, engine: EngineName, processes: Processes, say: Callable[[str], None], stage: Stage = lambda _: None
+    ) -> str:
         """Compute by an engine from now on; returns what there is to say of it."""
         size, count = min(self.options.batch_size, len(self.contexts)), len(self.contexts)
         latent_frames = self.pipe.codec.covering_latent_frames(self.protocol.frames)
         frames = latent_frames * -(-count // size) / processes.count
         one_each = processes.device.type == "cpu"  # groups are made side by side, each on one core
         line = self.pipe.use_engine(
-            engine, self.options.sampling, size, latent_frames, frames, say, 1 if one_each else None
+            engine, self.options.sampling, size, latent_frames, frames, say, 1 if one_each else None, stage
         )
         self.options = replace(self.options, engine=self.pipe.engine.name)
         return line
@@ -260,7 +264,14 @@ def evaluate(
     if processes.device.type == "cpu":
         use_fast_float32()
 
+    def stage(what: str) -> None:
+        progress(what, 0, None)
+
+    if options.cache:
+        report_unusable_cache(say)
+
     def begin() -> tuple[Sets, Generation]:
+        stage("loading the model" if is_local(model) else f"fetching {model} from the hub, or from its cache")
         pipe = MagiVideoPipeline.from_pretrained(model).to(processes.device)
         size = (pipe.config.height, pipe.config.width)
         videos, warnings = open_videos(data, protocol)
@@ -284,7 +295,7 @@ def evaluate(
         lambda: choose_as_before(generation.pipe, generation.options, len(generation.contexts), out)
     )
     generation.settle(choice)
-    engine = generation.use_engine(engine_as_before(options, out, processes), processes, say)
+    engine = generation.use_engine(engine_as_before(options, out, processes), processes, say, stage)
     say("; ".join(filter(None, (str(choice), engine))))
     steps, most = generation.pipe.resolve(options.sampling).mask_steps, generation.pipe.most_mask_steps(protocol.frames)
     if steps > most:

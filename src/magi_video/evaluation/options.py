@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from magi_video.fast.engine_name import EngineName
+from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings
@@ -48,7 +48,7 @@ class EvaluateOptions(ScoreOptions):
     precision: Precision = "auto"
     """Of all weights of the model; auto takes that of the samples there are, else the quicker one on this machine, and
     says which."""
-    engine: EngineName = "auto"
+    engine: AskedEngine = "auto"
     """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto takes that of
     the samples there are, else the quicker one on this machine, and says which."""
     batch_size: Annotated[int, Field(ge=1)] = 16

@@ -274,6 +274,9 @@ def open_sets(real: ClipSource, fake: ClipSource, protocol: Protocol, numbers: N
     Raises:
         MagiError: unusable clips, fewer than asked for, or names that do not agree where the sides are paired.
     """
+    for side in (real, fake):
+        if isinstance(side, str | Path) and not Path(side).exists():
+            raise MagiError(f"{side}: no such folder; expected a folder of videos or .npy files, or one .npy file")
     fakes = as_clips(fake, "generated clip")
     size = fakes.read(0, [0]).shape[1:3]
     warnings = []

@@ -32,20 +32,20 @@ from magi_video.evaluation.paired import paired_errors
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, open_sets
 from magi_video.fast.threads import use_threads
-from magi_video.files.atomic import make_folder
 from magi_video.files.cache import cache_folder
+from magi_video.files.folders import make_folder
 
 __all__ = ["Detectors", "Progress", "Protocol", "score", "score_sets", "video_features"]
 
 
 class Progress(Interface):
-    """Whoever wants to see how far it is."""
+    """Shows how far a task is."""
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """So many clips of the stage are done."""
+    def __call__(self, stage: str, done: int, total: int | None) -> object:
+        """So many of the clips of a stage are done; None: it has no such number."""
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int | None) -> None:
     """Shows nothing."""
 
 

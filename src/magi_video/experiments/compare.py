@@ -22,15 +22,16 @@ from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.generation import evaluate
 from magi_video.evaluation.options import EvaluateOptions
 from magi_video.evaluation.scoring import Progress, silent
+from magi_video.experiments.contenders import Contender, parse_contenders
 from magi_video.experiments.costs import equal_steps
 from magi_video.experiments.runs import share
 from magi_video.experiments.table1_report import number
 from magi_video.experiments.tables import table
 from magi_video.experiments.verdicts import FEWEST_SEEDS, Judged, References, Verdict, better_model, span, verdict
-from magi_video.files.atomic import make_folder, write_bytes, write_json
+from magi_video.files.atomic import write_bytes, write_json
+from magi_video.files.folders import make_folder
 from magi_video.files.json import read_json
-from magi_video.files.weights import HUB_ID, resolve_model, shipped_models
-from magi_video.presets import PRESETS, load_preset
+from magi_video.files.weights import resolve_model
 from magi_video.recipe import Preset
 from magi_video.training.display import Display, Silent
 from magi_video.training.provenance import LIST_FILE
@@ -48,46 +49,6 @@ LABELS = {
     "copy_last": "copy-last",
     "shuffled": "shuffled",
 }
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One side of the comparison: a trained model, or a recipe.
-
-    Attributes:
-        name: in tables and folders.
-        model: folder, hub id or shipped name of a model; None for a recipe.
-        preset: the recipe; None for a model.
-    """
-
-    name: str
-    model: str | None = None
-    preset: Preset | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "Contender":
-        """`[NAME=]MODEL`, `[NAME=]PRESET` or `[NAME=]PRESET:FORCING`; a model comes before a preset of its name.
-
-        Raises:
-            MagiError: it is none of them, or the name is no name of a folder.
-        """
-        label, _, what = text.rpartition("=")
-        recipe, _, forcing = what.partition(":")
-        if Path(what).is_dir() or what in shipped_models():
-            found = cls(label or Path(what).name, model=what)
-        elif recipe in PRESETS or Path(recipe).is_file():
-            preset = load_preset(recipe, *([forcing] if forcing else []))
-            found = cls(label or Path(what.replace(":", "-")).stem, preset=preset)
-        elif HUB_ID.fullmatch(what) and not what.startswith("."):
-            found = cls(label or what.partition("/")[2], model=what)
-        else:
-            raise MagiError(
-                f"{what!r} is no model (a folder, a hub id, {', '.join(shipped_models())}) and no recipe "
-                f"({', '.join(PRESETS)}, a JSON file; recipe:forcing for another paradigm)"
-            )
-        if not found.name.strip(".") or "/" in found.name or "\\" in found.name:
-            raise MagiError(f"{found.name!r} is no name for a folder: give NAME={what}")
-        return found
 
 
 @dataclass
@@ -119,7 +80,7 @@ def compare(
     """Score several models on the same held-out clips and say what the figures allow; a stopped call goes on.
 
     Args:
-        contenders: two or more, see `Contender.parse`.
+        contenders: two or more, see `experiments.contenders`.
         data: folder of held-out videos.
         out: folder for everything.
         train_data: folder of videos that recipes are trained on; none of them may be in `data`.
@@ -141,14 +102,8 @@ def compare(
     """
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
     options = replace(options or EvaluateOptions(), over_length=False, baselines=False, **fields)
-    sides = [Contender.parse(text) for text in contenders]
-    if len(sides) < 2:
-        raise MagiError(f"{len(sides)} to compare; expected two models or recipes, or more")
-    if len({side.name for side in sides}) < len(sides):
-        raise MagiError(f"names {', '.join(side.name for side in sides)}; expected different ones: give NAME=MODEL")
+    sides = parse_contenders(contenders, train_data)
     recipes = [side for side in sides if side.preset is not None]
-    if recipes and train_data is None:
-        raise MagiError(f"{recipes[0].name} is a recipe and is trained first: give --train, a folder of other videos")
     held_out = contents(VideoFolder(data))
     if recipes and (both := held_out & contents(VideoFolder(Path(str(train_data))))):
         raise MagiError(f"{len(both)} videos of {data} are in {train_data} too; held-out clips must be of other videos")

@@ -29,6 +29,7 @@ from magi_video.experiments.oracle import balls
 from magi_video.experiments.runs import Workplace
 from magi_video.fast.probes import choose_precision, use_fast_float32
 from magi_video.files.atomic import replacing, write_array, write_json
+from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 
@@ -145,7 +146,7 @@ class Measures:
             asked = "bf16"  # of an earlier version, which took no other
         choice = choose_precision(asked, "cpu", "detector", reason="as the features there are")
         self.workplace.display.say(f"I3D: {choice}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        ensure_folder(path.parent)
         write_json(path, {"precision": choice.precision, "why": choice.why})
         return choice.precision == "bf16"
 
@@ -192,7 +193,7 @@ class Measures:
             kept |= self._errors(clips())
         if fid and "fid" not in kept and self.detectors.image is not None:
             kept |= self._fid(name, clips)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        ensure_folder(path.parent)
         write_json(path, kept)
         return kept
 
@@ -291,7 +292,7 @@ class Measures:
         """Figures that are computed once."""
         path = self.folder / "scores" / f"{name}.json"
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            ensure_folder(path.parent)
             write_json(path, compute())
         return read_json(path)
 

@@ -11,6 +11,7 @@ from magi_video.experiments.starts import STARTS
 from magi_video.experiments.table1 import TABLE1
 from magi_video.experiments.worlds import CPU_WORLDS
 from magi_video.files.atomic import write_json
+from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json
 
 Figures = dict[str, Any]
@@ -32,7 +33,7 @@ def publish(out: str | Path) -> Path:
     if not found:
         raise MagiError(f"{out}: no results; expected results/RECIPE-WORLD.json, as magi reproduce writes them")
     report = out / "report"
-    report.mkdir(exist_ok=True)
+    ensure_folder(report)
     summary = summarise(found)
     write_json(report / "reproduction.json", summary)
     (report / "tables.md").write_text(tables.write(summary), encoding="utf-8")

@@ -20,6 +20,7 @@ from magi_video.errors import MagiError
 from magi_video.experiments.rows import Row
 from magi_video.experiments.worlds import World
 from magi_video.files.atomic import link_or_copy, write_json
+from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json
 from magi_video.recipe import Preset
 from magi_video.recordings.record import record
@@ -121,7 +122,7 @@ class Workplace:
             return
         self.record()
         preset = self.world.preset
-        prepared.mkdir(parents=True, exist_ok=True)
+        ensure_folder(prepared)
         videos = self._videos(prepared)
         display = self.watched
         display.stage("codec", preset.small_vae.steps)

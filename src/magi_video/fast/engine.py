@@ -14,6 +14,9 @@ from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import ResolvedSampling
 
 Say = Callable[[str], object]
+"""Called with a line of news."""
+Stage = Callable[[str], object]
+"""Called with what begins to be done, where it takes seconds."""
 
 
 class Engine:

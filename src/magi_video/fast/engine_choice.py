@@ -8,10 +8,10 @@ import torch
 
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
-from magi_video.fast.engine import Engine, Say
-from magi_video.fast.engine_name import EngineName
+from magi_video.fast.engine import Engine, Say, Stage
+from magi_video.fast.engine_name import EngineName, check_engine, missing_packages
 from magi_video.fast.onnx_engine import Job, OnnxEngine, decodable, not_covered
-from magi_video.fast.onnx_graph import GraphFiles, missing_packages
+from magi_video.fast.onnx_graph import GraphFiles
 from magi_video.fast.speed import prepare
 from magi_video.files.cache import cache_folder
 
@@ -25,15 +25,17 @@ GAIN = 1.1
 """How many times as fast a graph must be for "auto" to take it."""
 
 
-def open_engine(folder: Path | None, say: Say = lambda _: None, threads: int | None = None) -> OnnxEngine:
+def open_engine(
+    folder: Path | None, say: Say = lambda _: None, threads: int | None = None, stage: Stage = lambda _: None
+) -> OnnxEngine:
     """ONNX Runtime for a model.
 
     Args:
         folder: of the model, which may hold graphs; others are kept in the user's folder.
-        say, threads: see `OnnxEngine`; PyTorch's number of threads if not given.
+        say, threads, stage: see `OnnxEngine`; PyTorch's number of threads if not given.
     """
     folders = [cache_folder() / GRAPHS] if folder is None else [folder / GRAPHS, cache_folder() / GRAPHS]
-    return OnnxEngine(GraphFiles(folders), threads or torch.get_num_threads(), say)
+    return OnnxEngine(GraphFiles(folders), threads or torch.get_num_threads(), say, stage)
 
 
 def choose_engine(
@@ -43,6 +45,7 @@ def choose_engine(
     frames: float,
     say: Say = lambda _: None,
     threads: int | None = None,
+    stage: Stage = lambda _: None,
 ) -> tuple[Engine, str]:
     """The engine for a job, and why in a line; "" where there is nothing to say.
 
@@ -52,24 +55,23 @@ def choose_engine(
         job: what is to be made.
         folder: of the model; None if it has none.
         frames: how many frames will be made, each of `job.batch` videos; infinite for no end.
-        say: called with a line about each graph that is made.
+        say: called with a line about what a graph cannot do, or where graphs cannot be kept.
         threads: of a graph's run; PyTorch's number if not given.
+        stage: called when graphs are loaded or made, and engines compared.
 
     Raises:
         MagiError: "onnx" is asked for and cannot be had.
     """
     if asked == "torch":
         return Engine(), ""
-    problem = not_covered(job)
+    check_engine(asked)
     if missing_packages(("onnxruntime",)):
-        problem, quietly = 'ONNX Runtime is not installed: pip install "magi-video[export]"', True
-    else:
-        quietly = False
-    if problem:
+        return Engine(), ""
+    if problem := not_covered(job):
         if asked == "onnx":
             raise MagiError(problem)
-        return Engine(), "" if quietly else f"engine torch: {problem}"
-    engine = open_engine(folder, say, threads)
+        return Engine(), f"engine torch: {problem}"
+    engine = open_engine(folder, say, threads, stage)
     if asked == "auto":
         return quicker_engine(engine, job, frames)
     if problem := engine.prepare(job, build=True):
@@ -95,6 +97,7 @@ def quicker_engine(engine: OnnxEngine, job: Job, frames: float) -> tuple[Engine,
         problem = str(error)
     if problem:
         return plain, f"engine torch: {problem}"
+    engine.stage("comparing ONNX Runtime with PyTorch")
     before, after = frame_seconds(job, [plain, engine], trials=2 if seconds < 0.1 else int(seconds < 1))
     if job.codec is not None and decodable(job.codec):
         slow, fast = decoding_seconds(job, job.codec, [plain, engine])

@@ -1,6 +1,28 @@
-"""Names of engines on the command line. Standard library alone: options are read without importing torch."""
+"""Names of engines on the command line, and whether one can be had. Does not import PyTorch."""
 
-from typing import Literal
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from magi_video.errors import MagiError
 
 EngineName = Literal["auto", "torch", "onnx"]
 """What computes frames: PyTorch, ONNX Runtime, or the quicker of the two (`magi_video.fast.engine_choice`)."""
+
+
+def missing_packages(names: Sequence[str]) -> str | None:
+    """The first of these packages that is not installed."""
+    return next((name for name in names if find_spec(name) is None), None)
+
+
+def check_engine(name: EngineName) -> EngineName:
+    """The name; a `MagiError` if it is "onnx" and ONNX Runtime is not installed."""
+    if name == "onnx" and missing_packages(("onnxruntime",)):
+        raise MagiError('ONNX Runtime is not installed: pip install "magi-video[export]"')
+    return name
+
+
+AskedEngine = Annotated[EngineName, AfterValidator(check_engine)]
+"""An engine in options: refused as soon as they are made, before any model is loaded."""

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
-from magi_video.fast.engine import Engine, Say
-from magi_video.fast.engine_name import EngineName
+from magi_video.fast.engine import Engine, Say, Stage
+from magi_video.fast.engine_name import EngineName, missing_packages
 from magi_video.fast.graph import DecodeFunction, MaskStepFunction, StepForm, example_inputs
 from magi_video.fast.graph_past import GraphPast, Steps
-from magi_video.fast.onnx_graph import TOLERANCE, Graph, GraphFiles, Session, export_graph, missing_packages
+from magi_video.fast.onnx_graph import TOLERANCE, Graph, GraphFiles, Session, export_graph
 from magi_video.fast.speed import prepare
+from magi_video.files.cache import report_unusable_cache
 from magi_video.models.head import DiffusionHead
 from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
@@ -129,12 +130,14 @@ class OnnxEngine(Engine):
     Args:
         files: where graphs are.
         threads: of a run.
-        say: called with a line when a graph has to be made, or what is asked for is left to PyTorch.
+        say: called with a line when what is asked for is left to PyTorch, or graphs cannot be kept.
+        stage: called when graphs begin to be loaded, or one to be made.
     """
 
     files: GraphFiles
     threads: int = 1
     say: Say = lambda _: None
+    stage: Stage = lambda _: None
     name: ClassVar[EngineName] = "onnx"
     decodes: bool = True
     """Whether the decoder is a graph as well, where it can be one."""
@@ -158,6 +161,7 @@ class OnnxEngine(Engine):
         """
         if problem := not_covered(job):
             return problem
+        self.stage("loading graphs for ONNX Runtime")
         prepare(job.model)
         if not all(self._step(job.model, form, build) for form in step_forms(job)):
             return f"there are no graphs for {describe(job)}"
@@ -248,13 +252,14 @@ class OnnxEngine(Engine):
                     if session is None:
                         raise MagiError(f"the graph of {what} does not give PyTorch's result")
                     self.files.write(name, graph)
+                    report_unusable_cache(self.say)
             self._sessions[name] = stamp_of(function), session
             return session
 
     def _made(self, function: nn.Module, inputs: tuple[Any, ...], what: str) -> Graph:
         if lacking := missing_packages(("onnx", "onnxscript")):
             raise MagiError(f'{lacking} is not installed, which makes graphs: pip install "magi-video[export]"')
-        self.say(f"making the graph of {what}, once for models of this kind")
+        self.stage(f"making the graph of {what}, once for models of this kind")
         try:
             return export_graph(function, inputs)
         except Exception as error:  # exporters have no common one

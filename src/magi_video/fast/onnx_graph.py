@@ -12,7 +12,6 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -29,11 +28,6 @@ MOST_KEPT = 128
 """Graphs in the user's folder; the oldest make room for new ones."""
 TOLERANCE = 1e-3
 """Largest difference to PyTorch's result on random inputs, of the largest number there; rounding makes 1e-5."""
-
-
-def missing_packages(names: Sequence[str]) -> str | None:
-    """The first of these packages that is not installed."""
-    return next((name for name in names if find_spec(name) is None), None)
 
 
 @contextmanager

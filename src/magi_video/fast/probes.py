@@ -83,7 +83,10 @@ def choose_precision(
     gain = low_precision_gain(work, shape)
     if asked == "auto":
         needed = GENERATION_GAIN if work == "generation" else GAIN
-        return Choice("bf16" if gain >= needed else "float32", compare(gain, work))
+        if gain >= needed:
+            return Choice("bf16", compare(gain, work))
+        wanted = f", which is chosen from {needed:g}× on" if gain >= 1 else ""
+        return Choice("float32", compare(gain, work) + wanted)
     slow = gain < 1 / GAIN if asked == "bf16" else gain > 2 * GAIN
     return Choice(asked, f"{reason}; {compare(gain, work)}" if slow else reason)  # type: ignore[arg-type]
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from magi_video.errors import MagiError
+from magi_video.files.folders import ensure_folder
 
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 """Stands in temporary names: a process of another machine, which may share the folder, is not dead for being unknown
@@ -88,7 +89,7 @@ def replacing(path: Path) -> Iterator[Path]:
     becomes a MagiError."""
     part = part_beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        ensure_folder(path.parent)
         yield part
         part.replace(path)
     except OSError as error:
@@ -96,20 +97,6 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if part.exists():
             part.unlink()
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of results before the work, so that one that cannot be written is reported then, not hours later.
-
-    Raises:
-        MagiError: it cannot be made, or nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise MagiError(f"{folder}: results cannot be written there ({error.strerror})") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from magi_video.errors import MagiError
-from magi_video.files.atomic import make_folder, remove_orphans
-
-LOCK_FILE = ".lock"
-"""Empty; it stays, for a file that is removed can be locked by two."""
+from magi_video.files.atomic import remove_orphans
+from magi_video.files.folders import LOCK_FILE, ensure_folder, make_folder
 
 
 @contextmanager
@@ -26,7 +24,7 @@ def alone(folder: Path) -> Iterator[None]:
         MagiError: another process is.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        ensure_folder(folder)
         lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError:  # a read-only folder needs no lock: the write itself will fail
         yield
@@ -34,6 +32,8 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_nlink == 0:  # a run that failed is removing its empty folder
+                raise BlockingIOError
         except (BlockingIOError, PermissionError):
             raise MagiError(f"{folder}: another run is at work there; wait for its end, or use another --out") from None
         except OSError:  # a file system without locks

@@ -54,13 +54,26 @@ def resolve_model(name: str | Path) -> Path:
     Raises:
         MagiError: there is no such model, or the hub cannot be reached.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if str(name) in shipped_models():
-        return SHIPPED / str(name)
-    if HUB_ID.fullmatch(str(name)) and not str(name).startswith("."):
-        return download_files(str(name), ["*.json", "*.safetensors"])
+    check_model_name(name)
+    if is_local(name):
+        return Path(name) if Path(name).is_dir() else SHIPPED / str(name)
+    return download_files(str(name), ["*.json", "*.safetensors"])
+
+
+def is_local(name: str | Path) -> bool:
+    """Whether a model is on this machine: a folder, or the name of a shipped model."""
+    return Path(name).is_dir() or str(name) in shipped_models()
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether a name is spelt as the hub's ids are."""
+    return HUB_ID.fullmatch(str(name)) is not None and not str(name).startswith(".")
+
+
+def check_model_name(name: str | Path) -> None:
+    """Raise a `MagiError` unless a name is that of a folder, of a shipped model, or spelt as an id of the hub."""
+    if is_local(name) or is_hub_id(name):
+        return
     from magi_video.presets import PRESETS  # for a message alone; a pipeline needs no recipes
 
     if str(name) in PRESETS:

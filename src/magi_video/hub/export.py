@@ -25,7 +25,8 @@ from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.fast.graph import GivenCache, GivenLayer
-from magi_video.files.atomic import make_folder, part_beside, write_json
+from magi_video.files.atomic import part_beside, write_json
+from magi_video.files.folders import make_folder
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import unknown
 from magi_video.models.distributional import DistributionalHead, evenly_spaced_times, step_tables

@@ -15,6 +15,7 @@ from magi_video.codecs.text_encoder import ENCODER_FOLDER, check_encoder
 from magi_video.data.scan import is_inside
 from magi_video.errors import MagiError
 from magi_video.files.atomic import scratch_folder, write_json
+from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json
 from magi_video.files.weights import resolve_model
 from magi_video.hub.card import model_card
@@ -77,7 +78,7 @@ def write_release(
                 if not is_inside(file, folder) and not is_inside(file, Path(HF_HUB_CACHE)):  # which is made of links
                     raise MagiError(f"{file}: link out of the folder")
                 target = out / file.relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
+                ensure_folder(target.parent)
                 shutil.copyfile(file, target)
         index = read_json(out / "model_index.json")
         write_json(out / "model_index.json", index | {"training": _without_paths(index.get("training"))})

@@ -23,7 +23,8 @@ from magi_video.data.folder import VideoFolder
 from magi_video.distributed import Processes, run_ahead
 from magi_video.errors import MagiError
 from magi_video.files.artifact import differences
-from magi_video.files.atomic import make_folder, write_bytes, write_json
+from magi_video.files.atomic import write_bytes, write_json
+from magi_video.files.folders import make_folder
 from magi_video.files.json import read_json
 from magi_video.latents.cache import INDEX_FILE, MIRRORED_FOLDER, TABLE_FILE, VERSION, Index, LatentCache
 from magi_video.latents.encoder import Encoder, encode_video, row_shape

@@ -16,7 +16,6 @@ from magi_video.data.clips import clip_frames
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.fast.beside import items_ahead, work_beside
-from magi_video.fast.threads import check_threads
 from magi_video.files.atomic import growing_array, write_json
 from magi_video.files.json import read_text
 from magi_video.files.lock import only_writer
@@ -40,7 +39,7 @@ def generate(
     out: Path,
     options: GenerateOptions,
     *,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Callable[[str, int, int | None], object] = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Generate videos and write them into a folder, with a contact sheet and a record.
@@ -53,7 +52,7 @@ def generate(
         model: folder, hub id, or the name of a shipped model.
         out: the folder.
         options: what is generated, and how.
-        progress: called with (stage, frames done, frames in all).
+        progress: called with (stage, frames done, frames in all; None where a stage has none).
         say: called with what is worth a line.
 
     Returns:
@@ -63,14 +62,11 @@ def generate(
         MagiError: there is no such model, it does not take what is given, or the folder is in use.
     """
     check_seeds(options.seed, options.num)
-    check_threads(options.threads)
     processes = Processes(options.device)
     share = -(-options.num // processes.count)
-    if options.compile and options.engine == "onnx":
-        raise MagiError("--compile is for PyTorch: choose that, or the engine onnx")
     ready = make_ready(
         model, options.precision, processes, options.threads, share, options.sampling,
-        "torch" if options.compile else options.engine, options.frames, say,
+        "torch" if options.compile else options.engine, options.frames, say, lambda stage: progress(stage, 0, None),
     )  # fmt: skip
     pipe = ready.pipe
     say(str(ready))
@@ -176,19 +172,11 @@ def growing_files(
 
 def read_inputs(options: GenerateOptions, pipe: MagiVideoPipeline) -> dict[str, Any]:
     """The given frames and actions, read and checked, as arguments of the pipeline."""
-    if options.first_frame and options.context:
-        raise MagiError("give --first-frame or --context, not both")
-    if options.context_frames is not None and not options.context:
-        raise MagiError("--context-frames says how many frames of --context to take: give that too")
     inputs: dict[str, Any] = {}
     if options.first_frame:
         inputs["image"] = read_image(options.first_frame)
     if options.context:
         count = 1 if options.context_frames is None else options.context_frames
-        if count < 1:
-            raise MagiError(
-                f"--context-frames {count}; expected 1 or more (to begin from nothing, leave --context out)"
-            )
         held = inspect_video(options.context).num_frames
         indices = clip_frames(0, options.interval, count) if options.interval > 0 else []
         if not indices or indices[-1] >= held:

@@ -14,7 +14,7 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import check_codes
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
-from magi_video.fast.engine import Engine, Say
+from magi_video.fast.engine import Engine, Say, Stage
 from magi_video.fast.engine_name import EngineName
 from magi_video.files.atomic import link_or_copy
 from magi_video.files.weights import resolve_model
@@ -201,6 +201,7 @@ class TrainedModel(ConventionalPipeline):
         frames: float = math.inf,
         say: Say = lambda _: None,
         threads: int | None = None,
+        stage: Stage = lambda _: None,
     ) -> str:
         """Choose what computes frames from now on; what it does not cover is left to PyTorch.
 
@@ -210,8 +211,9 @@ class TrainedModel(ConventionalPipeline):
             num_videos: made together.
             latent_frames: of each; None for no end.
             frames: latent frames that will be made in all, of all these videos together.
-            say: called with a line about each graph that is made, and later about what is left to PyTorch.
+            say: called with a line about what is left to PyTorch, now and later.
             threads: of a graph's run; PyTorch's number if not given.
+            stage: called when graphs are loaded or made, and engines compared.
 
         Returns:
             What was chosen and why, in a line; "" where there is nothing to say.
@@ -224,5 +226,5 @@ class TrainedModel(ConventionalPipeline):
 
         paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
         job = Job(paradigm, self.transformer, self.codec, self.resolve(sampling), num_videos, latent_frames)
-        self.engine, why = choose_engine(engine, job, self.folder, frames, say, threads)
+        self.engine, why = choose_engine(engine, job, self.folder, frames, say, threads, stage)
         return why

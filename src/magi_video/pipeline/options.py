@@ -5,8 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from magi_video.fast.engine_name import EngineName
+from magi_video.errors import MagiError
+from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
+from magi_video.fast.threads import MOST_THREADS
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings
 
@@ -21,9 +23,9 @@ class GenerateOptions:
     """Video to begin from instead. Neither: from nothing."""
     context_frames: int | None = None
     """Frames taken from it, `interval` apart; 1 if not said."""
-    frames: int = 16
+    frames: Annotated[int, Field(ge=1)] = 16
     """Frames of each video, given ones included."""
-    interval: int = 1
+    interval: Annotated[int, Field(ge=1)] = 1
     """Frames of the training videos' time from one frame to the next, 1…25."""
     sampling: Sampling = Sampling()
     """How a frame is sampled."""
@@ -38,18 +40,34 @@ class GenerateOptions:
     """What guidance leads away from; not said: from videos of which nothing is known."""
     num: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Videos to make, those of a process all at once."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of the first video; the next ones have seed + 1, seed + 2, …"""
     save_arrays: bool = False
     """Write `sample_000.npy` too: uint8 frames × height × width × 3, without loss."""
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
-    engine: EngineName = "auto"
+    engine: AskedEngine = "auto"
     """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto measures, takes the
     quicker one and says so (torch where the videos are too short to gain)."""
-    threads: int | None = None
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     """CPU threads; if not said, one for a small model, else all cores."""
     compile: bool = False
     """Compile the transformer first, where there is a compiler; pays on GPUs, not on the CPUs it was measured on."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+
+    def __post_init__(self) -> None:
+        if self.first_frame and self.context:
+            raise MagiError("give --first-frame or --context, not both")
+        if self.context_frames is not None and not self.context:
+            raise MagiError("--context-frames says how many frames of --context to take: give that too")
+        if self.context_frames is not None and self.context_frames < 1:
+            raise MagiError(
+                f"--context-frames {self.context_frames}; expected 1 or more (to begin from nothing, leave --context "
+                "out)"
+            )
+        if self.compile and self.engine == "onnx":
+            raise MagiError("--compile is for PyTorch: choose that, or the engine onnx")
+        for path, kind in ((self.first_frame, "a picture"), (self.context, "a video")):
+            if path is not None and not path.exists():
+                raise MagiError(f"{path}: no such file; expected {kind}")

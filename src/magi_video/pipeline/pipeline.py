@@ -94,7 +94,8 @@ class MagiVideoPipeline(TrainedModel):
             None, or in a line why generation goes on as before (no C++ compiler, say).
 
         Raises:
-            MagiError: there is no such engine, or `stream` does not take these arguments.
+            MagiError: there is no such engine, `stream` does not take these arguments, or "onnx" is asked for and
+                cannot be had.
         """
         if engine not in get_args(EngineName):
             raise MagiError(f"engine must be one of {', '.join(get_args(EngineName))}, got {engine!r}")
@@ -109,10 +110,7 @@ class MagiVideoPipeline(TrainedModel):
             name: stream.pop(key, None) for name, key in ((ACTION, "actions"), (LABEL, "label"), (TEXT, "text"))
         }
         rollout = self._prepare(**usual | {"interval": 1, "controls": controls} | stream).rollout
-        try:
-            why = self.use_engine(engine, rollout.sampling, rollout.batch, rollout.total_frames)
-        except MagiError as error:
-            return str(error)
+        why = self.use_engine(engine, rollout.sampling, rollout.batch, rollout.total_frames)
         return None if self.engine.name == "onnx" else why or "graphs cannot be made here"
 
     @torch.no_grad()
@@ -310,7 +308,8 @@ class MagiVideoPipeline(TrainedModel):
             given = self.codec.num_pixel_frames(given)
         batch = num_videos if given_BTCHW is None else given_BTCHW.shape[0]
         if num_frames is not None and num_frames < max(given, 1):
-            raise MagiError(f"num_frames must be at least the {max(given, 1)} frames given, got {num_frames}")
+            given_too = ", as many as are given" if given else ""
+            raise MagiError(f"num_frames must be at least {max(given, 1)}{given_too}, got {num_frames}")
         resolved = self.resolve(sampling, **fields)
         conditions = self._conditions(controls, batch)
         if resolved.guided:

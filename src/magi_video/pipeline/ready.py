@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from magi_video.distributed import Processes
-from magi_video.fast.engine import Say
+from magi_video.fast.engine import Say, Stage
 from magi_video.fast.engine_name import EngineName
 from magi_video.fast.precision import check_precision
 from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
 from magi_video.fast.threads import choose_threads
+from magi_video.files.weights import is_local
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
@@ -51,6 +52,7 @@ def make_ready(
     engine: EngineName = "torch",
     frames: int | None = None,
     say: Say = lambda _: None,
+    stage: Stage = lambda _: None,
 ) -> Ready:
     """Load a model for generating.
 
@@ -64,13 +66,15 @@ def make_ready(
         engine: that computes them. "auto" is PyTorch where there are several processes; with "onnx" the precision that
             is not asked for is float32.
         frames: of each video; None for no end.
-        say: called with a line about each graph that is made.
+        say: called with a line of news.
+        stage: called when the model begins to be fetched or loaded, and as of `use_engine`.
 
     Raises:
         MagiError: there is no such model or precision, the model cannot be sampled so, or the engine cannot be had.
     """
     check_precision(precision)
     precision = suited_precision(precision, engine)
+    stage("loading the model" if is_local(model) else f"fetching {model} from the hub, or from its cache")
     pipe, device, cores = MagiVideoPipeline.from_pretrained(model), processes.device, torch.get_num_threads()
     resolved = pipe.resolve(sampling)
     choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, resolved, videos))
@@ -85,7 +89,7 @@ def make_ready(
     # Too few frames are refused where the video is asked for, with what is given to it.
     latent_frames = None if frames is None else pipe.codec.covering_latent_frames(max(1, frames))
     length = math.inf if latent_frames is None else latent_frames
-    line = pipe.use_engine(engine, sampling, videos, latent_frames, length, say)
+    line = pipe.use_engine(engine, sampling, videos, latent_frames, length, say, stage=stage)
     return Ready(pipe, choice, torch.get_num_threads(), cores, line)
 
 

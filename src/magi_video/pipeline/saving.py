@@ -13,6 +13,7 @@ from magi_video.codecs.registry import load_codec
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, copy_encoder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import part_beside
+from magi_video.files.folders import ensure_folder
 from magi_video.files.weights import load_strictly
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.description import INDEX_FILE, check_settings, read_architecture, read_index
@@ -63,7 +64,7 @@ def write_pipeline(
         for file in sorted(part.rglob("*"), key=lambda file: (file.name == INDEX_FILE, file)):
             if file.is_file():
                 target = folder / file.relative_to(part)
-                target.parent.mkdir(parents=True, exist_ok=True)
+                ensure_folder(target.parent)
                 file.replace(target)
     except (OSError, SafetensorError) as error:
         raise MagiError(f"{folder}: cannot save the model ({error})") from None

@@ -18,8 +18,8 @@ import numpy as np
 from magi_video.data.actions import MAX_NAME, MAX_NAMES, MAX_VALUE, write_actions
 from magi_video.data.scan import Skipped
 from magi_video.errors import MagiError
+from magi_video.files.folders import LOCK_FILE
 from magi_video.files.limits import MAX_FRAMES
-from magi_video.files.lock import LOCK_FILE
 from magi_video.recordings.episodes import EPISODES, complete_episodes, episode_name, recording
 from magi_video.video.image import fit_frames
 from magi_video.video.video import RECORDED, VideoWriter

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from magi_video.fast.engine_name import EngineName
+from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
 from magi_video.serving.limits import ServingLimits
 from magi_video.settings import settings
@@ -26,7 +26,7 @@ class ServeOptions:
     """auto, cpu, cuda or mps."""
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
-    engine: EngineName = "auto"
+    engine: AskedEngine = "auto"
     """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto measures, takes the
     quicker one and says so."""
     threads: int | None = None

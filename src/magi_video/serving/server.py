@@ -18,7 +18,7 @@ from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.fast.beside import items_ahead, work_beside
 from magi_video.fast.threads import Pace, check_threads
-from magi_video.files.weights import resolve_model
+from magi_video.files.weights import is_local, resolve_model
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import make_ready
 from magi_video.serving.app import create_app
@@ -59,12 +59,18 @@ def load(model: str, options: ServeOptions) -> Guard:
     """The model and the application around it."""
     check_threads(options.threads)
     processes = Processes(options.device)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if not is_local(model):
+        say(f"fetching {model} from the hub, or from its cache")
     folder = resolve_model(model)
     ready = make_ready(
-        folder, options.precision, processes, options.threads, sampling="realtime", engine=options.engine,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        folder, options.precision, processes, options.threads, sampling="realtime", engine=options.engine, say=say,
+        stage=say,
     )  # fmt: skip
-    print(ready, file=sys.stderr, flush=True)
+    say(str(ready))
     pipe = ready.pipe
     chooses = processes.device.type == "cpu" and options.threads is None
     pace = Pace(ready.threads, ready.cores) if chooses else None

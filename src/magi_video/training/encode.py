@@ -19,6 +19,7 @@ from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Artifact, differences
+from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json
 from magi_video.latents.cache import CODEC_FOLDER, TABLE_FILE, LatentCache
 from magi_video.latents.encoding import SHARD_BYTES, Encoded, encode_latents
@@ -149,7 +150,7 @@ def cached_videos(cache: LatentCache, preset: Preset, data: Path | None, out: Pa
         return cache.videos()
     scan = cache.directory / SCAN_FILE
     if scan.is_file() and not (out / "videos.json").exists():  # spares looking through the videos once more
-        out.mkdir(parents=True, exist_ok=True)
+        ensure_folder(out)
         shutil.copyfile(scan, out / "videos.json")
     videos = open_videos(preset, data, out / "videos.json")
     cache.check_data(videos)
@@ -212,11 +213,11 @@ def _prepare(
 def _clip_grid(preset: Preset, codec: Codec, intervals: Sequence[int] | None, stride: int | None) -> ClipGrid | None:
     """Which clips to encode; None of a codec that encodes every frame by itself."""
     if codec.temporal_factor == 1:
-        if intervals or stride:
-            raise MagiError("the codec encodes every frame by itself, so any clip can be read; expected no --intervals")
+        if intervals or stride is not None:
+            raise MagiError("the codec encodes every frame by itself, so any clip can be read; expected no --intervals and no --stride")
         return None
     wanted = intervals or range(preset.data.min_interval, preset.data.max_interval + 1)
-    return ClipGrid(preset.data.num_frames, tuple(wanted), stride or preset.data.num_frames)
+    return ClipGrid(preset.data.num_frames, tuple(wanted), preset.data.num_frames if stride is None else stride)
 
 
 def _adopt(source: Path, out: Path) -> Codec:

@@ -26,6 +26,7 @@ import numpy as np
 
 from magi_video.errors import MagiError
 from magi_video.files.atomic import part_beside
+from magi_video.files.folders import ensure_folder
 from magi_video.files.limits import MAX_FRAMES, MAX_READ_BYTES
 from magi_video.video.geometry import Geometry
 from magi_video.video.seeking import Screen, decode_by_seeking, decode_through, opened, reason, seek_pays_off
@@ -232,7 +233,7 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         with self._told():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            ensure_folder(self.path.parent)
             self._container = av.open(str(self._part.absolute()), "w", format="mp4", options={"movflags": "+faststart"})
         return self
 
