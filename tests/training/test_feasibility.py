@@ -120,7 +120,7 @@ def test_latent_frames_are_counted_where_a_codec_compresses_time(tmp_path: Path)
     frames = 1 + 3 * codec.temporal_factor
     cannot = recipe(codec=settings, data={"num_frames": frames, "height": 64, "width": 64})
     cannot = dataclasses.replace(cannot, forcing="window")  # enough pixel frames for a context of 4
-    with pytest.raises(MagiError, match="5 latent frames or more, got clips of 4: .* context 3 or a larger --num-f"):
+    with pytest.raises(MagiError, match=r"5 latent frames or more, got clips of 4: .* context 3 or a larger --num-f"):
         train(cannot, tmp_path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

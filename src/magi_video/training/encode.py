@@ -214,7 +214,9 @@ def _clip_grid(preset: Preset, codec: Codec, intervals: Sequence[int] | None, st
     """Which clips to encode; None of a codec that encodes every frame by itself."""
     if codec.temporal_factor == 1:
         if intervals or stride is not None:
-            raise MagiError("the codec encodes every frame by itself, so any clip can be read; expected no --intervals and no --stride")
+            raise MagiError(
+                "the codec encodes every frame by itself, so any clip can be read; expected no --intervals, no --stride"
+            )
         return None
     wanted = intervals or range(preset.data.min_interval, preset.data.max_interval + 1)
     return ClipGrid(preset.data.num_frames, tuple(wanted), preset.data.num_frames if stride is None else stride)
