@@ -106,7 +106,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path) -> 
         "no model or preset 'nowhere'": [["bench", "nowhere"]],
         "1 to compare; expected two models or recipes": [["compare", "doom", "--data", videos, *out]],
         "'nowhere' is no model": [["compare", "doom", "nowhere", "--data", videos, *out]],
-        "nope: no such file": [
+        "nope: no such f": [
             ["generate", "doom", *out, "--first-frame", "nope"], ["generate", "doom", *out, "--context", "nope"],
             ["evaluate", "doom", "--data", "nope", *out], ["score", "nope", "f.png", *out], ["import", "minari", "nope",
             *out], ["train", "tiny", "--data", "nope", *out], ["encode", "tiny", "--data", "nope", *out],

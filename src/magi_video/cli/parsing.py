@@ -29,7 +29,7 @@ class Check:
 def check_given(path: Path) -> None:
     """Raise a `MagiError` unless there is something at a path."""
     if not path.exists():
-        raise MagiError(f"{path}: no such file or folder")
+        raise MagiError(f"{path}: no such folder or file")
 
 
 Model = Annotated[Positional[str], arg(metavar="MODEL"), Check(check_model_name)]
