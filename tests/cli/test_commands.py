@@ -126,7 +126,7 @@ def test_generate_from_a_video_and_from_nothing(
     (["--context", "{root}/videos/0.mp4", "--context-frames", "30"], "do not fit its 20 frames"),
     (["--context", "{root}/videos/0.mp4", "--context-frames", "0"], "--context-frames 0; expected 1 or more"),
     (["--context-frames", "2"], "give that too"),
-    (["--context", "{root}/videos/0.mp4", "--context-frames", "8", "--frames", "4"], "at least 8, as many as are given"),
+    (["--context", "{root}/videos/0.mp4", "--context-frames", "8", "--frames", "4"], "at least 8, as many"),
     (["--interval", "0"], "interval must be at least 1, got 0"),
     (["--interval", "26"], "interval must lie in 1…4"),
     (["--frames", "0"], "frames must be at least 1, got 0"),
