@@ -36,6 +36,7 @@ def main(argv: list[str]) -> None:
 
 def generate(model: str, out: Path, options: GenerateOptions, as_json: bool) -> None:
     """Generate, show how it goes, and print the result."""
+    options.check_files()  # before anything is loaded
     with TaskDisplay("loading the model") as display:
         from magi_video.pipeline import generate as videos
 

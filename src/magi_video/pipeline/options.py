@@ -68,6 +68,9 @@ class GenerateOptions:
             )
         if self.compile and self.engine == "onnx":
             raise MagiError("--compile is for PyTorch: choose that, or the engine onnx")
+
+    def check_files(self) -> None:
+        """Raise a `MagiError` unless what a video begins from is there."""
         for path, kind in ((self.first_frame, "a picture"), (self.context, "a video")):
             if path is not None and not path.exists():
                 raise MagiError(f"{path}: no such file; expected {kind}")
