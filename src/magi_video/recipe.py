@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field
 from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision, modern
-from magi_video.models.architecture import check_first_step
 from magi_video.registry import check_clip_frames, declared, read_option
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 from magi_video.settings import settings
@@ -234,6 +233,8 @@ class Preset:
             "flip mirrors clips left to right, and actions or captions may name a side: give --flip 0 with them",
         )
         if self.sample.first_step is not None:
+            from magi_video.models.architecture import check_first_step  # --help does without its settings
+
             check_first_step(self.model.head, self.sample.first_step)
 
 

@@ -14,7 +14,7 @@ import functools
 import json
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Any, TypeVar, dataclass_transform, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -24,6 +24,9 @@ from magi_video.errors import MagiError
 T = TypeVar("T")
 Items = Field(strict=False)
 """On a field that is a tuple: a list will do."""
+MAX_SIZE = 2**16
+"""Of anything a model has a number of; a config that asks for more is damaged."""
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 MOST_SHOWN = 80
 """Characters of a wrong value that a message repeats."""
 CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

@@ -8,8 +8,7 @@ from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.fast.precision import Precision, modern
-from magi_video.models.architecture import MAX_SIZE
-from magi_video.settings import Items, settings
+from magi_video.settings import MAX_SIZE, Items, settings
 
 Blocks = Annotated[tuple[Annotated[int, Field(ge=0, le=64)], ...], Items, Field(min_length=1, max_length=8)]
 """Residual blocks of each level."""

@@ -14,8 +14,8 @@ from magi_video.codecs.image_vae import ImageVAECodec
 from magi_video.codecs.sizes import UntrainedCodec
 from magi_video.errors import MagiError
 from magi_video.files.weights import read_config
-from magi_video.models.architecture import MAX_SIZE
 from magi_video.models.configured import capture_config
+from magi_video.settings import MAX_SIZE
 
 
 @register

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from magi_video.errors import MagiError
 from magi_video.registry import declared
-from magi_video.settings import settings
+from magi_video.settings import MAX_SIZE, Size, settings
 
 NOISE_LEVEL = "noise_level"
 ACTION = "action"
@@ -20,10 +20,6 @@ TIME_FREQUENCIES = 256
 """Sinusoids of a diffusion time (MAR)."""
 NUM_TRAIN_STEPS = 1000
 """Diffusion times that the epsilon head is trained at."""
-MAX_SIZE = 2**16
-"""Of anything a model has a number of; a config that asks for more is damaged."""
-
-Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 
 
 @settings
