@@ -101,6 +101,8 @@ def test_models_are_trained_once_and_further(measures: Measures, monkeypatch: py
     assert read_json(first / "model_index.json")["training"]["steps"] == 2  # what was kept is not written over
     monkeypatch.setattr("magi_video.experiments.runs.train", lambda *_: pytest.fail("trained again"))
     assert workplace.model("mtf", 5, 2) == first
+    with pytest.raises(MagiError, match="trained to step 4 without keeping its model of step 3"):
+        workplace.model("mtf", 5, 3)
 
 
 def test_ctf_against_mtf_to_the_report(measures: Measures) -> None:

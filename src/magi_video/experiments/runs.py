@@ -68,6 +68,10 @@ def share(prepared: Path, run: Path) -> None:
             shutil.copytree(prepared / part, run / part, copy_function=link_or_copy)
 
 
+class PassedStepError(MagiError):
+    """A run has gone past the step whose model is asked for, and did not keep it."""
+
+
 @dataclass(frozen=True)
 class Workplace:
     """One world's folder."""
@@ -176,11 +180,20 @@ class Workplace:
         return self.folder / "runs" / f"{name}-seed{seed}"
 
     def model(self, variant: str, seed: int, steps: int) -> Path:
-        """The model of a variant after so many steps; trained if it is not there."""
+        """The model of a variant after so many steps; trained if it is not there.
+
+        Raises:
+            PassedStepError: the run has gone past this step and did not keep its model.
+        """
         run = self.run_folder(variant, seed)
         target = run / "models" / f"{steps:06d}"
         if (target / "model_index.json").is_file():
             return target
+        if later := [path.name for path in (run / "models").glob("[0-9]*") if int(path.name) > steps]:
+            raise PassedStepError(
+                f"{run}: trained to step {int(max(later))} without keeping its model of step {steps}; "
+                "only a run from the start can make it"
+            )
         self.prepare()
         self.claim(run)
         preset = changed(self.world.preset, variant)

@@ -27,6 +27,7 @@ from magi_video.experiments.clips import every
 from magi_video.experiments.costs import equal_steps, generation_costs, training_step_flops
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.rows import Row, all_rows
+from magi_video.experiments.runs import PassedStepError
 from magi_video.files.atomic import write_json
 from magi_video.files.json import read_json
 from magi_video.paradigms import find_paradigm, make_paradigm
@@ -101,13 +102,17 @@ def run_row(m: Measures, row: Row, seed: int, budget: Budget = "both") -> None:
         write_json(path, {"row": row.name, "seed": seed, "refused": why})
         return
     budgets, total = budgets_of(m, row), m.world.preset.train.steps
-    ends = {total} if budget == "equal-steps" else set(budgets.values())
+    ends = {total} | {end for end in budgets.values() if budget == "both" or end <= total}
     points = {max(1, round(total * part / POINTS)) for part in range(1, POINTS + 1)} | ends
     figures: Scores = {"points": {}} | (read_json(path) if path.is_file() else {})
     figures |= {"row": row.name, "seed": seed, "budgets": budgets, "step_tflop": step_tflop(m, row)}
     figures["paradigm"] = columns(row)
     for step in sorted(points):
-        model = m.workplace.model(row.name, seed, step)
+        try:
+            model = m.workplace.model(row.name, seed, step)
+        except PassedStepError as error:  # a run of an earlier version; its other points stand
+            m.workplace.display.say(str(error))
+            continue
         if "costs" not in figures:
             pipe = MagiVideoPipeline.from_pretrained(model)
             figures |= {"costs": generation_costs(pipe, m.world), "sampling": sampling(pipe)}
