@@ -87,6 +87,7 @@ CASES: dict[str, dict[str, Any]] = {
         ),
     },
     "positions interpolate": {"temporal_position": "interpolate"},
+    "few-step head": {"head": "distributional", "sampling": Sampling(mask_steps=2, denoise_steps=2)},
     "flow head": {"head": "flow", "sampling": Sampling(mask_steps=1, denoise_steps=4, sampler="midpoint")},
 }
 

@@ -66,7 +66,8 @@ def test_the_folder_is_a_model_that_generates_in_few_steps(
     assert frames.shape == (1, 4, 8, 8, 3) and np.isfinite(frames).all()
     assert main(command) == 1 and "there is a model already" in capsys.readouterr().err
     assert main(["info", str(tmp_path / "few")]) == 0
-    assert "distributional, 2 blocks of 32" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "distributional, 2 blocks of 32" in said and "model teacher, head epsilon, sampler ancestral" in said
 
 
 def test_the_head_learns_the_distribution_of_the_samples(make_pipe: Callable[..., MagiVideoPipeline]) -> None:

@@ -181,6 +181,9 @@ def training(model: Description) -> str:
     rows += [(title, _plain(group[key])) for title, (key, group) in wanted.items() if key in group]
     rows += [("Steps made", _plain(record["steps"]))] if "steps" in record else []
     rows += [("Seed", _plain(record["seed"]))] if "seed" in record else []
+    if few := _mapping(record, "distilled"):
+        old = " ".join(_plain(few.get(name)) for name in ("head", "sampler", "denoise_steps"))
+        rows.append(("Few-step head", f"distilled from {_plain(few.get('model'))}: {old} steps"))
     return table(("", ""), rows) + "\n\nThe whole recipe is in `model_index.json`, under `training`."
 
 

@@ -199,8 +199,15 @@ def model_facts(model: str) -> dict[str, Any]:
         "training_steps": training.get("steps"),
         "training_seed": training.get("seed"),
         "training_data": training.get("data"),
+        **_distilled(training),
         "metrics": training.get("metrics"),
     }
+
+
+def _distilled(training: dict[str, Any]) -> dict[str, Any]:
+    """Which head the few-step head learned from, where a model has one."""
+    record, wanted = training.get("distilled"), ("model", "head", "sampler", "denoise_steps", "energy_distance")
+    return {"distilled": {name: record.get(name) for name in wanted}} if isinstance(record, dict) else {}
 
 
 def _other_sampling(sampling: dict[str, Any], row: dict[str, Any], architecture: Architecture) -> dict[str, Any]:
