@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from magi_video.errors import MagiError
-from magi_video.experiments import own_past, plots, table1_report, tables
+from magi_video.experiments import answers, own_past, plots, table1_report, tables
 from magi_video.experiments.recipes import RECIPES, mean_and_deviation
 from magi_video.experiments.starts import STARTS
 from magi_video.experiments.table1 import TABLE1
@@ -73,6 +73,7 @@ def summarise(found: dict[str, dict[str, Figures]]) -> Figures:
         summary["own_past"] = read
     if stepped := found.get("sampling-steps"):
         summary["sampling_steps"] = stepped.get(PRIMARY, next(iter(stepped.values())))
+    summary["verdicts"] = answers.answers(found)
     return summary
 
 
