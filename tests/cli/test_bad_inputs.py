@@ -268,6 +268,15 @@ reproduce table1 --out out --scale huge
 reproduce ctf-vs-mtf --out out --worlds balls --seeds -1
 reproduce report --out empty
 reproduce report --out nowhere
+distill nowhere --out out
+distill run --out text.txt
+distill run --out out --data nowhere
+distill run --out out --data empty
+distill run --out out --denoise-steps 0
+distill run --out out --denoise-steps 1001
+distill run --out out --steps 0
+distill run --out out --batch-size 0
+distill run --out out --device gpu9
 demo chess
 demo --interval 0
 demo --seed -1

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from magi_video.cli.parsing import Grouped, Model, parse
+from magi_video.cli.parsing import Given, Grouped, Model, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.settings import settings
 from magi_video.training.distillation_options import DistillOptions
@@ -21,7 +21,7 @@ class Distill:
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
     out: Path
     """Folder of the new model."""
-    data: Path | None = None
+    data: Given | None = None
     """Folder of videos, best of those that the model was trained on. Without it the model makes its own, from nothing,
     under random actions and labels."""
     options: Grouped[DistillOptions] = DistillOptions()

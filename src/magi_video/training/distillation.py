@@ -23,6 +23,7 @@ from magi_video.fast.probes import use_fast_float32
 from magi_video.fast.speed import restore, speed_up
 from magi_video.fast.threads import choose_threads
 from magi_video.files.atomic import files_sha256
+from magi_video.files.folders import make_folder
 from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import Architecture
 from magi_video.models.distributional import DistributionalHead
@@ -89,6 +90,7 @@ def distill_model(
         "model_sha256": files_sha256(folder, sorted((folder / "transformer").iterdir())),
         "data": None if videos is None else DataIdentity.of(videos).record(),
     }
+    make_folder(out)
     result = distill(pipe, videos, options, display)
     training: dict[str, Any] = dict(result.config.training)
     record = training["distilled"] | record
