@@ -34,6 +34,7 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "presets": ("Presets", ["magi_video.presets.load_preset", "magi_video.recipe.*", "magi_video.codecs.config.*"]),
+    "exposure": ("Cures for drift", ["magi_video.exposure"]),
     "paradigms": ("Paradigms", ["magi_video.paradigms", "magi_video.paradigms.masking.unmasking_schedule"]),
     "models": (
         "Models",

@@ -17,6 +17,7 @@ from queue import Full, Queue
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from magi_video.errors import MagiError
 
@@ -113,6 +114,14 @@ class Processes:
         gathered: list[Any] | None = [None] * self.count if self.main else None
         torch.distributed.gather_object(result, gathered, dst=0, group=self._group)
         return gathered or []
+
+    def gather(self, values_MX: Tensor) -> Tensor:
+        """Every process's values `[M, …]` on its device, one process's after the other's: `[processes · M, …]`."""
+        if self.count == 1:
+            return values_MX
+        every = [torch.empty_like(values_MX) for _ in range(self.count)]
+        torch.distributed.all_gather(every, values_MX.contiguous())
+        return torch.cat(every)
 
     def once(self, work: Callable[[], T]) -> T:
         """The main process does the work while the others wait; all get its result."""

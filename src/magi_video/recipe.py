@@ -101,12 +101,17 @@ class ModelConfig:
 class ExposureConfig:
     """Masking and the guard against exposure bias (paper, section 3)."""
 
+    exposure: str = "noise"
+    """Cure for exposure bias: what training shows of the frames before. "noise" is the paper's; all of them:
+    docs/drift.md."""
+    exposure_options: Annotated[dict[str, str], BeforeValidator(texts)] = field(default_factory=dict)
+    """Hyper-parameters of the cure itself, by name."""
     mask_ratio_min: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Least share of a frame's tokens that is masked."""
     mask_ratio_std: Annotated[float, Field(gt=0)] = 0.25
     """Of the normal, centred at 1, that the ratio is drawn from."""
     noise_levels: Annotated[int, Field(ge=0, le=10_000)] = 5
-    """Highest level of noise on observations; 0 switches the injection off."""
+    """Highest level of noise on observations, for the cures that inject noise; 0 switches the injection off."""
     noise_sigma: Annotated[float, Field(ge=0, le=1000)] = 0.7
     """Its standard deviation, on unit-variance latents."""
     diffusion_batch_mul: Annotated[int, Field(ge=1, le=1024)] = 4
@@ -225,6 +230,7 @@ class Preset:
     def __post_init__(self) -> None:
         check_paradigm(self.forcing, self.forcing_options)
         check_learnable(self.forcing, self.forcing_options, self.model.head, self.data.num_frames)
+        check_exposure(self.exposure.exposure, self.exposure.exposure_options, self.forcing, self.model.head)
         check_name("data", "dataset", self.data.dataset)
         check_name("codecs", "codec", self.codec.codec)
         check(self.data.min_interval <= self.data.max_interval, "intervals must satisfy min ≤ max")
@@ -269,14 +275,38 @@ def check_name(folder: str, setting: str, name: str) -> None:
     check(name in known, f"{setting} must be one of {', '.join(known)}, got {name!r}")
 
 
-def check_paradigm(name: str, options: dict[str, str]) -> None:
+def check_paradigm(name: str, options: Mapping[str, str]) -> None:
     """Raise a `MagiError` unless there is a paradigm of that name with these hyper-parameters."""
-    check_name("paradigms", "forcing", name)
-    own, choices, limits = (declared("paradigms")[name].get(key, {}) for key in ("options", "choices", "limits"))
+    check_options("paradigms", "forcing", name, options)
+
+
+def check_exposure(name: str, options: Mapping[str, str], forcing: str, head: str) -> None:
+    """Refuse a cure for exposure bias that there is not, or that means nothing to a paradigm or a head.
+
+    Args:
+        name: of the cure.
+        options: its hyper-parameters.
+        forcing: name of the paradigm.
+        head: of the recipe.
+
+    Raises:
+        MagiError: what it has not, or what it needs and why.
+    """
+    check_options("exposure", "exposure", name, options)
+    cure, paradigm = declared("exposure")[name], declared("paradigms")[forcing]
+    for what, (values, why) in cure.get("needs", {}).items():
+        check(paradigm.get(what) in values, f"exposure {name!r} is not for the paradigm {forcing}: {why}")
+    heads = cure.get("heads", (head,))
+    check(head in heads, f"exposure {name!r} needs a head {' or '.join(heads)}, got {head!r}")
+
+
+def check_options(folder: str, setting: str, name: str, options: Mapping[str, str]) -> None:
+    """Raise a `MagiError` unless a class of that name is registered and has these hyper-parameters."""
+    check_name(folder, setting, name)
+    own, choices, limits = (declared(folder)[name].get(key, {}) for key in ("options", "choices", "limits"))
     for option, value in options.items():
-        names = ", ".join(own) or "none"
-        check(option in own, f"forcing_options: {option!r} is none of {name}'s; it has {names}")
-        where = f"forcing_options: {option}"
+        where = f"{setting}_options: {option}"
+        check(option in own, f"{setting}_options: {option!r} is none of {name}'s; it has {', '.join(own) or 'none'}")
         read_option(where, value, own[option], choices.get(option, ()), limits.get(option, ()))
 
 

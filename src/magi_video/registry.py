@@ -38,7 +38,7 @@ def declared(folder: str) -> dict[str, dict[str, Any]]:
     be `Base.values | {…}`. Classes of other packages are there once they are registered.
 
     Args:
-        folder: "paradigms", "codecs" or "data".
+        folder: "paradigms", "exposure", "codecs" or "data".
     """
     return _declared(folder) | _registered.get(folder, {})
 
@@ -47,7 +47,7 @@ class Registry(Mapping[str, type[T]]):
     """The classes that can be chosen by name: those of a folder of this package, and those that others register.
 
     Args:
-        folder: of the package: "paradigms", "codecs" or "data".
+        folder: of the package: "paradigms", "exposure", "codecs" or "data".
         setting: the recipe's setting that names one, for messages.
     """
 
@@ -182,6 +182,25 @@ def check_clip_frames(
     raise MagiError(
         f"{name} learns from clips of {count + 1} {kind} or more, got clips of {frames}: give {' or '.join(ways)}"
     )
+
+
+def read_options(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every hyper-parameter of a class: as given, else its default.
+
+    Args:
+        cls: with `name`, `options`, and where they matter `choices` and `limits` in its body.
+        given: by name; values, or texts of them.
+
+    Raises:
+        MagiError: it has no such option, or the option cannot be that.
+    """
+    if unknown := set(given) - set(cls.options):
+        raise MagiError(f"{cls.name} has no option {min(unknown)!r}; it has {', '.join(cls.options) or 'none'}")
+    read = {}
+    for name, default in cls.options.items():
+        choices, limits = cls.choices.get(name, ()), cls.limits.get(name, ())
+        read[name] = read_option(f"{cls.name}: {name}", given.get(name, default), default, choices, limits)
+    return read
 
 
 def read_option(name: str, value: Any, default: Any, choices: Sequence[str] = (), limits: Sequence[float] = ()) -> Any:

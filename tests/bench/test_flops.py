@@ -7,13 +7,23 @@ import pytest
 import torch
 
 from magi_video.bench.counting import count_executed, peak_share
-from magi_video.bench.flops import Flops, Sizes, frame_flops, head_flops, pass_flops, training_flops
+from magi_video.bench.flops import (
+    Flops,
+    Sizes,
+    exposure_flops,
+    frame_flops,
+    head_flops,
+    pass_flops,
+    training_flops,
+)
+from magi_video.exposure import Canvas, ErrorBank, Resampling
 from magi_video.models.architecture import Architecture
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms import PARADIGMS, Clip
+from magi_video.paradigms import PARADIGMS, Clip, CompleteTeacherForcing, NoiseInjection
 from magi_video.paradigms.masking import unmasking_schedule
+from magi_video.registry import declared
 from magi_video.sampling.sampling import Sampling
 from tests.rollouts import start_rollout
 
@@ -53,7 +63,7 @@ def test_a_training_step_forward_and_backward(make_model: Make, clip: Clip, forc
     if paradigm.past == "noisy":
         built = paradigm.sequence(clip, clip.tokens_BTND, torch.zeros(batch, frames))
     else:
-        built = paradigm.sequence(clip, hidden, None)
+        built = paradigm.sequence(clip, hidden)
     # The whole sequence, asked for every frame: what the formula is about.
     names = ("tokens_BSND", "masked_BSN", "kind_S", "position_S", "interval_B", "conditions", "mask_SS")
     sequence = FrameSequence(**{name: getattr(built, name) for name in names})
@@ -153,3 +163,28 @@ def test_the_share_takes_the_smaller_count() -> None:
     assert peak_share(8_000, 16_000, seconds=2.0, peak_gflops=1e-6) == 4.0
     assert peak_share(8_000, None, seconds=2.0, peak_gflops=1e-6) == 4.0
     assert (Flops(1, 2, 3, 4, 5, 6) * 2 + Flops(head=1)).total == 43
+
+
+@pytest.mark.parametrize("head", ["epsilon", "flow"])
+def test_what_a_cure_for_exposure_bias_adds(make_model: Make, clip: Clip, head: str) -> None:
+    (batch, frames), generator = clip.tokens_BTND.shape[:2], torch.Generator().manual_seed(0)
+    model = make_model(head=head).train()
+    sizes = Sizes.of(model.architecture)
+    ahead, back = exposure_flops(declared("exposure")["resampling"], sizes, batch, 2 * frames, frames)
+    assert back.total == 0
+    assert count_executed(lambda: Resampling(plain_steps=0).resample(model, clip, generator)) == ahead.total
+    bank, z = ErrorBank(), torch.randn(batch, frames, 16, 32)
+    bank.begin_step(0)
+    counted = torch.ones(batch, frames, 16, dtype=torch.bool)
+    ahead, back = exposure_flops(declared("exposure")["error-bank"], sizes, batch, 2 * frames, frames)
+    assert count_executed(lambda: bank.learn(model, clip.tokens_BTND, z, counted, generator)) == ahead.total
+    assert back.total == 0
+    painter, cure = make_model(head=head, canvas=True).train(), Canvas()
+    plain, painted = (CompleteTeacherForcing(exposure=one) for one in (NoiseInjection(), cure))
+    ran = [
+        count_executed(lambda f=forcing: f.loss(painter, clip, torch.Generator().manual_seed(0)).backward())
+        for forcing in (plain, painted)
+    ]
+    ahead, back = exposure_flops(declared("exposure")["canvas"], sizes, batch, 2 * frames, frames)
+    added = ran[1] - ran[0]  # type: ignore[operator]
+    assert 0.8 * (ahead + back).total < added <= (ahead + back).total, "the last block reads the predicted half alone"

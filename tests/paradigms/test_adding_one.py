@@ -35,7 +35,7 @@ class Alone(MaskedFrames):
     past = "masked"
     options = {"strength": 1.0}
 
-    def sequence(self, clip, masked_BTN, generator):
+    def sequence(self, clip, masked_BTN):
         frames = clip.tokens_BTND.shape[1]
         level_BT = torch.zeros(masked_BTN.shape[:2], dtype=torch.long)
         return FrameSequence(

@@ -57,7 +57,7 @@ def training_sequence(paradigm: Paradigm, tokens_BTND: Tensor, masked_BTN: Tenso
     if isinstance(paradigm, DiffusionForcing):
         return paradigm.sequence(clip, tokens_BTND, torch.tensor([[300, 14, 999, 0, 70]]))
     assert isinstance(paradigm, MaskedFrames)
-    return paradigm.sequence(clip, masked_BTN, None)
+    return paradigm.sequence(clip, masked_BTN)
 
 
 def half_masked() -> Tensor:

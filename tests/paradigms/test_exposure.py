@@ -46,9 +46,10 @@ def test_noise_switched_off_changes_nothing(clip: Clip) -> None:
     assert torch.equal(noisy, clip.tokens_BTND) and not level.any()
 
 
-def test_ctf_noises_observations_alone_and_reports_the_level(clip: Clip) -> None:
+def test_ctf_noises_observations_alone_and_reports_the_level(model: MagiVideoTransformer, clip: Clip) -> None:
     hidden = MaskRatio().draw(2, 5, 16, torch.Generator().manual_seed(0), "cpu")
-    sequence = CompleteTeacherForcing().sequence(clip, hidden, torch.Generator().manual_seed(0))
+    forcing = CompleteTeacherForcing()
+    sequence = forcing.sequence(forcing.show_past(model, clip, torch.Generator().manual_seed(0)), hidden)
     level = sequence.conditions[NOISE_LEVEL]
     difference = (sequence.tokens_BSND[:, :5] - clip.tokens_BTND).abs().amax((2, 3))
     assert torch.equal(difference > 0, level[:, :5] > 0)
@@ -84,7 +85,7 @@ def test_target_is_the_clean_token_whatever_noise_does(model: MagiVideoTransform
 def test_loss_is_the_mean_over_hidden_tokens_alone(model: MagiVideoTransformer, clip: Clip) -> None:
     """Visible tokens must not enter it."""
     model.diffusion_head.loss = lambda target, z, uniform, eps: target.sum(-1).expand_as(uniform)  # type: ignore[method-assign, assignment]
-    forcing = CompleteTeacherForcing(noise=NoiseInjection(levels=0))
+    forcing = CompleteTeacherForcing(exposure=NoiseInjection(levels=0))
     loss = forcing.loss(model, clip, torch.Generator().manual_seed(4))
     hidden = MaskRatio().draw(2, 5, 16, torch.Generator().manual_seed(4), "cpu")
     assert torch.allclose(loss, clip.tokens_BTND[hidden].sum(-1).mean(), atol=1e-5)

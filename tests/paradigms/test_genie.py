@@ -25,7 +25,7 @@ def test_a_clip_has_one_rate_from_a_half_to_one() -> None:
 
 
 def test_the_first_frame_is_shown_and_has_no_loss(model: MagiVideoTransformer, clip: Clip) -> None:
-    forcing = Genie(noise=NoiseInjection(levels=0))
+    forcing = Genie(exposure=NoiseInjection(levels=0))
     masked = forcing.draw_masks(clip, torch.Generator().manual_seed(4))
     assert not masked[:, 0].any() and masked[:, 1:].any()
     model.diffusion_head.loss = lambda target, z, uniform, eps: target.sum(-1).expand_as(uniform)  # type: ignore[method-assign, assignment]

@@ -73,7 +73,7 @@ def test_an_earlier_frame_depends_on_later_visible_tokens(model: MagiVideoTransf
 
     def z(of: torch.Tensor) -> torch.Tensor:
         clip = Clip(of, torch.ones(1, dtype=torch.long))
-        return model(joint.sequence(clip, masked, torch.Generator().manual_seed(0)))
+        return model(joint.sequence(clip, masked))
 
     changed = tokens.clone()
     changed[:, 4, 1] += 1

@@ -26,7 +26,7 @@ def hidden(clip: Clip) -> torch.Tensor:
 def outputs(
     forcing: MaskedFrames, model: MagiVideoTransformer, clip: Clip, hidden_BTN: torch.Tensor, conditions: bool = True
 ) -> torch.Tensor:
-    training = forcing.sequence(clip, hidden_BTN, torch.Generator().manual_seed(0))
+    training = forcing.sequence(clip, hidden_BTN)
     return model(training)
 
 
@@ -36,9 +36,9 @@ def changed_frames(before: torch.Tensor, after: torch.Tensor) -> list[bool]:
 
 @pytest.mark.parametrize("t", range(T))
 def test_ctf_masked_frame_sees_only_complete_frames_before_it(model: MagiVideoTransformer, clip: Clip, t: int) -> None:
-    forcing = CompleteTeacherForcing(noise=CLEAN)
+    forcing = CompleteTeacherForcing(exposure=CLEAN)
     hidden_BTN = hidden(clip)
-    training = forcing.sequence(clip, hidden_BTN, None)
+    training = forcing.sequence(clip, hidden_BTN)
     before = model(training)
     # Change the complete frame o_t alone: m_1…m_t must stay, m_{t+1}…m_T must change.
     training.tokens_BSND = training.tokens_BSND.clone()
@@ -49,8 +49,8 @@ def test_ctf_masked_frame_sees_only_complete_frames_before_it(model: MagiVideoTr
 
 @pytest.mark.parametrize("t", range(T))
 def test_ctf_masked_frames_do_not_see_each_other(model: MagiVideoTransformer, clip: Clip, t: int) -> None:
-    forcing = CompleteTeacherForcing(noise=CLEAN)
-    training = forcing.sequence(clip, hidden(clip), None)
+    forcing = CompleteTeacherForcing(exposure=CLEAN)
+    training = forcing.sequence(clip, hidden(clip))
     before = model(training)
     training.tokens_BSND = training.tokens_BSND.clone()
     training.tokens_BSND[:, T + t] += 1.0  # m_t: its visible tokens change
@@ -70,7 +70,7 @@ def test_ctf_observations_see_no_masked_frame_and_no_future(model: MagiVideoTran
 
 @pytest.mark.parametrize("t", range(T))
 def test_ctf_gradient_reaches_the_past_alone(model: MagiVideoTransformer, clip: Clip, t: int) -> None:
-    training = CompleteTeacherForcing(noise=CLEAN).sequence(clip, hidden(clip), None)
+    training = CompleteTeacherForcing(exposure=CLEAN).sequence(clip, hidden(clip))
     tokens = training.tokens_BSND.clone().requires_grad_()
     training.tokens_BSND = tokens
     model(training)[:, t].square().sum().backward()
@@ -82,7 +82,7 @@ def test_ctf_gradient_reaches_the_past_alone(model: MagiVideoTransformer, clip: 
 
 @pytest.mark.parametrize("t", range(T))
 def test_mtf_sees_visible_tokens_of_the_past_and_itself(model: MagiVideoTransformer, clip: Clip, t: int) -> None:
-    forcing = MaskedTeacherForcing(noise=CLEAN)
+    forcing = MaskedTeacherForcing(exposure=CLEAN)
     hidden_BTN = hidden(clip)
     hidden_BTN[:, :, 0] = False  # one visible token a frame, so that every frame has something to say
     before = outputs(forcing, model, clip, hidden_BTN)
@@ -92,17 +92,19 @@ def test_mtf_sees_visible_tokens_of_the_past_and_itself(model: MagiVideoTransfor
     assert changed_frames(before, after) == [s >= t for s in range(T)]
 
 
-@pytest.mark.parametrize("forcing", [CompleteTeacherForcing(noise=CLEAN), MaskedTeacherForcing(noise=CLEAN)])
+@pytest.mark.parametrize("forcing", [CompleteTeacherForcing(exposure=CLEAN), MaskedTeacherForcing(exposure=CLEAN)])
 def test_masked_tokens_are_never_read(forcing: MaskedFrames, model: MagiVideoTransformer, clip: Clip) -> None:
-    training = forcing.sequence(clip, hidden(clip), None)
+    training = forcing.sequence(clip, hidden(clip))
     before = model(training)
     training.tokens_BSND = training.tokens_BSND.masked_fill(training.masked_BSN[..., None], 1e6)
     assert torch.equal(before, model(training))
 
 
 @pytest.mark.parametrize("forcing", [CompleteTeacherForcing(), MaskedTeacherForcing()])
-def test_building_a_sequence_leaves_the_clip_alone(forcing: MaskedFrames, clip: Clip) -> None:
+def test_building_a_sequence_leaves_the_clip_alone(
+    forcing: MaskedFrames, model: MagiVideoTransformer, clip: Clip
+) -> None:
     tokens, actions = clip.tokens_BTND.clone(), clip.conditions["action"].clone()
-    forcing.sequence(clip, hidden(clip), torch.Generator().manual_seed(0))
+    forcing.sequence(forcing.show_past(model, clip, torch.Generator().manual_seed(0)), hidden(clip))
     assert torch.equal(tokens, clip.tokens_BTND) and torch.equal(actions, clip.conditions["action"])
     assert set(clip.conditions) == {"action"}

@@ -52,9 +52,9 @@ def exactly() -> Tensor:
 def test_a_token_depends_on_the_frames_before_and_the_tokens_before_and_on_nothing_else(
     attention: str, model: MagiVideoTransformer
 ) -> None:
-    raster = Raster(noise=CLEAN, attention=attention)
+    raster = Raster(exposure=CLEAN, attention=attention)
     everything = torch.ones(1, T, N, dtype=torch.bool)
-    found = reached(model, lambda tokens: raster.sequence(make_clip(tokens), everything, None), T)
+    found = reached(model, lambda tokens: raster.sequence(make_clip(tokens), everything), T)
     assert torch.equal(found, exactly())
     assert torch.equal(raster.visible(everything[0]), exactly())
 
@@ -63,7 +63,7 @@ def test_causal_in_time_and_in_space_with_one_sequence_is_not_raster_order(model
     """The build that looks natural: a token sees, of the past, the tokens before its own place alone."""
 
     def crippled(tokens: Tensor) -> FrameSequence:
-        one = Raster(noise=CLEAN).sequence(make_clip(tokens), torch.ones(1, T, N, dtype=torch.bool), None)
+        one = Raster(exposure=CLEAN).sequence(make_clip(tokens), torch.ones(1, T, N, dtype=torch.bool))
         conditions = {name: value[:, T:] for name, value in one.conditions.items()}
         return FrameSequence(
             shift(tokens, False), starts(tokens.shape, False, tokens.device), torch.full((T,), MASKED),
@@ -80,22 +80,22 @@ def test_causal_in_time_and_in_space_with_one_sequence_is_not_raster_order(model
 def test_conditions_reach_their_own_frame_and_later_ones_alone(
     attention: str, model: MagiVideoTransformer, clip: Clip
 ) -> None:
-    raster, everything = Raster(noise=CLEAN, attention=attention), torch.ones(2, T, N, dtype=torch.bool)
+    raster, everything = Raster(exposure=CLEAN, attention=attention), torch.ones(2, T, N, dtype=torch.bool)
     with torch.no_grad():
-        before = model(raster.sequence(clip, everything, None))
+        before = model(raster.sequence(clip, everything))
         actions = clip.conditions["action"].clone()
         actions[:, 2] += 1
         changed = Clip(clip.tokens_BTND, clip.interval_B, {"action": actions})
-        moved = (model(raster.sequence(changed, everything, None)) - before).abs().amax((0, 3)) > 1e-6
+        moved = (model(raster.sequence(changed, everything)) - before).abs().amax((0, 3)) > 1e-6
     assert torch.equal(moved, (torch.arange(T) >= 2)[:, None].expand(T, N))
 
 
 def test_with_one_token_a_frame_it_is_complete_teacher_forcing(make_model: Callable[..., MagiVideoTransformer]) -> None:
     model = make_model(latent_height=2, latent_width=2)
     clip, masked = make_clip(torch.randn(2, T, 1, D)), torch.ones(2, T, 1, dtype=torch.bool)
-    raster, complete = Raster(noise=CLEAN), CompleteTeacherForcing(noise=CLEAN)
+    raster, complete = Raster(exposure=CLEAN), CompleteTeacherForcing(exposure=CLEAN)
     with torch.no_grad():
-        z_raster, z_complete = (model(one.sequence(clip, masked, None)) for one in (raster, complete))
+        z_raster, z_complete = (model(one.sequence(clip, masked)) for one in (raster, complete))
         assert torch.allclose(z_raster, z_complete, atol=1e-6)
         given = torch.randn(2, 1, D)
         made = []
@@ -118,9 +118,9 @@ def test_with_one_token_a_frame_it_is_complete_teacher_forcing(make_model: Calla
 def test_one_place_a_pass_gives_what_training_computes_in_parallel(
     attention: str, temporal_position: str, make_model: Callable[..., MagiVideoTransformer], clip: Clip
 ) -> None:
-    model, raster = make_model(temporal_position=temporal_position), Raster(noise=CLEAN, attention=attention)
+    model, raster = make_model(temporal_position=temporal_position), Raster(exposure=CLEAN, attention=attention)
     with torch.no_grad():
-        z = model(raster.sequence(clip, torch.ones(2, T, N, dtype=torch.bool), None))
+        z = model(raster.sequence(clip, torch.ones(2, T, N, dtype=torch.bool)))
         for past in (
             raster.make_past(model, 2, T), raster.make_recomputed_past(model), begin_past(raster, model, 2, T, SETTINGS)
         ):  # fmt: skip

@@ -19,7 +19,7 @@ def test_ctf_training_state_equals_state_over_the_cache(
 ) -> None:
     model = make_model(temporal_position=temporal_position)
     hidden_BTN = MaskRatio().draw(2, T, 16, torch.Generator().manual_seed(1), "cpu")
-    training = CompleteTeacherForcing(noise=NoiseInjection(levels=0)).sequence(clip, hidden_BTN, None)
+    training = CompleteTeacherForcing(exposure=NoiseInjection(levels=0)).sequence(clip, hidden_BTN)
     with torch.no_grad():
         trained = model(training)
         cache = model.make_cache(batch=2, capacity=T)

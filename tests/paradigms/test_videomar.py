@@ -29,11 +29,11 @@ def test_one_frame_is_learned_the_ones_before_are_complete_and_the_ones_after_hi
         assert one[f].sum() >= math.ceil(0.7 * N)
 
 
-def test_observations_alone_are_noised() -> None:
+def test_observations_alone_are_noised(model: MagiVideoTransformer) -> None:
     clip = Clip(torch.randn(8, T, N, 3), torch.ones(8, dtype=torch.long))
-    forcing = VideoMAR(noise=NoiseInjection(5, 0.7))
+    forcing = VideoMAR(exposure=NoiseInjection(5, 0.7))
     masked = forcing.draw_masks(clip, torch.Generator().manual_seed(1))
-    sequence = forcing.sequence(clip, masked, torch.Generator().manual_seed(2))
+    sequence = forcing.sequence(forcing.show_past(model, clip, torch.Generator().manual_seed(2)), masked)
     observed = ~masked.any(-1)
     assert torch.equal(sequence.kind_S == OBSERVATION, observed) and torch.equal(sequence.kind_S == MASKED, ~observed)
     level = sequence.conditions[NOISE_LEVEL]
@@ -44,12 +44,12 @@ def test_observations_alone_are_noised() -> None:
 def test_the_learned_frames_state_is_that_of_complete_teacher_forcing(model: MagiVideoTransformer, clip: Clip) -> None:
     """The same conditioning with T frames in place of 2T: z of frame f is the same to rounding."""
     silent, frames = NoiseInjection(levels=0), set()
-    forcing = VideoMAR(noise=silent)
+    forcing = VideoMAR(exposure=silent)
     for seed in range(4):
         masked = forcing.draw_masks(clip, torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            z = model(forcing.sequence(clip, masked, None))
-            complete = model(CompleteTeacherForcing(noise=silent).sequence(clip, masked, None))
+            z = model(forcing.sequence(clip, masked))
+            complete = model(CompleteTeacherForcing(exposure=silent).sequence(clip, masked))
         for b, f in enumerate(forcing.counted(masked).any(-1).float().argmax(1).tolist()):
             assert torch.allclose(z[b, f], complete[b, f], atol=1e-5)
             frames.add(f)

@@ -27,11 +27,11 @@ def test_every_window_of_a_clip_is_drawn_alike_with_its_own_conditions() -> None
     assert len(counts) == 5 and counts.min() > 50
 
 
-def test_context_has_one_noise_level_and_the_new_frame_none(clip: Clip) -> None:
+def test_context_has_one_noise_level_and_the_new_frame_none(model: MagiVideoTransformer, clip: Clip) -> None:
     window = Window(context=4)
     masked = window.draw_masks(clip, torch.Generator().manual_seed(0))
     assert not masked[:, :4].any() and masked[:, 4].float().mean() > 0.6
-    sequence = window.sequence(clip, masked, torch.Generator().manual_seed(5))
+    sequence = window.sequence(window.show_past(model, clip, torch.Generator().manual_seed(5)), masked)
     level = sequence.conditions["noise_level"]
     assert (level[:, :4] == level[:, :1]).all() and not level[:, 4].any() and level[:, 0].max() > 0
     assert torch.equal(sequence.tokens_BSND[:, 4], clip.tokens_BTND[:, 4])
@@ -72,7 +72,7 @@ def test_too_few_frames_are_refused_and_it_is_said_why(model: MagiVideoTransform
 def test_loss_is_of_the_new_frame_alone(make_model: Callable[..., MagiVideoTransformer], clip: Clip) -> None:
     model = make_model()
     model.diffusion_head.loss = lambda target, z, uniform, eps: target.sum(-1).expand_as(uniform)  # type: ignore[method-assign, assignment]
-    window = Window(noise=NoiseInjection(5, 50.0), context=4)
+    window = Window(exposure=NoiseInjection(5, 50.0), context=4)
     loss, tokens = window.total_loss(model, clip, torch.Generator().manual_seed(4))
     generator = torch.Generator().manual_seed(4)
     masked = window.draw_masks(window.draw_window(clip, generator), generator)[:, -1]

@@ -19,5 +19,9 @@ def test_the_share_of_hidden_tokens_is_that_of_many_draws(minimum: float, std: f
 def test_every_paradigm_reads_as_many_frames_as_is_counted() -> None:
     clip = Clip(torch.zeros(1, 3, 1, 1), torch.ones(1, dtype=torch.long))
     hidden = torch.ones(1, 3, 1, dtype=torch.bool)
-    read = {name: make().sequence(clip, hidden, None).tokens_BSND.shape[1] for name, make in PARADIGMS.items()}
+    built = {
+        name: make().sequence(clip, *((hidden, torch.zeros(1, 3)) if make.past == "noisy" else (hidden,)))
+        for name, make in PARADIGMS.items()
+    }
+    read = {name: sequence.tokens_BSND.shape[1] for name, sequence in built.items()}
     assert read == {name: 3 * values["training_frames"] for name, values in declared("paradigms").items()}

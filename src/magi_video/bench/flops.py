@@ -8,8 +8,9 @@ Symbols: W width, M width of the MLP, N tokens and L places of a frame (conditio
 token, h width of the head, B clips, S frames of a pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from magi_video.models.architecture import TIME_FREQUENCIES, Architecture
 
@@ -221,3 +222,33 @@ def training_flops(
     forward = read + head_flops(sizes, predicted, repeats, times=rows)
     from_data = from_data + Flops(head=2 * rows * (sizes.token_dim + sizes.frequencies) * h)
     return forward, forward * 2 + from_data * -1
+
+
+def exposure_flops(
+    cure: Mapping[str, Any], sizes: Sizes, batch: int, frames: int, clip_frames: int
+) -> tuple[Flops, Flops]:
+    """What a cure for exposure bias adds to the forward and the backward of a training step, once it is at work.
+
+    All frames but a clip's last are reconstructed in a pass each, over the cache and without gradient, that reads the
+    frame before as well; one frame by the head alone. A canvas is one more pass over the whole sequence and a linear
+    layer of its z.
+
+    Args:
+        cure: its values (`registry.declared`).
+        sizes, batch, frames: as of `training_flops`.
+        clip_frames: T, of a clip.
+    """
+    ahead, back = Flops(), Flops()
+    made = {"one": 1, "all": clip_frames - 1}.get(cure.get("reconstructs", "nothing"), 0)
+    if made:
+        tokens = batch * made * sizes.tokens
+        ahead = ahead + head_flops(sizes, tokens, 1, times=tokens)
+    if cure.get("reconstructs") == "all":
+        passes = (pass_flops(sizes, batch * min(t + 1, 2), t + 1) for t in range(made))
+        ahead = ahead + sum(passes, Flops())
+    if cure.get("canvas"):
+        read = pass_flops(sizes, batch * frames, frames)
+        painted = Flops(head=2 * batch * min(frames, clip_frames) * sizes.tokens * sizes.token_dim * sizes.width)
+        ahead = ahead + read + painted
+        back = back + (read + painted) * 2 + Flops(embedding=read.embedding) * -1
+    return ahead, back

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from magi_video.bench.flops import Flops, Sizes, training_flops
+from magi_video.bench.flops import Flops, Sizes, exposure_flops, training_flops
 from magi_video.bench.hardware import GIB, Hardware
 from magi_video.bench.memory import FLOAT32, Memory, Sharding, Workload, step_memory
 from magi_video.codecs.cost import Encoder, find_encoder
@@ -171,6 +171,8 @@ def make_plan(
     flat = attends_flat(preset.forcing, preset.forcing_options)
     predicted = round(batch * latent_frames * sizes.tokens * hidden)
     ahead, back = training_flops(sizes, batch, frames, predicted, repeats, flat)
+    more = exposure_flops(declared("exposure")[exposure.exposure], sizes, batch, frames, latent_frames)
+    ahead, back = ahead + more[0], back + more[1]
     work = Workload(
         batch // devices, frames, latent_frames, hidden, spread, repeats,
         trains_low(preset, hardware), hardware.fused_attention,

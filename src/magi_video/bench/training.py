@@ -8,7 +8,7 @@ import torch
 from torch.profiler import record_function
 
 from magi_video.bench.counting import count_executed, peak_share
-from magi_video.bench.flops import Flops, Sizes, training_flops
+from magi_video.bench.flops import Flops, Sizes, exposure_flops, training_flops
 from magi_video.bench.machine import clock, peak_memory_bytes
 from magi_video.bench.profiling import OPTIMISER, PART
 from magi_video.bench.subject import Subject, blank_conditions
@@ -17,7 +17,8 @@ from magi_video.fast.kernels import linear_product_pays, use_training_kernels
 from magi_video.fast.speed import speed_up
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, Paradigm
-from magi_video.training.build import build_paradigm
+from magi_video.registry import declared
+from magi_video.training.build import build_cure, build_paradigm
 from magi_video.training.optimization import build_optimizer
 from magi_video.training.sizing import attends_flat, loss_share, read_frames
 
@@ -84,7 +85,8 @@ class Stepper:
     """
 
     def __init__(self, subject: Subject, model: MagiVideoTransformer, batch: int, precision: str, device: torch.device):
-        self.paradigm = build_paradigm(subject.preset)
+        self.cure = build_cure(subject.preset.exposure)
+        self.paradigm = build_paradigm(subject.preset, self.cure)
         self.model = model.train()
         self.config = subject.preset.train
         speed_up(model)  # as the trainer does
@@ -102,7 +104,8 @@ class Stepper:
         )
 
     def compute_gradient(self) -> None:
-        """Forward and backward."""
+        """Forward and backward, with a cure for exposure bias at work as at the end of the training."""
+        self.cure.begin_step(self.config.steps)
         with self.autocast:
             loss = self.paradigm.loss(self.model, self.clip, self.draws)
         loss.backward()
@@ -113,6 +116,7 @@ class Stepper:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+        self.cure.end_step(torch.ones((), dtype=torch.bool), lambda values: values)
 
     def step(self) -> None:
         """Both."""
@@ -152,6 +156,11 @@ def measure_training(
         repeats=stepper.paradigm.draws or stepper.paradigm.diffusion_batch_mul,
         flat=attends_flat(subject.preset.forcing, subject.preset.forcing_options),
     )
+    more = exposure_flops(
+        declared("exposure")[subject.preset.exposure.exposure],
+        Sizes.of(stepper.model.architecture), batch, sequence_frames(subject), frames,
+    )  # fmt: skip
+    forward, backward = forward + more[0], backward + more[1]
     total = (forward + backward).total
     return Training(
         forcing=stepper.paradigm.name,

@@ -39,6 +39,17 @@ class CodecOptions(CodecConfig):
     "vq_model": a diffusers VQModel; "pixels": none."""
 
 
+@settings
+class ExposureOptions(ExposureConfig):
+    """`ExposureConfig`, its choices shown."""
+
+    exposure: Annotated[str, named("exposure")] = "noise"
+    """Cure for exposure bias: what training shows of the frames before. "noise" is the paper's; all of them:
+    docs/drift.md."""
+    exposure_options: Annotated[dict[str, str], arg(metavar="NAME VALUE …")] = dataclasses.field(default_factory=dict)
+    """Hyper-parameters of the cure itself, by name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
     """Every field of a preset; a command adds its own."""
@@ -50,7 +61,7 @@ class RecipeOptions:
     clips: Annotated[DataOptions, arg(name="")] = dataclasses.field(default_factory=DataOptions)
     codec: Annotated[CodecOptions, arg(name="")] = dataclasses.field(default_factory=CodecOptions)
     model: Annotated[ModelConfig, arg(name="")] = dataclasses.field(default_factory=ModelConfig)
-    exposure: Annotated[ExposureConfig, arg(name="")] = dataclasses.field(default_factory=ExposureConfig)
+    exposure: Annotated[ExposureOptions, arg(name="")] = dataclasses.field(default_factory=ExposureOptions)
     train: Annotated[TrainConfig, arg(name="")] = dataclasses.field(default_factory=TrainConfig)
     sample: Annotated[Sampling, arg(name="")] = dataclasses.field(default_factory=Sampling)
     small_vae: SmallVAEConfig = dataclasses.field(default_factory=SmallVAEConfig)
@@ -60,6 +71,7 @@ class RecipeOptions:
         """The recipe that the options make."""
         groups = {one.name: getattr(self, one.name) for one in dataclasses.fields(Preset) if one.name != "data"}
         groups["codec"] = CodecConfig(**vars(self.codec))
+        groups["exposure"] = ExposureConfig(**vars(self.exposure))
         return Preset(data=DataConfig(**vars(self.clips)), **groups)
 
 
@@ -110,6 +122,7 @@ def parse_recipe(
     # Not a `Preset` yet: what the paradigm needs of clips or head may be further on in the command line.
     groups |= change_paradigm(preset, find_forcing(rest))
     groups |= {"clips": DataOptions(**vars(groups.pop("data"))), "codec": CodecOptions(**vars(preset.codec))}
+    groups["exposure"] = ExposureOptions(**vars(preset.exposure))
     sampling = own_sampling(groups["forcing"], groups["sample"])
     groups["sample"] = Sampling(**sampling.given())  # so that --help shows real numbers
     default = options(**groups, **own)

@@ -94,6 +94,8 @@ def not_covered(job: Job, use_cache: bool | None = None) -> str | None:
         return f"graphs hold a diffusion head, and the model's is {model.config.head}"
     if job.sampling.last_denoise_steps not in (None, job.sampling.denoise_steps):
         return "graphs have the same number of denoise steps in every mask step"
+    if model.canvas_out is not None:
+        return "graphs begin with the mask token, and the model paints a canvas"
     if use_cache is False:
         return "graphs read the frame cache, which is not to be used"
     return None

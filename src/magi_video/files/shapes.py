@@ -35,6 +35,8 @@ def weight_shapes(architecture: Architecture) -> Iterator[tuple[str, Shape]]:
         yield from _linear("diffusion_head.velocity", width, architecture.token_dim)
     else:
         yield from _denoising_mlp("diffusion_head.net", architecture)
+    if architecture.canvas:
+        yield from _linear("canvas_out", width, architecture.token_dim)
 
 
 def parameters_by_part(architecture: Architecture) -> dict[str, int]:

@@ -340,6 +340,8 @@ def export_model(
             "denoises whole frames"
         )
     check_own_sampling(pipe)
+    if pipe.transformer.canvas_out is not None:
+        raise MagiError("not for a model that paints a canvas: the programs' driver begins with the mask token alone")
     extent = Extent.of(pipe, frames)
     make_folder(out)
     programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)

@@ -90,6 +90,7 @@ class Architecture:
         temporal_position: "interpolate" (sinusoids added to the input; rollouts longer than T interpolate them, their
             length fixed at the start) or "rope" (relative, unbounded rollouts over a sliding window of T frames).
         codes: of the categorical head, as many as the codec has.
+        canvas: whether the model has a canvas: a linear layer of z makes what is read in masked places.
 
     Raises:
         MagiError: a size, a head or a position that no model can have.
@@ -112,6 +113,7 @@ class Architecture:
     conditions: Mapping[str, Any] | None = None
     temporal_position: Literal["interpolate", "rope"] = "interpolate"
     codes: Annotated[int, Field(ge=2, le=MAX_SIZE)] | None = None
+    canvas: bool = False
 
     def __post_init__(self) -> None:
         height, columns, patch = self.latent_height, self.latent_width, self.patch_size

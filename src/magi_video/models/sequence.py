@@ -12,11 +12,38 @@ OBSERVATION, MASKED = 0, 1
 
 
 @dataclass
+class Clip:
+    """T complete frames of each of B clips: what a paradigm learns from.
+
+    Attributes:
+        tokens_BTND: clean tokens, zero mean and unit variance per latent channel.
+        interval_B: interval between frames, 1…25.
+        conditions: name → `[B, T]` or `[B, T, size]`; all but those that the paradigm sets (the noise level).
+        past_BTND: the frames as those after them see them, where that is not as they are (`exposure`).
+        level_BT: the noise level that is told of each of them; 0 if not given.
+    """
+
+    tokens_BTND: Tensor
+    interval_B: Tensor
+    conditions: dict[str, Tensor] = field(default_factory=dict)
+    past_BTND: Tensor | None = None
+    level_BT: Tensor | None = None
+
+    @property
+    def shown(self) -> tuple[Tensor, Tensor]:
+        """What later frames see: tokens `[B, T, N, D]` and noise levels `[B, T]`."""
+        tokens_BTND = self.tokens_BTND if self.past_BTND is None else self.past_BTND
+        untold_BT = torch.zeros(tokens_BTND.shape[:2], dtype=torch.long, device=tokens_BTND.device)
+        return tokens_BTND, untold_BT if self.level_BT is None else self.level_BT
+
+
+@dataclass
 class FrameSequence:
     """S frames of each of B clips.
 
     Attributes:
-        tokens_BSND: token values; a value under `masked_BSN` is never read.
+        tokens_BSND: token values; a value under `masked_BSN` is never read, but by a model that has a canvas: there it
+            is the canvas, 0 before it is made.
         masked_BSN: True where the mask token takes the token's place.
         kind_S: `OBSERVATION` or `MASKED` for every frame, `[S]`, or `[B, S]` where clips differ.
         position_S: temporal position of every frame, not necessarily an integer.

@@ -66,6 +66,7 @@ class MagiVideoTransformer(Network):
         self.norm_out = nn.LayerNorm(width, eps=1e-6)
         self.head_position = nn.Parameter(torch.zeros(self.num_tokens, width))
         self.diffusion_head: TokenHead = HEADS.find(architecture.head).of(architecture)
+        self.canvas_out = nn.Linear(width, self.token_dim) if architecture.canvas else None
         self.gradient_checkpointing = False
         self.spatial_position: Tensor
         self.register_buffer("spatial_position", sinusoidal_2d(rows, columns, width), persistent=False)
@@ -174,7 +175,8 @@ class MagiVideoTransformer(Network):
         """
         stream = self.mask_token.dtype
         tokens = self.token_in(sequence.tokens_BSND.to(self.token_in.weight.dtype)).to(stream)
-        tokens = torch.where(sequence.masked_BSN[..., None], self.mask_token, tokens)
+        unseen = self.mask_token if self.canvas_out is None else self.mask_token + tokens
+        tokens = torch.where(sequence.masked_BSN[..., None], unseen, tokens)
         conditions, added = embedding_BSLW.to(stream).split([self.condition_tokens.count, self.num_tokens], 2)
         return torch.cat([conditions, tokens + added], dim=2)
 

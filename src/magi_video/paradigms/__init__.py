@@ -6,7 +6,8 @@ Write a file here with a subclass of `Paradigm` (of `MaskedFrames`, if frames ar
 it below. Recipes, the command line, the model card and the documents take their choices from the registry.
 """
 
-from magi_video.paradigms.base import PARADIGMS, Clip, Paradigm, find_paradigm, make_paradigm, register
+from magi_video.models.sequence import Clip
+from magi_video.paradigms.base import PARADIGMS, Paradigm, find_paradigm, make_paradigm, register
 from magi_video.paradigms.complete import CompleteTeacherForcing
 from magi_video.paradigms.confidence import ConfidenceOrder
 from magi_video.paradigms.diffusion import DiffusionForcing, DiffusionForcingVelocity

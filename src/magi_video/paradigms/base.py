@@ -5,7 +5,6 @@ the past of a rollout is, and one step of generation. `@register` makes it known
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -13,27 +12,12 @@ from torch import Tensor
 from magi_video.errors import MagiError
 from magi_video.models.dropout import Dropout, DropoutRates
 from magi_video.models.random import Generators, SampleNoise
-from magi_video.models.sequence import FrameSequence
+from magi_video.models.sequence import Clip, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms.masking import MaskRatio, NoiseInjection
-from magi_video.registry import Registry, check_clip_frames, read_option
+from magi_video.paradigms.masking import Exposure, MaskRatio, NoiseInjection
+from magi_video.registry import Registry, check_clip_frames, read_options
 from magi_video.sampling.past import CachedPast, Past, RecomputedPast
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
-
-
-@dataclass
-class Clip:
-    """T complete frames of each of B clips.
-
-    Attributes:
-        tokens_BTND: clean tokens, zero mean and unit variance per latent channel.
-        interval_B: interval between frames, 1…25.
-        conditions: name → `[B, T]` or `[B, T, size]`; all but those that the paradigm sets (the noise level).
-    """
-
-    tokens_BTND: Tensor
-    interval_B: Tensor
-    conditions: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Paradigm(ABC):
@@ -41,7 +25,7 @@ class Paradigm(ABC):
 
     Args:
         mask_ratio: how many tokens of a frame are masked in training.
-        noise: noise injection into the frames that are observed in training.
+        exposure: what training shows of the frames before; the paper's noise injection if not given.
         diffusion_batch_mul: independent diffusion draws for each token with a loss.
         dropout: of the transformer, while it is in training mode.
         options: of the paradigm itself, by name: values, or texts of them.
@@ -72,7 +56,7 @@ class Paradigm(ABC):
     variable_context: ClassVar[bool]
     """Whether any number of frames may lie before the one that is made."""
     past: ClassVar[Literal["complete", "masked", "noisy"]]
-    """What training shows of the frames before (injected noise aside)."""
+    """What training shows of the frames before, before `exposure` changes them."""
 
     shown_frames: ClassVar[int | str] = 0
     """Frames that a training clip begins with and that have no loss of their own: a number, or the option that says how
@@ -87,6 +71,8 @@ class Paradigm(ABC):
     """The head that it needs, in place of the recipe's."""
     heads: ClassVar[tuple[str, ...]] = ("epsilon", "flow", "distributional", "categorical")
     """The heads that a model of it can have, unless it needs `head`."""
+    one_level: ClassVar[bool] = False
+    """Whether all frames of a training clip have the same noise level (GameNGen), where noise is injected."""
     frame_cache: ClassVar[bool] = True
     """Whether the past is the frame-level cache, `CachedPast`; a faster one of the same results may then replace it."""
     steps: ClassVar[dict[str, int]] = {}
@@ -104,21 +90,16 @@ class Paradigm(ABC):
     def __init__(
         self,
         mask_ratio: MaskRatio | None = None,
-        noise: NoiseInjection | None = None,
+        exposure: Exposure | None = None,
         diffusion_batch_mul: int = 4,
         dropout: DropoutRates | None = None,
         **options: Any,
     ) -> None:
         self.mask_ratio = mask_ratio or MaskRatio()
-        self.noise = noise or NoiseInjection()
+        self.exposure = exposure or NoiseInjection()
         self.diffusion_batch_mul = diffusion_batch_mul
         self.dropout = dropout or DropoutRates()
-        if unknown := set(options) - set(self.options):
-            raise MagiError(f"{self.name} has no option {min(unknown)!r}; it has {', '.join(self.options) or 'none'}")
-        for name, default in self.options.items():
-            choices, limits = self.choices.get(name, ()), self.limits.get(name, ())
-            value = read_option(f"{self.name}: {name}", options.get(name, default), default, choices, limits)
-            setattr(self, name, value)
+        vars(self).update(read_options(type(self), options))
 
     def check_model(self, model: MagiVideoTransformer) -> None:
         """Refuse a model that this paradigm can neither train nor generate with.

@@ -13,9 +13,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from magi_video.models.architecture import NOISE_LEVEL
-from magi_video.models.random import Generators
-from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence, causal_mask
-from magi_video.paradigms.base import Clip, register
+from magi_video.models.sequence import MASKED, OBSERVATION, Clip, FrameSequence, causal_mask
+from magi_video.paradigms.base import register
 from magi_video.paradigms.masked_frames import MaskedFrames, own_frame
 
 
@@ -44,14 +43,14 @@ class CompleteTeacherForcing(MaskedFrames):
     past = "complete"
 
     @override
-    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+    def sequence(self, clip: Clip, masked_BTN: Tensor) -> FrameSequence:
         """2T frames, the second half predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
-        noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
+        past_BTND, level_BT = clip.shown
         conditions = {name: torch.cat([value, value], dim=1) for name, value in clip.conditions.items()}
         conditions[NOISE_LEVEL] = torch.cat([level_BT, torch.zeros_like(level_BT)], dim=1)
         return FrameSequence(
-            tokens_BSND=torch.cat([noisy_BTND, clip.tokens_BTND], dim=1),
+            tokens_BSND=torch.cat([past_BTND, clip.tokens_BTND], dim=1),
             masked_BSN=torch.cat([torch.zeros_like(masked_BTN), masked_BTN], dim=1),
             kind_S=torch.tensor([OBSERVATION, MASKED], device=device).repeat_interleave(frames),
             position_S=torch.arange(frames, device=device).repeat(2),

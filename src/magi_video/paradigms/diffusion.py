@@ -31,9 +31,9 @@ from typing_extensions import override
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators, SampleNoise, draw
-from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
+from magi_video.models.sequence import MASKED, Clip, FrameSequence, causal_mask
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms.base import Clip, Paradigm, register
+from magi_video.paradigms.base import Paradigm, register
 from magi_video.paradigms.levels import alpha_bar, levels_of, schedule_matrix, velocity_weights
 from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
@@ -44,7 +44,7 @@ OF_GENERATION = ("schedule", "uncertainty", "horizon")
 
 @register
 class DiffusionForcing(Paradigm):
-    """Diffusion Forcing through the per-token head; neither `mask_ratio`, `noise` nor `diffusion_batch_mul` is used.
+    """Diffusion Forcing through the per-token head; neither `mask_ratio`, `exposure` nor `diffusion_batch_mul` is used.
 
     Attributes:
         schedule: of generation, where a sampling chooses none; see `schedule_matrix`.

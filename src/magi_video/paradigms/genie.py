@@ -22,7 +22,8 @@ from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.random import Generators, draw
-from magi_video.paradigms.base import Clip, register
+from magi_video.models.sequence import Clip
+from magi_video.paradigms.base import register
 from magi_video.paradigms.masked import MaskedTeacherForcing
 
 

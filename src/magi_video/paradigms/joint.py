@@ -27,9 +27,9 @@ from typing_extensions import override
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators, SampleNoise, draw
-from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence
+from magi_video.models.sequence import MASKED, OBSERVATION, Clip, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms.base import Clip, register
+from magi_video.paradigms.base import register
 from magi_video.paradigms.masked_frames import MaskedFrames, masked_generation
 from magi_video.paradigms.window import WindowPast
 from magi_video.sampling.past import Past
@@ -55,6 +55,7 @@ class Joint(MaskedFrames):
     variable_context = False
     past = "complete"
     shown_frames = "given"
+    one_level = True
     loss_frames = "later"
     loss_share = 0.637  # the mean of cos(π/2 · u), 2/π
     frame_cache = False
@@ -95,14 +96,14 @@ class Joint(MaskedFrames):
         return masked_BM.view(batch, frames, tokens)
 
     @override
-    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+    def sequence(self, clip: Clip, masked_BTN: Tensor) -> FrameSequence:
         """T frames; of the first c, those with nothing masked are observations."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
         position_S = torch.arange(frames, device=device)
         given_BT = (position_S < self.given) & ~masked_BTN.any(-1)
-        noisy_BTND, level_BT = self.noise.inject_clip(clip.tokens_BTND, generator)
+        past_BTND, level_BT = clip.shown
         return FrameSequence(
-            tokens_BSND=torch.where(given_BT[..., None, None], noisy_BTND, clip.tokens_BTND),
+            tokens_BSND=torch.where(given_BT[..., None, None], past_BTND, clip.tokens_BTND),
             masked_BSN=masked_BTN,
             kind_S=torch.where(given_BT, OBSERVATION, MASKED),
             position_S=position_S,

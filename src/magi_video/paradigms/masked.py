@@ -13,9 +13,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from magi_video.models.architecture import NOISE_LEVEL
-from magi_video.models.random import Generators
-from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
-from magi_video.paradigms.base import Clip, register
+from magi_video.models.sequence import MASKED, Clip, FrameSequence, causal_mask
+from magi_video.paradigms.base import register
 from magi_video.paradigms.masked_frames import MaskedFrames, own_frame
 
 
@@ -34,12 +33,12 @@ class MaskedTeacherForcing(MaskedFrames):
     past = "masked"
 
     @override
-    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+    def sequence(self, clip: Clip, masked_BTN: Tensor) -> FrameSequence:
         """T frames, all predicted."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
-        noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
+        past_BTND, level_BT = clip.shown
         return FrameSequence(
-            tokens_BSND=noisy_BTND,
+            tokens_BSND=past_BTND,
             masked_BSN=masked_BTN,
             kind_S=torch.full((frames,), MASKED, device=device),
             position_S=torch.arange(frames, device=device),

@@ -1,7 +1,7 @@
 """What the paradigms of masked frames share: their loss, and generation by masked diffusion over the frame cache."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ from typing_extensions import override
 
 from magi_video.models.head import TokenHead
 from magi_video.models.random import Generators, SampleNoise
-from magi_video.models.sequence import FrameSequence
+from magi_video.models.sequence import Clip, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms.base import Clip, Paradigm
+from magi_video.paradigms.base import Paradigm
 from magi_video.paradigms.masking import unmasking_schedule
 from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import ResolvedSampling
@@ -22,14 +22,18 @@ class MaskedFrames(Paradigm):
     """Frames whose tokens are masked at random: the loss is on the masked tokens, generation is MAR's."""
 
     @abstractmethod
-    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+    def sequence(self, clip: Clip, masked_BTN: Tensor) -> FrameSequence:
         """The training sequence of a clip whose frames 1…T, the ones predicted, have `masked_BTN` masked.
 
         Args:
-            clip: complete frames.
+            clip: complete frames, and what later frames see of them (`Clip.shown`).
             masked_BTN: True where a token is masked.
-            generator: of the noise that is injected.
         """
+
+    def show_past(self, model: MagiVideoTransformer, clip: Clip, generator: Generators) -> Clip:
+        """The clip with what later frames see of its frames, as `exposure` says."""
+        past_BTND, level_BT = self.exposure.show(model, clip, generator, self.one_level)
+        return replace(clip, past_BTND=past_BTND, level_BT=level_BT)
 
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
         """Which tokens of a clip training masks, boolean `[B, T, N]`: by `mask_ratio`, each frame by itself."""
@@ -47,12 +51,15 @@ class MaskedFrames(Paradigm):
         """Over the tokens that are counted."""
         self.check_clip(clip.tokens_BTND.shape[1])
         masked_BTN = self.draw_masks(clip, generator)
-        clip = Clip(clip.tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
-        z_BTNW = self.read(model, self.sequence(clip, masked_BTN, generator), generator)
-        predicted = z_BTNW.shape[1]  # the frames before them are only seen
+        clip = replace(clip, conditions=model.condition_tokens.drop(clip.conditions, generator))
+        sequence = self.sequence(self.show_past(model, clip, generator), masked_BTN)
+        self.exposure.paint(model, sequence)
+        z_BPNW = self.read(model, sequence, generator)
+        predicted = z_BPNW.shape[1]  # the frames before them are only seen
         target = Clip(clip.tokens_BTND[:, -predicted:], clip.interval_B)
-        counted_BTN = self.counted(masked_BTN)[:, -predicted:]
-        return head_loss(model, target, z_BTNW, counted_BTN, self.diffusion_batch_mul, generator)
+        counted_BPN = self.counted(masked_BTN)[:, -predicted:]
+        total, count = head_loss(model, target, z_BPNW, counted_BPN, self.diffusion_batch_mul, generator)
+        return total + self.exposure.learn(model, target.tokens_BTND, z_BPNW, counted_BPN, generator), count
 
     @override
     def generate(
@@ -81,7 +88,7 @@ def head_loss(
 
     Args:
         model: has the head.
-        clip: the target: the clip itself, never what masking or noise made of it.
+        clip: the target: the clip itself, never what masking, noise or a model made of it.
         z_BTNW: the transformer's output for every token.
         counted_BTN: True for the tokens that have a loss.
         repeats: independent draws of time and noise for each of them, where the head denoises.
@@ -159,6 +166,9 @@ def masked_generation(
     masked_RM = frames.masked_BSN.view(len(tokens_RMD), -1)
     tokens, halves = masked_RM.shape[1], len(masked_RM) // len(noise.generators)
     order = ORDERS[sampling.order](noise, tokens, sampling)
+    if model.canvas_out is not None:
+        every_RM = torch.arange(tokens, device=masked_RM.device).expand(len(masked_RM), -1)
+        tokens_RMD.copy_(model.canvas_out(past.read(frames, every_RM)))
     counts, done = unmasking_schedule(tokens, sampling.mask_steps), 0
     appeared_Rn = torch.empty(len(masked_RM), 0, dtype=torch.long, device=masked_RM.device)
     for number, count in enumerate(counts):

@@ -6,9 +6,12 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.random import Generators, draw
+from magi_video.models.sequence import Clip, FrameSequence
+from magi_video.models.transformer import MagiVideoTransformer
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,54 @@ class MaskRatio:
         return order_BTN < count_BT[..., None]
 
 
-@dataclass(frozen=True)
-class NoiseInjection:
+Shown = tuple[Tensor, Tensor]
+"""A clip's frames as those after them see them `[B, T, N, D]`, and the noise level that is told of each `[B, T]`."""
+
+
+class Exposure:
+    """What training shows of the frames before a frame: as they are. Subclasses prepare a model for its own errors.
+
+    It never changes what is learned: the target is the clip itself. More of them, and what a training run needs of
+    them: `magi_video.exposure`.
+    """
+
+    def show(self, model: MagiVideoTransformer, clip: Clip, generator: Generators, one_level: bool = False) -> Shown:
+        """The frames of a clip as those after them see them in training.
+
+        Args:
+            model: the transformer as it is now, where the past is made by it.
+            clip: true frames.
+            generator: source of every draw.
+            one_level: whether all frames of a clip have the same noise level (GameNGen), where there are levels.
+        """
+        return clip.shown
+
+    def paint(self, model: MagiVideoTransformer, sequence: FrameSequence) -> None:
+        """Fill the masked places of a training sequence with what the model reads there, if it has a canvas."""
+
+    def learn(
+        self, model: MagiVideoTransformer, target: Tensor, z: Tensor, counted: Tensor, generator: Generators
+    ) -> Tensor | float:
+        """What a training pass has made of the predicted frames is seen, and a loss of it added, summed over tokens.
+
+        Args:
+            model: the transformer.
+            target: their true tokens `[B, P, N, D]`.
+            z: of the pass, `[B, P, N, W]`.
+            counted: which of them have a loss, `[B, P, N]`.
+            generator: source of every draw.
+        """
+        return 0.0
+
+
+@dataclass
+class NoiseInjection(Exposure):
     """Dynamic noise injection (GameNGen): the past in training is as imperfect as a rollout's own.
 
     x + σ_l ε with a level l drawn uniformly from 0…`levels` for every frame, σ_l = `max_sigma` · l / `levels`.
 
-    Level 0 is trained because inference uses it. `levels=0` switches the injection off.
+    The model is told the level. Level 0 is trained because inference uses it; a rollout may be told another
+    (`Sampling.past_level`). `levels=0` switches the injection off.
 
     Attributes:
         levels: highest level, 5 in the paper.
@@ -49,6 +93,12 @@ class NoiseInjection:
 
     levels: int = 5
     max_sigma: float = 0.7
+
+    @override
+    def show(self, model: MagiVideoTransformer, clip: Clip, generator: Generators, one_level: bool = False) -> Shown:
+        tokens = clip.tokens_BTND.flatten(1, 2)[:, None] if one_level else clip.tokens_BTND
+        noisy, level = self.inject(tokens, generator)
+        return noisy.view_as(clip.tokens_BTND), level.expand(clip.tokens_BTND.shape[:2])
 
     def inject(self, tokens_BTND: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
         """Noisy tokens `[B, T, N, D]` and the level of every frame `[B, T]`; the input is left as it is."""
@@ -59,11 +109,6 @@ class NoiseInjection:
         sigma_BT = self.max_sigma * level_BT / self.levels
         eps = draw(torch.randn, tokens_BTND.shape, generator, device, dtype=tokens_BTND.dtype)
         return tokens_BTND + sigma_BT[..., None, None] * eps, level_BT
-
-    def inject_clip(self, tokens_BTND: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
-        """As `inject`, with one level for all frames of a clip (GameNGen)."""
-        noisy_B1MD, level_B1 = self.inject(tokens_BTND.flatten(1, 2)[:, None], generator)
-        return noisy_B1MD.view_as(tokens_BTND), level_B1.expand(tokens_BTND.shape[:2])
 
 
 def unmasking_schedule(num_tokens: int, mask_steps: int) -> list[int]:

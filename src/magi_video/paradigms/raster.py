@@ -36,9 +36,9 @@ from typing_extensions import override
 
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators, SampleNoise
-from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence, causal_mask, raster_mask
+from magi_video.models.sequence import MASKED, OBSERVATION, Clip, FrameSequence, causal_mask, raster_mask
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms.base import Clip, register
+from magi_video.paradigms.base import register
 from magi_video.paradigms.complete import complete_mask
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.sampling.past import Past
@@ -83,15 +83,15 @@ class Raster(MaskedFrames):
         return torch.ones(clip.tokens_BTND.shape[:3], dtype=torch.bool, device=clip.tokens_BTND.device)
 
     @override
-    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+    def sequence(self, clip: Clip, masked_BTN: Tensor) -> FrameSequence:
         """What is masked plays no part."""
         (_, frames, tokens, _), device = clip.tokens_BTND.shape, clip.tokens_BTND.device
-        noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
+        past_BTND, level_BT = clip.shown
         position_T = torch.arange(frames, device=device)
         if self.flat:
             return FrameSequence(
-                tokens_BSND=shift(noisy_BTND, True),
-                masked_BSN=starts(noisy_BTND.shape, True, device),
+                tokens_BSND=shift(past_BTND, True),
+                masked_BSN=starts(past_BTND.shape, True, device),
                 kind_S=torch.full((frames,), MASKED, device=device),
                 position_S=position_T,
                 interval_B=clip.interval_B,
@@ -100,10 +100,10 @@ class Raster(MaskedFrames):
             )
         conditions = {name: torch.cat([value, value], dim=1) for name, value in clip.conditions.items()}
         conditions[NOISE_LEVEL] = torch.cat([level_BT, torch.zeros_like(level_BT)], dim=1)
-        start_BTN = starts(noisy_BTND.shape, False, device)
+        start_BTN = starts(past_BTND.shape, False, device)
         all_TNN = torch.ones(frames, tokens, tokens, dtype=torch.bool, device=device)
         return FrameSequence(
-            tokens_BSND=torch.cat([noisy_BTND, shift(clip.tokens_BTND, False)], dim=1),
+            tokens_BSND=torch.cat([past_BTND, shift(clip.tokens_BTND, False)], dim=1),
             masked_BSN=torch.cat([torch.zeros_like(start_BTN), start_BTN], dim=1),
             kind_S=torch.tensor([OBSERVATION, MASKED], device=device).repeat_interleave(frames),
             position_S=position_T.repeat(2),

@@ -18,8 +18,8 @@ from typing_extensions import override
 
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators, draw
-from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence, causal_mask
-from magi_video.paradigms.base import Clip, register
+from magi_video.models.sequence import MASKED, OBSERVATION, Clip, FrameSequence, causal_mask
+from magi_video.paradigms.base import register
 from magi_video.paradigms.masked_frames import MaskedFrames, own_frame
 
 
@@ -56,14 +56,14 @@ class VideoMAR(MaskedFrames):
         return masked_BTN & (has_BT.cumsum(1) == 1)[..., None]
 
     @override
-    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+    def sequence(self, clip: Clip, masked_BTN: Tensor) -> FrameSequence:
         """T frames; those with nothing masked are observations."""
         frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
-        noisy_BTND, level_BT = self.noise.inject(clip.tokens_BTND, generator)
+        past_BTND, level_BT = clip.shown
         kind_BT = torch.where(masked_BTN.any(-1), MASKED, OBSERVATION)
         observed_BT = kind_BT == OBSERVATION
         return FrameSequence(
-            tokens_BSND=torch.where(observed_BT[..., None, None], noisy_BTND, clip.tokens_BTND),
+            tokens_BSND=torch.where(observed_BT[..., None, None], past_BTND, clip.tokens_BTND),
             masked_BSN=masked_BTN,
             kind_S=kind_BT,
             position_S=torch.arange(frames, device=device),

@@ -26,9 +26,9 @@ from typing_extensions import override
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators, draw
-from magi_video.models.sequence import MASKED, OBSERVATION, FrameSequence
+from magi_video.models.sequence import MASKED, OBSERVATION, Clip, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms.base import Clip, register
+from magi_video.paradigms.base import register
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.sampling.past import Past, pick
 
@@ -52,6 +52,7 @@ class Window(MaskedFrames):
     variable_context = False
     past = "complete"
     shown_frames = "context"
+    one_level = True
     loss_frames = "one"
     frame_cache = False
     options: ClassVar[dict[str, int | float | str]] = {"context": 4}
@@ -91,6 +92,14 @@ class Window(MaskedFrames):
         return Clip(clip.tokens_BTND[sample_B1, place_BC], clip.interval_B, conditions)
 
     @override
+    def show_past(self, model: MagiVideoTransformer, clip: Clip, generator: Generators) -> Clip:
+        """Of the frames before the last one."""
+        past, level = super().show_past(model, Clip(clip.tokens_BTND[:, :-1], clip.interval_B), generator).shown
+        past_BTND = torch.cat([past, clip.tokens_BTND[:, -1:]], dim=1)
+        level_BT = torch.nn.functional.pad(level, (0, 1))
+        return Clip(clip.tokens_BTND, clip.interval_B, clip.conditions, past_BTND, level_BT)
+
+    @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
         """In the last frame alone."""
         batch, _, tokens, _ = clip.tokens_BTND.shape
@@ -99,18 +108,18 @@ class Window(MaskedFrames):
         return masked_BTN
 
     @override
-    def sequence(self, clip: Clip, masked_BTN: Tensor, generator: Generators) -> FrameSequence:
+    def sequence(self, clip: Clip, masked_BTN: Tensor) -> FrameSequence:
         """Of a window, whose last frame is predicted."""
-        tokens_BTND, frames, device = clip.tokens_BTND, clip.tokens_BTND.shape[1], clip.tokens_BTND.device
-        noisy_BCND, level_BC = self.noise.inject_clip(tokens_BTND[:, :-1], generator)
+        frames, device = clip.tokens_BTND.shape[1], clip.tokens_BTND.device
+        past_BTND, level_BT = clip.shown
         kinds = [OBSERVATION] * (frames - 1) + [MASKED]
         return FrameSequence(
-            tokens_BSND=torch.cat([noisy_BCND, tokens_BTND[:, -1:]], dim=1),
+            tokens_BSND=past_BTND,
             masked_BSN=torch.cat([torch.zeros_like(masked_BTN[:, :-1]), masked_BTN[:, -1:]], dim=1),
             kind_S=torch.tensor(kinds, device=device),
             position_S=torch.arange(frames, device=device),
             interval_B=clip.interval_B,
-            conditions={**clip.conditions, NOISE_LEVEL: torch.cat([level_BC, torch.zeros_like(level_BC[:, :1])], 1)},
+            conditions={**clip.conditions, NOISE_LEVEL: level_BT},
             mask_SS=torch.ones(frames, frames, dtype=torch.bool, device=device),
             predicted=1,
         )

@@ -14,6 +14,7 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import check_codes
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
+from magi_video.exposure.told import check_told
 from magi_video.fast.engine import Engine, Say, Stage
 from magi_video.fast.engine_name import EngineName
 from magi_video.files.atomic import link_or_copy
@@ -168,8 +169,11 @@ class TrainedModel(ConventionalPipeline):
             MagiError: as `Sampling.of` and `Sampling.resolve`.
         """
         asked = Sampling.of(sampling, **options)
-        make_paradigm(self.config.forcing, self.config.forcing_options).check_sampling(asked)
-        return asked.resolve(self.transformer.diffusion_head, self.own_sampling)
+        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
+        paradigm.check_sampling(asked)
+        resolved = asked.resolve(self.transformer.diffusion_head, self.own_sampling)
+        check_told(self.transformer, paradigm, resolved)
+        return resolved
 
     def most_mask_steps(self, num_frames: int) -> int:
         """Mask steps at most of a step of generation, in a video of so many frames: one for each of its tokens."""

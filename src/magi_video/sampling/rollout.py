@@ -14,6 +14,7 @@ which the guided conditions were never given. Both halves' outputs make one pred
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -119,8 +120,17 @@ class Rollout:
         for finished in self._pending:
             if self.halves == 2:  # the caller may have edited the frame in place: its conditional half
                 finished.tokens_BSND[self.batch :] = finished.tokens_BSND[: self.batch]
-            self.past.append(self.paradigm.as_past(self.model, finished))
+            self.past.append(self.paradigm.as_past(self.model, self._with_noise(finished)))
         self._pending = []
+
+    def _with_noise(self, finished: FrameSequence) -> FrameSequence:
+        """A finished frame with the noise that the past is given and told; the frame of the caller stays as it is."""
+        tokens_R1ND, conditions = finished.tokens_BSND, finished.conditions
+        if sigma := self.sampling.past_noise:
+            tokens_R1ND = tokens_R1ND + sigma * self.noise.normal(*tokens_R1ND.shape[1:]).repeat(self.halves, 1, 1, 1)
+        if level := self.sampling.past_level:
+            conditions = conditions | {NOISE_LEVEL: torch.full_like(conditions[NOISE_LEVEL], level)}
+        return replace(finished, tokens_BSND=tokens_R1ND, conditions=conditions)
 
     def _finish(self, tokens_RSND: Tensor, conditions: Sequence[Conditions]) -> None:
         for s, one in enumerate(conditions):

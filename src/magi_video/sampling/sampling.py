@@ -103,6 +103,13 @@ class Sampling:
     last_temperature + (temperature − last_temperature) · 10^−t; 1 and 0.9 are VideoMAR's (Yu et al. 2025). Not said, it
     stays. What it does to quality is not measured here."""
 
+    past_level: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    """Noise level that the model is told of every finished frame, one of those that training injected; 0 by default.
+    Told more, it trusts the past less (GameNGen; docs/drift.md)."""
+    past_noise: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """Standard deviation of the noise that is added to every finished frame as those after it see it, on unit-variance
+    latents; 0 by default. Training's level l of L has noise_sigma · l / L."""
+
     @classmethod
     def of(cls, sampling: Sampling | str | None = None, **fields: Any) -> Sampling:
         """From a `Sampling`, the name of a speed or nothing, with some fields replaced.

@@ -13,6 +13,7 @@ from magi_video.codecs.discrete import DiscreteCodec
 from magi_video.data.clips import USUAL_RATE, ClipDataset, FrameReader
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
+from magi_video.exposure import CURES, Cure
 from magi_video.fast.allocator import keep_freed_memory
 from magi_video.fast.kernels import linear_product_pays, use_training_kernels
 from magi_video.fast.probes import use_fast_float32
@@ -23,10 +24,10 @@ from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import VectorCondition
 from magi_video.models.dropout import DropoutRates
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
+from magi_video.paradigms import MaskRatio, Paradigm, find_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import product_flops
-from magi_video.recipe import Preset, TrainConfig
+from magi_video.recipe import ExposureConfig, Preset, TrainConfig
 from magi_video.training.captions import CaptionTable
 from magi_video.training.preparation import derive_seed
 from magi_video.training.sizing import WORD_SIZE, find_architecture, own_options
@@ -147,16 +148,23 @@ def build_pipeline(
     return pipeline
 
 
-def build_paradigm(preset: Preset) -> Paradigm:
-    """The recipe's paradigm, with its masking, noise and dropout."""
+def build_paradigm(preset: Preset, cure: Cure | None = None) -> Paradigm:
+    """The recipe's paradigm, with its masking, cure for exposure bias (`build_cure`, if not given) and dropout."""
     exposure, train = preset.exposure, preset.train
     return find_paradigm(preset.forcing)(
         MaskRatio(exposure.mask_ratio_min, exposure.mask_ratio_std),
-        NoiseInjection(exposure.noise_levels, exposure.noise_sigma),
+        cure or build_cure(exposure),
         exposure.diffusion_batch_mul,
         DropoutRates(train.attention_dropout, train.projection_dropout, train.mlp_dropout),
         **preset.forcing_options,
     )
+
+
+def build_cure(config: ExposureConfig) -> Cure:
+    """The recipe's cure for exposure bias."""
+    cure = CURES.find(config.exposure)
+    noise = {"levels": config.noise_levels, "max_sigma": config.noise_sigma} if cure.injects else {}
+    return cure(**noise, **config.exposure_options)
 
 
 def recorded_options(preset: Preset) -> dict[str, str]:

@@ -40,7 +40,9 @@ def find_architecture(
     codec = codec or untrained_codec(preset)
     model, drop = preset.model, preset.model.condition_drop
     latent_height, latent_width = codec.latent_size(preset.data.height, preset.data.width)
-    conditions: dict[str, dict[str, Any]] = {NOISE_LEVEL: {"size": preset.exposure.noise_levels + 1}}
+    cure = declared("exposure")[preset.exposure.exposure]
+    levels = preset.exposure.noise_levels if cure.get("injects") else 0
+    conditions: dict[str, dict[str, Any]] = {NOISE_LEVEL: {"size": levels + 1}}
     conditions |= declared("paradigms")[preset.forcing].get("conditions", {})
     if model.actions:
         conditions[ACTION] = {"size": actions, "kind": "vector", "drop": drop}
@@ -68,6 +70,7 @@ def find_architecture(
         conditions=conditions,
         temporal_position=model.temporal_position,
         codes=codec.codes if model.head == CATEGORICAL else None,
+        canvas=bool(cure.get("canvas")),
     )
 
 

@@ -41,6 +41,7 @@ from magi_video.training.build import (
     TrainingData,
     build_accelerator,
     build_clips,
+    build_cure,
     build_network,
     build_paradigm,
     build_pipeline,
@@ -103,7 +104,8 @@ class Trainer:
         self.codec = data.codec.to(self.device)
         model, self.untaken = build_network(preset, data, seed)
         put_in_speed(model, self.config, self.device, self.micro, self.low, linear_kernels)
-        self.core, self.objective = model, Objective(model, build_paradigm(preset))
+        self.exposure = build_cure(preset.exposure)
+        self.core, self.objective = model, Objective(model, build_paradigm(preset, self.exposure))
         self.clips = build_clips(preset, data, model)
         self.pipeline = build_pipeline(preset, data, model, self.clips)
         if self.config.sharding == "full" and self.processes.count > 1:
@@ -243,6 +245,7 @@ class Trainer:
         differentiated is the sum, and the gradient is divided afterwards.
         """
         self.model.train()
+        self.exposure.begin_step(self.step)
         total, tokens = torch.zeros(2, device=self.device)
         for index, batch in enumerate(micro_batches):
             clip = self._clip(batch)
@@ -263,6 +266,7 @@ class Trainer:
         taken = self.guard.accepts(mean_loss, norm * scale)
         scale_and_clip(parameters, norm, scale, self.config.clip_norm)
         step_if(self.optimizer, taken)
+        self.exposure.end_step(taken, self.processes.gather)
         self.ema.step(parameters, taken)
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
@@ -307,6 +311,7 @@ class Trainer:
             "guard": self.guard.state(),
             "ema_step": int(self.ema.count),
             "codec": self.codec.fingerprint(),
+            "exposure": self.exposure.state(),
         }
         tensors = self._tensors() | {"optimizer": optimizer_tensors(self.optimizer)}
         folder, main = self.out / "checkpoints", self.processes.main
@@ -317,9 +322,11 @@ class Trainer:
         self._publish(self.saved)
 
     def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        """The weights and their averages, by name."""
+        """The weights, their averages, and what the cure for exposure bias keeps, by name."""
         named: dict[str, torch.Tensor] = dict(self.core.named_parameters())
-        return {"model": named, "ema": dict(zip(named, self.ema.shadow_params, strict=True))}
+        kept = self.exposure.tensors(self.core)
+        found = {"model": named, "ema": dict(zip(named, self.ema.shadow_params, strict=True))}
+        return found | ({"exposure": kept} if kept else {})
 
     def _publish(self, checkpoint: Checkpoint) -> None:
         """Make the folder a model: a checkpoint's averaged weights and how they came about."""
@@ -370,6 +377,7 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate  # the schedule itself sets it only when it steps
         self.guard.restore(checkpoint.state["guard"])
+        self.exposure.restore(checkpoint.state.get("exposure", {}))
         self.ema.count.fill_(checkpoint.state["ema_step"])
         self.step = checkpoint.step
         return checkpoint
