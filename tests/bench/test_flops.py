@@ -177,7 +177,9 @@ def test_what_a_cure_for_exposure_bias_adds(make_model: Make, clip: Clip, head: 
     bank.begin_step(0)
     counted = torch.ones(batch, frames, 16, dtype=torch.bool)
     ahead, back = exposure_flops(declared("exposure")["error-bank"], sizes, batch, 2 * frames, frames)
-    assert count_executed(lambda: bank.learn(model, clip.tokens_BTND, z, counted, generator)) == ahead.total
+    assert (
+        count_executed(lambda: bank.learn(model.diffusion_head, clip.tokens_BTND, z, counted, generator)) == ahead.total
+    )
     assert back.total == 0
     painter, cure = make_model(head=head, canvas=True).train(), Canvas()
     plain, painted = (CompleteTeacherForcing(exposure=one) for one in (NoiseInjection(), cure))

@@ -150,7 +150,7 @@ def test_resampling_over_the_cache_is_resampling_without_one(make_model: Make, c
     for t in range(T - 1):
         with torch.no_grad():
             z = past.read(one_frame(clip, t, clip.tokens_BTND[:, t], MASKED), torch.arange(N).expand(2, -1))
-        frame = reconstruct(model, clip.tokens_BTND[:, t], z, level_B, eps_BTND[:, t])
+        frame = reconstruct(model.diffusion_head, clip.tokens_BTND[:, t], z, level_B, eps_BTND[:, t])
         assert torch.allclose(frame, made[:, t], atol=1e-4)
         past.append(one_frame(clip, t, made[:, t], OBSERVATION))
 
@@ -167,7 +167,7 @@ def test_a_reconstruction_comes_nearer_to_the_truth_with_less_noise(head: str, m
     model, clean, eps = make_model(head=head), torch.randn(4, N, D), torch.randn(4, N, D)
     z = torch.zeros(4, N, 32)
     errors = [
-        float((reconstruct(model, clean, z, torch.full((4,), level), eps) - clean).square().mean())
+        float((reconstruct(model.diffusion_head, clean, z, torch.full((4,), level), eps) - clean).square().mean())
         for level in (0.0, 0.2, 0.5, 0.8, 0.999)
     ]
     assert errors == sorted(errors) and errors[0] < 0.01 < errors[-1] and torch.isfinite(torch.tensor(errors)).all()
@@ -232,24 +232,23 @@ def test_a_canvas_is_read_in_masked_places_alone_and_has_a_loss(forcing: str, ma
     shown = paradigm.draw_window(clip, seeded()) if hasattr(paradigm, "draw_window") else clip
     masked = paradigm.draw_masks(shown, seeded(1))  # type: ignore[attr-defined]
     sequence = paradigm.sequence(shown, masked)  # type: ignore[attr-defined]
-    asked = dataclasses.replace(sequence, tokens_BSND=sequence.tokens_BSND.clone())
-    cure.paint(model, asked)
-    where = sequence.masked_BSN[..., None].expand_as(sequence.tokens_BSND)
-    painted, over = cure._painted_BPND, model(asked)
-    assert painted.requires_grad and not asked.tokens_BSND.requires_grad
-    assert torch.equal(asked.tokens_BSND[~where], sequence.tokens_BSND[~where]), "what is seen stays as it was"
-    predicted = where[:, -painted.shape[1] :]
-    assert torch.equal(asked.tokens_BSND[where], painted[predicted].detach())
-    blank = dataclasses.replace(asked, tokens_BSND=asked.tokens_BSND.masked_fill(where, 0.0))
-    assert (model(blank) - over).abs().max() > 1e-3, "the canvas is read"
+    plain = model(sequence)
+    cure.paint(model, sequence)
+    painted, over = cure._painted_BPND, model(sequence)
+    assert painted.requires_grad and torch.equal(sequence.canvas_BCND, painted.detach())  # type: ignore[arg-type]
+    assert not sequence.canvas_BCND.requires_grad and (over - plain).abs().max() > 1e-3, "it is read"  # type: ignore[union-attr]
+    masked_of_painted = sequence.masked_BSN[:, -painted.shape[1] :, :, None].float()
+    for where, moves in ((1 - masked_of_painted, False), (masked_of_painted, True)):
+        changed = dataclasses.replace(sequence, canvas_BCND=sequence.canvas_BCND + where)
+        assert bool((model(changed) - over).abs().max() > 1e-5) == moves
     # One shot: nothing of the frame that is painted is seen, so neither its visible tokens nor its masked ones move it.
-    of_painted = sequence.masked_BSN.any(-1, keepdim=True)[..., None].expand_as(where)
+    of_painted = sequence.masked_BSN.any(-1, keepdim=True)[..., None]
     other = dataclasses.replace(sequence, tokens_BSND=sequence.tokens_BSND + of_painted.float())
     cure.paint(model, other)
     assert torch.equal(cure._painted_BPND, painted)
     target, counted = torch.zeros_like(painted), torch.ones(painted.shape[:3], dtype=torch.bool)
     expected = 0.1 * painted.square().mean(-1).sum()
-    assert torch.allclose(cure.learn(model, target, painted, counted, None), expected)
+    assert torch.allclose(cure.learn(model.diffusion_head, target, painted, counted, None), expected)
     paradigm.loss(model, clip, seeded()).backward()
     assert model.canvas_out is not None and model.canvas_out.weight.grad is not None
 

@@ -230,8 +230,8 @@ def exposure_flops(
     """What a cure for exposure bias adds to the forward and the backward of a training step, once it is at work.
 
     All frames but a clip's last are reconstructed in a pass each, over the cache and without gradient, that reads the
-    frame before as well; one frame by the head alone. A canvas is one more pass over the whole sequence and a linear
-    layer of its z.
+    frame before as well; one frame by the head alone. A canvas is one more pass over the whole sequence, a linear layer
+    of its z, and one more product of the embedding.
 
     Args:
         cure: its values (`registry.declared`).
@@ -248,7 +248,8 @@ def exposure_flops(
         ahead = ahead + sum(passes, Flops())
     if cure.get("canvas"):
         read = pass_flops(sizes, batch * frames, frames)
+        over = Flops(embedding=2 * batch * min(frames, clip_frames) * sizes.tokens * sizes.token_dim * sizes.width)
         painted = Flops(head=2 * batch * min(frames, clip_frames) * sizes.tokens * sizes.token_dim * sizes.width)
-        ahead = ahead + read + painted
-        back = back + (read + painted) * 2 + Flops(embedding=read.embedding) * -1
+        ahead = ahead + read + painted + over
+        back = back + (read + painted) * 2 + Flops(embedding=read.embedding) * -1 + over
     return ahead, back

@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
 from magi_video.exposure.base import register
 from magi_video.exposure.noise import Noise
+from magi_video.models.head import TokenHead
 from magi_video.models.random import Generators
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
@@ -47,15 +47,10 @@ class Canvas(Noise):
     def paint(self, model: MagiVideoTransformer, sequence: FrameSequence) -> None:
         assert model.canvas_out is not None
         wholly_BSN = sequence.masked_BSN.any(-1, keepdim=True).expand_as(sequence.masked_BSN)
-        unseen_BSND = sequence.tokens_BSND.masked_fill(wholly_BSN[..., None], 0.0)
-        self._painted_BPND = model.canvas_out(model(replace(sequence, tokens_BSND=unseen_BSND, masked_BSN=wholly_BSN)))
-        seen = unseen_BSND.shape[1] - self._painted_BPND.shape[1]  # frames that are only seen have no canvas
-        canvas_BSND = F.pad(self._painted_BPND.detach().to(unseen_BSND.dtype), (0, 0, 0, 0, seen, 0))
-        sequence.tokens_BSND = torch.where(sequence.masked_BSN[..., None], canvas_BSND, sequence.tokens_BSND)
+        self._painted_BPND = model.canvas_out(model(replace(sequence, masked_BSN=wholly_BSN, canvas_BCND=None)))
+        sequence.canvas_BCND = self._painted_BPND.detach()
 
     @override
-    def learn(
-        self, model: MagiVideoTransformer, target: Tensor, z: Tensor, counted: Tensor, generator: Generators
-    ) -> Tensor:
+    def learn(self, head: TokenHead, target: Tensor, z: Tensor, counted: Tensor, generator: Generators) -> Tensor:
         error_BPN = (self._painted_BPND.float() - target).square().mean(-1)
         return self.weight * torch.where(counted, error_BPN, 0.0).sum()

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from magi_video.exposure.base import Cure, Gather, register
 from magi_video.exposure.reconstruction import draw_levels, reconstruct
+from magi_video.models.head import TokenHead
 from magi_video.models.random import Generators, draw
 from magi_video.models.sequence import Clip
 from magi_video.models.transformer import MagiVideoTransformer
@@ -56,9 +57,11 @@ class ErrorBank(Cure):
 
     def bank(self, model: MagiVideoTransformer) -> Tensor:
         """The errors `[K, N, D]`, 0 where none is kept yet."""
+        return self._bank(model.num_tokens, model.token_dim, model.head_position.device)
+
+    def _bank(self, tokens: int, size: int, device: torch.device) -> Tensor:
         if self._errors_KND is None:
-            shape = (self.size, model.num_tokens, model.token_dim)
-            self._errors_KND = torch.zeros(shape, device=model.head_position.device)
+            self._errors_KND = torch.zeros(self.size, tokens, size, device=device)
         return self._errors_KND
 
     @override
@@ -73,11 +76,9 @@ class ErrorBank(Cure):
         return replace(clip, past_BTND=past_BTND).shown
 
     @override
-    def learn(
-        self, model: MagiVideoTransformer, target: Tensor, z: Tensor, counted: Tensor, generator: Generators
-    ) -> float:
+    def learn(self, head: TokenHead, target: Tensor, z: Tensor, counted: Tensor, generator: Generators) -> Tensor:
         if self._found is None:
-            return 0.0
+            return super().learn(head, target, z, counted, generator)
         (batch, frames, tokens, size), device = target.shape, target.device
         order_BP = draw(torch.rand, (batch, frames), generator, device)
         frame_B = order_BP.masked_fill(~counted.any(-1), -1).argmax(1)  # one that is learned
@@ -85,10 +86,10 @@ class ErrorBank(Cure):
         target_BND, z_BNW, counted_BN = (one[rows_B, frame_B] for one in (target, z.detach(), counted))
         level_B = draw_levels(batch, self.shift, generator, device)
         eps_BND = draw(torch.randn, (batch, tokens, size), generator, device)
-        made_BND = reconstruct(model, target_BND, z_BNW, level_B, eps_BND)
+        made_BND = reconstruct(head, target_BND, z_BNW, level_B, eps_BND)
         self._found.append((made_BND - target_BND) * counted_BN[..., None])
-        self.bank(model)  # is there when the step ends
-        return 0.0
+        self._bank(tokens, size, device)  # is there when the step ends
+        return super().learn(head, target, z, counted, generator)
 
     @override
     def begin_step(self, step: int) -> None:

@@ -7,8 +7,8 @@ from torch import Tensor
 from magi_video.errors import MagiError
 from magi_video.models.epsilon import SAMPLERS, EpsilonHead, training_chain
 from magi_video.models.flow import TIME_SCALE, FlowHead
+from magi_video.models.head import TokenHead
 from magi_video.models.random import Generators, draw
-from magi_video.models.transformer import MagiVideoTransformer
 
 
 def draw_levels(batch: int, shift: float, generator: Generators, device: torch.device | str) -> Tensor:
@@ -17,22 +17,20 @@ def draw_levels(batch: int, shift: float, generator: Generators, device: torch.d
     return shift * t / (1 + (shift - 1) * t)
 
 
-def reconstruct(
-    model: MagiVideoTransformer, clean_BND: Tensor, z_BNW: Tensor, level_B: Tensor, eps_BND: Tensor
-) -> Tensor:
+def reconstruct(head: TokenHead, clean_BND: Tensor, z_BNW: Tensor, level_B: Tensor, eps_BND: Tensor) -> Tensor:
     """A frame noised to a level t and denoised by one evaluation of the head, `[B, N, D]` float32.
 
     The noise-to-signal ratio is t/(1 − t): x_t = (1 − t) x + t ε for the flow head, and for the epsilon head the
     training step of that ratio, below those of next to no signal, where x̂ would be the head's error many times over.
 
     Args:
-        model: has the head.
+        head: of the model.
         clean_BND: the frame's true tokens.
         z_BNW: the transformer's output for them.
         level_B: t, 0…1.
         eps_BND: standard normal noise.
     """
-    head, t_BN1 = model.diffusion_head, level_B[:, None, None].expand(-1, clean_BND.shape[1], 1)
+    t_BN1 = level_B[:, None, None].expand(-1, clean_BND.shape[1], 1)
     with torch.no_grad(), torch.autocast(z_BNW.device.type, enabled=False):  # the head is float32 throughout
         clean_BND = clean_BND.float()
         if isinstance(head, FlowHead):
@@ -46,4 +44,4 @@ def reconstruct(
             noisy_BND = chain.signal[step_BN1] * clean_BND + chain.sigma[step_BN1] * eps_BND
             output = head.net(noisy_BND, step_BN1[..., 0], head.net.condition_embed(z_BNW.float()))
             return chain.predict_x0(noisy_BND, output[..., : head.token_dim], step_BN1)
-    raise MagiError(f"reconstructions need a head that denoises, not a {model.config.head} head")
+    raise MagiError(f"reconstructions need a head that denoises, not a {head.name} head")

@@ -71,7 +71,7 @@ class Resampling(Cure):
             z_BNW = model(FrameSequence.join(pass_frames), cache)[:, -1]
             if made:
                 cache.advance()
-            made.append(reconstruct(model, clip.tokens_BTND[:, t], z_BNW, level_B, eps_BTND[:, t]))
+            made.append(reconstruct(model.diffusion_head, clip.tokens_BTND[:, t], z_BNW, level_B, eps_BTND[:, t]))
         return torch.stack([*made, clip.tokens_BTND[:, -1]], dim=1)
 
 

@@ -42,8 +42,7 @@ class FrameSequence:
     """S frames of each of B clips.
 
     Attributes:
-        tokens_BSND: token values; a value under `masked_BSN` is never read, but by a model that has a canvas: there it
-            is the canvas, 0 before it is made.
+        tokens_BSND: token values; a value under `masked_BSN` is never read.
         masked_BSN: True where the mask token takes the token's place.
         kind_S: `OBSERVATION` or `MASKED` for every frame, `[S]`, or `[B, S]` where clips differ.
         position_S: temporal position of every frame, not necessarily an integer.
@@ -54,6 +53,7 @@ class FrameSequence:
             see all.
         flat_SNSN: mask over the tokens of all frames together. Given, every layer attends among all of them, and
             neither `mask_SS` nor `spatial_SNN` is asked.
+        canvas_BCND: of the last C frames, what a model that has a canvas reads in masked places beside the mask token.
         predicted: the last so many frames are asked for, the others are only seen; None for all frames.
         dropout: what a training pass drops; None elsewhere.
     """
@@ -67,6 +67,7 @@ class FrameSequence:
     mask_SS: Tensor | None = None
     spatial_SNN: Tensor | None = None
     flat_SNSN: Tensor | None = None
+    canvas_BCND: Tensor | None = None
     predicted: int | None = None
     dropout: Dropout | None = None
 
@@ -92,6 +93,7 @@ class FrameSequence:
             position_S=torch.cat([part.position_S for part in parts]),
             interval_B=first.interval_B,
             conditions={name: torch.cat([part.conditions[name] for part in parts], dim=1) for name in first.conditions},
+            canvas_BCND=parts[-1].canvas_BCND,
         )
 
 

@@ -59,7 +59,8 @@ class MaskedFrames(Paradigm):
         target = Clip(clip.tokens_BTND[:, -predicted:], clip.interval_B)
         counted_BPN = self.counted(masked_BTN)[:, -predicted:]
         total, count = head_loss(model, target, z_BPNW, counted_BPN, self.diffusion_batch_mul, generator)
-        return total + self.exposure.learn(model, target.tokens_BTND, z_BPNW, counted_BPN, generator), count
+        learned = self.exposure.learn(model.diffusion_head, target.tokens_BTND, z_BPNW, counted_BPN, generator)
+        return total + learned, count
 
     @override
     def generate(
@@ -168,7 +169,7 @@ def masked_generation(
     order = ORDERS[sampling.order](noise, tokens, sampling)
     if model.canvas_out is not None:
         every_RM = torch.arange(tokens, device=masked_RM.device).expand(len(masked_RM), -1)
-        tokens_RMD.copy_(model.canvas_out(past.read(frames, every_RM)))
+        frames.canvas_BCND = model.canvas_out(past.read(frames, every_RM)).view_as(frames.tokens_BSND)
     counts, done = unmasking_schedule(tokens, sampling.mask_steps), 0
     appeared_Rn = torch.empty(len(masked_RM), 0, dtype=torch.long, device=masked_RM.device)
     for number, count in enumerate(counts):

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from magi_video.errors import MagiError
+from magi_video.models.head import TokenHead
 from magi_video.models.random import Generators, draw
 from magi_video.models.sequence import Clip, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
@@ -60,21 +61,19 @@ class Exposure:
         return clip.shown
 
     def paint(self, model: MagiVideoTransformer, sequence: FrameSequence) -> None:
-        """Fill the masked places of a training sequence with what the model reads there, if it has a canvas."""
+        """Give a training sequence its canvas, if the model has one."""
 
-    def learn(
-        self, model: MagiVideoTransformer, target: Tensor, z: Tensor, counted: Tensor, generator: Generators
-    ) -> Tensor | float:
+    def learn(self, head: TokenHead, target: Tensor, z: Tensor, counted: Tensor, generator: Generators) -> Tensor:
         """What a training pass has made of the predicted frames is seen, and a loss of it added, summed over tokens.
 
         Args:
-            model: the transformer.
+            head: of the model.
             target: their true tokens `[B, P, N, D]`.
             z: of the pass, `[B, P, N, W]`.
             counted: which of them have a loss, `[B, P, N]`.
             generator: source of every draw.
         """
-        return 0.0
+        return z.new_zeros(())
 
 
 @dataclass

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from magi_video.models.architecture import ACTION, LABEL, TEXT
+from magi_video.models.sequence import Clip
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms.base import Clip
 
 
 def as_clip(

@@ -21,7 +21,8 @@ from magi_video.fast.speed import begin_past
 from magi_video.models.architecture import ACTION, LABEL, TEXT, Architecture
 from magi_video.models.head import DiffusionHead, Noise, TokenHead
 from magi_video.models.random import Generators, SampleNoise
-from magi_video.paradigms.base import Clip, Paradigm
+from magi_video.models.sequence import Clip
+from magi_video.paradigms.base import Paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import ResolvedSampling
