@@ -176,12 +176,10 @@ class MagiVideoTransformer(Network):
         """
         stream = self.mask_token.dtype
         tokens = self.token_in(sequence.tokens_BSND.to(self.token_in.weight.dtype)).to(stream)
-        unseen = self.mask_token
+        unseen: Tensor = self.mask_token
         if (canvas := sequence.canvas_BCND) is not None:
-            seen = tokens.shape[1] - canvas.shape[1]
-            unseen = unseen + F.pad(self.token_in(canvas.to(self.token_in.weight.dtype)), (0, 0, 0, 0, seen, 0)).to(
-                stream
-            )
+            painted = self.token_in(canvas.to(self.token_in.weight.dtype)).to(stream)
+            unseen = unseen + F.pad(painted, (0, 0, 0, 0, tokens.shape[1] - canvas.shape[1], 0))
         tokens = torch.where(sequence.masked_BSN[..., None], unseen, tokens)
         conditions, added = embedding_BSLW.to(stream).split([self.condition_tokens.count, self.num_tokens], 2)
         return torch.cat([conditions, tokens + added], dim=2)

@@ -112,6 +112,8 @@ def distill(
             "a few-step head takes the place of a diffusion head (epsilon, flow); this model's is "
             f"{model.config.head}, and its paradigm {paradigm.name}"
         )
+    if model.canvas_out is not None:
+        raise MagiError("this model paints a canvas before a frame's tokens, which distilling does not")
     if isinstance(teacher, DistributionalHead):
         raise MagiError("this model has a few-step head already")
     if model.device.type == "cpu":
