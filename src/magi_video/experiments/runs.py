@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from magi_video.data.folder import VideoFolder
+from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.experiments.rows import Row
 from magi_video.experiments.worlds import World
@@ -25,9 +26,10 @@ from magi_video.files.json import read_json
 from magi_video.recipe import Preset
 from magi_video.recordings.record import record
 from magi_video.training.build import TrainingData
-from magi_video.training.display import Display
-from magi_video.training.preparation import open_videos, prepare_codec, prepare_reader
+from magi_video.training.display import Display, Silent
+from magi_video.training.preparation import open_videos
 from magi_video.training.run import train
+from magi_video.training.stages import Stages
 from magi_video.training.stopping import StoppingDisplay, StopSignals
 from magi_video.training.trainer import Trainer
 
@@ -128,12 +130,9 @@ class Workplace:
         preset = self.world.preset
         ensure_folder(prepared)
         videos = self._videos(prepared)
-        display = self.watched
-        display.stage("codec", preset.small_vae.steps)
-        with self.signals.held():
-            codec = prepare_codec(preset, videos, prepared, 0, display.advance)
-            display.stage("latents", len(videos.videos))
-            prepare_reader(preset, videos, codec, prepared, lambda done, total: display.advance(done))
+        stages = Stages(prepared, 0, Processes(), self.display, self.signals)
+        codec = stages.codec(preset, videos)
+        stages.latents(preset, videos, codec)
         write_json(prepared / "done.json", {"videos": len(videos.videos), "codec": codec.fingerprint()})
 
     def _videos(self, folder: Path) -> VideoFolder:
@@ -165,8 +164,9 @@ class Workplace:
             preset = replace(self.world.preset, forcing=forcing)
             preset = replace(preset, train=replace(preset.train, steps=TIMED_STEPS + 3))  # the last one is not taken
             videos = self._videos(run)
-            codec = prepare_codec(preset, videos, run, 0, None)
-            reader, latents = prepare_reader(preset, videos, codec, run, None)
+            stages = Stages(run, 0, Processes(), Silent(), self.signals)
+            codec = stages.codec(preset, videos)
+            reader, latents = stages.latents(preset, videos, codec)
             loops[forcing] = Trainer(preset, TrainingData(videos, codec, reader, latents), run).run()
         seconds: dict[str, list[float]] = {name: [] for name in loops}
         for _ in range(TIMED_STEPS + 2):

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from magi_video.data.folder import VideoFolder
 from magi_video.distributed import Processes, run_ahead
@@ -31,7 +32,7 @@ from magi_video.latents.encoder import Encoder, encode_video, row_shape
 from magi_video.latents.grid import ClipGrid
 from magi_video.latents.shards import SHARD_FOLDER, Layout, Shard, file_sha256, shard_path, writing_shard
 from magi_video.latents.table import VideoTable
-from magi_video.settings import from_json
+from magi_video.settings import from_json, settings
 
 SHARD_BYTES = 256_000_000
 
@@ -73,6 +74,18 @@ class Encoded:
         }
 
 
+@settings
+class Writing:
+    """How a cache is written."""
+
+    shard_bytes: Annotated[int, Field(ge=1)] = SHARD_BYTES
+    """See `Index`."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Threads that read, decode and (on a CPU) encode, a video each; this process's share of the cores if not given."""
+    verify: bool = False
+    """Read the finished shards and compare their SHA-256, instead of their sizes alone."""
+
+
 def encode_latents(
     folder: VideoFolder,
     codec: Encoder,
@@ -82,12 +95,10 @@ def encode_latents(
     *,
     grid: ClipGrid | None = None,
     captions: Sequence[str | None] = (),
-    shard_bytes: int = SHARD_BYTES,
-    workers: int | None = None,
     processes: Processes | None = None,
-    verify: bool = False,
     progress: Callable[[int, int], None] | None = None,
     flips: bool = False,
+    **writing: Any,
 ) -> Encoded:
     """Encodes what is not in the cache yet and opens it.
 
@@ -102,20 +113,17 @@ def encode_latents(
         width: of the frames before encoding, in pixels.
         grid: which clips to encode; needed exactly where the codec compresses time.
         captions: of the videos, to lie in the cache beside the latents, none of which depends on them.
-        shard_bytes: see `Index`.
-        workers: threads that read, decode and (on a CPU) encode, a video each; this process's share of the
-            machine's cores if not given.
         processes: of this run; this one alone if not given.
-        verify: read the finished shards and compare their SHA-256, instead of their sizes alone.
         progress: called in each process after each video with (videos done, videos in all), the other processes taken
             to be as far as this one; with `flips` a video counts twice.
         flips: encode the mirror images of the videos as well, into a cache of their own in the folder `mirrored`.
+        writing: fields of `Writing`.
 
     Raises:
         MagiError: the directory holds another cache or cannot be written, a video is unreadable or no longer as long
             as it was, no video is long enough for a clip, or the latents are beyond float16.
     """
-    processes = processes or Processes(codec.device)
+    processes, how = processes or Processes(codec.device), Writing(**writing)
     directory = Path(directory)
     if (codec.temporal_factor == 1) != (grid is None):
         raise MagiError(
@@ -133,14 +141,14 @@ def encode_latents(
         clip_length=grid.length if grid else 0,
         intervals=grid.intervals if grid else (),
         stride=grid.stride if grid else 0,
-        shard_bytes=shard_bytes,
+        shard_bytes=how.shard_bytes,
     )
     total = len(folder.videos) * (1 + flips)
 
     def one_way(directory: Path, index: Index, before: int) -> Encoded:
         report = None if progress is None else lambda done, _: progress(before + done, total)
         work = _Work(folder, codec, directory, index, captions)
-        return _bring_up(work, workers or _cores(), processes, verify, report)
+        return _bring_up(work, how.workers or _cores(), processes, how.verify, report)
 
     encoded = one_way(directory, index, 0)
     if not flips:

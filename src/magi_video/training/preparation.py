@@ -16,12 +16,10 @@ from magi_video.codecs.registry import load_codec
 from magi_video.codecs.sizes import describe_use
 from magi_video.codecs.statistics import measure_statistics
 from magi_video.codecs.training import CHECKPOINTS
-from magi_video.data.clips import ClipDataset, ClipSampler, FrameReader, PixelReader
+from magi_video.data.clips import ClipDataset, ClipSampler, PixelReader
 from magi_video.data.folder import DATA_SETS, VideoFolder
-from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Artifact
-from magi_video.latents.encoding import encode_latents
 from magi_video.recipe import Preset
 from magi_video.video.image import fit_frames, to_model_range
 
@@ -175,18 +173,3 @@ def clips_to_measure(preset: Preset, videos: VideoFolder, seed: int) -> Iterator
 def caches_latents(codec: Codec) -> bool:
     """Whether latents are encoded once: not where that saves nothing, nor where they depend on the interval."""
     return codec.temporal_factor == 1 and codec.compresses
-
-
-def prepare_reader(
-    preset: Preset, videos: VideoFolder, codec: Codec, out: Path, progress: Progress | None
-) -> tuple[FrameReader, bool]:
-    """What clips are read through, and whether it yields latents already (else pixels, encoded in the loop)."""
-    size = (preset.data.height, preset.data.width)
-    if not caches_latents(codec):
-        return PixelReader(videos, *size), False
-    processes = Processes()
-    codec.to(processes.device)
-    encoded = encode_latents(
-        videos, codec, out / "latents", *size, processes=processes, progress=progress, flips=preset.data.flip > 0
-    )
-    return encoded.cache, True

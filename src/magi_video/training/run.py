@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from magi_video.files.json import read_json
 from magi_video.recipe import Preset, codec_groups, former
 from magi_video.settings import from_json
 from magi_video.training.build import TrainingData
+from magi_video.training.caches import cached_codec, open_cache
 from magi_video.training.choices import CHOSEN, settle_choices
 from magi_video.training.display import Display, Silent
-from magi_video.training.encode import open_cache
 from magi_video.training.provenance import DATA, EARLIER, LIST_FILE, Provenance
 from magi_video.training.stages import Stages
 from magi_video.training.stopping import StopSignals
@@ -62,7 +63,6 @@ def train(
     """
     data, out, display = data if data is None else Path(data), Path(out), display or Silent()
     processes, signals = Processes(), signals or StopSignals()
-    display.stage("videos")
     find_tracker(preset.train.tracker)  # a missing one is reported before an hour of preparation, not after
     if data is None and latents is None:
         raise MagiError("nothing to train on: give a folder of videos (--data), a latent cache (--latents), or both")
@@ -92,7 +92,7 @@ def train(
         processes.once(lambda: provenance.write_list(out))
         if provenance.news:
             display.say(provenance.news)
-        codec = stages.codec(asked, videos, cache)
+        codec = stages.codec(asked, videos, None if cache is None else partial(cached_codec, cache, out))
         reader, encoded = stages.latents(asked, videos, codec, cache)
         made = TrainingData(videos, codec, reader, encoded, stages.captions(preset, videos))
         origin = processes.once(lambda: recorded_data(out))

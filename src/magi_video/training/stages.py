@@ -1,25 +1,27 @@
-"""The stages of a run: videos → codec → latents → captions → model.
+"""The stages of a run: videos → codec → latents → captions → model. `magi encode` takes the first three.
 
 Each takes what the stages before it made, and finds its own artifact in the run's folder, whole or begun, or makes it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from magi_video.codecs.base import Codec
-from magi_video.data.clips import FrameReader, check_lengths
+from magi_video.data.clips import FrameReader, PixelReader, check_lengths
 from magi_video.data.folder import VideoFolder
 from magi_video.distributed import Processes
 from magi_video.latents.cache import CODEC_FOLDER, LatentCache
+from magi_video.latents.encoding import Encoded, encode_latents
 from magi_video.recipe import Preset
 from magi_video.training.build import TrainingData
+from magi_video.training.caches import cached_videos
 from magi_video.training.captions import CaptionTable, prepare_captions
 from magi_video.training.display import Display
-from magi_video.training.encode import cached_codec, cached_videos
 from magi_video.training.feasibility import check_recipe
-from magi_video.training.preparation import caches_latents, finished_codec, open_videos, prepare_codec, prepare_reader
-from magi_video.training.stopping import StopSignals
+from magi_video.training.preparation import caches_latents, finished_codec, open_videos, prepare_codec
+from magi_video.training.stopping import StoppingDisplay, StopSignals
 from magi_video.training.trainer import Trainer
 
 MOST_NAMED = 8
@@ -44,6 +46,18 @@ class Stages:
     display: Display
     signals: StopSignals
 
+    @property
+    def watched(self) -> StoppingDisplay:
+        """The display, for stages that keep what they have done: it leaves one when a signal comes."""
+        return StoppingDisplay(self.display, self.signals)
+
+    def find_videos(self, find: Callable[[], VideoFolder], where: Path | None) -> VideoFolder:
+        """The data set that `find` opens, first in the main process; it is said what was found."""
+        self.display.stage("videos")
+        videos = self.processes.main_first(find)
+        self.display.say(f"{where}: {videos.summary()}")
+        return videos
+
     def videos(self, preset: Preset, data: Path | None, cache: LatentCache | None) -> VideoFolder:
         """The data set: of a folder (`videos.json` remembers what was found in it), or what a latent cache knows of it.
 
@@ -64,43 +78,54 @@ class Stages:
             assert data is not None
             return open_videos(preset, data, self.out / "videos.json")
 
-        videos = self.processes.main_first(find)
-        self.display.say(f"{data or (cache and cache.directory)}: {videos.summary()}")
+        videos = self.find_videos(find, cache.directory if data is None and cache is not None else data)
         # Now, since the training of a codec comes before the clips.
         check_lengths(videos, preset.data.num_frames, preset.data.min_interval)
         return videos
 
-    def codec(self, preset: Preset, videos: VideoFolder, cache: LatentCache | None) -> Codec:
-        """The codec in `codec/`: that of the cache, or the recipe's, fetched or trained, and measured on the videos."""
-        if cache is not None:
-            return self.processes.main_first(lambda: cached_codec(cache, self.out))
+    def codec(self, preset: Preset, videos: VideoFolder, given: Callable[[], Codec] | None = None) -> Codec:
+        """The codec in `codec/`: what `given` puts there, or the recipe's own, measured on the videos."""
+        display, new = self.watched, given is None and finished_codec(self.out) is None
+        display.stage("codec", preset.codec_steps if new else 0)
 
-        def advance(done: int, figures: dict[str, float]) -> None:
-            self.display.advance(done, figures)
-            self.signals.check("training the codec")
+        def prepare() -> Codec:
+            return prepare_codec(preset, videos, self.out, self.seed, display.advance, display.say)
 
-        self.display.stage("codec", preset.codec_steps)
         with self.signals.held():
-            return self.processes.main_first(
-                lambda: prepare_codec(preset, videos, self.out, self.seed, advance, self.display.say)
-            )
+            return self.processes.main_first(given or prepare)
 
     def latents(
-        self, preset: Preset, videos: VideoFolder, codec: Codec, cache: LatentCache | None
+        self, preset: Preset, videos: VideoFolder, codec: Codec, cache: LatentCache | None = None
     ) -> tuple[FrameReader, bool]:
         """What clips are read through: the cache, or the latents in `latents/` (True), or pixels (False)."""
         if cache is not None:
             return cache, True
+        if not caches_latents(codec):
+            return PixelReader(videos, preset.data.height, preset.data.width), False
+        return self.encode(preset, videos, codec, self.out / "latents").cache, True
 
-        def advance(done: int, total: int) -> None:
-            self.display.advance(done)
-            if done < total:
-                self.signals.check("encoding latents")
+    def encode(self, preset: Preset, videos: VideoFolder, codec: Codec, directory: Path, **options: Any) -> Encoded:
+        """The latents of the videos in a cache, and of their mirror images if the recipe flips clips.
 
-        ways = 1 + (preset.data.flip > 0)
-        self.display.stage("latents", len(videos.videos) * ways if caches_latents(codec) else 0)
+        Args:
+            preset, videos, codec: the recipe, its videos and its codec.
+            directory: of the cache.
+            options: of `encode_latents`.
+        """
+        display, flips = self.watched, preset.data.flip > 0
+        display.stage("latents", len(videos.videos) * (1 + flips))
         with self.signals.held():
-            return prepare_reader(preset, videos, codec, self.out, advance)
+            return encode_latents(
+                videos,
+                codec.to(self.processes.device),
+                directory,
+                preset.data.height,
+                preset.data.width,
+                processes=self.processes,
+                progress=lambda done, total: display.advance(done),
+                flips=flips,
+                **options,
+            )
 
     def captions(self, preset: Preset, videos: VideoFolder) -> CaptionTable | None:
         """The captions' vectors in `captions.safetensors`; None where the recipe wants no text."""
