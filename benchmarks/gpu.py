@@ -35,15 +35,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from denoise_graphs import time_denoising
 from magi_video.bench.generation import Generator, middle_flops
-from magi_video.bench.machine import clock, matmul_peaks, peak_memory_bytes
+from magi_video.bench.machine import matmul_peaks, peak_memory_bytes
 from magi_video.bench.subject import Subject, open_preset, open_subject
 from magi_video.fast import head as fast_head
 from magi_video.fast import layers as fast_layers
 from magi_video.fast.beside import Beside
 from magi_video.fast.speed import prepare
 from magi_video.files.weights import SHIPPED
-from magi_video.models.epsilon import EpsilonHead, ancestral, ancestral_tables, respaced_timesteps
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import SPEEDS, Sampling
@@ -278,59 +278,7 @@ def measure_graphs(plan: Plan, found: dict[str, Any]) -> None:
         model = open_subject(size).load(torch.bfloat16).to(plan.device)
         prepare(model)
         with torch.inference_mode():
-            found[size] = time_denoising(plan, model)
-
-
-def time_denoising(plan: Plan, model: MagiVideoTransformer) -> dict[str, Any]:
-    """Milliseconds of the loop, and how far the variants' tokens are from the plain ones."""
-    head = model.diffusion_head
-    assert isinstance(head, EpsilonHead)
-    own = Sampling().resolve(head)
-    steps, first, tokens = own.denoise_steps, own.first_step, max(1, model.num_tokens // own.mask_steps)
-    assert first is not None
-    times = torch.tensor(respaced_timesteps(steps, first)[::-1], device=plan.device)
-    tables = ancestral_tables(steps, first)
-    noise_BSnD = torch.randn(1, steps, tokens, head.token_dim, device=plan.device)
-    z_BnW = torch.randn(1, tokens, model.config.width, device=plan.device, dtype=torch.bfloat16)
-
-    def loop() -> Tensor:
-        return ancestral(head.denoiser(times, z_BnW), tables, noise_BSnD, 1.0)
-
-    plain = loop()
-    row: dict[str, Any] = {"denoise_steps": steps, "tokens": tokens, "eager_ms": milliseconds(plan, loop)}
-    if plan.device.type == "cuda":
-        graph, out = capture(loop)
-        row |= {"graph_ms": milliseconds(plan, graph.replay), "graph_difference": float((out - plain).abs().max())}
-        compiled = torch.compile(loop, mode="reduce-overhead")
-        for _ in range(3):
-            row["compiled_difference"] = float((compiled() - plain).abs().max())
-        row["compiled_ms"] = milliseconds(plan, compiled)
-    return row
-
-
-def capture(function: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """A function of fixed inputs as a graph, and its output, which every replay fills anew."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # warm-up, as capturing needs it
-        for _ in range(3):
-            function()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = function()
-    graph.replay()
-    return graph, out
-
-
-def milliseconds(plan: Plan, function: Callable[[], object], repeats: int = 10) -> float:
-    """Of a call, the median."""
-    seconds = []
-    for _ in range(repeats):
-        began = clock(plan.device)
-        function()
-        seconds.append(clock(plan.device) - began)
-    return round(1000 * statistics.median(seconds), 4)
+            found[size] = time_denoising(model, plan.device)
 
 
 @contextmanager

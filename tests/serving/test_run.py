@@ -23,8 +23,9 @@ from magi_video.serving.limits import ServingLimits
 from magi_video.serving.run import RunFrame, lead_length, run_length
 from magi_video.serving.world import Game, Keys, Message, World
 from magi_video.video.video import inspect_video, read_frames
+from tests.serving.playing import begin, hear
 from tests.serving.site import ACTIONS, SIDE, Site, decoded, picture
-from tests.serving.test_play import UNPLAYED, begin, hear
+from tests.serving.test_play import UNPLAYED
 
 STILL, LEFT, FIRE = (np.array(one, np.float32) for one in ([0, 0, 0], [1, 0, 0], [0, 0, 1]))
 PLAYED = [name for name in PARADIGMS if name not in UNPLAYED]
