@@ -169,6 +169,11 @@ def test_the_readme_activates_before_it_runs() -> None:
     assert ["make", "demo"] in README[:first]
 
 
+def test_the_readme_lists_every_command() -> None:
+    rows = re.findall(r"^\| `magi (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(rows) == sorted(VERBS)
+
+
 @pytest.mark.parametrize("words", [words for words in README if "train" in words and "--accumulate" in words], ids=str)
 def test_what_the_readme_gives_to_gpus_fits(words: list[str]) -> None:
     """On H100s, as `magi plan` counts; without the options that a plan has no use for, or takes from the disk."""
