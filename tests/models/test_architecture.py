@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.files.shapes import parameters_by_part, weight_shapes
+from magi_video.files.shapes import architecture_of, head_outputs, parameters_by_part, weight_shapes
 from magi_video.models.architecture import Architecture
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.transformer import MagiVideoTransformer
@@ -35,8 +35,8 @@ def check(architecture: Architecture) -> None:
     assert architecture.num_places == model.num_places and architecture.specs == model.condition_tokens.specs
     head = model.diffusion_head
     last = head.logits if isinstance(head, CategoricalHead) else head.net.token_out
-    assert architecture.head_outputs == last.out_features
-    assert Architecture.from_config(dict(model.config), "here").specs == architecture.specs
+    assert head_outputs(architecture) == last.out_features
+    assert architecture_of(dict(model.config), "here").specs == architecture.specs
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if not name.endswith("-mtf")])
@@ -71,5 +71,5 @@ def test_so_have_those_of_every_condition_and_head(changes: dict[str, Any]) -> N
 ])  # fmt: skip
 def test_a_config_that_describes_no_model_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(MagiError, match=r"^here: ") as refused:
-        Architecture.from_config(asdict(Architecture()) | changes, "here")
+        architecture_of(asdict(Architecture()) | changes, "here")
     assert message in str(refused.value)

@@ -189,8 +189,15 @@ def test_training_states_are_generation_states(
 
 
 def frames_of(sequence: FrameSequence, start: int, stop: int) -> FrameSequence:
-    frames = sequence.part(slice(start, stop))
-    return dataclasses.replace(frames, position_S=frames.position_S.double())
+    at = slice(start, stop)
+    return FrameSequence(
+        sequence.tokens_BSND[:, at],
+        sequence.masked_BSN[:, at],
+        sequence.kind_S[..., at],
+        sequence.position_S[at].double(),
+        sequence.interval_B,
+        {name: value[:, at] for name, value in sequence.conditions.items()},
+    )
 
 
 def pasts(paradigm: Paradigm, model: MagiVideoTransformer, batch: int, frames: int, settings: Sampling) -> list[Past]:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from magi_video.fast.speed import begin_past, restore
 from magi_video.models.random import SampleNoise
-from magi_video.models.sequence import MASKED, FrameSequence, causal_mask, raster_mask
+from magi_video.models.sequence import MASKED, FrameSequence, causal_mask
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, CompleteTeacherForcing, NoiseInjection, Raster
-from magi_video.sampling.raster import shift, starts
+from magi_video.sampling.raster import raster_mask, shift, starts
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
 

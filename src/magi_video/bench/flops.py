@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from magi_video.files.shapes import head_inputs, head_outputs
 from magi_video.models.architecture import TIME_FREQUENCIES, Architecture
 
 
@@ -85,8 +86,8 @@ class Sizes:
             + TIME_FREQUENCIES * sum(spec.kind == "time" for spec in specs),
             head_width=architecture.head_width,
             head_depth=architecture.head_depth,
-            head_in=architecture.head_inputs,
-            head_out=architecture.head_outputs,
+            head_in=head_inputs(architecture),
+            head_out=head_outputs(architecture),
             frequencies=TIME_FREQUENCIES,
             codes=architecture.codes or 0,
             velocity=architecture.head == "velocity",

@@ -5,13 +5,40 @@ hold the shapes against those of the built network.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from magi_video.errors import MagiError
 from magi_video.models.architecture import TIME_FREQUENCIES, Architecture, ConditionSpec
+from magi_video.registry import declared
 
 Shape = tuple[int, ...]
 CODEBOOK = "diffusion_head.codebook"
 """Name of the vectors of its codes, the only weights that are not trained."""
+
+
+def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
+    """That of a `config.json`, which may be anything.
+
+    Raises:
+        MagiError: it describes no model; the message begins with `where`.
+    """
+    try:
+        return Architecture.of(config)
+    except MagiError as error:
+        raise MagiError(f"{where}: {error}") from None
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise MagiError(f"{where}: not the config of a transformer ({error})") from None
+
+
+def head_inputs(architecture: Architecture) -> int:
+    """Numbers that the head's network reads for a token, besides its condition."""
+    return declared("models")[architecture.head].get("inputs", 1) * architecture.token_dim
+
+
+def head_outputs(architecture: Architecture) -> int:
+    """Numbers that the head predicts for a token."""
+    return architecture.codes or declared("models")[architecture.head]["outputs"] * architecture.token_dim
 
 
 def weight_shapes(architecture: Architecture) -> Iterator[tuple[str, Shape]]:
@@ -56,7 +83,7 @@ def part_of(name: str) -> str:
 
 def _denoising_mlp(at: str, architecture: Architecture) -> Iterator[tuple[str, Shape]]:
     width = architecture.head_width
-    yield from _linear(f"{at}.token_in", architecture.head_inputs, width)
+    yield from _linear(f"{at}.token_in", head_inputs(architecture), width)
     yield from _linear(f"{at}.time_embed.mlp.0", TIME_FREQUENCIES, width)
     yield from _linear(f"{at}.time_embed.mlp.2", width, width)
     yield from _linear(f"{at}.condition_embed", architecture.width, width)
@@ -66,7 +93,7 @@ def _denoising_mlp(at: str, architecture: Architecture) -> Iterator[tuple[str, S
         yield from _linear(f"{at}.blocks.{index}.mlp.2", width, width)
         yield from _linear(f"{at}.blocks.{index}.modulation", width, 3 * width)
     yield from _linear(f"{at}.modulation_out", width, 2 * width)
-    yield from _linear(f"{at}.token_out", width, architecture.head_outputs)
+    yield from _linear(f"{at}.token_out", width, head_outputs(architecture))
 
 
 def _linear(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, Shape]]:

@@ -158,15 +158,14 @@ def check_finite(model: torch.nn.Module, where: str) -> None:
 def _check_outline(
     model_class: Any, config: dict[str, Any], files: list[Path], folder: Path, dtype: torch.dtype
 ) -> None:
-    from magi_video.files.shapes import weight_shapes
-    from magi_video.models.architecture import Architecture
+    from magi_video.files.shapes import architecture_of, weight_shapes
     from magi_video.models.transformer import MagiVideoTransformer
 
     check_numbers(config, folder)
     if issubclass(model_class, MagiVideoTransformer):
         if not files:
             raise MagiError(f"cannot load {model_class.__name__} from {folder}: no {WEIGHTS}.safetensors there")
-        check_shapes(weight_shapes(Architecture.from_config(config, str(folder))), files, folder)
+        check_shapes(weight_shapes(architecture_of(config, str(folder))), files, folder)
         check_memory(sum(stored_sizes(files)), dtype, folder)
         return
     sizes = stored_sizes(files)

@@ -27,6 +27,7 @@ from magi_video.errors import MagiError
 from magi_video.fast.graph import GivenCache, GivenLayer
 from magi_video.files.atomic import part_beside, write_json
 from magi_video.files.folders import make_folder
+from magi_video.files.shapes import head_inputs
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import unknown
 from magi_video.models.distributional import DistributionalHead, evenly_spaced_times, step_tables
@@ -226,7 +227,7 @@ def export_frame_step(model: MagiVideoTransformer, slots: int) -> Programs:
         programs["look_up"] = torch.export.export(LookUp(model).eval(), codes, dynamic_shapes=(of_tokens,))
     else:
         noisy, of_noisy = (
-            (torch.zeros(2, some, model.architecture.head_inputs), torch.tensor(0.0), z_BnW),
+            (torch.zeros(2, some, head_inputs(model.architecture)), torch.tensor(0.0), z_BnW),
             (of_tokens, None, of_tokens),
         )
         programs["denoise"] = torch.export.export(DenoiseStep(model).eval(), noisy, dynamic_shapes=of_noisy)

@@ -141,20 +141,6 @@ class Architecture:
         known = {one.name for one in fields(cls)}
         return cls(**{name: value for name, value in config.items() if name in known})
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], where: str) -> "Architecture":
-        """That of a `config.json`, which may be anything.
-
-        Raises:
-            MagiError: it describes no model; the message begins with `where`.
-        """
-        try:
-            return cls.of(config)
-        except MagiError as error:
-            raise MagiError(f"{where}: {error}") from None
-        except (TypeError, ValueError, AttributeError, LookupError) as error:
-            raise MagiError(f"{where}: not the config of a transformer ({error})") from None
-
     @property
     def specs(self) -> dict[str, ConditionSpec]:
         """Its conditions, by name."""
@@ -174,13 +160,3 @@ class Architecture:
     def num_places(self) -> int:
         """L: condition tokens and tokens of a frame."""
         return self.num_tokens + sum(spec.tokens for spec in self.specs.values())
-
-    @property
-    def head_inputs(self) -> int:
-        """Numbers that the head's network reads for a token, besides its condition."""
-        return declared("models")[self.head].get("inputs", 1) * self.token_dim
-
-    @property
-    def head_outputs(self) -> int:
-        """Numbers that the head predicts for a token."""
-        return self.codes or declared("models")[self.head]["outputs"] * self.token_dim

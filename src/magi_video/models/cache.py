@@ -32,13 +32,6 @@ class LayerCache:
             self.values[:, :, :, slot] = v_BLHSd[:, :, :, s]
         return self.keys[:, :, :, : self.held], self.values[:, :, :, : self.held]
 
-    def write_places(self, k_BPHSd: Tensor, v_BPHSd: Tensor, at: slice) -> tuple[Tensor, Tensor]:
-        """`write` at some of the L places alone; returns those places' keys and values."""
-        for s, slot in enumerate(self.slots):
-            self.keys[:, at, :, slot] = k_BPHSd[:, :, :, s]
-            self.values[:, at, :, slot] = v_BPHSd[:, :, :, s]
-        return self.keys[:, at, :, : self.held], self.values[:, at, :, : self.held]
-
 
 class FrameCache:
     """Keys and values of all layers for the frames seen so far.

@@ -6,22 +6,25 @@ dropped unless seeds are handed in, which a paradigm's loss alone does (`paradig
 cannot drop anything.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from magi_video.errors import MagiError
 from magi_video.models.random import Generators, draw
+from magi_video.settings import settings
 
 ATTENTION, PROJECTION, HIDDEN, OUTPUT = PLACES = range(4)
 """Where a layer drops: attention weights, the output of attention, and in the MLP after GELU and at its end."""
 SEEDS = 2**62
 
 
-@dataclass(frozen=True)
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+@settings
 class DropoutRates:
     """Probabilities that a number is dropped (the rest is scaled up to keep the mean).
 
@@ -30,18 +33,11 @@ class DropoutRates:
         projection: of a number of attention's output projection (MAR's `proj_dropout`).
         mlp: of a number in the MLP, after GELU and after its last layer, where timm's `Block` drops by the same
             `proj_dropout`.
-
-    Raises:
-        MagiError: one of them lies outside [0, 1).
     """
 
-    attention: float = 0.0
-    projection: float = 0.0
-    mlp: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not all(0 <= rate < 1 for rate in (self.attention, self.projection, self.mlp)):
-            raise MagiError(f"dropout {self.attention}, {self.projection}, {self.mlp} must lie in [0, 1)")
+    attention: Rate = 0.0
+    projection: Rate = 0.0
+    mlp: Rate = 0.0
 
     @property
     def any(self) -> bool:

@@ -71,17 +71,6 @@ class FrameSequence:
     predicted: int | None = None
     dropout: Dropout | None = None
 
-    def part(self, at: slice) -> "FrameSequence":
-        """Some frames of the sequence; masks, `predicted` and dropout are left open."""
-        return FrameSequence(
-            tokens_BSND=self.tokens_BSND[:, at],
-            masked_BSN=self.masked_BSN[:, at],
-            kind_S=self.kind_S[..., at],
-            position_S=self.position_S[at],
-            interval_B=self.interval_B,
-            conditions={name: value[:, at] for name, value in self.conditions.items()},
-        )
-
     @staticmethod
     def join(parts: "list[FrameSequence]") -> "FrameSequence":
         """Sequences of the same clips one after another; masks and `predicted` are left open."""
@@ -103,11 +92,6 @@ def causal_mask(frames: int, window: int | None = None, device: torch.device | s
     column = torch.arange(frames, device=device)[None]
     allowed = column <= row
     return allowed if window is None else allowed & (row - column < window)
-
-
-def raster_mask(tokens: int, device: torch.device | str = "cpu") -> Tensor:
-    """Spatial mask `[N, N]` of a frame in raster order: token i sees the tokens 0…i."""
-    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
 
 
 def spatial_places(mask_SNN: Tensor, conditions: int) -> Tensor:

@@ -206,7 +206,7 @@ class DiffusionForcing(Paradigm):
             finished_S = now_S[:read] == 0
             told_S = torch.where(finished_S, self.context_level, times[now_S[:read]].double()).float().to(device)
             scale_S = torch.where(finished_S, context, 1.0).to(x_BSND)
-            seen = frames.part(slice(0, read))
+            seen = first_frames(frames, read)
             seen.tokens_BSND = (scale_S[:, None, None] * x_BSND[:, :read]).repeat(halves, 1, 1, 1)
             seen.masked_BSN = torch.zeros_like(seen.masked_BSN)
             seen.conditions |= {NOISE_LEVEL: told_S.expand(len(seen.tokens_BSND), -1)}
@@ -256,3 +256,15 @@ class DiffusionForcingVelocity(DiffusionForcing):
         snr_BT = level_BT / (1 - level_BT)
         weights_BT = velocity_weights(snr_BT, self.weights_by, self.snr_clip, self.snr_decay)
         return weights_BT.float().to(time_BT.device)
+
+
+def first_frames(frames: FrameSequence, count: int) -> FrameSequence:
+    """So many frames of a sequence; its masks are left open."""
+    return FrameSequence(
+        tokens_BSND=frames.tokens_BSND[:, :count],
+        masked_BSN=frames.masked_BSN[:, :count],
+        kind_S=frames.kind_S[..., :count],
+        position_S=frames.position_S[:count],
+        interval_B=frames.interval_B,
+        conditions={name: value[:, :count] for name, value in frames.conditions.items()},
+    )

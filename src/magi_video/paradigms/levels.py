@@ -196,7 +196,7 @@ def levels_of(head: TokenHead) -> Levels:
     for kind, levels in LEVELS.items():
         if isinstance(head, kind):
             return levels(head)
-    raise MagiError("Diffusion Forcing noises continuous tokens: it takes no categorical head")
+    raise MagiError(f"Diffusion Forcing denoises what the transformer reads: it takes no {head.name} head")
 
 
 def alpha_bar(time: Tensor) -> Tensor:

@@ -36,13 +36,13 @@ from typing_extensions import override
 
 from magi_video.models.architecture import NOISE_LEVEL
 from magi_video.models.random import Generators, SampleNoise
-from magi_video.models.sequence import MASKED, OBSERVATION, Clip, FrameSequence, causal_mask, raster_mask
+from magi_video.models.sequence import MASKED, OBSERVATION, Clip, FrameSequence, causal_mask
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import register
 from magi_video.paradigms.complete import complete_mask
 from magi_video.paradigms.masked_frames import MaskedFrames
 from magi_video.sampling.past import Past
-from magi_video.sampling.raster import FlatPast, RasterPast, RecomputedRasterPast, flat_mask, shift, starts
+from magi_video.sampling.raster import FlatPast, RasterPast, RecomputedRasterPast, flat_mask, raster_mask, shift, starts
 from magi_video.sampling.sampling import ResolvedSampling
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from magi_video.codecs.sizes import LatentSizes
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
-from magi_video.files.shapes import parameters_by_part, weight_shapes
+from magi_video.files.shapes import architecture_of, parameters_by_part, weight_shapes
 from magi_video.files.weights import (
     WEIGHTS,
     check_shapes,
@@ -157,7 +157,7 @@ def read_architecture(folder: Path) -> Architecture:
     config = read_json(folder / "config.json")
     if class_name(config) not in TRANSFORMERS:
         raise MagiError(f"{folder} holds {class_name(config)}; expected {TRANSFORMERS[0]}")
-    architecture = Architecture.from_config(config, str(folder))
+    architecture = architecture_of(config, str(folder))
     files = weight_files(folder, WEIGHTS)
     if not files:
         raise MagiError(f"{folder}: no {WEIGHTS}.safetensors there")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from magi_video.models.cache import FrameCache
+from magi_video.models.cache import FrameCache, LayerCache
 from magi_video.models.embeddings import rotate
 from magi_video.models.layers import SpatialLayer, TemporalLayer, TransformerLayer
-from magi_video.models.sequence import MASKED, FrameSequence, causal_mask, raster_mask, spatial_places
+from magi_video.models.sequence import MASKED, FrameSequence, causal_mask, spatial_places
 from magi_video.models.transformer import FrameContext, MagiVideoTransformer
 from magi_video.sampling.past import CachedPast, Past, RecomputedPast
 
@@ -38,11 +38,24 @@ def starts(shape: torch.Size, through: bool, device: torch.device) -> Tensor:
     return places
 
 
+def raster_mask(tokens: int, device: torch.device | str = "cpu") -> Tensor:
+    """Spatial mask `[N, N]` of a frame in raster order: token i sees the tokens 0…i."""
+    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+
+
 def flat_mask(frames: int, tokens: int, window: int | None = None, device: torch.device | str = "cpu") -> Tensor:
     """`[S, N, S, N]`: True for all tokens of the frames before and, of its own frame, the tokens 0…i."""
     past = causal_mask(frames, window, device).tril(-1)[:, None, :, None]
     itself = torch.eye(frames, dtype=torch.bool, device=device)[:, None, :, None]
     return past | itself & raster_mask(tokens, device)[None, :, None]
+
+
+def write_places(layer: LayerCache, k_BPHSd: Tensor, v_BPHSd: Tensor, at: slice) -> tuple[Tensor, Tensor]:
+    """`LayerCache.write` at some of the L places alone; returns those places' keys and values."""
+    for s, slot in enumerate(layer.slots):
+        layer.keys[:, at, :, slot] = k_BPHSd[:, :, :, s]
+        layer.values[:, at, :, slot] = v_BPHSd[:, :, :, s]
+    return layer.keys[:, at, :, : layer.held], layer.values[:, at, :, : layer.held]
 
 
 class RasterPast(CachedPast):
@@ -76,7 +89,7 @@ class RasterPast(CachedPast):
             attended = spatial.attend(q, keys[:, :, :, : at.stop].to(q.dtype), values[:, :, :, : at.stop].to(q.dtype))
             x_B1PW = spatial.finish(x_B1PW, attended.transpose(2, 3))
             q, k, v = temporal.along_time(x_B1PW, self._context.rotary)  # BPH1d
-            k, v = layer.write_places(k, v, at)
+            k, v = write_places(layer, k, v, at)
             attended = temporal.attend(q, k.to(q.dtype), v.to(q.dtype), mask)
             x_B1PW = temporal.finish(x_B1PW, attended.permute(0, 3, 1, 2, 4))
         return leave(model, x_B1PW[:, 0], place)
