@@ -92,12 +92,20 @@ def compare(url: str, interval: int, speed: str, game: str) -> None:
         print(f"frame {number:2}: {value:.1f} dB")
 
 
-def cpu_seconds(process: int | None) -> float:
-    """CPU time that a process has used in all its threads."""
-    if process is None:
-        return 0.0
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def frame_rate(arrivals: list[float]) -> float:
+    """Frames/s of frames that came at these times."""
+    return (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
+
+
+def cpu_seconds(process: int | None) -> dict[str, float]:
+    """CPU time that each thread of a process has used."""
+    seconds: dict[str, float] = {}
+    for thread in Path(f"/proc/{process}/task").glob("[0-9]*") if process is not None else ():
+        try:
+            seconds[thread.name] = int((thread / "schedstat").read_text().split()[0]) / 1e9
+        except OSError:  # it has ended
+            continue
+    return seconds
 
 
 def show_page(url: str, interval: int, speed: str, seconds: float) -> None:
@@ -134,7 +142,7 @@ def main() -> None:
     parser.add_argument("--speed", default="realtime")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--players", type=int, default=1)
-    parser.add_argument("--server", type=int, help="process id of magi serve: tells its CPU time a frame")
+    parser.add_argument("--server", type=int, help="process id of magi serve: tells its CPU time a frame, by thread")
     parser.add_argument("--browser", action="store_true", help="read the figures that the page shows in Chromium")
     parser.add_argument("--beside", help="a game that the page offers: how long the model keeps up with it")
     arguments = parser.parse_args()
@@ -147,19 +155,24 @@ def main() -> None:
     else:
         results: list[dict[str, list[float]]] = []
         threads = [threading.Thread(target=play, args=(*asked, results)) for _ in range(arguments.players)]
-        before = cpu_seconds(arguments.server)
         for thread in threads:
             thread.start()
+        time.sleep(WARM_UP_SECONDS)
+        before, began = cpu_seconds(arguments.server), time.perf_counter()
+        time.sleep(max(0.0, arguments.seconds - 0.5))  # while the threads of the players' worlds are there
+        after, seconds = cpu_seconds(arguments.server), time.perf_counter() - began
         for thread in threads:
             thread.join()
-        spent = cpu_seconds(arguments.server) - before
         if arguments.server:
-            print(f"server: {1000 * spent / sum(len(one['made']) for one in results):.1f} ms of CPU time a frame")
+            frames = sum(seconds * frame_rate(one["arrivals"]) for one in results)
+            spent = sorted((1000 * (after[name] - before.get(name, 0)) / frames for name in after), reverse=True)
+            threads_ms = ", ".join(f"{one:.1f}" for one in spent if one >= 0.1)
+            print(f"server: {sum(spent):.1f} ms of CPU time a frame; by thread {threads_ms}")
         for one in results:
-            arrivals, latencies, made = (1000 * np.array(one[key]) for key in ("arrivals", "latencies", "made"))
-            rate = 1000 * (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
+            latencies, made = (1000 * np.array(one[key]) for key in ("latencies", "made"))
             print(
-                f"player: {rate:.1f} frames/s; key to frame {np.median(latencies):.0f} ms in the median, "
+                f"player: {frame_rate(one['arrivals']):.1f} frames/s; "
+                f"key to frame {np.median(latencies):.0f} ms in the median, "
                 f"{np.percentile(latencies, 95):.0f} ms at 95 % ({len(latencies)} presses); "
                 f"a frame takes {np.median(made):.1f} ms"
             )

@@ -29,7 +29,13 @@ def main() -> None:
         assert server.stdout is not None
         url = server.stdout.readline().split()[0]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        desktop = open_page(browser, url, width=1100, height=760, color_scheme="light")
+        desk: dict[str, Any] = {"width": 1280, "height": 900, "color_scheme": "light"}
+        run = open_page(browser, url, **desk)
+        alone(run)
+        back(run)
+        save(arguments.out / "serve_run.png", [picture(run)])
+        run.close()
+        desktop = open_page(browser, url, **desk)
         beside(desktop)
         phone = open_page(browser, url, width=390, height=760, color_scheme="dark", has_touch=True, is_mobile=True)
         alone(phone)
@@ -58,6 +64,7 @@ def beside(page: Any) -> None:
         page.keyboard.down(key)
         wait_for_frame(page, frame_number(page) + 10)
         page.keyboard.up(key)
+    page.click("[value=wipe]")
     page.keyboard.down("ArrowRight")
     wait_for_frame(page, frame_number(page) + 4)
 
@@ -67,6 +74,19 @@ def alone(page: Any) -> None:
     page.click("#enter")
     page.keyboard.down("ArrowUp")
     wait_for_frame(page, 10)
+    page.keyboard.up("ArrowUp")
+
+
+def back(page: Any) -> None:
+    """To an earlier frame, and from there another way."""
+    page.focus("#world")
+    page.keyboard.down("ArrowRight")
+    wait_for_frame(page, 50)
+    page.keyboard.up("ArrowRight")
+    page.focus("#past")
+    for _ in range(3):
+        page.keyboard.press("PageDown")
+    page.wait_for_timeout(1000)
 
 
 def video(page: Any) -> None:

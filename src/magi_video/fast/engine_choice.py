@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -106,6 +108,29 @@ def quicker_engine(engine: OnnxEngine, job: Job, frames: float) -> tuple[Engine,
     if before < GAIN * after:
         return plain, f"engine torch: {figures}"
     return engine, f"engine onnx: {figures}"
+
+
+def compare_precisions(job: Job, dtype: torch.dtype, folder: Path | None, frames: float) -> tuple[float, float] | None:
+    """Seconds of a frame by graphs, which compute in float32, and by PyTorch in another precision.
+
+    Args:
+        job: whose model is in float32; it is left as it is.
+        dtype: the other precision.
+        folder, frames: as of `choose_engine`.
+
+    Returns:
+        None where "auto" would not take graphs that are there, or there are none.
+    """
+    if frames < FEW_FRAMES or missing_packages(("onnxruntime",)) or not_covered(job):
+        return None
+    engine = open_engine(folder)
+    if not engine.has_graphs(job):
+        return None
+    exact, low = replace(job, model=deepcopy(job.model)), replace(job, model=deepcopy(job.model).to(dtype))
+    (seconds,) = frame_seconds(low, [Engine()], trials=1)
+    if seconds * frames < LOADING_PAYS or engine.prepare(exact, build=False):
+        return None
+    return frame_seconds(exact, [engine], trials=2)[0], seconds
 
 
 def frame_seconds(job: Job, engines: Sequence[Engine], trials: int) -> list[float]:

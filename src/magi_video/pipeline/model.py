@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from magi_video.pipeline.inputs import (
 )
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
+
+if TYPE_CHECKING:
+    from magi_video.fast.onnx_engine import Job
 
 
 class TrainedModel(ConventionalPipeline):
@@ -196,6 +199,13 @@ class TrainedModel(ConventionalPipeline):
             )
         return vectors
 
+    def job(self, sampling: Sampling | str | None, num_videos: int, latent_frames: int | None) -> "Job":
+        """The frames that an engine is chosen for; arguments as of `use_engine`."""
+        from magi_video.fast.onnx_engine import Job
+
+        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
+        return Job(paradigm, self.transformer, self.codec, self.resolve(sampling), num_videos, latent_frames)
+
     def use_engine(
         self,
         engine: EngineName,
@@ -226,9 +236,7 @@ class TrainedModel(ConventionalPipeline):
             MagiError: "onnx" is asked for and cannot be had.
         """
         from magi_video.fast.engine_choice import choose_engine  # not for those who only generate by PyTorch
-        from magi_video.fast.onnx_engine import Job
 
-        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
-        job = Job(paradigm, self.transformer, self.codec, self.resolve(sampling), num_videos, latent_frames)
+        job = self.job(sampling, num_videos, latent_frames)
         self.engine, why = choose_engine(engine, job, self.folder, frames, say, threads, stage)
         return why

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +17,9 @@ from magi_video.files.weights import is_local
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
+
+if TYPE_CHECKING:
+    from magi_video.fast.onnx_engine import Job
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,20 @@ def make_ready(
     stage("loading the model" if is_local(model) else f"fetching {model} from the hub, or from its cache")
     pipe, device, cores = MagiVideoPipeline.from_pretrained(model), processes.device, torch.get_num_threads()
     resolved = pipe.resolve(sampling)
-    choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, resolved, videos))
-    if choice.precision != "float32":
-        pipe.to(choice.dtype)
-    if device.type == "cpu":
-        use_fast_float32()
-        choose_threads(product_flops(pipe.transformer, videos), threads)
-    pipe.to(device)
     if engine == "auto" and processes.count > 1:  # they would not all measure the same
         engine = "torch"
     # Too few frames are refused where the video is asked for, with what is given to it.
     latent_frames = None if frames is None else pipe.codec.covering_latent_frames(max(1, frames))
     length = math.inf if latent_frames is None else latent_frames
+    choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, resolved, videos))
+    if device.type == "cpu":
+        use_fast_float32()
+        choose_threads(product_flops(pipe.transformer, videos), threads)
+    if choice.precision != "float32":
+        if precision == engine == "auto" and device.type == "cpu":
+            choice = choose_with_graphs(pipe, choice, pipe.job(sampling, videos, latent_frames), length)
+        pipe.to(choice.dtype)
+    pipe.to(device)
     line = pipe.use_engine(engine, sampling, videos, latent_frames, length, say, stage=stage)
     return Ready(pipe, choice, torch.get_num_threads(), cores, line)
 
@@ -122,6 +128,17 @@ def choose_for(
     calls = round(mask_steps * denoise_steps * depth / layers)
     shape = (rows, config.width, config.mlp_width, math.ceil(rows / mask_steps), width, max(1, calls))
     return choose_precision(precision, device, "generation", shape, reason)
+
+
+def choose_with_graphs(pipe: MagiVideoPipeline, choice: Choice, job: "Job", frames: float) -> Choice:
+    """A low precision that PyTorch gains by, or float32 where graphs, which have no other, make a frame as soon."""
+    from magi_video.fast.engine_choice import compare_precisions  # not for those who only generate by PyTorch
+
+    seconds = compare_precisions(job, choice.dtype, pipe.folder, frames)
+    if seconds is None or seconds[0] > seconds[1]:
+        return choice
+    by_graph, by_torch = (f"{1000 * one:.1f} ms" for one in seconds)
+    return Choice("float32", f"a frame takes {by_graph} by onnx, {by_torch} by torch in {choice.precision}")
 
 
 def product_flops(model: MagiVideoTransformer, videos: int = 1) -> int:
