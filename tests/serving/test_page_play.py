@@ -71,6 +71,21 @@ def test_it_moves_before_anybody_plays_and_the_first_key_begins(open_page: Calla
     assert still.locator("#held .held").count() == 0 and still.locator("#curtain.clear").count() == 0
 
 
+def test_a_tall_picture_leaves_room_for_the_controls(open_page: Callable[..., Any]) -> None:
+    page = open_page(**DESK)
+
+    def taller(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"height": 24, "width": 16})
+
+    page.route("**/api/model", taller)
+    page.reload()
+    page.wait_for_selector("#play:not([hidden])")
+    assert all(box[2] <= 900 for box in boxes(page).values())
+    world = page.locator("#world").bounding_box()
+    assert abs(world["height"] / world["width"] - 1.5) < 0.01
+
+
 def test_one_goes_back_along_the_strip(open_page: Callable[..., Any], server: Server) -> None:
     page = open_page(**DESK)
     page.click("#enter")

@@ -163,7 +163,8 @@ class OnnxEngine(Engine):
         """
         if problem := not_covered(job):
             return problem
-        self.stage("loading graphs for ONNX Runtime")
+        if not self._sessions:
+            self.stage("loading graphs for ONNX Runtime")
         prepare(job.model)
         if not all(self._step(job.model, form, build) for form in step_forms(job)):
             return f"there are no graphs for {describe(job)}"

@@ -11,6 +11,7 @@ const LATENCIES = 15;
 
 export function setUpPlay(model) {
   const world = find("world");
+  find("play").style.setProperty("--aspect", String(model.width / model.height));
   const views = new Comparison(model);
   const pressed = new Map(); // number of a key message → when it was sent
   const shown = []; // when the latest frames were drawn
@@ -227,11 +228,12 @@ export function setUpPlay(model) {
 
   // At a frame of the past, or (null) at the newest one again; the world stands still meanwhile.
   function look(index) {
-    if (!line || line.over) return;
-    if (!paused) setPaused(true);
-    looking = index !== null;
-    curtain(null);
-    pauseButton(looking ? `Play from ${index}` : "Go on");
+    if (line && !line.over) {
+      if (!paused) setPaused(true);
+      looking = index !== null;
+      curtain(null);
+      pauseButton(looking ? `Play from ${index}` : "Go on");
+    }
     const number = index ?? run.last;
     find("frame-number").textContent = String(number);
     views.showModel(number, run.frames.get(number));

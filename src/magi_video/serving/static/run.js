@@ -18,7 +18,9 @@ export class Run {
     find("run").hidden = !this.most;
     this.reset();
     this.slider.oninput = () => {
-      const index = Number(this.slider.value);
+      let index = Number(this.slider.value);
+      while (index > this.first && !this.frames.has(index)) index--; // some were lost with a connection
+      if (!this.frames.has(index)) return;
       this.index = index === this.last ? null : index;
       this.looked(this.index);
     };
@@ -41,9 +43,9 @@ export class Run {
     if (!this.most) return;
     this.frames.set(index, bytes);
     this.last = index;
-    if (this.frames.size > this.most) {
+    for (; this.first <= index - this.most; this.first++) { // as the server does
       this.frames.delete(this.first);
-      this.thumbs.delete(this.first++);
+      this.thumbs.delete(this.first);
     }
     if (index % this.stride === 0 && bitmap) {
       const small = element("canvas");
