@@ -36,6 +36,9 @@ FORMAT = 1
 """Of graphs' inputs and outputs."""
 SLOTS = 16
 """The cache of a rollout of fixed length is rounded up to so many slots: each number needs a graph of its own."""
+ADDED: dict[str, Any] = {"canvas": False}
+"""Settings of a model that came after the first graphs, with the values that those were made for: left out of a graph's
+name, so that the graphs of before are found."""
 Stamp = tuple[tuple[int, int], ...]
 
 
@@ -294,7 +297,8 @@ def describe(job: Job) -> str:
 def step_name(model: MagiVideoTransformer, form: StepForm) -> str:
     """What a graph of a mask step is made for."""
     step = {name: value for name, value in asdict(form).items() if name != "options"} | dict(form.options)
-    return json.dumps({"format": FORMAT, "model": dict(model.config), "step": step}, sort_keys=True)
+    config = {name: value for name, value in model.config.items() if name not in ADDED or value != ADDED[name]}
+    return json.dumps({"format": FORMAT, "model": config, "step": step}, sort_keys=True)
 
 
 def decoder_name(codec: Codec, shape: list[int]) -> str:
