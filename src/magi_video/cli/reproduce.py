@@ -15,6 +15,7 @@ Recipe = Literal[
     "table1",
     "starts",
     "own-past",
+    "drift",
     "sensitivity",
     "ctf-vs-mtf",
     "ablation",
@@ -32,17 +33,18 @@ class Reproduce:
 
     table1: every paradigm of the paper's Table 1 on one backbone, at equal steps and at equal operations, with what
     it costs. starts: its models, after equal steps, from no frame, one and five. own-past: their last frame behind the
-    true past and behind their own. sensitivity: what FVD says of real, shuffled, frozen and noisy clips. ctf-vs-mtf:
+    true past and behind their own. drift: cures for drift in rollouts of up to 1,000 frames.
+    sensitivity: what FVD says of real, shuffled, frozen and noisy clips. ctf-vs-mtf:
     complete against masked teacher forcing at equal steps and at equal time. ablation: without dynamic intervals,
     noise, both. kv-cache: seconds and memory against frames, with and without the cache, every paradigm.
     rollout: quality over 120 frames. sampling-steps: quality against seconds.
-    all: each of these but table1, starts and own-past, on the worlds that it is meant for.
+    all: each of these but table1, starts, own-past and drift, on the worlds that it is meant for.
     report: tables, plots and reproduction.json from what the folder holds.
     """
 
     recipe: Annotated[Positional[Recipe], arg(metavar="RECIPE")]
-    """table1, starts, own-past, sensitivity, ctf-vs-mtf, ablation, kv-cache, rollout, sampling-steps, report, or all:
-    every one but the first three."""
+    """table1, starts, own-past, drift, sensitivity, ctf-vs-mtf, ablation, kv-cache, rollout, sampling-steps, report, or
+    all: every one but the first four."""
     out: Path
     """Folder for data, models, samples, and results/*.json."""
     scale: Literal["smoke", "cpu", "gpu"] = "cpu"
@@ -55,7 +57,8 @@ class Reproduce:
     """Of the training runs."""
     rows: tuple[str, ...] = ()
     """Of table1, starts and own-past: paradigms by name, with their own options as in
-    raster:attention=flat; all if not said. What the folder holds of other rows stays in the table of table1."""
+    raster:attention=flat; all if not said. What the folder holds of other rows stays in the table of table1. Of
+    drift: none, noise, noise-told, resampling, error-bank, canvas."""
     budget: Literal["both", "equal-steps"] = "both"
     """Of table1: a run ends at the longer of both budgets, or at equal steps; a later call with both goes on."""
     data: Given | None = None

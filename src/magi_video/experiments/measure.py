@@ -94,7 +94,7 @@ class Measures:
         """
         real = self.sets[1] if context is None else RealSet(context)
         length, given = num_frames or self.world.frames, self.world.given if given is None else given
-        return self._kept("samples", name, lambda: self._generate(name, model, real, length, given, settings))
+        return self.array("samples", name, lambda: self._generate(name, model, real, length, given, settings))
 
     def _generate(
         self, name: str, model: Path, real: RealSet, length: int, count: int, settings: dict[str, Any]
@@ -165,7 +165,7 @@ class Measures:
             display.stage(f"{self.world.name}: features of {name}", len(given))
             return video_features(given, PROTOCOL, detect, progress=lambda done, total: display.advance(done))
 
-        return self._kept("features", name, compute)
+        return self.array("features", name, compute)
 
     def frame_features(self, name: str, clips: Callable[[], Clips]) -> np.ndarray:
         """Inception features [N, F, 2048] of the frames at `fid_frames`."""
@@ -177,7 +177,7 @@ class Measures:
                 picked = clips()[:, self.fid_frames]
                 return np.stack([network(torch.from_numpy(clip)).float().cpu().numpy() for clip in picked])
 
-        return self._kept("frame-features", name, compute)
+        return self.array("frame-features", name, compute)
 
     def score(self, name: str, clips: Callable[[], Clips], *, paired: bool = False, fid: bool = False) -> Scores:
         """FVD with its interval, motion, and on demand the per-frame FID and the errors against the truth."""
@@ -188,7 +188,7 @@ class Measures:
             return kept
         self.workplace.watched.stage(f"{self.world.name}: scoring {name}")
         if "fvd" not in kept:
-            kept |= self._fvd(name, clips) | {"motion": self._motion(clips())}
+            kept |= self.frechet(name, clips) | {"motion": self._motion(clips())}
         if paired and "psnr" not in kept:
             kept |= self._errors(clips())
         if fid and "fid" not in kept and self.detectors.image is not None:
@@ -243,7 +243,8 @@ class Measures:
             save_file(network.state_dict(), part)
         return network
 
-    def _fvd(self, name: str, clips: Callable[[], Clips]) -> Scores:
+    def frechet(self, name: str, clips: Callable[[], Clips]) -> Scores:
+        """FVD against the reference set, and its 95 % interval."""
         real = self.features("reference", lambda: self.reference)
         fake = self.features(name, clips)
         rule: Any = {"ddof": PROTOCOL.ddof, "root": PROTOCOL.root}
@@ -296,7 +297,8 @@ class Measures:
             write_json(path, compute())
         return read_json(path)
 
-    def _kept(self, kind: str, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    def array(self, kind: str, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """An array that is computed once, of the folder `kind`."""
         path = self.folder / kind / f"{name}.npy"
         if path.is_file():
             return np.load(path, allow_pickle=False)

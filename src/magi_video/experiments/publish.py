@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from magi_video.errors import MagiError
-from magi_video.experiments import answers, own_past, plots, table1_report, tables
+from magi_video.experiments import answers, drift_report, own_past, plots, table1_report, tables
+from magi_video.experiments.drift import DRIFT
 from magi_video.experiments.recipes import RECIPES, mean_and_deviation
 from magi_video.experiments.starts import STARTS
 from magi_video.experiments.table1 import TABLE1
@@ -27,7 +28,7 @@ def publish(out: str | Path) -> Path:
     out = Path(out)
     found = {
         recipe: {path.stem.removeprefix(f"{recipe}-"): read_json(path) for path in sorted(paths)}
-        for recipe in (*RECIPES, TABLE1, STARTS, own_past.OWN_PAST)
+        for recipe in (*RECIPES, TABLE1, STARTS, own_past.OWN_PAST, DRIFT)
         if (paths := list((out / "results").glob(f"{recipe}-*.json")))
     }
     if not found:
@@ -41,6 +42,8 @@ def publish(out: str | Path) -> Path:
     for world, figures in found.get(TABLE1, {}).items():
         (report / f"table1_{world}.md").write_text(table1_report.page(world, figures), encoding="utf-8")
         plots.save(table1_report.curves(world, figures), report / f"table1_{world}.png")
+    for world, figures in found.get(DRIFT, {}).items():
+        (report / f"drift_{world}.md").write_text(drift_report.page(figures), encoding="utf-8")
     for world, figures in found.get(own_past.OWN_PAST, {}).items():
         (report / f"own_past_{world}.md").write_text(own_past.page(figures) + "\n", encoding="utf-8")
         plots.save(own_past.curves(figures), report / f"own_past_{world}.png")
@@ -67,6 +70,8 @@ def summarise(found: dict[str, dict[str, Figures]]) -> Figures:
         summary["rollout"] = rolled.get(PRIMARY, next(iter(rolled.values()))) | {"worlds": rolled}
     if rows := found.get(TABLE1):
         summary["table1"] = {world: table1_report.summarise(world, figures) for world, figures in rows.items()}
+    if drifted := found.get(DRIFT):
+        summary["drift"] = {world: drift_report.summarise(figures) for world, figures in drifted.items()}
     if begun := found.get(STARTS):
         summary["starts"] = begun
     if read := found.get(own_past.OWN_PAST):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from magi_video.errors import MagiError
+from magi_video.experiments.drift import DRIFT, WORLDS, check_rows, drift
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.own_past import OWN_PAST, own_past
 from magi_video.experiments.recipes import RECIPES
@@ -59,12 +60,13 @@ def reproduce(
     """Run one recipe; the same call again goes on where it stopped.
 
     Args:
-        recipe: one of `RECIPES`, "all" of them, "table1", "starts" or "own-past".
+        recipe: one of `RECIPES`, "all" of them, "table1", "starts", "own-past" or "drift".
         out: folder for everything; figures in OUT/results/RECIPE-WORLD.json.
         scale: "smoke", "cpu" or "gpu".
         worlds: where it is run, as far as it applies to them.
         seeds: of the training runs.
-        rows: of the recipes "table1", "starts" and "own-past", as `experiments.rows` writes them; all if not given.
+        rows: of the recipes "table1", "starts" and "own-past", as `experiments.rows` writes them; of "drift", its own
+            names; all if not given.
         budget: of the recipe "table1": where a run ends, at "equal-steps" or at the longer of "both" budgets.
         data: UCF-101 in its official layout, for the world of that name.
         display: shows progress.
@@ -78,16 +80,18 @@ def reproduce(
         MagiError: unknown names, missing data, no seeds, `out` holds another scale, or another call is at work on one
             of the worlds there.
     """
-    if recipe not in (*RECIPES, *BY_ROWS, "all"):
-        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join((*RECIPES, *BY_ROWS))}, all")
+    if recipe not in (*RECIPES, *BY_ROWS, DRIFT, "all"):
+        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join((*RECIPES, *BY_ROWS, DRIFT))}, all")
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
-    if rows is not None and recipe not in BY_ROWS:
-        raise MagiError(f"rows are of the recipes {', '.join(BY_ROWS)}, not of {recipe}")
+    if rows is not None and recipe not in (*BY_ROWS, DRIFT):
+        raise MagiError(f"rows are of the recipes {', '.join((*BY_ROWS, DRIFT))}, not of {recipe}")
     for row in rows or ():
-        Row.parse(row)
+        check_rows([row]) if recipe == DRIFT else Row.parse(row)
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
     chosen = find_worlds(scale, worlds)
+    if recipe == DRIFT and not (chosen := [world for world in chosen if world.name in WORLDS]):
+        raise MagiError(f"{DRIFT} is measured in {' and '.join(WORLDS)}; got worlds {', '.join(worlds)}")
     Artifact(out / "reproduce.json", "results").settle({"scale": scale})
     with ExitStack() as held:
         for world in chosen:  # not the whole folder: a call for each world is how several devices are used
@@ -106,6 +110,8 @@ def reproduce(
                     keep(table1(measures, seeds, rows, keep, budget))
                 elif name == STARTS:
                     keep(starts(Measures(workplace), seeds, rows))
+                elif name == DRIFT:
+                    keep(drift(Measures(workplace), seeds, rows, keep))
                 elif name == OWN_PAST:
                     keep(own_past(Measures(workplace), seeds, rows))
                 else:

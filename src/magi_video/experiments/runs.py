@@ -48,12 +48,27 @@ def without_noise(preset: Preset) -> Preset:
     return replace(preset, exposure=replace(preset.exposure, noise_levels=0))
 
 
+PLAIN_SHARE = 0.4
+"""Of a run that is plain before resampling begins (Resampling Forcing: 10,000 of 25,000 steps)."""
+
+
+def under(cure: str) -> Callable[[Preset], Preset]:
+    """The recipe under a cure for exposure bias, as `magi_video.exposure` names it."""
+
+    def change(preset: Preset) -> Preset:
+        plain = {"plain_steps": str(round(PLAIN_SHARE * preset.train.steps))} if cure == "resampling" else {}
+        return replace(preset, exposure=replace(preset.exposure, exposure=cure, exposure_options=plain))
+
+    return change
+
+
 VARIANTS: dict[str, Callable[[Preset], Preset]] = {
     "ctf": lambda preset: preset,
     "mtf": lambda preset: replace(preset, forcing="masked"),
     "ctf-no-interval": without_intervals,
     "ctf-no-noise": without_noise,
     "ctf-no-both": lambda preset: without_noise(without_intervals(preset)),
+    **{f"exposure-{cure}": under(cure) for cure in ("none", "resampling", "error-bank", "canvas")},
 }
 """What the recipes on one claim compare, as changes of the world's own recipe; other names are rows of table 1."""
 
@@ -107,19 +122,24 @@ class Workplace:
             self._given_data()
             return
         for name, seed, frames in (("train", 0, world.train_frames), ("test", TEST_SEED, world.test_frames)):
-            display = self.watched
-            if not (self.folder / name).is_dir():
-                display.stage(f"{world.name}: recording episodes for {name}", world.episodes)
-            record(
-                world.game,
-                self.folder / name,
-                episodes=world.episodes,
-                seed=seed,
-                max_frames=frames,
-                height=world.preset.data.height,
-                width=world.preset.data.width,
-                progress=lambda done, total, frames: display.advance(done),  # noqa: B023 (called here and now)
-            )
+            self.record_episodes(name, seed, world.episodes, frames)
+
+    def record_episodes(self, name: str, seed: int, episodes: int, frames: int) -> None:
+        """Record into a folder of the world's, as far as it is not there; `frames` is the longest of an episode."""
+        world, display = self.world, self.watched
+        assert world.game is not None
+        if not (self.folder / name).is_dir():
+            display.stage(f"{world.name}: recording episodes for {name}", episodes)
+        record(
+            world.game,
+            self.folder / name,
+            episodes=episodes,
+            seed=seed,
+            max_frames=frames,
+            height=world.preset.data.height,
+            width=world.preset.data.width,
+            progress=lambda done, total, frames: display.advance(done),
+        )
 
     def prepare(self) -> None:
         """Train the codec and encode the latents that all runs share."""

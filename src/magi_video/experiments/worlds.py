@@ -55,6 +55,12 @@ class World:
     """What else than FVD and the paired scores can be read from the pixels: a name of `measure.ORACLES`."""
     oracle_steps: int = 1000
     """Training steps of an oracle that is a network."""
+    rollouts: int = 32
+    """Of the recipe `drift`: rollouts of each model."""
+    rollout_lengths: tuple[int, ...] = (16, 64, 256, 1000)
+    """Of the recipe `drift`: the lengths that are compared, in frames."""
+    endless: bool = False
+    """Whether an episode goes on for as long as it is recorded."""
 
 
 def cpu_preset(
@@ -117,6 +123,7 @@ CPU_WORLDS = (
         train_frames=64,
         test_frames=128,
         oracle="balls",
+        endless=True,
     ),
     World(
         "coinrun",
@@ -189,6 +196,8 @@ SMOKE_WORLDS = tuple(
         test_frames=min(world.test_frames, 64),
         clips_per_video=1,
         oracle_steps=20,
+        rollouts=3,
+        rollout_lengths=(10, 30, 40),
     )
     for world in CPU_WORLDS
 )
