@@ -20,7 +20,7 @@ from magi_video.cli import main
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.presets import load_preset
-from magi_video.recipe import Preset
+from magi_video.recipe import ExposureConfig, Preset
 from magi_video.training.run import train
 
 STEPS = 4
@@ -28,19 +28,25 @@ TOLERANCE = 1e-5
 """Largest difference of a weight after four steps of 1e-3: sums of float32 numbers, grouped otherwise (1.2e-7 here)."""
 
 
-def variant(forcing: str = "complete", head: str = "epsilon", **settings: Any) -> Preset:
+OPTIONS = {"resampling": {"plain_steps": "1"}, "error-bank": {"size": "6", "share": "0.8"}}
+
+
+def variant(forcing: str = "complete", head: str = "epsilon", exposure: str = "noise", **settings: Any) -> Preset:
     """A tiny recipe with actions, which are often dropped."""
     preset = load_preset("tiny")
     train = {"steps": STEPS, "checkpoint_every": 2, "sample_every": 0, "log_every": 1, "warmup_steps": 1}
     return dataclasses.replace(
         preset,
         forcing=forcing,
+        exposure=ExposureConfig(exposure=exposure, exposure_options=OPTIONS.get(exposure, {})),
         model=dataclasses.replace(preset.model, actions=True, condition_drop=0.4, head=head),
         train=dataclasses.replace(preset.train, **train | settings),
     )
 
 
+CURES = ("resampling", "error-bank", "canvas")
 JOBS: dict[str, Preset] = {
+    **{cure: variant(exposure=cure, sharding="full") for cure in CURES},
     "replicated": variant(),
     "sharded": variant(sharding="full", sample_every=4),
     "replicated in parts": variant(accumulate=2),
@@ -74,6 +80,7 @@ def alone(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     """What one process makes of the recipes."""
     root = tmp_path_factory.mktemp("alone")
     recipes = {"complete": variant(), "masked flow": variant("masked", "flow")}
+    recipes |= {cure: variant(exposure=cure) for cure in CURES}
     return {name: train(preset, videos, root / name) for name, preset in recipes.items()}
 
 
@@ -115,7 +122,7 @@ def difference(ours: Path, theirs: Path) -> float:
 
 @pytest.mark.parametrize("name", [name for name in JOBS if name != "stopped"])
 def test_two_processes_make_the_weights_of_one(name: str, alone: dict[str, Path], together: Path) -> None:
-    reference = alone["masked flow" if name.startswith("masked") else "complete"]
+    reference = alone[name if name in CURES else "masked flow" if name.startswith("masked") else "complete"]
     assert difference(together / name, reference) < TOLERANCE
     first, last = tensors(reference, 2), tensors(reference)
     assert max(float((last[key] - first[key]).abs().max()) for key in last) > 50 * TOLERANCE, "training does something"

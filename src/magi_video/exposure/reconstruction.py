@@ -7,7 +7,7 @@ from torch import Tensor
 from magi_video.errors import MagiError
 from magi_video.models.epsilon import SAMPLERS, EpsilonHead, training_chain
 from magi_video.models.flow import TIME_SCALE, FlowHead
-from magi_video.models.head import TokenHead
+from magi_video.models.head import DiffusionHead, TokenHead
 from magi_video.models.random import Generators, draw
 
 
@@ -35,13 +35,18 @@ def reconstruct(head: TokenHead, clean_BND: Tensor, z_BNW: Tensor, level_B: Tens
         clean_BND = clean_BND.float()
         if isinstance(head, FlowHead):
             noisy_BND = torch.lerp(clean_BND, eps_BND, t_BN1)
-            condition = head.net.condition_embed(z_BNW.float())
-            return noisy_BND - t_BN1 * head.net(noisy_BND, t_BN1[..., 0] * TIME_SCALE, condition)
+            return noisy_BND - t_BN1 * _predict(head, noisy_BND, t_BN1 * TIME_SCALE, z_BNW)
         if isinstance(head, EpsilonHead):
             chain = training_chain(clean_BND.device)
             step_BN1 = torch.searchsorted(chain.sigma / chain.signal, t_BN1 / (1 - t_BN1))
             step_BN1 = step_BN1.clamp(max=SAMPLERS["dpmsolver++"].first_step)
             noisy_BND = chain.signal[step_BN1] * clean_BND + chain.sigma[step_BN1] * eps_BND
-            output = head.net(noisy_BND, step_BN1[..., 0], head.net.condition_embed(z_BNW.float()))
-            return chain.predict_x0(noisy_BND, output[..., : head.token_dim], step_BN1)
+            return chain.predict_x0(noisy_BND, _predict(head, noisy_BND, step_BN1, z_BNW), step_BN1)
     raise MagiError(f"reconstructions need a head that denoises, not a {head.name} head")
+
+
+def _predict(head: DiffusionHead, noisy_BND: Tensor, time_BN1: Tensor, z_BNW: Tensor) -> Tensor:
+    """Noise or velocity `[B, N, D]`, without variances; each token has a time of its own."""
+    rows_1MD, z_1MW = noisy_BND.flatten(0, 1)[None], z_BNW.float().flatten(0, 1)[None]
+    output_1MX = head.predict(rows_1MD, time_BN1.flatten(), z_1MW)
+    return output_1MX[0, :, : head.token_dim].view_as(noisy_BND)

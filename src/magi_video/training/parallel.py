@@ -51,5 +51,7 @@ def shard(objective: Objective, device: torch.device, processes: int, low_precis
     for block in transformer.blocks:
         fully_shard(block, mesh=mesh, mp_policy=low)
     fully_shard(transformer.diffusion_head, mesh=mesh, mp_policy=plain)
-    register_fsdp_forward_method(transformer.diffusion_head, "loss")
+    for method in ("loss", "predict"):  # of training, and of reconstructions (`magi_video.exposure`)
+        if hasattr(transformer.diffusion_head, method):
+            register_fsdp_forward_method(transformer.diffusion_head, method)
     fully_shard(objective, mesh=mesh, mp_policy=plain)
