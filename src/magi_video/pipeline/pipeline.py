@@ -31,14 +31,7 @@ from magi_video.pipeline.inputs import (
     spread_texts,
 )
 from magi_video.pipeline.model import TrainedModel
-from magi_video.pipeline.pictures import (
-    Picture,
-    check_output,
-    convert_output,
-    given_frames,
-    given_latents,
-    unit_range,
-)
+from magi_video.pipeline.pictures import Picture, check_output, convert_output, given_frames, given_latents, unit_range
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
 
