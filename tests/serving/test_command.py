@@ -87,4 +87,4 @@ def test_it_serves_a_folder_until_it_is_interrupted(
     said = capsys.readouterr()
     assert said.out == f"http://127.0.0.1:{port}/  (Ctrl-C stops it)\nstopped\n"
     assert said.err.endswith("warning: everyone who reaches 0.0.0.0 can use this page\n")
-    assert said.err.startswith("precision: float32 (")
+    assert said.err.startswith("loading the model\nprecision: float32 (")
