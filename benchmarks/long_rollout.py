@@ -1,6 +1,7 @@
 """Time and memory of a long video: processor milliseconds of a frame and resident memory, as frames go by.
 
     python benchmarks/long_rollout.py doom --frames 10000 --speed realtime --engine onnx --out long.json
+    python benchmarks/long_rollout.py doom --frames 256 --engine torch --uncached --out uncached.json
 
 Frames are predicted, decoded and thrown away, as a page does; one video under an action that changes now and then. The
 figures are in the file whenever a mark is reached, so a run that is stopped has told how far it came.
@@ -18,8 +19,31 @@ import torch
 
 from magi_video import MagiVideoPipeline
 from magi_video.files.atomic import write_json
+from magi_video.sampling.sampling import Sampling
 
-MARKS = (100, 200, 500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10_000)
+MARKS = (
+    8,
+    16,
+    32,
+    64,
+    100,
+    128,
+    200,
+    256,
+    500,
+    512,
+    1000,
+    1024,
+    2000,
+    3000,
+    4000,
+    5000,
+    6000,
+    7000,
+    8000,
+    9000,
+    10_000,
+)
 HELD = 40
 """Frames for which an action is held."""
 
@@ -44,11 +68,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--speed", default="realtime")
     parser.add_argument("--engine", default="onnx", choices=("torch", "onnx"))
+    parser.add_argument("--uncached", action="store_true", help="read the past again in every pass")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pipe = MagiVideoPipeline.from_pretrained(arguments.model)
-    said = pipe.use_engine(arguments.engine, arguments.speed, threads=1)
+    sampling = Sampling.of(arguments.speed, refresh=1 if arguments.uncached else None)
+    said = pipe.use_engine(arguments.engine, sampling, threads=1)
     names, random = pipe.config.action_names, np.random.default_rng(0)
 
     def actions() -> Any:
@@ -59,7 +85,10 @@ def main() -> None:
                 yield held
 
     stream = pipe.stream(
-        sampling=arguments.speed, actions=actions() if names else None, generator=torch.Generator().manual_seed(0)
+        sampling=sampling,
+        actions=actions() if names else None,
+        generator=torch.Generator().manual_seed(0),
+        use_cache=not arguments.uncached,
     )
     report: dict[str, Any] = {"model": arguments.model, "speed": arguments.speed, "engine": said or arguments.engine}
     report["marks"] = []
