@@ -1,4 +1,4 @@
-"""The pictures of the page in docs/images: serves the shipped model, plays and makes a video in headless Chromium.
+"""The pictures of the page in docs/images: serves the shipped models, plays and makes a video in headless Chromium.
 
 python examples/page_pictures.py docs/images
 """
@@ -8,6 +8,8 @@ import io
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +20,61 @@ from playwright.sync_api import sync_playwright
 GAP = 24
 COLOURS = 256
 LONG = 120_000  # milliseconds
+DESK: dict[str, Any] = {"width": 1280, "height": 900, "color_scheme": "light"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the pictures")
     arguments = parser.parse_args()
-    command = [sys.executable, "-m", "magi_video", "serve", "doom", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
-        assert server.stdout is not None
-        url = server.stdout.readline().split()[0]
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        desk: dict[str, Any] = {"width": 1280, "height": 900, "color_scheme": "light"}
-        run = open_page(browser, url, **desk)
-        alone(run)
-        back(run)
-        save(arguments.out / "serve_run.png", [picture(run)])
-        run.close()
-        desktop = open_page(browser, url, **desk)
-        beside(desktop)
-        phone = open_page(browser, url, width=390, height=760, color_scheme="dark", has_touch=True, is_mobile=True)
-        alone(phone)
-        save(arguments.out / "serve_play.png", [picture(desktop), picture(phone)])
-        phone.close()
-        video(desktop)
-        save(arguments.out / "serve_video.png", [picture(desktop)])
+        with served("doom") as url:
+            doom(browser, url, arguments.out)
+        with served("atari") as url:
+            boxing(browser, url, arguments.out)
         browser.close()
-        server.terminate()
+
+
+@contextmanager
+def served(model: str) -> Iterator[str]:
+    """The page of a shipped model, by its address."""
+    command = [sys.executable, "-m", "magi_video", "serve", model, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().split()[0]
+        finally:
+            server.terminate()
+
+
+def doom(browser: Any, url: str, out: Path) -> None:
+    run = open_page(browser, url, **DESK)
+    alone(run)
+    back(run)
+    save(out / "serve_run.png", [picture(run)])
+    run.close()
+    desktop = open_page(browser, url, **DESK)
+    beside(desktop)
+    phone = open_page(browser, url, width=390, height=760, color_scheme="dark", has_touch=True, is_mobile=True)
+    alone(phone)
+    save(out / "serve_play.png", [picture(desktop), picture(phone)])
+    phone.close()
+    video(desktop)
+    save(out / "serve_video.png", [picture(desktop)])
+
+
+def boxing(browser: Any, url: str, out: Path) -> None:
+    """The model and the real game beside each other, and some frames later their difference."""
+    page = open_page(browser, url, **DESK)
+    page.check("#beside")
+    page.click("#enter")
+    page.keyboard.down("ArrowRight")
+    wait_for_frame(page, 30)
+    both = picture(page)
+    page.click("[value=difference]")
+    wait_for_frame(page, frame_number(page) + 4)
+    save(out / "serve_atari.png", [both, picture(page)])
 
 
 def open_page(browser: Any, url: str, width: int, height: int, **look: Any) -> Any:
