@@ -69,7 +69,7 @@ def main() -> None:
         model = subject.load(torch.float32)
         steppers[name] = Stepper(subject, model, preset.train.batch_size, "float32", torch.device("cpu"))
         steppers[name].step()
-        flops[name] = statistics.fmean(count_executed(steppers[name].step) or 0 for _ in range(4))
+        flops[name] = statistics.fmean(count_executed(steppers[name].step) or 0 for _ in range(2))
     seconds: dict[str, list[float]] = {name: [] for name in steppers}
     made: dict[str, list[float]] = {name: [] for name in steppers}
     for _ in range(options.rounds):

@@ -34,6 +34,18 @@ def test_operations_are_those_that_a_real_step_runs() -> None:
     assert plan.sequence_frames == 2 * plan.latent_frames == 8
 
 
+def test_a_canvas_keeps_two_passes_and_resampling_one_without_gradient() -> None:
+    base = load_preset("base")
+    plans = {
+        name: make_plan(name, replace(base, exposure=replace(base.exposure, exposure=name)), 1, H100)
+        for name in ("none", "noise", "resampling", "canvas")
+    }
+    flops = {name: plan.flops.total for name, plan in plans.items()}
+    assert flops["none"] == flops["noise"] < flops["resampling"] < 1.4 * flops["none"] < flops["canvas"]
+    memory = {name: plan.given.memory.total for name, plan in plans.items()}
+    assert memory["none"] == memory["resampling"] < memory["canvas"]
+
+
 def test_the_papers_models() -> None:
     k600, cosmos = (make_plan(name, load_preset(name), 64, H100) for name in ("k600", "ucf101-cosmos"))
     assert (k600.clip_frames, k600.latent_frames, k600.sequence_frames, k600.tokens) == (17, 5, 10, 256)

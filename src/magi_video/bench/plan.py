@@ -171,10 +171,12 @@ def make_plan(
     flat = attends_flat(preset.forcing, preset.forcing_options)
     predicted = round(batch * latent_frames * sizes.tokens * hidden)
     ahead, back = training_flops(sizes, batch, frames, predicted, repeats, flat)
-    more = exposure_flops(declared("exposure")[exposure.exposure], sizes, batch, frames, latent_frames)
+    cure = declared("exposure")[exposure.exposure]
+    more = exposure_flops(cure, sizes, batch, frames, latent_frames)
     ahead, back = ahead + more[0], back + more[1]
+    passes = 2 if cure.get("canvas") else 1  # both are kept for the backward
     work = Workload(
-        batch // devices, frames, latent_frames, hidden, spread, repeats,
+        batch // devices, passes * frames, latent_frames, hidden, spread, repeats,
         trains_low(preset, hardware), hardware.fused_attention,
         attention_dropout=preset.train.attention_dropout, projection_dropout=preset.train.projection_dropout,
         mlp_dropout=preset.train.mlp_dropout, flat=flat,

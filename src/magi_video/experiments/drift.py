@@ -291,8 +291,8 @@ def collect(m: Measures, references: Scores) -> Scores:
 
 
 def write_sheet(m: Measures, windows: Windows, figures: Scores) -> None:
-    """OUT/WORLD/drift.png: of the first rollouts of each row, its first window and the last one of each length."""
-    starts = [windows.early[0], *(windows.late(length)[-1] for length in windows.lengths)]
+    """OUT/WORLD/drift.png: of the first rollouts of each row, some frames of the last window of each length."""
+    starts = [windows.late(length)[-1] for length in windows.lengths]
     videos, labels = [], []
     for rollout in range(SHEET_ROLLOUTS):
         for name, runs in figures["runs"].items():
@@ -301,7 +301,9 @@ def write_sheet(m: Measures, windows: Windows, figures: Scores) -> None:
             if path.is_file():
                 kept = np.load(path, allow_pickle=False, mmap_mode="r")[rollout : rollout + 1]
                 videos.append(np.concatenate(list(windows.cut(kept, starts)[:, ::SHEET_STRIDE])))
-                labels.append(f"{name}, rollout {rollout}: from frames {', '.join(map(str, starts))}")
+                labels.append(
+                    f"{name}, rollout {rollout}: every {SHEET_STRIDE}th frame from {', '.join(map(str, starts))}"
+                )
     if videos:
         columns = len(videos[0])
         sheet = contact_sheet(videos, columns=columns, max_frames=columns, labels=labels, min_side=64)
