@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from magi_video.cli.parsing import Model, parse
+from magi_video.cli.progress import TaskDisplay
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,12 @@ class Export:
 def main(argv: list[str]) -> None:
     """Parse, export, print."""
     settings = parse(Export, "magi export", argv)
-    from magi_video.hub.export import export_model
-    from magi_video.pipeline.pipeline import MagiVideoPipeline
+    with TaskDisplay("loading the model") as display:
+        from magi_video.hub.export import export_model
+        from magi_video.pipeline.pipeline import MagiVideoPipeline
 
-    pipe = MagiVideoPipeline.from_pretrained(settings.model)
-    for file in export_model(pipe, settings.out, settings.form, settings.frames):
+        pipe = MagiVideoPipeline.from_pretrained(settings.model)
+        display.stage("writing the programs")
+        files = export_model(pipe, settings.out, settings.form, settings.frames)
+    for file in files:
         print(f"{file}  {file.stat().st_size / 1e6:.1f} MB")

@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.fast.graph import GivenCache, GivenLayer
+from magi_video.fast.onnx_graph import quiet
 from magi_video.files.atomic import part_beside, write_json
 from magi_video.files.folders import make_folder
 from magi_video.files.shapes import head_inputs
@@ -345,8 +346,17 @@ def export_model(
         raise MagiError("not for a model that paints a canvas: the programs' driver begins with the mask token alone")
     extent = Extent.of(pipe, frames)
     make_folder(out)
-    programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)
     part = part_beside(out / "export")
+    with quiet():
+        programs = export_codec(pipe, extent.decoded) | export_frame_step(pipe.transformer, extent.slots)
+        names = write_programs(programs, part, out, form, facts(pipe, extent))
+    return [out / name for name in names]
+
+
+def write_programs(
+    programs: dict[str, ExportedProgram], part: Path, out: Path, form: Literal["pt2", "onnx"], record: dict[str, Any]
+) -> list[str]:
+    """Write programs and their facts into `part`, then move them to `out`; returns the files' names."""
     try:
         part.mkdir(exist_ok=True)
         for name, program in programs.items():
@@ -356,7 +366,7 @@ def export_model(
                 converted = torch.onnx.export(program, dynamo=True, verbose=False)
                 assert converted is not None
                 converted.save(part / f"{name}.onnx")  # weights beyond 2 GB go into a file beside it
-        write_json(part / FACTS, facts(pipe, extent))
+        write_json(part / FACTS, record)
         names = sorted(file.name for file in part.iterdir())
         for name in names:
             (part / name).replace(out / name)
@@ -364,4 +374,4 @@ def export_model(
         raise MagiError(f"{out}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return [out / name for name in names]
+    return names
