@@ -42,7 +42,7 @@ def test_windows_lie_behind_the_given_frames_and_at_the_end_of_each_length() -> 
 def test_every_row_is_a_recipe_of_its_own_or_one_of_table_1() -> None:
     base = CPU_WORLDS[0].preset
     cures = {name: changed(base, row.variant).exposure.exposure for name, row in ROWS.items()}
-    assert cures == {"none": "none", "noise": "noise", "noise-told": "noise"} | {
+    assert cures == {"none": "none", "noise": "noise", "noisy-past": "noise"} | {
         name: name for name in ("resampling", "error-bank", "canvas")
     }
     resampling = changed(base, "exposure-resampling")
@@ -59,11 +59,11 @@ def test_two_cures_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPat
     kept: list[list[str]] = []
     drift(measures, [0], ["noise"], lambda figures: kept.append(list(figures["runs"])))
     assert kept == [["noise"]]
-    figures = drift(measures, [0], ["noise-told", "resampling"])
-    assert list(figures["runs"]) == ["noise", "noise-told", "resampling"], "what the folder holds stays in the table"
-    early, told = (figures["runs"][name][0]["early"] for name in ("noise", "noise-told"))
-    assert early != told, "the same model, another past"
-    assert not (measures.folder / "runs" / "noise-told-seed0").exists()
+    figures = drift(measures, [0], ["noisy-past", "resampling"])
+    assert list(figures["runs"]) == ["noise", "noisy-past", "resampling"], "what the folder holds stays in the table"
+    early, noisy = (figures["runs"][name][0]["early"] for name in ("noise", "noisy-past"))
+    assert early != noisy, "the same model, another past"
+    assert not (measures.folder / "runs" / "noisy-past-seed0").exists()
     monkeypatch.setattr("magi_video.experiments.runs.train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr("magi_video.experiments.drift.roll_part", lambda *_: pytest.fail("rolled out again"))
     assert json.dumps(drift(measures, [0], ["noise"])) == json.dumps(figures), "all is kept"
@@ -81,7 +81,7 @@ def test_two_cures_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPat
     assert "resampling against noise at 40" in summary["verdicts"]
     assert all(said.startswith("cannot tell") for said in summary["verdicts"].values()), "one seed"
     page = (out / "report" / "drift_balls.md").read_text()
-    assert "`noise-told` better than `noise` at 24 frames: cannot tell" in page and "| *copy_last* |" in page
+    assert "`noisy-past` better than `noise` at 24 frames: cannot tell" in page and "| *copy_last* |" in page
     assert (measures.folder / "drift.png").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Generation by models trained under a cure: with a canvas, and with a past that is told and given noise."""
+"""Generation by models trained under a cure: with a canvas, and with noise in the past."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.exposure.told import check_told
+from magi_video.exposure.noisy_past import check_noisy_past
 from magi_video.fast.onnx_engine import Job, not_covered
 from magi_video.fast.speed import begin_past
 from magi_video.models.random import SampleNoise
@@ -71,7 +71,7 @@ def test_graphs_are_not_for_a_model_that_paints(make_model: Make) -> None:
 
 
 @pytest.mark.parametrize("forcing", ["complete", "masked", "window"])
-def test_the_past_is_told_a_level_and_given_noise(forcing: str, make_model: Make) -> None:
+def test_the_past_has_a_level_and_noise(forcing: str, make_model: Make) -> None:
     model, paradigm = make_model(), make_paradigm(forcing)
     given = paradigm.given_frames
     plain = roll(paradigm, model, STEPS, given=given)
@@ -109,15 +109,15 @@ def test_noise_is_in_the_past_and_never_in_the_frames_that_are_given_back(model:
 
 def test_levels_that_a_model_or_a_paradigm_does_not_know_are_refused(make_model: Make) -> None:
     with pytest.raises(MagiError, match=r"past_level must lie in 0…5, .* got 6"):
-        check_told(make_model(), make_paradigm("complete"), Sampling(past_level=6))
+        check_noisy_past(make_model(), make_paradigm("complete"), Sampling(past_level=6))
     for forcing in PARADIGMS:
         paradigm, model = make_paradigm(forcing), make_model(forcing=forcing)
         for asked in (Sampling(past_level=1), Sampling(past_noise=0.1)):
             if paradigm.past == "noisy":
-                with pytest.raises(MagiError, match=f"{forcing} gives its finished frames no noise"):
-                    check_told(model, paradigm, asked)
+                with pytest.raises(MagiError, match=f"{forcing} takes no noise in the past"):
+                    check_noisy_past(model, paradigm, asked)
             else:
-                check_told(model, paradigm, asked)
-        check_told(model, paradigm, Sampling())
-    with pytest.raises(MagiError, match="no past_level"):
-        check_told(make_model(), make_paradigm("raster", {"attention": "flat"}), Sampling(past_level=1))
+                check_noisy_past(model, paradigm, asked)
+        check_noisy_past(model, paradigm, Sampling())
+    with pytest.raises(MagiError, match="raster takes no noise"):
+        check_noisy_past(make_model(), make_paradigm("raster", {"attention": "flat"}), Sampling(past_level=1))

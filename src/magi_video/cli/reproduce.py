@@ -58,7 +58,7 @@ class Reproduce:
     rows: tuple[str, ...] = ()
     """Of table1, starts and own-past: paradigms by name, with their own options as in
     raster:attention=flat; all if not said. What the folder holds of other rows stays in the table of table1. Of
-    drift: none, noise, noise-told, resampling, error-bank, canvas."""
+    drift: none, noise, noisy-past, resampling, error-bank, canvas."""
     budget: Literal["both", "equal-steps"] = "both"
     """Of table1: a run ends at the longer of both budgets, or at equal steps; a later call with both goes on."""
     data: Given | None = None

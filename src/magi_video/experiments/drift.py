@@ -58,13 +58,13 @@ class Row:
 ROWS = {
     "none": Row("exposure-none"),
     "noise": Row("complete"),
-    "noise-told": Row("complete", {"past_level": 2, "past_noise": 0.28}),
+    "noisy-past": Row("complete", {"past_level": 2, "past_noise": 0.28}),
     "resampling": Row("exposure-resampling"),
     "error-bank": Row("exposure-error-bank"),
     "canvas": Row("exposure-canvas"),
 }
-"""By name. `noise` is table 1's row `complete`; `noise-told` the same models, given level 2 of 5 in rollouts and told
-so."""
+"""By name. `noise` is table 1's row `complete`; `noisy-past` the same models with a past of level 2 of 5 in
+rollouts."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Canvas(Noise):
     canvas = True
     needs: ClassVar[dict[str, tuple[tuple[object, ...], str]]] = {
         "past": (("complete",), "the pass that makes the canvas would show no complete frame before it there"),
-        "unit": (("frame",), "it is of one frame whose tokens are masked, and there another unit is made"),
+        "unit": (("frame",), "it is of one frame with masked tokens, and there another unit is made"),
     }
     heads = ("epsilon", "flow")
     options: ClassVar[dict[str, int | float | str]] = {"weight": 0.1}

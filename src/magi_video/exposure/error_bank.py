@@ -27,7 +27,7 @@ class ErrorBank(Cure):
     """Errors of earlier steps on the frames before.
 
     Attributes:
-        size: frames K whose errors are held, 4 · K · N · D bytes.
+        size: frames K of which the errors are held, 4 · K · N · D bytes.
         share: probability that a frame has one added.
         scale: factor of what is added.
         shift: of the levels of the reconstructions; see `draw_levels`.

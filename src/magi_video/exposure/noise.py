@@ -8,7 +8,7 @@ from magi_video.paradigms.masking import NoiseInjection
 
 @register
 class Noise(NoiseInjection, Cure):
-    """Noise of a level that the model is told.
+    """Noise injection; its level is a condition of the model.
 
     Args:
         levels, max_sigma: as of `NoiseInjection`: a recipe's `noise_levels` and `noise_sigma`.
@@ -16,7 +16,7 @@ class Noise(NoiseInjection, Cure):
     """
 
     name = "noise"
-    title = "noise of a level that the model is told (the paper's)"
+    title = "noise, its level a condition of the model (the paper's)"
     injects = True
 
     def __init__(self, levels: int = 5, max_sigma: float = 0.7, **options: Any) -> None:

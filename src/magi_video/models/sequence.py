@@ -20,7 +20,7 @@ class Clip:
         interval_B: interval between frames, 1…25.
         conditions: name → `[B, T]` or `[B, T, size]`; all but those that the paradigm sets (the noise level).
         past_BTND: the frames as those after them see them, where that is not as they are (`exposure`).
-        level_BT: the noise level that is told of each of them; 0 if not given.
+        level_BT: the noise level of each of them, a condition; 0 if not given.
     """
 
     tokens_BTND: Tensor
@@ -33,8 +33,8 @@ class Clip:
     def shown(self) -> tuple[Tensor, Tensor]:
         """What later frames see: tokens `[B, T, N, D]` and noise levels `[B, T]`."""
         tokens_BTND = self.tokens_BTND if self.past_BTND is None else self.past_BTND
-        untold_BT = torch.zeros(tokens_BTND.shape[:2], dtype=torch.long, device=tokens_BTND.device)
-        return tokens_BTND, untold_BT if self.level_BT is None else self.level_BT
+        clean_BT = torch.zeros(tokens_BTND.shape[:2], dtype=torch.long, device=tokens_BTND.device)
+        return tokens_BTND, clean_BT if self.level_BT is None else self.level_BT
 
 
 @dataclass

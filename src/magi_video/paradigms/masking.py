@@ -39,7 +39,7 @@ class MaskRatio:
 
 
 Shown = tuple[Tensor, Tensor]
-"""A clip's frames as those after them see them `[B, T, N, D]`, and the noise level that is told of each `[B, T]`."""
+"""A clip's frames as those after them see them `[B, T, N, D]`, and the noise level of each `[B, T]`, a condition."""
 
 
 class Exposure:
@@ -82,7 +82,7 @@ class NoiseInjection(Exposure):
 
     x + σ_l ε with a level l drawn uniformly from 0…`levels` for every frame, σ_l = `max_sigma` · l / `levels`.
 
-    The model is told the level. Level 0 is trained because inference uses it; a rollout may be told another
+    The level is a condition. Level 0 is trained because inference uses it; a rollout may have another
     (`Sampling.past_level`). `levels=0` switches the injection off.
 
     Attributes:

@@ -14,7 +14,7 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import check_codes
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
-from magi_video.exposure.told import check_told
+from magi_video.exposure.noisy_past import check_noisy_past
 from magi_video.fast.engine import Engine, Say, Stage
 from magi_video.fast.engine_name import EngineName
 from magi_video.files.atomic import link_or_copy
@@ -175,7 +175,7 @@ class TrainedModel(ConventionalPipeline):
         paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
         paradigm.check_sampling(asked)
         resolved = asked.resolve(self.transformer.diffusion_head, self.own_sampling)
-        check_told(self.transformer, paradigm, resolved)
+        check_noisy_past(self.transformer, paradigm, resolved)
         return resolved
 
     def most_mask_steps(self, num_frames: int) -> int:

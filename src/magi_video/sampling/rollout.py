@@ -124,7 +124,7 @@ class Rollout:
         self._pending = []
 
     def _with_noise(self, finished: FrameSequence) -> FrameSequence:
-        """A finished frame with the noise that the past is given and told; the frame of the caller stays as it is."""
+        """A finished frame with the noise and the level of the past; the frame of the caller stays as it is."""
         tokens_R1ND, conditions = finished.tokens_BSND, finished.conditions
         if sigma := self.sampling.past_noise:
             tokens_R1ND = tokens_R1ND + sigma * self.noise.normal(*tokens_R1ND.shape[1:]).repeat(self.halves, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""The noise that generation gives the past and tells of it (`Sampling.past_level`, `past_noise`): for whom it is."""
+"""Noise that generation adds to the past, and its level as a condition: `Sampling.past_level`, `past_noise`."""
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NOISE_LEVEL
@@ -7,7 +7,7 @@ from magi_video.paradigms.base import Paradigm
 from magi_video.sampling.sampling import Sampling
 
 
-def check_told(model: MagiVideoTransformer, paradigm: Paradigm, sampling: Sampling) -> None:
+def check_noisy_past(model: MagiVideoTransformer, paradigm: Paradigm, sampling: Sampling) -> None:
     """Refuse noise of the past that a paradigm does not read, or a level that a model does not know.
 
     Raises:
@@ -17,7 +17,7 @@ def check_told(model: MagiVideoTransformer, paradigm: Paradigm, sampling: Sampli
         return
     if paradigm.past == "noisy" or getattr(paradigm, "attention", "") == "flat":
         raise MagiError(
-            f"{paradigm.name} gives its finished frames no noise that it could be told of: no past_level, no past_noise"
+            f"{paradigm.name} takes no noise in the past of a generation, so past_level and past_noise mean nothing to it"
         )
     level, spec = sampling.past_level or 0, model.condition_tokens.specs.get(NOISE_LEVEL)
     most = 0 if spec is None else spec.size - 1
