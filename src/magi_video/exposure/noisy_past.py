@@ -16,9 +16,7 @@ def check_noisy_past(model: MagiVideoTransformer, paradigm: Paradigm, sampling: 
     if not (sampling.past_level or sampling.past_noise):
         return
     if paradigm.past == "noisy" or getattr(paradigm, "attention", "") == "flat":
-        raise MagiError(
-            f"{paradigm.name} takes no noise in the past of a generation, so past_level and past_noise mean nothing to it"
-        )
+        raise MagiError(f"{paradigm.name} takes no noise in the past, so past_level and past_noise mean nothing to it")
     level, spec = sampling.past_level or 0, model.condition_tokens.specs.get(NOISE_LEVEL)
     most = 0 if spec is None else spec.size - 1
     if level > most:
