@@ -96,12 +96,12 @@ class Sampling:
     """Conditions that guidance acts on; label and text by default."""
     last_denoise_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Denoise steps of a frame's last mask step: from the first one on they fall to it evenly, rounded down (DiSA, Zhao
-    et al. 2025, from 50 to 5). Not said, all mask steps take `denoise_steps`. What it does to quality is not measured
-    here."""
+    et al. 2025, from 50 to 5). Not said, all mask steps take `denoise_steps`. Measured at 64 tokens, from 20 to 5
+    (docs/performance.md)."""
     last_temperature: Annotated[float, Field(ge=0, le=10)] | None = None
     """What the temperature falls to from frame to frame: frame t after the first that is generated (t = 0) has
     last_temperature + (temperature − last_temperature) · 10^−t; 1 and 0.9 are VideoMAR's (Yu et al. 2025). Not said, it
-    stays. What it does to quality is not measured here."""
+    stays. Measured at 64 tokens (docs/performance.md)."""
 
     past_level: Annotated[int, Field(ge=0, le=10_000)] | None = None
     """Noise level of every finished frame as the model reads it, one of those that training injected; 0 by default.
