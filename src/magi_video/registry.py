@@ -38,7 +38,7 @@ def declared(folder: str) -> dict[str, dict[str, Any]]:
     be `Base.values | {…}`. Classes of other packages are there once they are registered.
 
     Args:
-        folder: "paradigms", "exposure", "codecs" or "data".
+        folder: of this package: "models" (heads), "paradigms", "exposure", "codecs" or "data".
     """
     return _declared(folder) | _registered.get(folder, {})
 
@@ -47,7 +47,7 @@ class Registry(Mapping[str, type[T]]):
     """The classes that can be chosen by name: those of a folder of this package, and those that others register.
 
     Args:
-        folder: of the package: "paradigms", "exposure", "codecs" or "data".
+        folder: as of `declared`.
         setting: the recipe's setting that names one, for messages.
     """
 
