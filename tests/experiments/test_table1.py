@@ -139,6 +139,6 @@ def test_the_interval_over_clips_holds_the_mean() -> None:
 def test_bad_rows_are_one_line(tmp_path: Path, rows: tuple[str, ...], message: str) -> None:
     with pytest.raises(MagiError, match=message):
         reproduce("table1", tmp_path, rows=rows)
-    with pytest.raises(MagiError, match="rows are of the recipes table1, starts, own-past, not of kv-cache"):
+    with pytest.raises(MagiError, match="rows are of the recipes table1, starts, own-past, drift, not of kv-cache"):
         reproduce("kv-cache", tmp_path, rows=("complete",))
     assert not list(tmp_path.iterdir())
