@@ -182,3 +182,13 @@ def test_the_interval_takes_the_costly_root_once_not_for_every_resample(monkeypa
     real_ND, fake_ND = generator.normal(size=(64, 20)), 1.1 * generator.normal(size=(64, 20))
     low, high = bootstrap_interval(real_ND, fake_ND, root="sqrtm")
     assert 0 < low < high and len(roots) == 1
+
+
+def test_windows_of_one_video_are_drawn_together() -> None:
+    random = np.random.default_rng(0)
+    real, videos = random.normal(size=(64, 4)), random.normal(1, 1, size=(16, 4))
+    windows = np.concatenate([videos + random.normal(0, 0.01, size=videos.shape) for _ in range(4)])  # near copies
+    together, singly = (np.ptp(bootstrap_interval(real, windows, parts=parts)) for parts in (4, 1))
+    assert together > 1.3 * singly, "four copies of sixteen videos are not sixty-four"
+    with pytest.raises(MagiError, match="64 rows are not 3 equal parts"):
+        bootstrap_interval(real, windows, parts=3)

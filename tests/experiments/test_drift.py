@@ -94,7 +94,7 @@ def test_the_rule_of_the_verdict() -> None:
         return [{"seed": i, "early": scores(20, 0.2), "late": {"64": scores(*one)}} for i, one in enumerate(late)]
 
     figures = {
-        "oracle": "balls", "lengths": [16, 64], "window": 16,
+        "oracle": "balls", "lengths": [16, 64], "window": 16, "rollouts": 2,
         "references": {"real": {"early": scores(5, 0.1)}, "shuffled": {"early": scores(300, 9.0)},
                        "copy_last": {"early": scores(200, 2.0)}},
         "runs": {"none": runs([(90, 0.9), (95, 1.0), (99, 0.8)]), "canvas": runs([(50, 0.5), (60, 0.4), (55, 0.7)])},

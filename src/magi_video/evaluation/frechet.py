@@ -138,6 +138,7 @@ def bootstrap_interval(
     resamples: int = 100,
     seed: int = 0,
     level: float = 0.95,
+    parts: int = 1,
 ) -> tuple[float, float]:
     """Interval of the Fréchet distance of features [N, D] and [M, D]: the estimate ± z × the bootstrap's deviation.
 
@@ -156,6 +157,8 @@ def bootstrap_interval(
         resamples: how many times both sets are resampled; the deviation's own error is about 1/√(2 resamples).
         seed: of the resampling.
         level: probability that the interval is meant to hold, in (0, 1).
+        parts: of the generated features: so many equal parts after one another, in which row i is of video i. Videos
+            are drawn then, each with all of its rows, since the rows of one are not independent.
 
     Returns:
         Lower (not below 0) and upper end.
@@ -165,9 +168,11 @@ def bootstrap_interval(
     real, fake = Moments.from_features(real_ND), Moments.from_features(fake_ND)
     estimate = frechet_distance(real, fake, ddof=ddof, root=root).value
     real_ND, fake_ND = _checked(real_ND), _checked(fake_ND)
+    if parts < 1 or len(fake_ND) % parts:
+        raise MagiError(f"{len(fake_ND)} rows are not {parts} equal parts")
     generator = np.random.default_rng(seed)
     values = [
-        sum(_terms(_resample(real_ND, generator), _resample(fake_ND, generator), ddof, "eigh"))
+        sum(_terms(_resample(real_ND, generator), _resample(fake_ND, generator, parts), ddof, "eigh"))
         for _ in range(resamples)
     ]
     margin = NormalDist().inv_cdf(0.5 + level / 2) * float(np.std(values, ddof=1))
@@ -217,10 +222,10 @@ def _terms(real: Moments, fake: Moments, ddof: int, root: Root) -> tuple[float, 
     return mean_term, float(traces - 2 * cross)
 
 
-def _resample(values_ND: np.ndarray, generator: np.random.Generator) -> Moments:
+def _resample(values_ND: np.ndarray, generator: np.random.Generator, parts: int = 1) -> Moments:
     """Moments of as many samples drawn with replacement; one drawn k times is one row times √k, which saves a third."""
-    n = len(values_ND)
-    count_N = np.bincount(generator.integers(n, size=n), minlength=n)
+    n, videos = len(values_ND), len(values_ND) // parts
+    count_N = np.tile(np.bincount(generator.integers(videos, size=videos), minlength=videos), parts)
     count_K1, drawn_KD = count_N[count_N > 0, None], values_ND[count_N > 0]
     mean_D = (count_K1 * drawn_KD).sum(axis=0) / n
     return Moments(n, mean_D, _compress(np.sqrt(count_K1) * (drawn_KD - mean_D)))

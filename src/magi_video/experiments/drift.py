@@ -209,7 +209,7 @@ def score_windows(
 
     def compute() -> Scores:
         clips = clips_at(starts)
-        scores = m.frechet(name, lambda: clips)
+        scores = m.frechet(name, lambda: clips, len(starts))
         scores |= {"change": round(speed(clips), 3), "sharpness": round(sharpness(clips), 3)}
         return scores | {"oracle": read_oracle(m, clips, real, starts, windows.size)}
 

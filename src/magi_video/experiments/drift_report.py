@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from magi_video.experiments.table1_report import flat, interval_over_clips, number
 from magi_video.experiments.tables import table
 from magi_video.experiments.verdicts import References, Verdict, joined, span, verdict
@@ -37,13 +39,22 @@ def references_of(figures: Figures) -> dict[str, References]:
     real, mixed = (tuple(early[name]["fvd_interval"]) for name in ("real", "shuffled"))
     found = {"FVD": References(real, mixed, early["copy_last"]["fvd"])}
     if name := DECIDING.get(oracle):
-        floor, shuffled = (interval_over_clips(early[one]["oracle"]["per_clip"][name]) for one in ("real", "shuffled"))
+        floor, shuffled = (
+            interval_over_rollouts(early[one]["oracle"]["per_clip"][name], figures) for one in ("real", "shuffled")
+        )
         found[name] = References(floor, shuffled, values_of(early["copy_last"], oracle)[name])
     return found
 
 
+def interval_over_rollouts(per_clip: Sequence[float | None], figures: Figures) -> tuple[float, float]:
+    """95 % interval of the mean over windows, two of each rollout, which are not independent: over rollouts."""
+    values = np.array([np.nan if value is None else value for value in per_clip]).reshape(-1, figures["rollouts"])
+    known = values[:, ~np.isnan(values).all(0)]
+    return interval_over_clips(list(np.nanmean(known, axis=0)))
+
+
 def compared(first: str, second: str, length: int, figures: Figures) -> Verdict:
-    """Whether one row drifts less than another, at the end of a length: by the rule, over the deciding scores."""
+    """Whether one row is better than another at the end of a length: by the rule, over the deciding scores."""
     oracle, answers = figures["oracle"], []
     for name, references in references_of(figures).items():
         a, b = (

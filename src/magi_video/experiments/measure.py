@@ -243,13 +243,14 @@ class Measures:
             save_file(network.state_dict(), part)
         return network
 
-    def frechet(self, name: str, clips: Callable[[], Clips]) -> Scores:
-        """FVD against the reference set, and its 95 % interval."""
+    def frechet(self, name: str, clips: Callable[[], Clips], parts: int = 1) -> Scores:
+        """FVD against the reference set, and its 95 % interval; of windows of the same videos, so many after one
+        another, the interval over videos."""
         real = self.features("reference", lambda: self.reference)
         fake = self.features(name, clips)
         rule: Any = {"ddof": PROTOCOL.ddof, "root": PROTOCOL.root}
         result = frechet_distance(Moments.from_features(real), Moments.from_features(fake), **rule)
-        interval = bootstrap_interval(real, fake, seed=0, **rule)
+        interval = bootstrap_interval(real, fake, seed=0, parts=parts, **rule)
         return {"fvd": round(result.value, 2), "fvd_interval": [round(end, 2) for end in interval]}
 
     def _motion(self, clips: Clips) -> dict[str, float]:
