@@ -49,6 +49,20 @@ def test_every_script_can_be_read(open_page: Callable[..., Any]) -> None:
         page.evaluate("name => import(`/static/${name}`)", name)
 
 
+def test_frames_go_on_after_one_that_cannot_be_read(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    drawn = page.evaluate("""async () => {
+        const { View } = await import("/static/common.js");
+        const whole = await (await fetch("/api/first/0.jpg")).arrayBuffer();
+        const canvas = document.createElement("canvas");
+        const view = new View(canvas, 16, 16);
+        const shown = [whole, new ArrayBuffer(9), whole].map((bytes) => view.show(bytes));
+        const states = (await Promise.allSettled(shown)).map((one) => one.status);
+        return [states, [...view.context.getImageData(8, 8, 1, 1).data].slice(0, 3)];
+    }""")
+    assert drawn[0] == ["fulfilled", "rejected", "fulfilled"] and any(drawn[1])
+
+
 def test_it_moves_before_anybody_plays_and_the_first_key_begins(open_page: Callable[..., Any]) -> None:
     page = open_page(**DESK)
     page.wait_for_selector("#curtain.clear")

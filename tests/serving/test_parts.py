@@ -1,5 +1,6 @@
 """The parts of the page without a server: turns, controls, names and origins, limits."""
 
+import asyncio
 import math
 import threading
 import time
@@ -19,6 +20,7 @@ from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.security import Guard
 from magi_video.serving.server import frame_seconds
+from magi_video.serving.videos import VideoDesk
 from magi_video.serving.worker import Task, Worker
 
 
@@ -89,6 +91,49 @@ def test_a_failing_task_ends_alone_and_tells_nothing_private() -> None:
     assert "secret" not in placed.failed and placed.failed
     assert ours.failed == "too dark" and "secret" not in broken.failed and broken.failed
     assert log.count("well") == 5 and log.count("broken") == 1
+
+
+@pytest.mark.parametrize("defect", ["due", "fail", "close"])
+def test_no_method_of_a_task_ends_the_worker(defect: str) -> None:
+    log: list[str] = []
+    broken = Counted("broken", log, 3, error=MagiError("too dark") if defect == "fail" else None)
+    well, after = Counted("well", log, 5), Counted("after", log, 5)
+    raised = threading.Event()
+
+    def fails(*_: object) -> None:
+        raised.set()
+        raise RuntimeError("secret /root/path")
+
+    setattr(broken, defect, fails)
+    worker = Worker()
+    worker.add(broken)
+    worker.start()
+    assert raised.wait(30)
+    for task in (well, after):
+        worker.add(task)
+        assert task.closed.wait(30), "the others go on"
+    worker.stop()
+    if defect == "due":
+        assert broken.failed == WITHHELD
+    assert broken.closed.is_set() or defect == "close"
+
+
+def test_videos_are_counted_while_their_number_changes(pipe: MagiVideoPipeline, tmp_path: Path) -> None:
+    async def counted() -> dict[str, int]:
+        desk = VideoDesk(pipe, Worker(), ServingLimits(), tmp_path)
+
+        class Meanwhile:
+            """A video; another is ordered when its state is read, as may happen in the event loop."""
+
+            @property
+            def state(self) -> str:
+                desk._videos[f"{len(desk._videos)}"] = Meanwhile()  # type: ignore[assignment]
+                return "waiting"
+
+        desk._videos = {"first": Meanwhile(), "second": Meanwhile()}  # type: ignore[dict-item]
+        return desk.counts()
+
+    assert asyncio.run(counted()) == {"waiting": 2, "running": 0}
 
 
 @pytest.mark.parametrize("place", ["/srv/my models/doom", "runs/doom", "~/doom"])
@@ -180,8 +225,6 @@ def test_limits_are_above_zero() -> None:
 
 
 def test_a_game_has_its_own_pace(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
-    import asyncio
-
     from magi_video.serving.play import Player
     from magi_video.serving.world import Game
 

@@ -108,6 +108,29 @@ def test_a_run_is_bounded(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
     assert few == 500_000 // frame, "memory is shared by all players"
 
 
+def test_no_run_is_kept_where_a_step_makes_several_frames(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
+    row = declared("paradigms")["diffusion"]
+    transformer = {"head": row["head"]} if "head" in row else {}
+    together = {"schedule": "pyramid", "horizon": 2}
+    for options, sampling, kept in (({}, {}, 2100), (together, {}, 0), ({}, together, 0)):
+        pipe = make_pipe(
+            conditions=row.get("conditions", {}), transformer=transformer, forcing="diffusion",
+            forcing_options=options, sampling=sampling,
+        )  # fmt: skip
+        assert run_length(pipe, ServingLimits()) == kept, (options, sampling)
+        assert pipe.most_step_frames(None) == (1 if kept else 2)
+
+
+def test_a_run_keeps_the_rate_of_its_own_world(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
+    played = Played(make_pipe(), [STILL] * 9)
+    played.play(2)
+    first = played.world.run
+    played.world.enter(Game({"image": picture(1), "interval": 2, "sampling": None}))
+    assert (first.rate, played.world.run.rate) == (50, 25)
+    played.world.leave()
+    assert played.world.run.rate == 25, "it can be saved after the world is left"
+
+
 def test_a_world_that_has_ended_is_taken_up_again(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
     played = Played(make_pipe(transformer={"temporal_position": "interpolate"}), [LEFT] * 9)
     before = [one.latents_BCHW for one in played.play(4)]
@@ -178,6 +201,20 @@ def test_a_played_run_trains_a_model(site: Site, tmp_path: Path) -> None:
             assert track.values[index - 1].tolist() == held, "a row leads to the frame after it"
     options = ["--steps", "2", "--hidden", "32", "--height", "16", "--width", "16", "--actions"]
     assert main(["train", "tiny", "--data", str(run), "--out", str(tmp_path / "model"), *options]) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"), [("bytes", 400), ("bytes=9999999-", 416), ("bytes=0-9", 206), ("bytes=0-9,20-29", 206)]
+)
+def test_a_saved_run_leaves_no_file_whatever_range_is_asked_for(site: Site, asked: str, code: int) -> None:
+    with site.connect("/api/play") as line:
+        session = hear(line, "hello")["session"]
+        begin(line)
+        while hear(line, "frame")["index"] < 3:
+            pass
+        answer = site.client.get(f"/api/play/{session}/run.zip", headers={"Range": asked})
+        assert answer.status_code == code
+        assert not list(site.service.folder.iterdir())
 
 
 def test_saving_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -180,9 +180,17 @@ class TrainedModel(ConventionalPipeline):
 
     def most_mask_steps(self, num_frames: int) -> int:
         """Mask steps at most of a step of generation, in a video of so many frames: one for each of its tokens."""
-        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
-        total_frames = self.codec.covering_latent_frames(num_frames)
-        return self.transformer.num_tokens * paradigm.step_frames(self.transformer, 0, total_frames)
+        return self.transformer.num_tokens * self.most_step_frames(num_frames)
+
+    def most_step_frames(self, num_frames: int | None) -> int:
+        """Latent frames at most of a step of generation, sampled as the model is where nothing else is asked for.
+
+        Args:
+            num_frames: of the video; None for one without end.
+        """
+        paradigm = make_paradigm(self.config.forcing, self.config.forcing_options).sampled(self.own_sampling)
+        total_frames = None if num_frames is None else self.codec.covering_latent_frames(num_frames)
+        return paradigm.step_frames(self.transformer, 0, total_frames)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Texts as vectors for the model, `[number of texts, L, size]`; see `TextEncoder.encode`."""

@@ -15,8 +15,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.fast.threads import Pace
@@ -36,6 +37,21 @@ from magi_video.serving.websockets import follow_video, play
 STATIC = Path(__file__).parent / "static"
 UPLOAD_SECONDS = 120.0
 VISITOR = "magi_visitor"
+
+
+class TemporaryFileResponse(FileResponse):
+    """A file that is deleted after the answer, whatever the answer is.
+
+    A background task would not do: it is not run after an answer that refuses the `Range` (400, 416), nor when sending
+    fails.
+    """
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink(missing_ok=True)
 
 
 def create_app(
@@ -197,7 +213,7 @@ def add_routes(app: FastAPI, name: str) -> None:
     @app.get("/api/play/{token}/run.zip")
     async def save_run(request: Request, token: str) -> Response:
         path = await _service(request).save_run(token, name)
-        return FileResponse(path, filename=f"magi-run-{path.stem[-6:]}.zip", background=BackgroundTask(path.unlink))
+        return TemporaryFileResponse(path, filename=f"magi-run-{path.stem[-6:]}.zip")
 
     @app.websocket("/api/play")
     async def play_here(socket: WebSocket) -> None:

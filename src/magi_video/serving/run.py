@@ -57,9 +57,11 @@ class Run:
 
     Args:
         most: that are kept.
+        rate: frames/s.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, rate: float) -> None:
+        self.rate = rate
         self._frames: deque[RunFrame] = deque()
         self._most, self._first = most, 0
         self._lock = threading.Lock()
@@ -101,9 +103,9 @@ class Run:
 
 
 def run_length(pipe: MagiVideoPipeline, limits: ServingLimits) -> int:
-    """Frames that are kept of a run: as many as the limits allow. 0 where several frames are decoded together, so that
-    not each of them has its own past."""
-    if pipe.codec.temporal_factor != 1:
+    """Frames that are kept of a run: as many as the limits allow. 0 where several frames are decoded or generated
+    together: they share their past, their noise and the keys read for them, so a run cannot go on from each of them."""
+    if pipe.codec.temporal_factor != 1 or pipe.most_step_frames(None) != 1:
         return 0
     net, config = pipe.transformer.config, pipe.config
     latents = 4 * net.latent_channels * net.latent_height * net.latent_width

@@ -106,12 +106,13 @@ class Service:
         player = self.players.find(token)
         if player.saving:
             raise BusyError("this run is being saved already")
-        frames, names, rate = player.world.run.recorded(), self.players.controls.names, player.world.rate
+        run, names = player.world.run, self.players.controls.names  # read once: the worker may begin another world
+        frames = run.recorded()
         path = self.folder / f"run-{secrets.token_hex(16)}.zip"
         player.saving = True
         try:
             async with self.videos.writing:
-                await asyncio.to_thread(write_run, path, frames, names, rate, model)
+                await asyncio.to_thread(write_run, path, frames, names, run.rate, model)
         except BaseException:
             path.unlink(missing_ok=True)
             raise

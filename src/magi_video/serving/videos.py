@@ -1,7 +1,7 @@
 """Videos that visitors have asked for: a queue with a limit, frames as they are made, files to take home.
 
-Everything here runs in the event loop, but `Video.due`, `step`, `fail` and `close`, and `_finish_frames`, which runs
-in the thread that decodes beside the worker.
+Everything here runs in the event loop, but `Video.due`, `step`, `fail` and `close`, which run in the worker's thread,
+`_finish_frames`, which runs in the thread that decodes beside it, and `VideoDesk.counts`, which runs in any thread.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ class VideoDesk:
         return waiting.index(video) + 1 if video in waiting else 0
 
     def counts(self) -> dict[str, int]:
-        """How many wait and how many run."""
-        states = [one.state for one in self._videos.values()]
+        """How many wait and how many run. Callable from any thread."""
+        states = [one.state for one in list(self._videos.values())]  # a copy: the event loop adds and removes videos
         return {"waiting": states.count("waiting"), "running": states.count("running")}
 
     def cancel(self, video: Video, reason: str = "cancelled") -> None:

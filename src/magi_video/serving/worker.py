@@ -90,30 +90,49 @@ class Worker:
             while (task := self._next()) is not None:
                 began = time.perf_counter()
                 try:
-                    goes_on = task.step()
-                except MagiError as error:
-                    goes_on = False
-                    task.fail(public_message(error))
-                except Exception:  # a defect of ours must not end everybody's games
-                    logger.exception("a frame could not be made")
-                    goes_on = False
-                    task.fail(WITHHELD)
+                    if not task.step():
+                        self.remove(task)
+                except Exception as error:
+                    self._fail(task, error)
                 task.used += time.perf_counter() - began
-                if not goes_on:
-                    self.remove(task)
         for task in self._tasks + self._removed:
+            self._close(task)
+
+    def _fail(self, task: Task, error: Exception) -> None:
+        """End a task that raised. A defect of one must not end everybody's games, so nothing is raised here."""
+        try:
+            if isinstance(error, MagiError):
+                reason = public_message(error)
+            else:
+                logger.error("a frame could not be made", exc_info=error)
+                reason = WITHHELD
+            task.fail(reason)
+        except Exception:
+            logger.exception("the owner of a failed task could not be informed")
+        self.remove(task)
+
+    def _close(self, task: Task) -> None:
+        try:
             task.close()
+        except Exception:
+            logger.exception("a task could not be closed")
 
     def _next(self) -> Task | None:
         """Waits for a task that is due; None when the thread shall end."""
         while True:
+            due: dict[Task, float] = {}
+            failed: dict[Task, Exception] = {}
             with self._changed:
                 removed, self._removed = self._removed, []
                 if self._stopping:
                     self._removed = removed
                     return None
                 now = time.monotonic()
-                due = {task: task.due(now) for task in self._tasks}
+                for one in self._tasks:
+                    try:
+                        due[one] = one.due(now)
+                    except Exception as error:
+                        failed[one] = error
                 ready = [task for task, when in due.items() if when <= now]
                 if ready:
                     task = min(ready, key=lambda one: one.used)
@@ -121,9 +140,12 @@ class Worker:
                     for other in self._tasks:
                         if other not in ready:
                             other.used = max(other.used, self._clock)
-                elif not removed:
+                elif not removed and not failed:
                     self._changed.wait(min(LONGEST_WAIT, min(due.values(), default=math.inf) - now))
+            # Without the lock: both may wait for a thread that calls `wake`.
             for one in removed:
-                one.close()
+                self._close(one)
+            for one, why in failed.items():
+                self._fail(one, why)
             if ready:
                 return task

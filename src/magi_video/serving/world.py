@@ -115,7 +115,7 @@ class World:
         lead: int,
     ) -> None:
         self.game: Game | None = None
-        self.run = Run(run_frames)
+        self.run = Run(run_frames, pipe.config.frame_rate)
         self.index = 0
         self.confirmed: int | None = None
         self._pipe, self._names, self._ask, self._tell, self._wake = pipe, names, ask, tell, wake
@@ -131,11 +131,6 @@ class World:
         self._keys = Keys()  # of the frame that was begun last
         self._decoder_free = 0.0  # when it probably is
         self._decode_seconds = 0.0  # of the latest frame, set by the thread that decodes
-
-    @property
-    def rate(self) -> float:
-        """Frames/s."""
-        return self._pipe.config.frame_rate / (1 if self.game is None else self.game.arguments["interval"])
 
     def due(self) -> float:
         """When the next frame is, as `time.monotonic` tells it; infinity: not before something changes."""
@@ -156,7 +151,7 @@ class World:
             self._read_again -= 1
             return
         assert self.game is not None
-        began, period = time.monotonic(), 1 / self.rate
+        began, period = time.monotonic(), 1 / self.run.rate
         # A frame that came late may be followed at once by the next, but no more than one is made up for.
         self._next_due = max(self._next_due + period, began)
         made: Any = next(self._stream, None)
@@ -191,7 +186,7 @@ class World:
             self._tell({"type": "frame", "source": "game", "index": 0}, jpeg(first))
         self._given = len(arguments["video"]) if "video" in arguments else int("image" in arguments)
         (arguments["generator"],) = spread_generator(arguments.get("generator"), 1)
-        self.run = Run(self._run_frames)
+        self.run = Run(self._run_frames, self._pipe.config.frame_rate / arguments["interval"])
         self._alone = False
         stream = self._make_stream(arguments, [None] * max(self._given, 1))
         self._go_on(stream, arguments["generator"], 0)

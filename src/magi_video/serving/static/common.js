@@ -100,7 +100,8 @@ export class Line {
   }
 }
 
-// Frames on a canvas, in order; `show` gives the picture that was drawn.
+// Frames on a canvas, in order; `show` gives the picture that was drawn. One that cannot be read is left out: its own
+// `show` fails, and the next ones are drawn.
 export class View {
   constructor(canvas, width, height) {
     Object.assign(canvas, { width, height });
@@ -111,7 +112,8 @@ export class View {
 
   show(bytes) {
     const picture = createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
-    this.last = Promise.all([picture, this.last]).then(([bitmap]) => {
+    this.last = Promise.allSettled([this.last, picture]).then(async () => {
+      const bitmap = await picture;
       this.draw(bitmap);
       return bitmap;
     });
