@@ -300,6 +300,31 @@ def check_exposure(name: str, options: Mapping[str, str], forcing: str, head: st
     check(head in heads, f"exposure {name!r} needs a head {' or '.join(heads)}, got {head!r}")
 
 
+PLAIN_SHARE = 0.4
+"""Of a training that is plain before resampling begins (Resampling Forcing: 10,000 of 25,000 steps)."""
+
+
+def check_cure_begins(exposure: ExposureConfig, steps: int) -> None:
+    """Refuse a training that ends before its cure for exposure bias begins.
+
+    Args:
+        exposure: of the recipe.
+        steps: optimiser steps in all; 0 for no training.
+
+    Raises:
+        MagiError: what to give.
+    """
+    cure = declared("exposure")[exposure.exposure]
+    if not steps or not (option := cure.get("begins_after")):
+        return
+    after = int({**cure["options"], **exposure.exposure_options}[option])
+    check(
+        after < steps,
+        f"exposure {exposure.exposure!r} begins after {option} {after}, and this training ends after {steps} steps: "
+        f"give --exposure-options {option} {round(PLAIN_SHARE * steps)}, or more --steps",
+    )
+
+
 def check_options(folder: str, setting: str, name: str, options: Mapping[str, str]) -> None:
     """Raise a `MagiError` unless a class of that name is registered and has these hyper-parameters."""
     check_name(folder, setting, name)

@@ -12,6 +12,7 @@ import torch
 from magi_video.cli import main
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.errors import MagiError
+from magi_video.exposure import CURES
 from magi_video.models.distributional import DistributionalHead
 from magi_video.models.head import DiffusionHead
 from magi_video.models.random import SampleNoise
@@ -21,7 +22,16 @@ from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
 from magi_video.training.display import Silent
-from magi_video.training.distillation import distance_to_samples, distill, distill_model, open_data, train_head
+from magi_video.training.distillation import (
+    MOST_COMPARED,
+    collect_inputs,
+    distance_to_samples,
+    distill,
+    distill_model,
+    open_data,
+    teaching_paradigm,
+    train_head,
+)
 from magi_video.training.distillation_options import DistillOptions
 from magi_video.training.head_inputs import listening, roll_out
 from tests.codecs.codec_examples import make_vq
@@ -32,14 +42,14 @@ QUICK = DistillOptions(tokens=600, draws=2, steps=40, batch_size=128, clips=2, d
 
 @pytest.fixture
 def make_pipe(make_model: Make) -> Callable[..., MagiVideoPipeline]:
-    def make(**changes: Any) -> MagiVideoPipeline:
+    def make(training: dict[str, Any] | None = None, **changes: Any) -> MagiVideoPipeline:
         codec = PixelCodec()
         codec.set_statistics([0.0] * 3, [0.5] * 3)
         conditions = {"noise_level": {"size": 6}, "action": {"size": 1, "kind": "vector", "drop": 0.1}}
         settings = {"depth": 1, "conditions": conditions, "max_interval": 2} | changes
         return MagiVideoPipeline(
             make_model(**settings), codec, changes.get("forcing", "complete"), 8, 8, action_names=["FAST"],
-            sampling=Sampling(mask_steps=4, denoise_steps=5, temperature=0.9), training={"seed": 3},
+            sampling=Sampling(mask_steps=4, denoise_steps=5, temperature=0.9), training=training or {"seed": 3},
         )  # fmt: skip
 
     return make
@@ -147,3 +157,102 @@ def test_a_linear_head_of_a_paradigm_is_refused(make_pipe: Callable[..., MagiVid
     pipe = make_pipe(forcing="diffusion-v")
     with pytest.raises(MagiError, match="this model's is velocity"):
         distill(pipe, None, QUICK)
+
+
+def levels_shown(pipe: MagiVideoPipeline) -> set[int]:
+    """The noise levels under which the model is asked, by its training's own cure and without data."""
+    model, paradigm = pipe.transformer, teaching_paradigm(pipe)
+    clip = Clip(torch.randn(20, 5, 16, 12), torch.ones(20, dtype=torch.long), {"action": torch.zeros(20, 5, 1)})
+    paradigm.total_loss(model, clip, torch.Generator().manual_seed(0))
+    past_BTND, level_BT = paradigm.exposure.show(model, clip, torch.Generator().manual_seed(0))
+    assert torch.equal(past_BTND, clip.tokens_BTND) == (not level_BT.any()), "noise where a level says so"
+    return set(level_BT.flatten().tolist())
+
+
+@pytest.mark.parametrize("cure", CURES)
+def test_a_model_of_any_cure_is_asked_as_in_its_training(
+    cure: str, make_pipe: Callable[..., MagiVideoPipeline]
+) -> None:
+    """A model has as many noise levels as its cure injects, and no others can be looked up."""
+    options = {"resampling": {"plain_steps": "0"}}.get(cure, {})
+    exposure = {"exposure": cure, "exposure_options": options, "noise_levels": 5}
+    injects = CURES[cure].injects
+    conditions = {"noise_level": {"size": 6 if injects else 1}, "action": {"size": 1, "kind": "vector", "drop": 0.1}}
+    pipe = make_pipe({"preset": {"exposure": exposure}}, conditions=conditions, canvas=CURES[cure].canvas)
+    assert levels_shown(pipe) == (set(range(6)) if injects else {0})
+    if CURES[cure].canvas:
+        with pytest.raises(MagiError, match="paints a canvas"):
+            distill(pipe, None, QUICK)
+        return
+    quick = DistillOptions(tokens=100, draws=2, steps=2, clips=1, denoise_steps=1)
+    assert np.isfinite(distill(pipe, None, quick).config.training["distilled"]["energy_distance"])
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_without_a_record_the_model_says_how_many_noise_levels_it_has(
+    size: int, make_pipe: Callable[..., MagiVideoPipeline]
+) -> None:
+    pipe = make_pipe(conditions={"noise_level": {"size": size}, "action": {"size": 1, "kind": "vector", "drop": 0.1}})
+    assert levels_shown(pipe) == set(range(size))
+
+
+def test_the_seed_says_what_the_rollouts_are(make_pipe: Callable[..., MagiVideoPipeline], videos: Path) -> None:
+    """The same clips are continued: what differs is what the rollouts draw."""
+    pipe = make_pipe()
+    seen: list[list[int]] = []
+    from_seeds = SampleNoise.from_seeds
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SampleNoise, "from_seeds", lambda seeds, *rest: (seen.append(seeds), from_seeds(seeds, *rest))[1])
+        for seed in (0, 1, 0):
+            options = DistillOptions(tokens=100, clips=2, rollouts=1.0, seed=seed)
+            collect_inputs(pipe, teaching_paradigm(pipe), open_data(videos), options, Silent())
+    assert seen[0] == seen[2] and len({*seen[0], *seen[1]}) == 4
+
+
+def test_the_losses_are_read_now_and_then_and_a_divergence_is_found(
+    make_pipe: Callable[..., MagiVideoPipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, reads = make_pipe().transformer.diffusion_head, []
+    assert isinstance(teacher, DiffusionHead)
+    for name in ("__float__", "__bool__", "tolist"):  # what would wait for a device
+        read = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda one, read=read, name=name: (reads.append(name), read(one))[1])
+    z_MW, samples_JMD = torch.randn(40, 32), torch.randn(2, 40, 12)
+    _, losses = train_head(teacher, z_MW, samples_JMD, DistillOptions(steps=130, batch_size=8), Silent())
+    assert len(losses) == 130 and reads == ["tolist"] * 2, "after 100 steps, and at the end"
+    samples_JMD[:] = torch.inf
+    with pytest.raises(MagiError, match="diverged at step 1; give a lower --learning-rate"):
+        train_head(teacher, z_MW, samples_JMD, DistillOptions(steps=3, batch_size=8), Silent())
+
+
+def test_many_draws_are_compared_in_little_memory(make_pipe: Callable[..., MagiVideoPipeline]) -> None:
+    student, read = DistributionalHead(12, 32, 32, 2), []
+    student.reset_parameters()
+    sample = student.sample
+    student.sample = lambda z, noise, *rest: (read.append(len(noise.generators)), sample(z, noise, *rest))[1]  # type: ignore[method-assign, assignment]
+    z_MW, samples_JMD = torch.randn(4, 32), torch.randn(1024, 4, 12)
+    options = DistillOptions(draws=1024)
+    distance = distance_to_samples(student, z_MW, samples_JMD, options)
+    assert read == [MOST_COMPARED] and distance == distance_to_samples(student, z_MW, samples_JMD[:16], options)
+
+
+def test_the_model_is_saved_before_it_is_compared(
+    make_pipe: Callable[..., MagiVideoPipeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a model in the folder where the command is run has that folder's name."""
+    make_pipe().save_pretrained(tmp_path / "teacher")
+    monkeypatch.chdir(tmp_path / "teacher")
+    monkeypatch.setattr(
+        "magi_video.training.distillation.distance_to_samples", lambda *_: (_ for _ in ()).throw(MemoryError)
+    )
+    with pytest.raises(MemoryError):
+        distill_model(".", tmp_path / "few", None, DistillOptions(tokens=100, draws=2, steps=2, clips=1))
+    few = MagiVideoPipeline.from_pretrained(tmp_path / "few")
+    assert isinstance(few.transformer.diffusion_head, DistributionalHead)
+    assert few.config.training["distilled"]["model"] == "teacher"
+    assert main(["info", str(tmp_path / "few")]) == 0, "also without a distance"
+
+
+def test_too_few_tokens_to_keep_some_for_the_comparison_are_refused() -> None:
+    with pytest.raises(MagiError, match="tokens"):
+        DistillOptions(tokens=15)

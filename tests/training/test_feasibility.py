@@ -14,7 +14,7 @@ from magi_video.codecs.sizes import UntrainedCodec
 from magi_video.codecs.video_vae import VideoVAECodec
 from magi_video.errors import MagiError
 from magi_video.presets import load_preset
-from magi_video.recipe import Preset
+from magi_video.recipe import Preset, check_cure_begins
 from magi_video.settings import from_json
 from magi_video.training.encode import encode
 from magi_video.training.run import train
@@ -177,6 +177,19 @@ def test_a_config_tells_what_the_codec_says(tmp_path: Path, kind: str) -> None:
     codec.vae.save_config(tmp_path)
     sizes = UntrainedCodec(codec.latent_channels, codec.spatial_factor, codec.temporal_factor)
     assert type(codec).sizes_of(str(tmp_path)) == sizes
+
+
+@pytest.mark.parametrize(("options", "steps"), [({}, 2250), ({"plain_steps": "20"}, 20)])
+def test_a_cure_that_would_never_begin_is_refused_before_the_data_are_read(
+    options: dict[str, str], steps: int, tmp_path: Path
+) -> None:
+    exposure = {"exposure": "resampling", "exposure_options": options}
+    preset = recipe(exposure=exposure, train={"steps": steps})
+    with pytest.raises(MagiError, match=f"give --exposure-options plain_steps {steps * 2 // 5}, or more --steps"):
+        train(preset, tmp_path, tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+    check_cure_begins(preset.exposure, 100_000)
+    check_cure_begins(preset.exposure, 0)  # no training
 
 
 def test_the_presets_can_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from magi_video.experiments.worlds import World
 from magi_video.files.atomic import link_or_copy, write_json
 from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json
-from magi_video.recipe import Preset
+from magi_video.recipe import PLAIN_SHARE, Preset
 from magi_video.recordings.record import record
 from magi_video.training.build import TrainingData
 from magi_video.training.display import Display, Silent
@@ -46,10 +46,6 @@ def without_intervals(preset: Preset) -> Preset:
 def without_noise(preset: Preset) -> Preset:
     """Observations as they are."""
     return replace(preset, exposure=replace(preset.exposure, noise_levels=0))
-
-
-PLAIN_SHARE = 0.4
-"""Of a run that is plain before resampling begins (Resampling Forcing: 10,000 of 25,000 steps)."""
 
 
 def under(cure: str) -> Callable[[Preset], Preset]:

@@ -47,6 +47,8 @@ class Cure(Exposure):
     in a pass of its own."""
     canvas: ClassVar[bool] = False
     """Whether the model has a canvas in place of its mask token (`Architecture.canvas`)."""
+    begins_after: ClassVar[str] = ""
+    """Its option that says after how many optimiser steps it begins; "" if it is there from the first."""
     options: ClassVar[dict[str, int | float | str]] = {}
     """Hyper-parameters of its own by name, with their defaults; they become attributes of these types."""
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}

@@ -29,7 +29,8 @@ class Resampling(Cure):
     """The model's own reconstructions in place of the frames before.
 
     Attributes:
-        plain_steps: optimiser steps before it begins; 10,000 of 25,000 in the paper.
+        plain_steps: optimiser steps before it begins; 10,000 of 25,000 in the paper. Trainings that end before are
+            refused.
         shift: of the levels, towards less noise below 1; 0.6 in the paper.
     """
 
@@ -42,6 +43,7 @@ class Resampling(Cure):
     }
     heads = ("epsilon", "flow")
     reconstructs = "all"
+    begins_after = "plain_steps"
     options: ClassVar[dict[str, int | float | str]] = {"plain_steps": 10_000, "shift": 0.6}
     limits: ClassVar[dict[str, tuple[float, float]]] = {"plain_steps": (0, 10**9), "shift": (0.01, 100)}
     plain_steps: int

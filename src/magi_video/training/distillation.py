@@ -7,8 +7,9 @@ their distribution by the energy score.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,19 @@ from magi_video.fast.threads import choose_threads
 from magi_video.files.atomic import files_sha256
 from magi_video.files.folders import make_folder
 from magi_video.files.weights import resolve_model
-from magi_video.models.architecture import Architecture
+from magi_video.models.architecture import NOISE_LEVEL, Architecture
 from magi_video.models.distributional import DistributionalHead
 from magi_video.models.head import DiffusionHead
 from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.paradigms import MaskRatio, NoiseInjection, Paradigm, find_paradigm
+from magi_video.paradigms import MaskRatio, Paradigm, find_paradigm
+from magi_video.paradigms.masking import Exposure
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import product_flops
 from magi_video.recipe import ExposureConfig
 from magi_video.sampling.sampling import ResolvedSampling, Sampling, Speed
 from magi_video.settings import from_json
+from magi_video.training.build import build_cure
 from magi_video.training.display import Display, Silent
 from magi_video.training.distillation_options import DistillOptions
 from magi_video.training.head_inputs import ClipSource, rollout_inputs, training_inputs
@@ -45,15 +48,19 @@ from magi_video.training.preparation import derive_seed
 ROLLOUT_SPEEDS: tuple[Speed, ...] = ("exact", "balanced", "realtime")
 """Whose mask steps rollouts have, in turn: fewer of them leave the head to decide more."""
 WARMUP_STEPS = 100
-ROWS_AT_ONCE = 2048
-"""Tokens of which the model's own head makes samples together."""
+ROWS_AT_ONCE = 8192
+"""Samples that the model's own head makes together."""
 MOST_OF_A_BATCH = 4096
 """Tokens that are kept of a batch of clips: those of a clip are alike."""
 CLIP_NORM = 1.0
 LAST = 100
 """Steps whose mean loss is recorded."""
+CHECK_EVERY = 100
+"""Steps after which the losses are read from the device; no step in between waits for it."""
 MOST_UNSEEN = 1024
 """Tokens, an eighth of all at most, that the head is not trained on: by them it is compared with the model's own."""
+MOST_COMPARED = 16
+"""Samples of a token, of either head, that are compared: the comparison holds a distance for each pair of them."""
 KEPT = ("forcing", "forcing_options", "height", "width", "frame_rate", "action_names", "class_names")
 """Settings of a pipeline that a new head does not change."""
 
@@ -86,23 +93,33 @@ def distill_model(
     videos = None if data is None else open_data(data)
     display.say(f"{data}: {videos.summary()}" if videos else "no --data: distilled on videos of the model's own making")
     record: dict[str, Any] = {
-        "model": Path(model).name,
+        "model": Path(model).resolve().name if Path(model).is_dir() else Path(model).name,
         "model_sha256": files_sha256(folder, sorted((folder / "transformer").iterdir())),
         "data": None if videos is None else DataIdentity.of(videos).record(),
     }
     make_folder(out)
-    result = distill(pipe, videos, options, display)
-    training: dict[str, Any] = dict(result.config.training)
-    record = training["distilled"] | record
-    result.register_to_config(training=training | {"distilled": record})
-    result.save_pretrained(out)
-    return record
+
+    def save(result: MagiVideoPipeline) -> None:
+        training: dict[str, Any] = dict(result.config.training)
+        result.register_to_config(training=training | {"distilled": training["distilled"] | record})
+        result.save_pretrained(out)
+
+    distilled: dict[str, Any] = distill(pipe, videos, options, display, save).config.training["distilled"]
+    return distilled
 
 
 def distill(
-    pipe: MagiVideoPipeline, videos: VideoFolder | None, options: DistillOptions, display: Display | None = None
+    pipe: MagiVideoPipeline,
+    videos: VideoFolder | None,
+    options: DistillOptions,
+    display: Display | None = None,
+    save: Callable[[MagiVideoPipeline], None] | None = None,
 ) -> MagiVideoPipeline:
-    """A model like the given one, with a few-step head; arguments and errors as of `distill_model`."""
+    """A model like the given one, with a few-step head; other arguments and errors as of `distill_model`.
+
+    Args:
+        save: called with the model as soon as its head is trained, and again when it records the energy distance.
+    """
     display, model = display or Silent(), pipe.transformer
     paradigm = teaching_paradigm(pipe)
     teacher = model.diffusion_head
@@ -125,7 +142,6 @@ def distill(
     samples_JMD = draw_samples(teacher, z_MW, own, options, display)
     unseen = min(MOST_UNSEEN, len(z_MW) // 8)
     student, losses = train_head(teacher, z_MW[unseen:], samples_JMD[:, unseen:], options, display)
-    distance = distance_to_samples(student, z_MW[:unseen], samples_JMD[:, :unseen], options)
     record = {
         "head": model.config.head,
         "sampler": own.sampler,
@@ -134,10 +150,18 @@ def distill(
         "steps": options.steps,
         "seed": options.seed,
         "loss": round(sum(losses[-LAST:]) / len(losses[-LAST:]), 4),
-        "energy_distance": round(distance, 4),
     }
+    result = with_head(pipe, student, options.denoise_steps, record)
+    if save:
+        save(result)
+    distance = distance_to_samples(student, z_MW[:unseen], samples_JMD[:, :unseen], options)
     display.say(f"energy distance from the model's own samples, for tokens that were not trained on: {distance:.4f}")
-    return with_head(pipe, student, options.denoise_steps, record)
+    training: dict[str, Any] = dict(result.config.training)
+    compared = training["distilled"] | {"energy_distance": round(distance, 4)}
+    result.register_to_config(training=training | {"distilled": compared})
+    if save:
+        save(result)
+    return result
 
 
 def collect_inputs(
@@ -167,7 +191,7 @@ def collect_inputs(
             kept["training"].append(some(training_inputs(pipe, paradigm, clip, generator), generator))
         if count("rollouts") < wanted["rollouts"]:
             sampling = rollout_sampling(pipe, number)
-            seeds = range(number * options.clips, (number + 1) * options.clips)
+            seeds = [derive_seed(options.seed, 7, number, clip) for clip in range(options.clips)]
             kept["rollouts"].append(some(rollout_inputs(pipe, paradigm, clip, sampling, seeds), generator))
         number += 1
         display.advance(sum(min(count(kind), most) for kind, most in wanted.items()))
@@ -198,7 +222,7 @@ def draw_samples(
     noise = SampleNoise.from_seeds(seeds, z_MW.device)
     made = []
     display.stage("head samples", len(z_MW))
-    for part_nW in z_MW.split(ROWS_AT_ONCE):
+    for part_nW in z_MW.split(max(1, ROWS_AT_ONCE // options.draws)):
         made.append(
             teacher.sample(
                 part_nW[None], noise, own.denoise_steps,
@@ -214,12 +238,17 @@ def train_head(
 ) -> tuple[DistributionalHead, list[float]]:
     """The few-step head, and the loss of each step.
 
+    A step never waits for the device: the losses are read every `CHECK_EVERY` steps.
+
     Args:
         teacher: of whose size it is, and with whose weights it begins.
         z_MW: conditions.
         samples_JMD: samples that it shall learn the distribution of.
         options: of the training.
         display: shows progress.
+
+    Raises:
+        MagiError: a loss is not finite.
     """
     net = teacher.net
     with torch.random.fork_rng():
@@ -232,7 +261,7 @@ def train_head(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, options.steps))
     generator = torch.Generator(z_MW.device).manual_seed(derive_seed(options.seed, 5))
     draws, tokens, batch = len(samples_JMD), len(z_MW), min(options.batch_size, len(z_MW))
-    device, losses = z_MW.device, list[float]()
+    device, losses, unread = z_MW.device, list[float](), list[Tensor]()
     display.stage("head", options.steps)
     for step in range(options.steps):
         rows_M = torch.randint(tokens, (batch,), generator=generator, device=device)
@@ -245,10 +274,14 @@ def train_head(
         torch.nn.utils.clip_grad_norm_(student.parameters(), CLIP_NORM)
         optimizer.step()
         schedule.step()
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
-            raise MagiError(f"distilling diverged at step {step + 1}; give a lower --learning-rate")
-        display.advance(step + 1, {"loss": losses[-1]})
+        unread.append(loss.detach())
+        if len(unread) == CHECK_EVERY or step + 1 == options.steps:
+            for read in torch.stack(unread).tolist():
+                losses.append(read)
+                if not math.isfinite(read):
+                    raise MagiError(f"distilling diverged at step {len(losses)}; give a lower --learning-rate")
+            unread.clear()
+        display.advance(step + 1, {"loss": losses[-1]} if losses else None)
     return restore(student).eval(), losses
 
 
@@ -259,7 +292,8 @@ def distance_to_samples(
     """How far the head's samples are from others of the same conditions: 0 for the same distribution, 1 at most.
 
     E = (2 E‖x − y‖ − E‖x − x′‖ − E‖y − y′‖) / 2 E‖x − y‖ (Székely & Rizzo 2013), x and y of the two, estimated without
-    bias, so it may fall below 0; numerator and denominator are means over the tokens.
+    bias, so it may fall below 0; numerator and denominator are means over the tokens. At most `MOST_COMPARED` samples
+    of a token are read.
 
     Args:
         student: the head.
@@ -267,6 +301,7 @@ def distance_to_samples(
         samples_JHD: J samples of each.
         options: say how many denoise steps it takes.
     """
+    samples_JHD = samples_JHD[:MOST_COMPARED]
     seeds = [derive_seed(options.seed, 6, number) for number in range(max(2, len(samples_JHD)))]
     made_JHD = student.sample(z_HW[None], SampleNoise.from_seeds(seeds, z_HW.device), options.denoise_steps)
 
@@ -312,13 +347,19 @@ def with_head(
 
 
 def teaching_paradigm(pipe: MagiVideoPipeline) -> Paradigm:
-    """The model's paradigm with the masking and the noise of its training, where the model records them."""
+    """The model's paradigm with the masking and the noise of its training, where the model records them.
+
+    The model's own table says how many noise levels there are. A cure for exposure bias that injects no noise shows the
+    true frames here: frames of the model's own making are before the other half of the tokens, in the rollouts.
+    """
     preset = pipe.config.training.get("preset")
     recorded = preset.get("exposure") if isinstance(preset, dict) else None
     exposure = from_json(ExposureConfig, recorded or {}, "the model's training: exposure")
+    level = pipe.transformer.condition_tokens.specs.get(NOISE_LEVEL)
+    cure = build_cure(replace(exposure, noise_levels=0 if level is None else level.size - 1))
     return find_paradigm(pipe.config.forcing)(
         MaskRatio(exposure.mask_ratio_min, exposure.mask_ratio_std),
-        NoiseInjection(exposure.noise_levels, exposure.noise_sigma),
+        cure if cure.injects else Exposure(),
         **pipe.config.forcing_options,
     )
 

@@ -19,8 +19,9 @@ class DistillOptions:
     """Tokens in an optimiser step."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Highest; it rises over the first 100 steps, and falls to 0 along a cosine."""
-    tokens: Annotated[int, Field(ge=2, le=10**8)] = 32_768
-    """Tokens whose conditions are kept, and of which the model's own head makes samples."""
+    tokens: Annotated[int, Field(ge=16, le=10**8)] = 32_768
+    """Tokens whose conditions are kept, and of which the model's own head makes samples. An eighth of them, 1,024 at
+    most, is not trained on: by these the new head is compared with the old one."""
     draws: Annotated[int, Field(ge=2, le=1024)] = 4
     """Samples of the model's own head for each of these tokens."""
     rollouts: Annotated[float, Field(ge=0, le=1)] = 0.5

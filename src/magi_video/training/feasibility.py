@@ -11,7 +11,7 @@ from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.files.limits import machine_memory
 from magi_video.files.shapes import parameters_by_part
-from magi_video.recipe import Preset, TrainConfig
+from magi_video.recipe import Preset, TrainConfig, check_cure_begins
 from magi_video.training.sizing import find_architecture
 
 COPIES_ON_CPU = 5
@@ -21,7 +21,7 @@ GIB = 2**30
 
 
 def check_recipe(preset: Preset, processes: Processes, codec_folder: Path | None = None) -> None:
-    """Refuse a recipe whose model or batch cannot be.
+    """Refuse a recipe whose model or batch cannot be, or whose cure for exposure bias would never begin.
 
     Args:
         preset: the recipe.
@@ -31,6 +31,7 @@ def check_recipe(preset: Preset, processes: Processes, codec_folder: Path | None
     Raises:
         MagiError: what cannot be, and what was expected; or the codec is not to be had.
     """
+    check_cure_begins(preset.exposure, preset.train.steps)
     codec = find_sizes(preset, codec_folder)
     architecture = find_architecture(preset, codec)
     memory = machine_memory()
