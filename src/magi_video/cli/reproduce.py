@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import Given, arguments, parse
 from magi_video.cli.progress import TaskDisplay
+from magi_video.errors import MagiError
 from magi_video.training.stopping import StopSignals
 
 Recipe = Literal[
@@ -69,6 +70,10 @@ def main(argv: list[str]) -> None:
     """Parse, run, print where the figures are."""
     settings = parse(Reproduce, "magi reproduce", argv)
     if settings.recipe == "report":
+        if not any((settings.out / "results").glob("*-*.json")):
+            raise MagiError(
+                f"{settings.out}: no results; expected results/RECIPE-WORLD.json, as magi reproduce writes them"
+            )
         from magi_video.experiments.publish import publish
 
         print(f"report: {publish(settings.out)}")

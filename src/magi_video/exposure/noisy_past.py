@@ -19,5 +19,7 @@ def check_noisy_past(model: MagiVideoTransformer, paradigm: Paradigm, sampling: 
         raise MagiError(f"{paradigm.name} takes no noise in the past, so past_level and past_noise mean nothing to it")
     level, spec = sampling.past_level or 0, model.condition_tokens.specs.get(NOISE_LEVEL)
     most = 0 if spec is None else spec.size - 1
+    if level > most == 0:
+        raise MagiError(f"this model was trained without noise levels, so it knows no past_level {level}")
     if level > most:
         raise MagiError(f"past_level must lie in 0…{most}, the noise levels of this model's training, got {level}")
