@@ -88,7 +88,7 @@ class Plan:
     scale: float = 1.0
 
 
-DRY = Plan(torch.device("cpu"), ("tiny",), (1, 2), 1, 0.0, 3, (2,), 1, 2, scale=0.5)
+DRY = Plan(torch.device("cpu"), ("tiny",), (1, 2), 1, 0.0, 3, (2,), 1, 2, scale=4.0)  # however busy the machine
 
 
 class OutOfTimeError(Exception):

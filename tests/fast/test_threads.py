@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,11 +52,11 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise() -> None:
         assert environment == {name: "active"}
 
 
-def test_the_command_says_how_to_wait_before_torch_is_there() -> None:
+def test_the_command_says_how_to_wait_before_torch_is_there(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from magi_video.cli import main\n"
-        "main(['generate', 'no/such/model', '--out', '.'])\n"
+        f"main(['generate', 'doom', '--frames', '2', '--actions', 'NOSUCH', '--out', {str(tmp_path)!r}])\n"
         "assert 'torch' in sys.modules\n"
         "print(os.environ['OMP_WAIT_POLICY'])"
     )
