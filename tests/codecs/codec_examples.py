@@ -159,6 +159,15 @@ def make_vq(kind: str) -> VQCodec:
         return codec
 
 
+def coded_architecture(codec: VQCodec) -> dict[str, Any]:
+    """What a model that predicts the codes of 16×16 pictures says of them, as arguments of `make_model`."""
+    rows, columns = codec.latent_size(16, 16)
+    return {
+        "head": "categorical", "codes": codec.codes, "latent_channels": codec.latent_channels, "latent_height": rows,
+        "latent_width": columns, "depth": 1, "codebook": codec.codebook(),
+    }  # fmt: skip
+
+
 def make_video(batch: int = 2, frames: int = 5, height: int = 16, width: int = 24, seed: int = 0) -> torch.Tensor:
     return torch.rand((batch, frames, 3, height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1
 

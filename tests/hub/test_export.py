@@ -16,7 +16,7 @@ from magi_video.errors import MagiError
 from magi_video.hub.export import export_model
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from tests.codecs.codec_examples import TINY_CONFIG, Causal4x, make_codec, make_vq
+from tests.codecs.codec_examples import TINY_CONFIG, Causal4x, coded_architecture, make_codec, make_vq
 
 CONDITIONS = {"noise_level": {"size": 6}, "action": {"size": 3, "kind": "vector", "drop": 0.1}}
 FRAMES = 7  # the trained clips have 5: the past slides
@@ -206,11 +206,7 @@ def test_codes_are_drawn_as_the_pipeline_draws_them(
     sampling: dict[str, Any], make_model: Callable[..., MagiVideoTransformer], driver: ModuleType, tmp_path: Path
 ) -> None:
     codec = make_vq("vq")
-    rows, columns = codec.latent_size(16, 16)
-    model = make_model(
-        head="categorical", codes=codec.codes, latent_channels=codec.latent_channels, latent_height=rows,
-        latent_width=columns, depth=1, codebook=codec.codebook(),
-    )  # fmt: skip
+    model = make_model(**coded_architecture(codec))
     pipe = MagiVideoPipeline(
         model, codec, height=16, width=16, action_names=["LEFT", "RIGHT", "FIRE"], sampling={"mask_steps": 3} | sampling
     )

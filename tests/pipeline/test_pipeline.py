@@ -1,55 +1,22 @@
-"""The pipeline: modes of generation, seeds, output types, saving, and everything that must be refused."""
+"""The pipeline: modes of generation, seeds, output types, and everything that must be refused."""
 
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
-from magi_video.codecs.pixels import PixelCodec
 from magi_video.errors import MagiError
 from magi_video.fast.beside import work_beside
 from magi_video.models.layers import Block
-from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import Sampling
 from tests.codecs.codec_examples import Causal4x
-
-STEPS = {"num_mask_steps": 2, "num_denoise_steps": 3}
-
-
-def seeded(number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
-
-
-def picture(seed: int = 0, height: int = 8, width: int = 8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def make_pipeline(make_model: Callable[..., MagiVideoTransformer]) -> Callable[..., MagiVideoPipeline]:
-    def make(**changes: object) -> MagiVideoPipeline:
-        codec = PixelCodec()
-        codec.set_statistics([0.0] * 3, [0.5] * 3)
-        pipeline = MagiVideoPipeline(
-            make_model(**changes), codec, height=8, width=8, frame_rate=10.0, action_names=["LEFT", "RIGHT", "FIRE"]
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
-
-    return make
-
-
-@pytest.fixture
-def pipe(make_pipeline: Callable[..., MagiVideoPipeline]) -> MagiVideoPipeline:
-    return make_pipeline()
+from tests.pipeline.pipeline_examples import STEPS, picture, seeded
 
 
 def test_first_frame_k_frames_and_none(pipe: MagiVideoPipeline) -> None:
@@ -276,48 +243,6 @@ def test_pictures_of_another_size_are_cropped_and_resized(pipe: MagiVideoPipelin
     assert frames.shape == (1, 2, 8, 8, 3)
 
 
-def test_saved_and_loaded_gives_the_same(pipe: MagiVideoPipeline, tmp_path: Path) -> None:
-    pipe.save_pretrained(tmp_path / "model")
-    loaded = MagiVideoPipeline.from_pretrained(tmp_path / "model")
-    kwargs = {"image": picture(), "num_frames": 3, **STEPS}
-    one, two = (each(generator=seeded(0), **kwargs).frames for each in (pipe, loaded))
-    assert np.allclose(one, two, atol=1e-5)
-    assert loaded.config.action_names == ["LEFT", "RIGHT", "FIRE"] and loaded.config.forcing == "complete"
-    loaded.save_pretrained(tmp_path / "again")
-    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "again").rglob("*.json"))
-    kinds = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}
-    assert kinds == {".json", ".safetensors"}, "nothing that would have to be unpickled"
-
-
-def test_saved_in_half_precision_it_is_half_as_large_and_still_itself(pipe: MagiVideoPipeline, tmp_path: Path) -> None:
-    pipe.save_pretrained(tmp_path / "whole")
-    pipe.save_pretrained(tmp_path / "half", torch_dtype=torch.float16)
-    size = {
-        name: (tmp_path / name / "transformer/diffusion_pytorch_model.safetensors").stat().st_size
-        for name in ("whole", "half")
-    }
-    assert size["half"] < 0.6 * size["whole"]
-    loaded = MagiVideoPipeline.from_pretrained(tmp_path / "half")
-    assert loaded.transformer.token_in.weight.dtype == torch.float32
-    assert pipe.transformer.token_in.weight.dtype == torch.float32, "saving leaves the pipeline as it was"
-    assert torch.allclose(loaded.transformer.token_in.weight, pipe.transformer.token_in.weight, atol=1e-3)
-
-
-@pytest.mark.parametrize("dtype", [None, torch.float32, torch.float16])
-def test_weights_that_are_saved_from_a_file_leave_the_file_as_it_is(
-    pipe: MagiVideoPipeline, tmp_path: Path, dtype: torch.dtype | None
-) -> None:
-    checkpoint = tmp_path / "ema.safetensors"
-    save_file({name: one + 1 for name, one in pipe.transformer.state_dict().items()}, checkpoint)
-    before = checkpoint.read_bytes()
-    pipe.save_pretrained(tmp_path / "model", torch_dtype=dtype, weights=checkpoint)
-    assert checkpoint.read_bytes() == before
-    saved = load_file(tmp_path / "model/transformer/diffusion_pytorch_model.safetensors")["token_in.weight"]
-    assert saved.dtype == (dtype or torch.float32)
-    assert torch.allclose(saved.float(), pipe.transformer.token_in.weight + 1, atol=1e-3)
-    assert {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()} == {".json", ".safetensors"}
-
-
 @pytest.mark.parametrize(("kwargs", "message"), [
     ({"interval": 0}, "1…25"),
     ({"interval": 26}, "1…25"),
@@ -356,74 +281,6 @@ def test_bad_input_is_refused_in_one_line(pipe: MagiVideoPipeline, kwargs: dict[
 def test_more_given_frames_than_asked_for(pipe: MagiVideoPipeline) -> None:
     with pytest.raises(MagiError, match="num_frames must be at least 4, as many as are given, got 3"):
         pipe(video=np.stack([picture()] * 4), num_frames=3, **STEPS)
-
-
-def damage_truncate(folder: Path) -> None:
-    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def damage_numbers(folder: Path) -> None:
-    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    weights = load_file(path)
-    next(iter(weights.values())).view(-1)[-1] = torch.nan
-    save_file(weights, path, {"format": "pt"})
-
-
-def damage_shape(folder: Path) -> None:
-    path = folder / "transformer" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"width": 64}))
-
-
-def damage_class(folder: Path) -> None:
-    path = folder / "model_index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "StableDiffusionPipeline"}))
-
-
-def damage_codec(folder: Path) -> None:
-    path = folder / "codec" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "os.system"}))
-
-
-def damage_json(folder: Path) -> None:
-    (folder / "model_index.json").write_text('{"_class_name":')
-
-
-def damage_missing(folder: Path) -> None:
-    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
-
-
-def damage_extra(folder: Path) -> None:
-    path = folder / "model_index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"safety_checker": 1}))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        damage_truncate,
-        damage_numbers,
-        damage_shape,
-        damage_class,
-        damage_codec,
-        damage_json,
-        damage_missing,
-        damage_extra,
-    ],
-)
-def test_damaged_checkpoints_are_told_in_one_line(
-    pipe: MagiVideoPipeline, tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    pipe.save_pretrained(tmp_path)
-    damage(tmp_path)
-    with pytest.raises(MagiError) as error:
-        MagiVideoPipeline.from_pretrained(tmp_path)
-    assert "\n" not in str(error.value)
-
-
-def test_unknown_models_are_told_what_there_is() -> None:
-    with pytest.raises(MagiError, match="give a folder, a hub id, or one of"):
-        MagiVideoPipeline.from_pretrained("no-such-model")
 
 
 def test_an_unknown_engine_is_refused(pipe: MagiVideoPipeline) -> None:

@@ -34,7 +34,7 @@ from magi_video.training.distillation import (
 )
 from magi_video.training.distillation_options import DistillOptions
 from magi_video.training.head_inputs import listening, roll_out
-from tests.codecs.codec_examples import make_vq
+from tests.codecs.codec_examples import coded_architecture, make_vq
 
 Make = Callable[..., MagiVideoTransformer]
 QUICK = DistillOptions(tokens=600, draws=2, steps=40, batch_size=128, clips=2, denoise_steps=1)
@@ -135,11 +135,7 @@ def test_what_has_no_head_to_distil_is_refused(
     make_pipe: Callable[..., MagiVideoPipeline], make_model: Make, tmp_path: Path
 ) -> None:
     codec = make_vq("vq")
-    rows, columns = codec.latent_size(16, 16)
-    model = make_model(
-        head="categorical", codes=codec.codes, latent_channels=codec.latent_channels, latent_height=rows,
-        latent_width=columns, depth=1, codebook=codec.codebook(),
-    )  # fmt: skip
+    model = make_model(**coded_architecture(codec))
     codes = MagiVideoPipeline(model, codec, height=16, width=16, action_names=["A", "B", "C"])
     with pytest.raises(MagiError, match=r"takes the place of a diffusion head .*this model's is cat"):
         distill(codes, None, QUICK)

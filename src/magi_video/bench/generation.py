@@ -152,13 +152,18 @@ class Generator:
                 progress(len(seconds))
         return seconds, latents
 
+    def frame(self, number: int, frames: int, use_cache: bool | None = None) -> Callable[[], Tensor]:
+        """What makes a frame, 0 the first, of so many, with those that are made together with it; its past is given
+        frames. `use_cache` as of `begin`."""
+        rollout = self.begin(self.given + frames, given=self.given + number, use_cache=use_cache)
+        return lambda: rollout.predict_frames([self.conditions] * rollout.step_frames)
+
     def middle_frame(self, frames: int) -> Callable[[], Tensor]:
         """What makes the frame in the middle of so many; its past is given frames.
 
         Where frames are made together it is made with as many as follow it in its step (`middle_frames`).
         """
-        rollout = self.begin(self.given + frames, given=self.given + frames // 2)
-        return lambda: rollout.predict_frames([self.conditions] * rollout.step_frames)
+        return self.frame(frames // 2, frames)
 
     def job(self, frames: int) -> Job:
         """Making so many frames."""

@@ -3,13 +3,13 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import Given, arguments, parse
 from magi_video.cli.progress import TaskDisplay
-from magi_video.errors import MagiError
+from magi_video.experiments.results import find_results
 from magi_video.training.stopping import StopSignals
 
 Recipe = Literal[
@@ -70,10 +70,7 @@ def main(argv: list[str]) -> None:
     """Parse, run, print where the figures are."""
     settings = parse(Reproduce, "magi reproduce", argv)
     if settings.recipe == "report":
-        if not any((settings.out / "results").glob("*-*.json")):
-            raise MagiError(
-                f"{settings.out}: no results; expected results/RECIPE-WORLD.json, as magi reproduce writes them"
-            )
+        find_results(settings.out, get_args(Recipe))  # refused before anything is loaded
         from magi_video.experiments.publish import publish
 
         print(f"report: {publish(settings.out)}")

@@ -40,6 +40,11 @@ DATA_SETS: Registry[VideoFolder] = Registry("data", "dataset")
 register = DATA_SETS.register
 
 
+def find_kind(root: Path) -> type[VideoFolder]:
+    """The data set whose own layout a folder has; `VideoFolder` if it has none."""
+    return next((kind for kind in DATA_SETS.values() if kind.recognises(root)), VideoFolder)
+
+
 @register
 class VideoFolder:
     """All videos below a folder, in sorted order; whatever cannot be used is skipped and listed, never fatal.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from magi_video.data.clips import clip_frames
-from magi_video.data.folder import DATA_SETS, VideoFolder
+from magi_video.data.folder import VideoFolder, find_kind
 from magi_video.data.identity import DataIdentity
 from magi_video.errors import MagiError
 from magi_video.evaluation.clipset import Clips, Origin, as_clips
@@ -94,8 +94,7 @@ def open_videos(data: str | Path, protocol: Protocol) -> tuple[VideoFolder, list
     if protocol.split == "folder":
         videos, warnings = VideoFolder.for_evaluation(root, "all", index)
     else:
-        kind = next((one for one in DATA_SETS.values() if one.recognises(root)), VideoFolder)
-        videos, warnings = kind.for_evaluation(root, protocol.split, index)
+        videos, warnings = find_kind(root).for_evaluation(root, protocol.split, index)
     if not videos.videos:
         raise MagiError(f"{data}: no usable video ({videos.summary()}); expected at least two")
     return videos, warnings

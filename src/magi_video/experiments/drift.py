@@ -98,8 +98,7 @@ class Windows:
 
     def cut(self, kept_NKHWC: Clips, starts: Sequence[int]) -> Clips:
         """Windows of rollouts of which `frames` were kept, as clips: the first window of each, then the next."""
-        places = [self.frames.index(start) for start in starts]
-        return np.concatenate([kept_NKHWC[:, place : place + self.size] for place in places])
+        return cut(kept_NKHWC, [self.frames.index(start) for start in starts], self.size)
 
 
 def drift(

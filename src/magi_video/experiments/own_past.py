@@ -18,7 +18,7 @@ from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.plots import new_figure
 from magi_video.experiments.rows import Row, all_rows
 from magi_video.experiments.starts import sample_name, samples
-from magi_video.experiments.table1 import refusal
+from magi_video.experiments.table1 import Keep, refusal
 from magi_video.experiments.table1_report import DECIDING, mean_known
 from magi_video.experiments.tables import cell, table
 
@@ -27,12 +27,15 @@ OWN_PAST = "own-past"
 Figures = dict[str, Any]
 
 
-def own_past(m: Measures, seeds: Sequence[int], rows: Sequence[str] | None = None) -> Scores:
+def own_past(
+    m: Measures, seeds: Sequence[int], rows: Sequence[str] | None = None, keep: Keep = lambda figures: None
+) -> Scores:
     """Read the last frame of every clip behind both pasts, after equal steps; models that are not there are trained.
 
     Args:
         m: the world's measures; it needs an oracle.
         seeds, rows: as of `starts`.
+        keep: called with the figures as they stand whenever a row has been read.
 
     Returns:
         given: frames of its own start, and of the true past; seeds; errors: row → a list, one of each seed, of `true`
@@ -46,12 +49,14 @@ def own_past(m: Measures, seeds: Sequence[int], rows: Sequence[str] | None = Non
         raise MagiError(f"world {m.world.name!r} has no oracle that reads its frames")
     given, frames = m.world.given, m.world.frames
     errors = {"copy_last": [both(m, partial(held_name, m), partial(held, m))]}
+    figures: Figures = {"given": [given, frames - 1], "seeds": list(seeds), "errors": errors}
     for row in (Row.parse(name) for name in (all_rows() if rows is None else rows)):
         if refusal(row, given, frames) is None:
             errors[row.name] = [
                 both(m, partial(sample_name, m, row, seed), partial(samples, m, row, seed)) for seed in seeds
             ]
-    return {"given": [given, frames - 1], "seeds": list(seeds), "errors": errors}
+            keep(figures)
+    return figures
 
 
 def both(m: Measures, name: Callable[[int], str], clips: Callable[[int], np.ndarray]) -> Scores:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from magi_video.errors import MagiError
 from magi_video.experiments import answers, drift_report, own_past, plots, table1_report, tables
 from magi_video.experiments.drift import DRIFT
 from magi_video.experiments.recipes import RECIPES, mean_and_deviation
+from magi_video.experiments.results import find_results
+from magi_video.experiments.run import BY_ROWS
 from magi_video.experiments.starts import STARTS
 from magi_video.experiments.table1 import TABLE1
 from magi_video.experiments.worlds import CPU_WORLDS
@@ -27,12 +28,9 @@ def publish(out: str | Path) -> Path:
     """
     out = Path(out)
     found = {
-        recipe: {path.stem.removeprefix(f"{recipe}-"): read_json(path) for path in sorted(paths)}
-        for recipe in (*RECIPES, TABLE1, STARTS, own_past.OWN_PAST, DRIFT)
-        if (paths := list((out / "results").glob(f"{recipe}-*.json")))
+        recipe: {world: read_json(path) for world, path in worlds.items()}
+        for recipe, worlds in find_results(out, (*RECIPES, *BY_ROWS)).items()
     }
-    if not found:
-        raise MagiError(f"{out}: no results; expected results/RECIPE-WORLD.json, as magi reproduce writes them")
     report = out / "report"
     ensure_folder(report)
     summary = summarise(found)

@@ -1,7 +1,7 @@
 """Runs recipes on worlds and writes what they found: what `magi reproduce` does."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,9 @@ APPLIES = {
     "rollout": ("balls", "gameplay"),
 }
 """Recipes that are run on some worlds only; the others are run on all."""
-BY_ROWS = (TABLE1, STARTS, OWN_PAST)
-"""Recipes about the rows of table 1, which "all" leaves out."""
+BY_ROWS: dict[str, Callable[..., Scores]] = {TABLE1: table1, STARTS: starts, OWN_PAST: own_past, DRIFT: drift}
+"""Recipes whose rows can be chosen, and which "all" leaves out: called with the measures, the seeds, the rows, and what
+keeps the figures as they stand."""
 
 
 def find_worlds(scale: Scale, names: Sequence[str]) -> list[World]:
@@ -80,12 +81,12 @@ def reproduce(
         MagiError: unknown names, missing data, no seeds, `out` holds another scale, or another call is at work on one
             of the worlds there.
     """
-    if recipe not in (*RECIPES, *BY_ROWS, DRIFT, "all"):
-        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join((*RECIPES, *BY_ROWS, DRIFT))}, all")
+    if recipe not in (*RECIPES, *BY_ROWS, "all"):
+        raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join((*RECIPES, *BY_ROWS))}, all")
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
-    if rows is not None and recipe not in (*BY_ROWS, DRIFT):
-        raise MagiError(f"rows are of the recipes {', '.join((*BY_ROWS, DRIFT))}, not of {recipe}")
+    if rows is not None and recipe not in BY_ROWS:
+        raise MagiError(f"rows are of the recipes {', '.join(BY_ROWS)}, not of {recipe}")
     for row in rows or ():
         check_rows([row]) if recipe == DRIFT else Row.parse(row)
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
@@ -105,17 +106,12 @@ def reproduce(
                 workplace = Workplace(world, out / world.name, None if data is None else Path(data), display, signals)
                 result = out / "results" / f"{name}-{world.name}.json"
                 keep = partial(write_result, result, world)
-                if name == TABLE1:
-                    measures = Measures(workplace, fid_frames=FID_FRAMES)
-                    keep(table1(measures, seeds, rows, keep, budget))
-                elif name == STARTS:
-                    keep(starts(Measures(workplace), seeds, rows))
-                elif name == DRIFT:
-                    keep(drift(Measures(workplace), seeds, rows, keep))
-                elif name == OWN_PAST:
-                    keep(own_past(Measures(workplace), seeds, rows))
-                else:
+                if name in RECIPES:
                     keep(RECIPES[name](Measures(workplace), seeds))
+                else:
+                    options = {"budget": budget} if name == TABLE1 else {}
+                    measures = Measures(workplace, fid_frames=FID_FRAMES)
+                    keep(BY_ROWS[name](measures, seeds, rows, keep, **options))
     return out / "results"
 
 

@@ -13,7 +13,7 @@ from magi_video.evaluation.baselines import baselines
 from magi_video.experiments.clips import every
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.rows import Row, all_rows
-from magi_video.experiments.table1 import refusal
+from magi_video.experiments.table1 import SHEET_CLIPS, SHEET_FRAMES, Keep, refusal
 from magi_video.experiments.table1_report import DECIDING, flat
 from magi_video.experiments.verdicts import start_verdict
 from magi_video.video.image import contact_sheet, write_image
@@ -22,16 +22,18 @@ STARTS = "starts"
 """The recipe's name."""
 GIVEN = (0, 1, 5)
 """Frames that are given."""
-SHEET_CLIPS, SHEET_FRAMES = 2, 16
 
 
-def starts(m: Measures, seeds: Sequence[int], rows: Sequence[str] | None = None) -> Scores:
+def starts(
+    m: Measures, seeds: Sequence[int], rows: Sequence[str] | None = None, keep: Keep = lambda figures: None
+) -> Scores:
     """Score what each row makes of each start, after equal steps; models that are not there are trained.
 
     Args:
         m: the world's measures.
         seeds: of the training runs.
         rows: as `experiments.rows` writes them; all if not given.
+        keep: called with the figures as they stand whenever a start has been scored.
 
     Returns:
         n, frames, train_steps; starts: number of given frames → references (name → scores) and rows: row → seeds,
@@ -45,6 +47,7 @@ def starts(m: Measures, seeds: Sequence[int], rows: Sequence[str] | None = None)
         found = {row.name: score_row(m, row, seeds, given, references) for row in chosen}
         figures["starts"][str(given)] = {"references": references, "rows": found}
         write_sheet(m, chosen, seeds[0], given)
+        keep(figures)
     return figures
 
 

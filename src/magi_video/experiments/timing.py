@@ -17,7 +17,6 @@ from magi_video.bench.subject import make_subject
 from magi_video.experiments.rows import Row
 from magi_video.experiments.worlds import World
 from magi_video.paradigms import make_paradigm
-from magi_video.sampling.rollout import Rollout
 
 LENGTHS = (8, 16, 32, 64, 128)
 REPEATS = 3
@@ -73,22 +72,10 @@ def time_rollout(generator: Generator, frames: int, recompute: bool) -> tuple[np
     while len(seconds) < frames:
         if recompute and (len(seconds) % BETWEEN == 0 or len(seconds) == frames - 1):
             numbers.append(len(seconds))
-            recomputed.append(timed(one_frame(generator, frames, len(seconds), False)))
-        count = min(rollout.step_frames, frames - len(seconds))
-        seconds += [timed(lambda: make(generator, rollout, count)) / count] * count  # noqa: B023 (called at once)
+            recomputed.append(timed(generator.frame(len(seconds), frames, use_cache=False)))
+        count = rollout.step_frames
+        seconds += [timed(lambda: rollout.predict_frames([generator.conditions] * count)) / count] * count  # noqa: B023
     return np.array(seconds), np.interp(np.arange(frames), numbers, recomputed) if recompute else np.zeros(frames)
-
-
-def one_frame(generator: Generator, frames: int, number: int, use_cache: bool | None) -> Callable[[], object]:
-    """What makes frame `number` of so many, with the frames that are made together with it; its past is random."""
-    total = generator.given + frames
-    rollout = generator.begin(total, given=generator.given + number, use_cache=use_cache)
-    return lambda: make(generator, rollout, min(rollout.step_frames, frames - number))
-
-
-def make(generator: Generator, rollout: Rollout, count: int) -> Tensor:
-    """The rollout's next frames."""
-    return rollout.predict_frames([generator.conditions] * count)
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -113,7 +100,7 @@ def memory(generator: Generator, lengths: Sequence[int], use_cache: bool | None,
     past, peaks = [], []
     for frames in lengths:
         with Memory() as kept:
-            call = one_frame(generator, frames, frames - 1, use_cache)
+            call = generator.frame(frames - 1, frames, use_cache)
             past.append(kept.held)
             with Memory() as added:
                 call()

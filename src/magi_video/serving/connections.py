@@ -140,7 +140,7 @@ def configure(app: Any, limits: ServingLimits, proxies: Sequence[str] = ()) -> C
     Args:
         app: of `create_app`.
         limits: see there.
-        proxies: addresses whose word on whom they speak for is taken (`X-Forwarded-For`).
+        proxies: addresses of trusted proxies: what they say of the visitor's address (`X-Forwarded-For`) is believed.
     """
     return Config(
         app,

@@ -12,7 +12,7 @@ from magi_video.settings import settings
 
 @settings
 class ServeOptions:
-    """Where the page is served, on what, and to whom."""
+    """Address, device and limits of the page."""
 
     port: int = 8000
     """To listen on; 0 takes a free one."""

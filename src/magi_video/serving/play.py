@@ -47,7 +47,7 @@ class Player(Task):
 
     Attributes:
         token: random; who knows it may come back.
-        address: whom the place counts for.
+        address: the visitor's, which the place counts for.
         connection: the one that listens now; None without one.
         touched: when a key was last heard of.
         world: what is played.

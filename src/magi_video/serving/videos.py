@@ -150,7 +150,7 @@ class VideoDesk:
         folder: for the files, a subfolder a video.
 
     Attributes:
-        writing: held by whoever writes a file of frames.
+        writing: a lock, held while a file of frames is written.
     """
 
     def __init__(self, pipe: MagiVideoPipeline, worker: Worker, limits: ServingLimits, folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_video.data.folder import DATA_SETS, VideoFolder
+from magi_video.data.folder import VideoFolder, find_kind
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import find_device
 from magi_video.errors import MagiError
@@ -368,7 +368,7 @@ def open_data(data: Path) -> VideoFolder:
     """The videos of a folder, of a data set with a layout of its own the training ones."""
     if not data.is_dir():
         raise MagiError(f"{data}: no such folder; expected one with videos")
-    kind = next((one for one in DATA_SETS.values() if one.recognises(data)), VideoFolder)
+    kind = find_kind(data)
     videos = kind(data) if kind is VideoFolder else kind.for_evaluation(data, "train")[0]
     if not videos.videos:
         raise MagiError(f"{data}: no usable video ({videos.summary()})")
