@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from held_actions import WORLDS, World
 from magi_video import MagiVideoPipeline
 from magi_video.experiments.inverse import fit, inverse_network
-from magi_video.fast.probes import use_fast_float32
+from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.recordings.environments import open_game
 from magi_video.recordings.policy import Explorer

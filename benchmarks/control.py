@@ -24,7 +24,7 @@ from torch import nn
 
 import shapes
 from magi_video import MagiVideoPipeline
-from magi_video.fast.probes import use_fast_float32
+from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.recipe import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, TrainConfig
 from magi_video.sampling.sampling import Sampling

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from magi_video import MagiVideoPipeline
-from magi_video.fast.probes import PRECISIONS, use_fast_float32
+from magi_video.fast.kernel_choice import use_fast_float32
+from magi_video.fast.probes import PRECISIONS
 from magi_video.sampling.sampling import Sampling
 from rollouts import start_rollout
 

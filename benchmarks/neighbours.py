@@ -32,7 +32,7 @@ def frame_milliseconds(model: str, threads: int, frames: int) -> list[float]:
     import torch
 
     from magi_video import MagiVideoPipeline
-    from magi_video.fast.probes import use_fast_float32
+    from magi_video.fast.kernel_choice import use_fast_float32
 
     torch.set_num_threads(threads)
     use_fast_float32()

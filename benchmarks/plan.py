@@ -32,7 +32,7 @@ from magi_video.bench.machine import peak_memory_bytes
 from magi_video.bench.plan import make_plan
 from magi_video.bench.subject import build, make_subject
 from magi_video.bench.training import Stepper
-from magi_video.fast.probes import use_fast_float32
+from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.presets import load_preset
 from magi_video.recipe import Preset
 from magi_video.training.optimization import AveragedWeights

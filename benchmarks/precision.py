@@ -23,8 +23,8 @@ from magi_video.bench.subject import Subject, open_subject
 from magi_video.bench.training import Stepper
 from magi_video.codecs.config import SmallVAEConfig
 from magi_video.codecs.small_vae_training import SmallVAETraining
-from magi_video.fast.kernels import linear_product_pays
-from magi_video.fast.probes import PRECISIONS, Work, choose_precision, use_fast_float32
+from magi_video.fast.kernel_choice import KERNELS, LINEAR_KERNELS, use_fast_float32
+from magi_video.fast.probes import PRECISIONS, Work, choose_precision
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import choose_for
 from magi_video.presets import load_preset
@@ -134,7 +134,7 @@ def main() -> None:
         figures[title] = seconds | {"auto": choice.precision, "why": choice.why}
         told = ", ".join(f"{name} {value:.4g}" for name, value in seconds.items())
         print(f"{title}: {told}; auto takes {choice.precision}: {choice.why}", flush=True)
-    figures["linear kernels"] = figures["training doom, s a clip"]["auto"] == "bf16" and linear_product_pays()
+    figures["linear kernels"] = figures["training doom, s a clip"]["auto"] == "bf16" and KERNELS[LINEAR_KERNELS].used
     print(f"our own linear kernels in training: {'used' if figures['linear kernels'] else 'not used'}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

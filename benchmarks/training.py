@@ -36,8 +36,8 @@ from magi_video.fast import allocator
 from magi_video.fast import layers as fast_layers
 from magi_video.fast.compiling import compile_blocks
 from magi_video.fast.head import FastDenoisingMLP
+from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.fast.kernels import TrainingLayerNorm, TrainingLinear
-from magi_video.fast.probes import use_fast_float32
 from magi_video.models import layers
 from magi_video.models.head import DenoisingMLP
 from magi_video.training.optimization import AveragedWeights

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from magi_video.fast.kernel_choice import KERNELS
+from magi_video.fast.probes import PROBES
 from magi_video.models.architecture import Architecture
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.head import DiffusionHead
@@ -28,10 +30,26 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def same_machine() -> Iterator[None]:
-    """What is left to the machine is float32 here, so that no result hangs on how fast it is just now."""
+    """Nothing is chosen by a timing, here and in the processes that tests start: no result hangs on the load."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("magi_video.fast.probes.low_precision_gain", lambda *_: 1.0)
+        patch.setenv(PROBES, "off")
         yield
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left to the machine is measured, as it is for users."""
+    monkeypatch.delenv(PROBES)
+
+
+@pytest.fixture
+def settled_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kernels are settled here, and afterwards as they were."""
+    before = torch.get_float32_matmul_precision()
+    for kernel in KERNELS.values():
+        monkeypatch.setattr(kernel, "settled", None)
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture

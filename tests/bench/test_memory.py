@@ -12,6 +12,7 @@ from magi_video.bench.machine import count_parameters
 from magi_video.bench.memory import Workload, activation_bytes, cast_parameters, head_tokens, step_memory
 from magi_video.bench.subject import Subject, build, make_subject
 from magi_video.bench.training import Stepper, sequence_frames
+from magi_video.fast.kernel_choice import KERNELS, LINEAR_KERNELS
 from magi_video.presets import load_preset
 
 CPU = torch.device("cpu")
@@ -69,7 +70,7 @@ def test_activations_are_what_autograd_keeps(
     name: str, model: dict[str, Any], precision: str, dropout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # PyTorch's own linear layers keep a little less; which are used hangs on the machine.
-    monkeypatch.setattr("magi_video.bench.training.linear_product_pays", lambda: True)
+    monkeypatch.setattr(KERNELS[LINEAR_KERNELS], "settled", True)
     subject = with_dropout(subject_of(name, **model), dropout)
     torch.manual_seed(0)
     stepper = Stepper(subject, build(subject.preset), 2, precision, CPU)

@@ -128,6 +128,12 @@ def test_two_processes_make_the_weights_of_one(name: str, alone: dict[str, Path]
     assert max(float((last[key] - first[key]).abs().max()) for key in last) > 50 * TOLERANCE, "training does something"
 
 
+@pytest.mark.parametrize("name", [*(name for name in JOBS if name != "stopped"), "generated"])
+def test_all_processes_take_the_kernels_of_the_main_one(name: str, together: Path) -> None:
+    mine, others = json.loads((together / name / "kernels.json").read_text())
+    assert mine == others and mine[:2] == ["highest", False]
+
+
 def test_the_figures_of_every_step_are_those_of_one_process_and_told_once(
     alone: dict[str, Path], together: Path
 ) -> None:
@@ -167,7 +173,8 @@ def test_two_processes_share_the_videos_and_make_those_of_one(
     assert main(generate(alone["complete"], tmp_path)) == 0
     ours = together / "generated"
     assert json.loads((ours / "told.json").read_text()) == ["exit 0", "exit 0"]
-    assert {file.name for file in ours.iterdir()} == {file.name for file in tmp_path.iterdir()} | {"told.json"}
+    added = {"told.json", "kernels.json"}
+    assert {file.name for file in ours.iterdir()} == {file.name for file in tmp_path.iterdir()} | added
     for file in tmp_path.glob("*.npy"):
         one, two = np.load(file).astype(int), np.load(ours / file.name).astype(int)
         assert np.abs(one - two).max() <= 1 and (one != two).mean() < 0.001, file.name  # sums over another batch

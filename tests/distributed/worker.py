@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 2 tests/distributed/worker.py JOBS.json
 
 A training: {"preset": recipe as JSON, "data": folder, "out": folder, "stop": null or [process, step, signal's number]}.
-Any other command: {"command": [arguments of magi], "out": folder}. What came of it goes to OUT/told.json.
+Any other command: {"command": [arguments of magi], "out": folder}. What came of it goes to OUT/told.json, and the
+kernels that computed to OUT/kernels.json. All processes but the main one would take kernels that round otherwise.
 """
 
 import json
@@ -16,6 +17,7 @@ import torch
 
 from magi_video.cli import main
 from magi_video.distributed import Processes
+from magi_video.fast.kernel_choice import KERNELS, Kernel
 from magi_video.recipe import Preset
 from magi_video.settings import from_json
 from magi_video.training.display import Silent
@@ -49,8 +51,12 @@ def run(job: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    jobs, results = Path(sys.argv[1]), Processes().each
+    processes, jobs = Processes(), Path(sys.argv[1])
+    results = processes.each
+    Kernel.pays = property(lambda _: not processes.main)  # type: ignore[assignment, method-assign, misc]
     for job in json.loads(jobs.read_text(encoding="utf-8")):
         told = results(lambda job=job: run(job))  # type: ignore[misc]
-        if Processes().main:
-            Path(job["out"], "told.json").write_text(json.dumps(told), encoding="utf-8")
+        kernels = results(lambda: [torch.get_float32_matmul_precision(), *(one.settled for one in KERNELS.values())])
+        if processes.main:
+            for name, found in (("told.json", told), ("kernels.json", kernels)):
+                Path(job["out"], name).write_text(json.dumps(found), encoding="utf-8")

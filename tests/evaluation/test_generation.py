@@ -20,6 +20,7 @@ from magi_video.evaluation.generation import evaluate
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.evaluation.realset import real_clips
 from magi_video.evaluation.scoring import score
+from magi_video.fast.kernel_choice import KERNELS, Kernel
 from magi_video.files.lock import alone
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import Sampling
@@ -114,6 +115,22 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(evaluated: Evaluated,
     assert more["num_fake"] == 7 and len(samples(tmp_path / "out")) == 7
 
 
+@pytest.mark.usefixtures("settled_kernels")
+def test_it_goes_on_with_the_kernels_of_its_samples(
+    evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"fid": False, "lpips": False}
+    assert evaluated(num=2, **options)["generation"]["kernels"] == {"fast_float32": False}
+    record = tmp_path / "out" / "evaluate.json"
+    for kept in (False, True):
+        monkeypatch.setattr(Kernel, "pays", not kept)
+        used = {"fast_float32": kept and KERNELS["fast_float32"].works}
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"kernels": {"fast_float32": kept}}))
+        assert evaluated(num=2, **options)["generation"]["kernels"] == used
+        assert json.loads(record.read_text())["kernels"] == used
+        assert torch.get_float32_matmul_precision() == ("medium" if used["fast_float32"] else "highest")
+
+
 def test_other_settings_in_the_same_folder_are_refused(
     evaluated: Evaluated, save_model: SaveModel, tmp_path: Path
 ) -> None:
@@ -193,7 +210,10 @@ def test_rows_that_need_no_model(evaluated: Evaluated, tmp_path: Path) -> None:
     assert any(
         one.startswith("the model (FVD ") and "does not beat copying the last given frame" in one for one in told
     )
-    few = evaluated(context_frames=3, num=80, baselines=True, fid=False, lpips=False, out=tmp_path / "few")
+    write_numbered(tmp_path / "one" / "video.mp4", 20, height=16, width=16)  # gives five clips, and six are wanted
+    few = evaluated(
+        data=tmp_path / "one", context_frames=3, num=3, baselines=True, fid=False, lpips=False, out=tmp_path / "few"
+    )
     assert "real" not in few["baselines"] and any(one.startswith("no floor") for one in few["warnings"])
 
 

@@ -214,6 +214,7 @@ def test_what_graphs_do_not_cover_is_refused_if_asked_for_and_else_left_to_pytor
     assert choose_engine("auto", make_job(make_model), None, 100)[1] == ""
 
 
+@pytest.mark.usefixtures("measured")
 def test_auto_takes_the_quicker_one_where_the_job_is_long_enough(
     make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +229,10 @@ def test_auto_takes_the_quicker_one_where_the_job_is_long_enough(
     assert line == "engine onnx: a frame in 50.0 ms by onnx, in 100.0 by torch"
     assert len(list(tmp_path.rglob(f"*{SUFFIX}"))) == 1
     assert choose_engine("auto", job, None, 100)[0].name == "onnx"  # graphs are there: 10 s are long enough
+    monkeypatch.setenv("MAGI_PROBES", "off")
+    engine, line = choose_engine("auto", job, None, 100)
+    assert engine.name == "torch" and line == "engine torch: MAGI_PROBES=off"
+    monkeypatch.setenv("MAGI_PROBES", "on")
     seconds["onnx"] = 0.1
     assert choose_engine("auto", job, None, 100)[0].name == "torch"
 

@@ -10,7 +10,7 @@ from magi_video.fast.probes import choose_precision, gain_of
 from magi_video.recipe import Preset
 from magi_video.settings import from_json
 
-REAL_GAIN = probes.low_precision_gain
+pytestmark = pytest.mark.usefixtures("measured")
 
 
 @pytest.mark.parametrize(("gain", "chosen", "line"), [
@@ -42,8 +42,8 @@ def test_what_is_asked_for_is_kept_and_a_machine_that_is_slow_at_it_says_so(monk
 ])  # fmt: skip
 def test_every_piece_of_work_can_be_measured_and_leaves_no_trace(work: probes.Work, shape: tuple[int, ...]) -> None:
     before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled()
-    assert 0 < REAL_GAIN(work, shape) < 1000
-    assert REAL_GAIN(work, shape) == REAL_GAIN(work, shape), "measured once a process"
+    assert 0 < probes.low_precision_gain(work, shape) < 1000
+    assert probes.low_precision_gain(work, shape) == probes.low_precision_gain(work, shape), "measured once a process"
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (torch.get_num_threads(), torch.is_grad_enabled())
 
@@ -63,16 +63,17 @@ def test_a_hopeless_way_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [1 + probes.TRIALS] * 2
 
 
-def test_the_fast_path_of_float32_products_is_float32_or_off() -> None:
-    before = torch.get_float32_matmul_precision()
-    try:
-        on = probes.use_fast_float32()
-        assert torch.get_float32_matmul_precision() == ("medium" if on else before)
-        a, b = torch.randn(2, 64, 64).unbind(0)
-        exact = a.double() @ b.double().T
-        assert (torch.nn.functional.linear(a, b) - exact).abs().max() < 1e-4 * exact.abs().max()
-    finally:
-        torch.set_float32_matmul_precision(before)
+def test_without_probes_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> float:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(probes, "low_precision_gain", never)
+    monkeypatch.setenv("MAGI_PROBES", "off")
+    assert str(choose_precision("auto", "cpu", "generation", (1,) * 6)) == "precision: float32 (MAGI_PROBES=off)"
+    assert str(choose_precision("bf16", "cpu", "training")) == "precision: bf16 (as asked)"
+    monkeypatch.setenv("MAGI_PROBES", "no")
+    with pytest.raises(MagiError, match=r"^MAGI_PROBES must be on or off, got 'no'$"):
+        choose_precision("auto", "cpu", "training")
 
 
 def test_recipes_of_earlier_versions_load_under_todays_names() -> None:

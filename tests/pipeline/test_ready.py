@@ -12,6 +12,7 @@ from magi_video.pipeline.ready import make_ready
 pytest.importorskip("onnxruntime", reason="lacks onnxruntime: pip install 'magi-video[export]'")
 
 
+@pytest.mark.usefixtures("measured", "settled_kernels")
 @pytest.mark.parametrize(("by_graph", "by_torch", "chosen"), [(0.02, 0.03, "float32"), (0.03, 0.02, "bf16")])
 def test_bf16_must_be_quicker_than_the_graphs(
     by_graph: float, by_torch: float, chosen: str, monkeypatch: pytest.MonkeyPatch

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from magi_video.fast.kernel_choice import KERNELS, Kernel
 from magi_video.recipe import Preset
 from magi_video.training.choices import CHOSEN, settle_choices
 
+pytestmark = pytest.mark.usefixtures("settled_kernels")
 CPU = torch.device("cpu")
 
 
@@ -23,6 +25,7 @@ def record(run: Path, precision: str, **more: object) -> None:
     (run / "run.json").write_text(json.dumps({"preset": {"train": {"precision": precision}}, **more}))
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize(("recorded", "kept"), [("bf16", "bf16"), ("no", "float32"), ("float32", "float32")])
 def test_a_run_goes_on_in_the_precision_that_it_began_with(
     recipe: Callable[..., Preset], tmp_path: Path, recorded: str, kept: str, monkeypatch: pytest.MonkeyPatch
@@ -34,6 +37,22 @@ def test_a_run_goes_on_in_the_precision_that_it_began_with(
     assert settled.train.precision == chosen.precision == kept and chosen.linear_kernels == (kept == "bf16")
     assert chosen.why.startswith("as the run began")
     assert ("takes 10.0× as long" in str(chosen)) == (kept == "bf16"), "a machine that is slow at it says so"
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_run_goes_on_with_the_kernels_that_it_began_with(
+    recipe: Callable[..., Preset], tmp_path: Path, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = {"fast_float32": used, "linear_kernels": used}
+    monkeypatch.setattr(Kernel, "pays", not used)
+    for name in kernels:
+        monkeypatch.setattr(KERNELS[name], "works", True)
+    record(tmp_path / "run", "bf16", **{CHOSEN: kernels})
+    auto = with_precision(recipe(), "auto")
+    _, chosen = settle_choices(auto, tmp_path / "run", CPU, begun=True)
+    assert chosen.kernels == kernels == {name: KERNELS[name].used for name in kernels}
+    _, anew = settle_choices(with_precision(recipe(), "bf16"), tmp_path / "run", CPU, begun=False)
+    assert anew.kernels == dict.fromkeys(kernels, not used)
 
 
 def test_where_nothing_is_trained_yet_the_machine_chooses_anew(recipe: Callable[..., Preset], tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from magi_video.bench.training import Progress, Stepper, Training, measure_train
 from magi_video.distributed import find_device
 from magi_video.errors import MagiError
 from magi_video.fast.engine_choice import choose_engine
-from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
+from magi_video.fast.kernel_choice import use_fast_float32
+from magi_video.fast.probes import Choice, choose_precision
 from magi_video.fast.threads import choose_threads
 from magi_video.files.shapes import parameters_by_part
 from magi_video.paradigms import find_paradigm

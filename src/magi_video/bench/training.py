@@ -13,7 +13,8 @@ from magi_video.bench.machine import clock, peak_memory_bytes
 from magi_video.bench.profiling import OPTIMISER, PART
 from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.fast.allocator import keep_freed_memory
-from magi_video.fast.kernels import linear_product_pays, use_training_kernels
+from magi_video.fast.kernel_choice import KERNELS, LINEAR_KERNELS
+from magi_video.fast.kernels import use_training_kernels
 from magi_video.fast.speed import speed_up
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import Clip, Paradigm
@@ -91,7 +92,7 @@ class Stepper:
         self.config = subject.preset.train
         speed_up(model)  # as the trainer does
         if device.type == "cpu":
-            use_training_kernels(model, linears=precision == "bf16" and linear_product_pays())
+            use_training_kernels(model, linears=precision == "bf16" and KERNELS[LINEAR_KERNELS].used)
             keep_freed_memory()
         self.optimizer = build_optimizer(model, self.config)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

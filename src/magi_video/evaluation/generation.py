@@ -6,7 +6,6 @@ takes whole groups. So the samples do not depend on how many processes there are
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,7 +22,6 @@ from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes, one_by_one, side_by_side
 from magi_video.errors import MagiError
-from magi_video.evaluation.as_before import RECORD, choose_as_before, engine_as_before, has_samples
 from magi_video.evaluation.baselines import Baseline
 from magi_video.evaluation.baselines import baselines as rows_without_model
 from magi_video.evaluation.clipset import Origin, load_array
@@ -40,23 +38,31 @@ from magi_video.evaluation.realset import (
     real_clips,
     warn_of_sizes,
 )
+from magi_video.evaluation.record import (
+    CONTENT,
+    KERNELS,
+    RECORD,
+    choose_as_before,
+    describe,
+    engine_as_before,
+    has_samples,
+    kernels_as_before,
+)
 from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, score_sets, silent
 from magi_video.fast.beside import items_ahead, work_beside
 from magi_video.fast.engine import Stage
 from magi_video.fast.engine_name import EngineName
-from magi_video.fast.probes import Choice, use_fast_float32
+from magi_video.fast.probes import Choice
 from magi_video.fast.threads import use_threads
 from magi_video.files.artifact import Artifact
-from magi_video.files.atomic import files_sha256, write_array
+from magi_video.files.atomic import write_array
 from magi_video.files.cache import report_unusable_cache
-from magi_video.files.weights import is_local, resolve_model
+from magi_video.files.weights import is_local
 from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import Sampling
 from magi_video.video.image import fit_frames
 
-CONTENT = "data_content_sha256"
-"""Name in the record: of the videos' contents."""
 MOST_GROUPS = 8
 """Groups of samples that are made side by side on a CPU: each holds its own cache of frames."""
 
@@ -261,8 +267,7 @@ def evaluate(
     numbers, out = Numbers.of(protocol, options.num, options.num_real), Path(out)
     processes = Processes(options.device)
     use_threads(options.threads)
-    if processes.device.type == "cpu":
-        use_fast_float32()
+    kernels_as_before("float32", out, processes)  # those by which the precision is measured
 
     def stage(what: str) -> None:
         progress(what, 0, None)
@@ -295,20 +300,22 @@ def evaluate(
         lambda: choose_as_before(generation.pipe, generation.options, len(generation.contexts), out)
     )
     generation.settle(choice)
+    kernels = kernels_as_before(choice.precision, out, processes)
     engine = generation.use_engine(engine_as_before(options, out, processes), processes, say, stage)
     say("; ".join(filter(None, (str(choice), engine))))
     steps, most = generation.pipe.resolve(options.sampling).mask_steps, generation.pipe.most_mask_steps(protocol.frames)
     if steps > most:
         say(f"mask steps: {most}, one for each token, not {steps}")
     detectors = detectors or load_detectors(processes, sets, options)
-    settings = processes.once(lambda: describe(model, generation))
+    settings = processes.once(lambda: describe(model, generation.pipe, protocol, generation.options, generation.videos))
+    settings |= {KERNELS: kernels}
 
     usual = {name: one for name, one in generation.pipe.resolve(Sampling()).given().items() if name in settings}
     usual["engine"] = "torch"
 
     def lasting(record: dict[str, Any]) -> dict[str, Any]:
         """Settings that a record of before does not name had their defaults."""
-        return {name: value for name, value in (usual | record).items() if name != CONTENT}
+        return {name: value for name, value in (usual | record).items() if name not in (CONTENT, KERNELS)}
 
     def carried(saved: dict[str, Any] | None) -> dict[str, Any]:
         """The videos' contents, which records of before do not name."""
@@ -316,7 +323,7 @@ def evaluate(
             raise MagiError(f"{out} holds samples that continue other videos of the same names; use another --out")
         if saved is not None and CONTENT not in saved:
             say(f"{out}: begun before the contents of videos were recorded; taken to continue these")
-        return {CONTENT: settings[CONTENT]}
+        return {CONTENT: settings[CONTENT], KERNELS: kernels}
 
     artifact = Artifact(out / RECORD, "samples", lasting, made=lambda: has_samples(out))
     with artifact.making(lasting(settings), processes, carried):
@@ -350,47 +357,3 @@ def baseline_sets(generation: Generation, sets: Sets) -> dict[str, Sets]:
         return Sets(sets.real, ClipSet(contexts.names, read, name, contexts.origins), sets.truth)
 
     return found | {name: made(change, name) for name, change in rows_without_model(protocol.given, codec).items()}
-
-
-def describe(model: str | Path, generation: Generation) -> dict[str, Any]:
-    """Everything that the samples depend on, but for how many there are."""
-    pipe, protocol, options, videos = generation.pipe, generation.protocol, generation.options, generation.videos
-    config = pipe.config
-    sampling = pipe.resolve(options.sampling)
-    frame = {name: value for name, value in sampling.given().items() if name != "speed"}
-    own = ("precision", "engine", "batch_size", "seed", "actions", "labels", "captions")
-    return (
-        frame
-        | {name: getattr(options, name) for name in own}
-        | {
-            "setting": sampling.speed,  # the names that records have had from the first version on
-            "first_step": sampling.first_step,
-            "guide": list(sampling.guide),
-            "model_sha256": hash_model(resolve_model(model)),
-            "protocol": protocol.name,
-            "frames": protocol.frames,
-            "interval": protocol.interval,
-            "context_frames": protocol.given,
-            "clips_seed": protocol.seed,
-            "data": videos.root.name,
-            "data_sha256": hash_videos(videos),
-            CONTENT: DataIdentity.of(videos).record()["sha256"],
-            "height": config.height,
-            "width": config.width,
-            "device": pipe.device.type,
-        }
-    )
-
-
-def hash_videos(videos: VideoFolder) -> str:
-    """SHA-256 of the videos' names and lengths, on which the choice of clips hangs, and of how they are shown where
-    that is not as they are stored."""
-    facts = ((name, str(one.num_frames), one.shown) for name, one in zip(videos.names, videos.videos, strict=True))
-    lines = [" ".join(filter(None, three)) for three in facts]
-    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
-
-
-def hash_model(folder: Path) -> str:
-    """SHA-256 of a model's weights and configurations."""
-    found = (path for part in ("transformer", "codec") for path in sorted((folder / part).rglob("*")))
-    return files_sha256(folder, (path for path in found if path.suffix in (".safetensors", ".json")))

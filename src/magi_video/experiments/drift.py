@@ -25,7 +25,7 @@ from magi_video.experiments.long import LongSet, long_set
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.oracle import balls
 from magi_video.experiments.rollout import sharpness, speed
-from magi_video.fast.probes import use_fast_float32
+from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.files.json import read_json
 from magi_video.pipeline.pipeline import MagiVideoPipeline

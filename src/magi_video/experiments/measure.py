@@ -27,7 +27,8 @@ from magi_video.experiments.clips import Clips, RealSet, real_sets, training_set
 from magi_video.experiments.inverse import InverseDynamics, Keys, score_keys, train_inverse
 from magi_video.experiments.oracle import balls
 from magi_video.experiments.runs import Workplace
-from magi_video.fast.probes import choose_precision, use_fast_float32
+from magi_video.fast.kernel_choice import use_fast_float32
+from magi_video.fast.probes import choose_precision
 from magi_video.files.atomic import replacing, write_array, write_json
 from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json

@@ -14,6 +14,7 @@ from magi_video.fast.engine import Engine, Say, Stage
 from magi_video.fast.engine_name import EngineName, check_engine, missing_packages
 from magi_video.fast.onnx_engine import Job, OnnxEngine, decodable, not_covered
 from magi_video.fast.onnx_graph import GraphFiles
+from magi_video.fast.probes import PROBES, probes_on
 from magi_video.fast.speed import prepare
 from magi_video.files.cache import cache_folder
 
@@ -53,7 +54,7 @@ def choose_engine(
 
     Args:
         asked: "auto" takes the quicker one, measured on a frame or two; where graphs have to be loaded or made first,
-            only if the job is long enough.
+            only if the job is long enough; PyTorch where nothing is to be measured (`probes_on`).
         job: what is to be made.
         folder: of the model; None if it has none.
         frames: how many frames will be made, each of `job.batch` videos; infinite for no end.
@@ -88,6 +89,8 @@ def quicker_engine(engine: OnnxEngine, job: Job, frames: float) -> tuple[Engine,
     there = engine.has_graphs(job)
     if frames < FEW_FRAMES or not (there or can_build):
         return plain, ""
+    if not probes_on():
+        return plain, f"engine torch: {PROBES}=off"
     prepare(job.model)
     (seconds,) = frame_seconds(job, [plain], trials=0)
     can_build &= seconds * frames >= BUILDING_PAYS

@@ -5,15 +5,11 @@ as over the same product of a transposed copy: here the narrower of the two fact
 activations and has bfloat16 weights where those are gathered from shards, which PyTorch's own refuses on CPUs.
 """
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from magi_video.fast.probes import KERNEL_GAIN, gain_of, one_thread
 
 
 class LinearProduct(torch.autograd.Function):
@@ -64,28 +60,10 @@ def use_training_kernels(model: nn.Module, linears: bool = True) -> None:
 
     Args:
         model: to be trained.
-        linears: the linear layers too, which is a matter of speed alone (`linear_product_pays`).
+        linears: the linear layers too, which is a matter of speed alone (`kernel_choice`).
     """
     for module in model.modules():
         if type(module) is nn.Linear and linears:
             module.__class__ = TrainingLinear
         elif type(module) is nn.LayerNorm and module.elementwise_affine:
             module.__class__ = TrainingLayerNorm
-
-
-@cache
-def linear_product_pays() -> bool:
-    """Whether `LinearProduct` is faster on this CPU than PyTorch's own linear layer under autocast, both ways."""
-    generator = torch.Generator().manual_seed(0)
-    weight, bias = torch.randn(512, 256, generator=generator), torch.randn(512, generator=generator)
-    x = torch.randn(512, 256, generator=generator).to(torch.bfloat16).requires_grad_()
-    for parameter in (weight, bias):
-        parameter.requires_grad_()
-
-    def step(product: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-            y = product(x, weight, bias)
-        torch.autograd.grad(y, (x, weight, bias), torch.ones_like(y))
-
-    with one_thread(), torch.enable_grad():
-        return gain_of(lambda: step(F.linear), lambda: step(LinearProduct.apply)) >= KERNEL_GAIN

@@ -71,7 +71,8 @@ def pack_linears(model: nn.Module) -> bool:
 def packing_works() -> bool:
     """Whether this build of PyTorch packs weights for this CPU, and gets the product right from them."""
     generator = torch.Generator().manual_seed(0)
-    layer = PackedLinear(64, 32).to(torch.bfloat16)
+    with torch.random.fork_rng(devices=[]):
+        layer = PackedLinear(64, 32).to(torch.bfloat16)
     x = torch.randn(5, 64, generator=generator).to(torch.bfloat16)
     with torch.no_grad():
         plain = layer(x).float()

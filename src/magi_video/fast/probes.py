@@ -1,10 +1,12 @@
-"""What this machine computes quickly, measured in some milliseconds: precisions and kernels for CPUs.
+"""What this machine computes quickly, measured in some milliseconds: which precision a CPU is given.
 
 CPUs differ by a hundred times in bfloat16: with matrix units it is several times as fast as float32; without, the
 products of a backward pass fall to a scalar loop and take dozens of times as long. So nothing is assumed: a small piece
 of the work is timed, once a process, on one thread, by the time that this thread computes, whatever else is running.
+`MAGI_PROBES=off` leaves nothing to a timing: then results are the same at every start on a machine.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,21 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from magi_video.errors import MagiError
+from magi_video.fast.linear import pack_linears
 from magi_video.fast.precision import Settled, check_precision
 
 PRECISIONS: dict[Settled, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
-TOLERANCE = 1e-5
-"""Largest error, relative to the largest entry, that still counts as float32."""
 GAIN, GENERATION_GAIN = 1.25, 1.6
 """How many times as fast as float32 bfloat16 must be to be chosen: the exact one wins a tie. In generation, where small
 products are measured and much else is done, it must be clearly faster."""
-KERNEL_GAIN = 1.1
-"""How many times as fast as PyTorch's own another kernel must be to be used."""
 TRIALS = 5
 HOPELESS = 4.0
 """After a trial that takes so many times as long as the other side's, no more are made."""
 SIZES = ((1,), (4,))
 """Of a piece of work: where the small one does not tell enough, the larger one does, as calls cost it less."""
+
+PROBES = "MAGI_PROBES"
+"""Environment variable: "off" where nothing is to be chosen by a timing."""
 
 Work = Literal["training", "convolution", "detector", "generation"]
 NAMES: dict[Work, str] = {
@@ -56,6 +59,18 @@ class Choice:
         return f"precision: {self.precision} ({self.why})"
 
 
+def probes_on() -> bool:
+    """Whether timings may choose: precisions, kernels, engines, threads. `MAGI_PROBES=off` says that they may not.
+
+    Raises:
+        MagiError: the variable is neither "on" nor "off".
+    """
+    given = os.environ.get(PROBES) or "on"
+    if given not in ("on", "off"):
+        raise MagiError(f"{PROBES} must be on or off, got {given!r}")
+    return given == "on"
+
+
 def choose_precision(
     asked: str, device: torch.device | str, work: Work, shape: tuple[int, ...] = (), reason: str = "as asked"
 ) -> Choice:
@@ -80,6 +95,8 @@ def choose_precision(
         return Choice(settled, why) if asked == "auto" else Choice(asked, reason)  # type: ignore[arg-type]
     if kind != "cpu":
         return Choice("float32", "not measured on this device") if asked == "auto" else Choice(asked, reason)  # type: ignore[arg-type]
+    if not probes_on():
+        return Choice("float32", f"{PROBES}=off") if asked == "auto" else Choice(asked, reason)  # type: ignore[arg-type]
     gain = low_precision_gain(work, shape)
     if asked == "auto":
         needed = GENERATION_GAIN if work == "generation" else GAIN
@@ -182,7 +199,6 @@ def generation_pass(
         rows, width, mlp_width: of the transformer's pass; large ones are cut.
         tokens, head_width, head_calls: of the head, for each layer of the transformer that a frame passes.
     """
-    from magi_video.fast.linear import pack_linears
 
     def mlp(width: int, inner: int) -> torch.nn.Module:
         layers = (nn.LayerNorm(width), nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
@@ -200,53 +216,3 @@ def generation_pass(
             head(drawn.to(dtype)).float()
 
     return frame
-
-
-@cache
-def fast_float32_pays() -> bool:
-    """Whether oneDNN's fast path for float32 products is faster on this CPU, and float32."""
-    before = torch.get_float32_matmul_precision()
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, 256, 256, generator=generator).unbind(0)
-    exact = a.double() @ b.double().T
-
-    def product(precision: str) -> torch.Tensor:
-        torch.set_float32_matmul_precision(precision)
-        return F.linear(a, b)
-
-    try:
-        with one_thread(), torch.no_grad():
-            error = (product("medium") - exact).abs().max() / exact.abs().max()
-            return bool(error <= TOLERANCE) and (
-                gain_of(lambda: product("highest"), lambda: product("medium")) >= KERNEL_GAIN
-            )
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@cache
-def packing_pays() -> bool:
-    """Whether products of bfloat16 matrices with few rows are faster on this CPU from packed weights."""
-    from magi_video.fast.linear import PackedLinear, packing_works
-
-    if not packing_works():
-        return False
-    plain, packed = (PackedLinear(512, 512).to(torch.bfloat16).eval() for _ in range(2))
-    packed.pack()
-    x = torch.ones(64, 512, dtype=torch.bfloat16)
-    with one_thread(), torch.no_grad():
-        return gain_of(lambda: plain(x), lambda: packed(x)) >= KERNEL_GAIN
-
-
-def use_fast_float32() -> bool:
-    """Let float32 matrix products on this CPU take oneDNN's fast path, if it is faster here and gives float32 results.
-
-    "medium" precision sends `F.linear` to another kernel, twice as fast on some machines of docs/performance.md. On
-    other CPUs (AMX) it rounds to bfloat16 on the way; a small product tells.
-
-    Returns:
-        Whether the fast path is on.
-    """
-    if fast_float32_pays():
-        torch.set_float32_matmul_precision("medium")
-    return fast_float32_pays()

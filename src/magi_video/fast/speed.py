@@ -7,8 +7,8 @@ from torch import nn
 
 from magi_video.errors import MagiError
 from magi_video.fast import head, kernels, layers, linear
+from magi_video.fast.kernel_choice import KERNELS, PACKED_WEIGHTS
 from magi_video.fast.past import FastPast
-from magi_video.fast.probes import packing_pays
 from magi_video.models.layers import Block, SpatialLayer, TemporalLayer
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Paradigm
@@ -96,5 +96,5 @@ def begin_past(
 def prepare(model: MagiVideoTransformer) -> None:
     """Make a model in eval mode fast, in place; packed where that pays (`pack_linears`)."""
     speed_up(model)
-    if model.dtype == torch.bfloat16 and packing_pays():
+    if model.dtype == torch.bfloat16 and KERNELS[PACKED_WEIGHTS].used:
         linear.pack_linears(model)

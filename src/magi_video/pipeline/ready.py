@@ -10,8 +10,9 @@ import torch
 from magi_video.distributed import Processes
 from magi_video.fast.engine import Say, Stage
 from magi_video.fast.engine_name import EngineName
+from magi_video.fast.kernel_choice import generation_kernels, settle_kernels
 from magi_video.fast.precision import check_precision
-from magi_video.fast.probes import Choice, choose_precision, use_fast_float32
+from magi_video.fast.probes import Choice, choose_precision
 from magi_video.fast.threads import choose_threads
 from magi_video.files.weights import is_local
 from magi_video.models.transformer import MagiVideoTransformer
@@ -63,7 +64,7 @@ def make_ready(
     Args:
         model: folder, hub id, or the name of a shipped model.
         precision: of all weights: "auto", "float32" or "bf16".
-        processes: that generate, on their devices; all have the main one's precision.
+        processes: that generate, on their devices; all have the main one's precision and kernels.
         threads: of the CPU; if not given, those that the model's products are worth (`threads.py`).
         videos: made together in a process.
         sampling: that frames will have.
@@ -88,7 +89,7 @@ def make_ready(
     length = math.inf if latent_frames is None else latent_frames
     choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, resolved, videos))
     if device.type == "cpu":
-        use_fast_float32()
+        settle_kernels(generation_kernels(choice.precision), processes)
         choose_threads(product_flops(pipe.transformer, videos), threads)
     if choice.precision != "float32":
         if precision == engine == "auto" and device.type == "cpu":

@@ -17,6 +17,7 @@ from torch import Tensor
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.fast.beside import items_ahead, work_beside
+from magi_video.fast.probes import probes_on
 from magi_video.fast.threads import Pace, check_threads
 from magi_video.files.weights import is_local, resolve_model
 from magi_video.pipeline.pipeline import MagiVideoPipeline
@@ -72,7 +73,7 @@ def load(model: str, options: ServeOptions) -> Guard:
     )  # fmt: skip
     say(str(ready))
     pipe = ready.pipe
-    chooses = processes.device.type == "cpu" and options.threads is None
+    chooses = processes.device.type == "cpu" and options.threads is None and probes_on()
     pace = Pace(ready.threads, ready.cores) if chooses else None
     first_frames = find_first_frames(folder, pipe.config.height, pipe.config.width)
     name = model if not Path(model).is_dir() else Path(model).resolve().name

@@ -1,5 +1,6 @@
 """From a recipe and its data to what the training loop drives: model, clips, pipeline, accelerator."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import DiscreteCodec
 from magi_video.data.clips import USUAL_RATE, ClipDataset, FrameReader
 from magi_video.data.folder import VideoFolder
+from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.exposure import CURES, Cure
 from magi_video.fast.allocator import keep_freed_memory
-from magi_video.fast.kernels import linear_product_pays, use_training_kernels
-from magi_video.fast.probes import use_fast_float32
+from magi_video.fast.kernel_choice import LINEAR_KERNELS, settle_kernels, training_kernels
+from magi_video.fast.kernels import use_training_kernels
 from magi_video.fast.speed import speed_up
 from magi_video.fast.threads import choose_threads
 from magi_video.models.architecture import ACTION, LABEL
@@ -88,9 +90,15 @@ def build_network(preset: Preset, data: TrainingData, seed: int) -> tuple[MagiVi
 
 
 def put_in_speed(
-    model: MagiVideoTransformer, config: TrainConfig, device: torch.device, micro: int, low: bool, linears: bool | None
+    model: MagiVideoTransformer,
+    config: TrainConfig,
+    device: torch.device,
+    micro: int,
+    low: bool,
+    processes: Processes,
+    kernels: Mapping[str, bool] | None = None,
 ) -> None:
-    """All that changes the seconds of a step and no result.
+    """All that changes the seconds of a step, and of a result no more than its rounding.
 
     Args:
         model: changed in place.
@@ -98,16 +106,16 @@ def put_in_speed(
         device: that trains.
         micro: clips of one forward and backward.
         low: whether products are bfloat16.
-        linears: whether linear layers compute their gradients by our own kernel, where the device is a CPU; if not
-            said, where that is faster.
+        processes: of the run.
+        kernels: name → whether it computes on a CPU, of those that are settled (`settle_kernels`).
     """
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     speed_up(model)
     if device.type == "cpu":
-        use_fast_float32()
         keep_freed_memory()
-        use_training_kernels(model, linears=low and linear_product_pays() if linears is None else linears)
+        used = settle_kernels(training_kernels("bf16" if low else "float32"), processes, kernels)
+        use_training_kernels(model, linears=used.get(LINEAR_KERNELS, False))
         choose_threads(product_flops(model, micro * model.config.num_frames))
     else:
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")

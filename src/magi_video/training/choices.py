@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from magi_video.fast.kernels import linear_product_pays
+from magi_video.fast.kernel_choice import settle_kernels, training_kernels
 from magi_video.fast.precision import modern
 from magi_video.fast.probes import Choice, choose_precision
 from magi_video.files.json import read_json
@@ -23,15 +23,21 @@ class Chosen:
     Attributes:
         precision: of the transformer's products.
         why: it was chosen.
-        linear_kernels: whether linear layers take their gradients by `kernels.LinearProduct`.
+        fast_float32, linear_kernels: whether these kernels compute, on a CPU (`kernel_choice`).
     """
 
     precision: str
     why: str
-    linear_kernels: bool
+    fast_float32: bool = False
+    linear_kernels: bool = False
 
     def __str__(self) -> str:
         return f"precision: {self.precision} ({self.why})"
+
+    @property
+    def kernels(self) -> dict[str, bool]:
+        """Name → whether it is used."""
+        return {"fast_float32": self.fast_float32, "linear_kernels": self.linear_kernels}
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""
@@ -56,8 +62,7 @@ def settle_choices(preset: Preset, out: Path, device: torch.device, begun: bool)
     if asked == "auto" and recorded in ("float32", "bf16"):
         asked, reason = recorded, "as the run began"
     choice: Choice = choose_precision(asked, device, "training", reason=reason)
-    kernels = chosen.get("linear_kernels") if isinstance(chosen, dict) else None
-    if not isinstance(kernels, bool):
-        kernels = device.type == "cpu" and choice.precision == "bf16" and linear_product_pays()
+    names = training_kernels(choice.precision) if device.type == "cpu" else []
+    kernels = settle_kernels(names, kept=chosen if isinstance(chosen, dict) else None)
     settled = replace(preset, train=replace(preset.train, precision=choice.precision))
-    return settled, Chosen(choice.precision, choice.why, kernels)
+    return settled, Chosen(choice.precision, choice.why, **kernels)

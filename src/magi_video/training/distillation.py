@@ -20,7 +20,7 @@ from magi_video.data.folder import VideoFolder, find_kind
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import find_device
 from magi_video.errors import MagiError
-from magi_video.fast.probes import use_fast_float32
+from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.fast.speed import restore, speed_up
 from magi_video.fast.threads import choose_threads
 from magi_video.files.atomic import files_sha256

@@ -96,7 +96,7 @@ def train(
         reader, encoded = stages.latents(asked, videos, codec, cache)
         made = TrainingData(videos, codec, reader, encoded, stages.captions(preset, videos))
         origin = processes.once(lambda: recorded_data(out))
-        stages.model(preset, made, origin, chosen.linear_kernels)
+        stages.model(preset, made, origin, chosen.kernels)
     return out
 
 

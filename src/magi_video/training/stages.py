@@ -3,7 +3,7 @@
 Each takes what the stages before it made, and finds its own artifact in the run's folder, whole or begun, or makes it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,10 +136,12 @@ class Stages:
         self.display.say(table.summary)
         return table
 
-    def model(self, preset: Preset, data: TrainingData, origin: dict[str, Any], linear_kernels: bool) -> None:
+    def model(
+        self, preset: Preset, data: TrainingData, origin: dict[str, Any], kernels: Mapping[str, bool] | None = None
+    ) -> None:
         """The trained model, which the run's folder then is; arguments as of `Trainer`."""
         with self.signals.held():
-            trainer = Trainer(preset, data, self.out, self.seed, self.signals, origin, linear_kernels)
+            trainer = Trainer(preset, data, self.out, self.seed, self.signals, origin, kernels)
             follow(trainer, self.display)
 
 

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -82,7 +82,7 @@ class Trainer:
         seed: of everything random.
         signals: that ask to stop.
         origin: what else the model's record says of its data.
-        linear_kernels: see `put_in_speed`.
+        kernels: see `put_in_speed`.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Trainer:
         seed: int = 0,
         signals: StopSignals | None = None,
         origin: dict[str, Any] | None = None,
-        linear_kernels: bool | None = None,
+        kernels: Mapping[str, bool] | None = None,
     ) -> None:
         self.preset, self.data, self.out, self.seed, self.origin = preset, data, out, seed, origin or {}
         self.config, self.signals, self.processes = preset.train, signals or StopSignals(), Processes()
@@ -103,7 +103,7 @@ class Trainer:
         self.micro = micro_batch(self.config, self.processes.count)
         self.codec = data.codec.to(self.device)
         model, self.untaken = build_network(preset, data, seed)
-        put_in_speed(model, self.config, self.device, self.micro, self.low, linear_kernels)
+        put_in_speed(model, self.config, self.device, self.micro, self.low, self.processes, kernels)
         self.exposure = build_cure(preset.exposure)
         self.core, self.objective = model, Objective(model, build_paradigm(preset, self.exposure))
         self.clips = build_clips(preset, data, model)
