@@ -71,19 +71,26 @@ def test_their_codecs_show_the_first_frames(name: str, decibels: float, request:
         assert -10 * np.log10(np.square(shown - first / 255).mean()) > decibels, path.name
 
 
+def follow(
+    pipe: MagiVideoPipeline, first: np.ndarray, names: list[str], num_frames: int, interval: int = 1
+) -> np.ndarray:
+    """Videos from one frame and one seed, each under an action that is held."""
+    return pipe(
+        image=[first] * len(names), num_frames=num_frames, interval=interval, mask_steps=4, denoise_steps=12,
+        actions=np.stack([np.stack([pipe.action(name) for name in names])] * num_frames),
+        generator=[torch.Generator().manual_seed(0) for _ in names],
+    ).frames  # fmt: skip
+
+
 def test_frames_stay_frames_and_the_picture_follows_the_controls(doom: MagiVideoPipeline) -> None:
     first = read_image(SHIPPED / "doom" / "first_frame.png")
-    frames = {}
-    for name in ("TURN_LEFT", "TURN_RIGHT"):
-        frames[name] = doom(
-            image=first, num_frames=24, interval=2, mask_steps=4, denoise_steps=12,
-            actions=[doom.action(name)] * 24, generator=torch.Generator().manual_seed(0),
-        ).frames[0]  # fmt: skip
-        late = frames[name][-8:]
+    left, right = frames = follow(doom, first, ["TURN_LEFT", "TURN_RIGHT"], 24, interval=2)
+    for video in frames:
+        late = video[-8:]
         assert 0.05 < late.std(axis=(1, 2)).mean() < 0.35, "neither a flat colour nor noise"
-        assert np.abs(late.mean() - frames[name][0].mean()) < 0.2
-        assert np.abs(np.diff(frames[name], axis=0)).mean() > 0.005, "it moves"
-    assert np.abs(frames["TURN_LEFT"][-1] - frames["TURN_RIGHT"][-1]).mean() > 0.02
+        assert np.abs(late.mean() - video[0].mean()) < 0.2
+        assert np.abs(np.diff(video, axis=0)).mean() > 0.005, "it moves"
+    assert np.abs(left[-1] - right[-1]).mean() > 0.02
 
 
 def white_boxer(frames_THWC: np.ndarray) -> np.ndarray:
@@ -96,12 +103,9 @@ def white_boxer(frames_THWC: np.ndarray) -> np.ndarray:
 
 def test_the_boxer_goes_where_he_is_told(atari: MagiVideoPipeline) -> None:
     first = read_image(SHIPPED / "atari" / "first_frame.png")
+    names = ["RIGHT", "LEFT", "UP", "DOWN"]
     went = {}
-    for name in ("RIGHT", "LEFT", "UP", "DOWN"):
-        frames = atari(
-            image=first, num_frames=9, mask_steps=4, denoise_steps=12,
-            actions=[atari.action(name)] * 9, generator=torch.Generator().manual_seed(0),
-        ).frames[0]  # fmt: skip
+    for name, frames in zip(names, follow(atari, first, names, 9), strict=True):
         start, end = white_boxer(frames[[0, -1]])
         went[name] = end - start
     assert went["RIGHT"][0] > went["LEFT"][0] + 2 and went["DOWN"][1] > went["UP"][1] + 2
