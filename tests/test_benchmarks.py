@@ -26,7 +26,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("gpu")
 
 
-def test_the_gpu_script_runs_dry(gpu: ModuleType, tmp_path: Path) -> None:
+def test_the_gpu_script_runs_dry(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magi_video.bench.machine.PEAK_SIDE", 256)
     gpu.main(["--out", str(tmp_path / "gpu.json"), "--dry-run", "--graphs"])
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert {name: one["state"] for name, one in report["parts"].items()} == dict.fromkeys(gpu.PARTS, "done")

@@ -36,16 +36,17 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def tiny_recipe(**train: Any) -> Preset:
+    """The tiny preset with some training settings changed."""
+    preset = load_preset("tiny")
+    settings: dict[str, Any] = {"steps": 6, "checkpoint_every": 3, "sample_every": 0}
+    return dataclasses.replace(preset, train=dataclasses.replace(preset.train, **settings | train))
+
+
 @pytest.fixture
 def recipe() -> Callable[..., Preset]:
-    """The tiny preset with some training settings changed."""
-
-    def make(**train: Any) -> Preset:
-        preset = load_preset("tiny")
-        settings: dict[str, Any] = {"steps": 6, "checkpoint_every": 3, "sample_every": 0}
-        return dataclasses.replace(preset, train=dataclasses.replace(preset.train, **settings | train))
-
-    return make
+    """See `tiny_recipe`."""
+    return tiny_recipe
 
 
 class LengthEncoder:

@@ -5,6 +5,7 @@ import faulthandler
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from magi_video.files.checkpoints import Checkpoint, latest_checkpoint, save_che
 from magi_video.recipe import Preset
 from magi_video.training import loaders
 from magi_video.training.run import train
+from tests.training.conftest import tiny_recipe
 
 Recipe = Callable[..., Preset]
 
@@ -46,6 +49,28 @@ def with_codec(preset: Preset) -> Preset:
         model=dataclasses.replace(preset.model, hidden=16, mlp=32, head_width=16, head_depth=1, depth=1, heads=2),
         train=dataclasses.replace(preset.train, tracker="none", batch_size=2),
     )
+
+
+def four_steps(recipe: Recipe, **settings: Any) -> Preset:
+    """A recipe of four steps, saved after two of them."""
+    return recipe(**{"steps": 4, "checkpoint_every": 2} | settings)
+
+
+@pytest.fixture(scope="module")
+def half(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the first two of four steps; to be copied."""
+    run = tmp_path_factory.mktemp("half") / "run"
+    train(four_steps(tiny_recipe, steps=2), videos, run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(videos: Path, half: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """The bits of a run of four steps that nothing disturbed."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    shutil.copytree(half, run)
+    train(four_steps(tiny_recipe), videos, run)
+    return bits(run)
 
 
 def in_a_process(call: Callable[[], None]) -> int:
@@ -221,22 +246,20 @@ def test_a_folder_that_may_not_be_written_is_told_in_a_line(recipe: Recipe, tmp_
 
 @pytest.mark.parametrize("name", ["run.json", "videos.json", "model_index.json", "codec/config.json", "log.jsonl"])
 def test_a_run_with_a_damaged_file_goes_on_or_says_which(
-    name: str, videos: Path, recipe: Recipe, tmp_path: Path
+    name: str, videos: Path, recipe: Recipe, tmp_path: Path, half: Path, whole: dict[str, dict[str, bytes]]
 ) -> None:
-    train(recipe(steps=2, checkpoint_every=2), videos, tmp_path / "whole")
-    train(recipe(steps=4, checkpoint_every=2), videos, tmp_path / "whole")
     run = tmp_path / "run"
-    train(recipe(steps=2, checkpoint_every=2), videos, run)
+    shutil.copytree(half, run)
     data = (run / name).read_bytes()
     for damaged in (b"", data[: len(data) // 2], b"\0" * len(data), b"[]"):
         (run / name).write_bytes(damaged)
         try:
-            train(recipe(steps=4, checkpoint_every=2), videos, run)
+            train(four_steps(recipe), videos, run)
         except MagiError as error:
             assert "\n" not in str(error) and name in str(error)
             (run / name).write_bytes(data)
-    train(recipe(steps=4, checkpoint_every=2), videos, run)
-    assert bits(run) == bits(tmp_path / "whole")
+    train(four_steps(recipe), videos, run)
+    assert bits(run) == whole
     MagiVideoPipeline.from_pretrained(run)
 
 
@@ -252,9 +275,14 @@ def test_a_run_with_a_damaged_file_goes_on_or_says_which(
     ],
 )
 def test_a_process_that_loads_data_fails(
-    happens: str, told: str, videos: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    happens: str,
+    told: str,
+    videos: Path,
+    recipe: Recipe,
+    tmp_path: Path,
+    whole: dict[str, dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train(recipe(steps=4, checkpoint_every=2), videos, tmp_path / "whole")
     real, reads = PixelReader.read, []
 
     def read(reader: PixelReader, *arguments: object) -> torch.Tensor:
@@ -269,13 +297,13 @@ def test_a_process_that_loads_data_fails(
 
     monkeypatch.setattr(PixelReader, "read", read)
     monkeypatch.setattr(loaders, "LOADER_SECONDS", 3)
-    preset = recipe(steps=4, checkpoint_every=2, workers=1)
+    preset = four_steps(recipe, workers=1)
     with pytest.raises(MagiError, match=told) as caught:
         train(preset, videos, tmp_path / "run")
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
     train(preset, videos, tmp_path / "run")
-    assert bits(tmp_path / "run") == bits(tmp_path / "whole")
+    assert bits(tmp_path / "run") == whole
     assert json.loads((tmp_path / "run" / "run.json").read_text())["preset"]["train"]["workers"] == 1
 
 
