@@ -1,10 +1,7 @@
 """`magi encode` as a user types it, and training on what it wrote."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +20,7 @@ from magi_video.training.run import train
 from magi_video.video.video import write_video
 from tests.codecs.codec_examples import Causal4x
 from tests.files.test_lock import other_process
+from tests.processes import in_processes
 from tests.training.conftest import moving_square
 
 
@@ -97,11 +95,8 @@ def test_damage_is_named_and_mended_by_the_same_command(
 
 
 def test_two_processes_write_the_same_bytes(root: Path, tmp_path: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "magi_video"]
     command = ["encode", "tiny", "--data", str(root / "videos"), "--out", str(tmp_path / "cache"), *SHARDS]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *launch, *command], env=environment, capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert in_processes(2, lambda _: main(command)) == [0, 0]
     assert contents(tmp_path / "cache") == contents(root / "cache")
 
 

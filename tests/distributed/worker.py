@@ -1,6 +1,4 @@
-"""One of several processes: runs a list of jobs one after the other. Many in one launch, for starting is slow.
-
-    torchrun --nproc-per-node 2 tests/distributed/worker.py JOBS.json
+"""One of several processes: runs a list of jobs one after the other. Many in one start, for starting is slow.
 
 A training: {"preset": recipe as JSON, "data": folder, "out": folder, "stop": null or [process, step, signal's number]}.
 Any other command: {"command": [arguments of magi], "out": folder}. What came of it goes to OUT/told.json, and the
@@ -9,7 +7,6 @@ kernels that computed to OUT/kernels.json. All processes but the main one would 
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +46,12 @@ def run(job: dict[str, Any]) -> str:
     return "trained"
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    processes, jobs = Processes(), Path(sys.argv[1])
+def run_all(jobs: list[dict[str, Any]]) -> None:
+    """Every job, by all processes together."""
+    processes = Processes()
     results = processes.each
     Kernel.pays = property(lambda _: not processes.main)  # type: ignore[assignment, method-assign, misc]
-    for job in json.loads(jobs.read_text(encoding="utf-8")):
+    for job in jobs:
         told = results(lambda job=job: run(job))  # type: ignore[misc]
         kernels = results(lambda: [torch.get_float32_matmul_precision(), *(one.settled for one in KERNELS.values())])
         if processes.main:

@@ -1,0 +1,45 @@
+"""Processes that know of each other, as torchrun starts them, made by forks: all that they need is imported already."""
+
+import faulthandler
+import os
+import socket
+import traceback
+from collections.abc import Callable
+
+import torch
+from accelerate.state import AcceleratorState
+
+PATIENCE = 240
+"""Seconds after which a process that hangs tells where, and ends."""
+
+
+def in_processes(count: int, work: Callable[[int], int | None]) -> list[int]:
+    """Do some work in so many processes, each of which is given its number; returns their exit codes: what the work
+    returns, 1 where it raises.
+
+    A launch by torchrun itself, which takes seconds, is tested in `tests/distributed`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = [_fork(number, count, port, work) for number in range(count)]
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def _fork(number: int, count: int, port: int, work: Callable[[int], int | None]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}
+        AcceleratorState._reset_state(reset_partial_state=True)  # what earlier tests made of it
+        torch.set_num_threads(1)
+        code = work(number) or 0
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(code)
