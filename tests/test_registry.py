@@ -8,10 +8,11 @@ import pytest
 from magi_video import registry
 from magi_video.codecs.base import CODECS
 from magi_video.data.folder import DATA_SETS
+from magi_video.exposure import CURES
 from magi_video.paradigms import PARADIGMS
 from magi_video.registry import CLASS, MODULE, Registry, declared
 
-REGISTRIES = [PARADIGMS, CODECS, DATA_SETS]
+REGISTRIES = [PARADIGMS, CODECS, DATA_SETS, CURES]
 
 
 @pytest.mark.parametrize("names", REGISTRIES, ids=lambda one: one.folder)
@@ -23,6 +24,8 @@ def test_values_read_from_the_text_are_those_of_the_classes(names: Registry[obje
             key: value for key, value in values.items() if key not in (CLASS, MODULE)
         }
         assert values == {key: declared(names.folder)[name][key] for key in values}, "registered at run time"
+        lost = {key for key in ("options", "limits", "choices", "needs") if key in vars(cls)} - set(values)
+        assert not lost, f"{name}: not plain enough to be read"
 
 
 BASE = """

@@ -202,6 +202,8 @@ def load_preset(name_or_file: str | os.PathLike[str], forcing: str | None = None
         preset = PRESETS[str(name_or_file)]()
     else:
         path = Path(name_or_file)
+        if path.is_dir():
+            raise MagiError(_no_recipe(path))
         if not path.is_file():
             raise MagiError(f"no preset or file {str(name_or_file)!r}: presets are {', '.join(PRESETS)}")
         preset = from_json(Preset, read_json(path), str(path))
@@ -210,6 +212,17 @@ def load_preset(name_or_file: str | os.PathLike[str], forcing: str | None = None
         given = {name: str(value) for name, value in options.items()}
         changes["forcing_options"] = {**changes.get("forcing_options", preset.forcing_options), **given}
     return replace(preset, **changes)
+
+
+def _no_recipe(folder: Path) -> str:
+    """What to do with a folder that was given as a recipe."""
+    if (folder / "run.json").is_file():
+        return (
+            f"{folder} is a run, not a recipe: to go on with it repeat the command that began it, its preset or file "
+            f'first and --out {folder} (its recipe is in {folder / "run.json"}, under "preset")'
+        )
+    what = "a model" if (folder / "model_index.json").is_file() else "a folder"
+    return f"{folder} is {what}, not a recipe: give a JSON file, or one of {', '.join(PRESETS)}"
 
 
 def change_paradigm(preset: Preset, forcing: str | None) -> dict[str, Any]:

@@ -294,8 +294,14 @@ def check_exposure(name: str, options: Mapping[str, str], forcing: str, head: st
     """
     check_options("exposure", "exposure", name, options)
     cure, paradigm = declared("exposure")[name], declared("paradigms")[forcing]
-    for what, (values, why) in cure.get("needs", {}).items():
-        check(paradigm.get(what) in values, f"exposure {name!r} is not for the paradigm {forcing}: {why}")
+    needs: dict[str, tuple[tuple[object, ...], str]] = cure.get("needs", {})
+
+    def unmet(values: Mapping[str, Any]) -> list[str]:
+        return [why for what, (fitting, why) in needs.items() if values.get(what) not in fitting]
+
+    if reasons := unmet(paradigm):
+        others = ", ".join(other for other, values in declared("paradigms").items() if not unmet(values))
+        raise MagiError(f"exposure {name!r} is not for the paradigm {forcing}: {reasons[0]} (it is for {others})")
     heads = cure.get("heads", (head,))
     check(head in heads, f"exposure {name!r} needs a head {' or '.join(heads)}, got {head!r}")
 
@@ -320,8 +326,8 @@ def check_cure_begins(exposure: ExposureConfig, steps: int) -> None:
     after = int({**cure["options"], **exposure.exposure_options}[option])
     check(
         after < steps,
-        f"exposure {exposure.exposure!r} begins after {option} {after}, and this training ends after {steps} steps: "
-        f"give --exposure-options {option} {round(PLAIN_SHARE * steps)}, or more --steps",
+        f"exposure {exposure.exposure!r} begins after {option} {after:,}, and this training ends after {steps:,} "
+        f"steps: give the exposure option {option} {round(PLAIN_SHARE * steps)}, or more steps",
     )
 
 

@@ -142,7 +142,7 @@ def _read_body(node: ast.ClassDef, inherited: dict[str, Any], read: dict[str, di
 
 
 def _evaluate(expression: ast.expr, read: dict[str, dict[str, Any]]) -> Any:
-    """A literal, `Base.values`, or a union of two dictionaries.
+    """A literal, in which numbers may be powers (2**20), `Base.values`, or a union of two dictionaries.
 
     Raises:
         ValueError: it is none of these.
@@ -151,7 +151,19 @@ def _evaluate(expression: ast.expr, read: dict[str, dict[str, Any]]) -> Any:
         return _evaluate(expression.left, read) | _evaluate(expression.right, read)
     if isinstance(expression, ast.Attribute) and expression.attr in (values := read.get(_name(expression.value), {})):
         return values[expression.attr]
-    return ast.literal_eval(expression)
+    return ast.literal_eval(_Powers().visit(expression))
+
+
+class _Powers(ast.NodeTransformer):
+    """Replaces powers of two numbers, which `ast.literal_eval` does not take, by what they are."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """See the class."""
+        parts = (node.left, node.right)
+        if not isinstance(node.op, ast.Pow) or not all(isinstance(part, ast.Constant) for part in parts):
+            return node
+        base, exponent = (part.value for part in parts if isinstance(part, ast.Constant))
+        return ast.Constant(base**exponent)  # type: ignore[operator]
 
 
 def _is_plain(value: Any) -> bool:
@@ -224,5 +236,10 @@ def read_option(name: str, value: Any, default: Any, choices: Sequence[str] = ()
     if choices and read not in choices:
         raise MagiError(f"{name} must be one of {', '.join(choices)}, got {str(read)[:60]!r}")
     if limits and not limits[0] <= read <= limits[1]:
-        raise MagiError(f"{name} must lie in {limits[0]:g}…{limits[1]:g}, got {read:g}")
+        raise MagiError(f"{name} must lie in {_written(limits[0])}…{_written(limits[1])}, got {_written(read)}")
     return read
+
+
+def _written(number: float) -> str:
+    """A number as a message shows it: 1,048,576 rather than 1.04858e+06."""
+    return f"{number:,}" if isinstance(number, int) else f"{int(number):,}" if number.is_integer() else f"{number:g}"

@@ -277,6 +277,27 @@ distill run --out out --denoise-steps 1001
 distill run --out out --steps 0
 distill run --out out --batch-size 0
 distill run --out out --device gpu9
+distill run --out out --max-interval 99
+distill run --out run
+train run --data videos --out out
+plan run --devices 1
+encode empty --data videos --out out
+train tiny --data videos --out out --exposure none --noise-levels 5
+train tiny --data videos --out out --exposure none --noise-sigma 0.1
+train tiny --data videos --out out --exposure-options size
+train tiny --data videos --out out --exposure error-bank --exposure-options size 9999999999
+train tiny --data videos --out out --exposure resampling
+generate run --out out --past-noise 100 --past-level 1
+generate run --out out --past-noise 0.3
+generate run --out out --schedule sideways
+compare =run b=run --data videos --out out
+reproduce drift --out out --rows nosuch
+reproduce drift --out out --worlds ucf101
+reproduce ablation --out out --rows noise
+bench run --out text.txt
+bench run --plot empty
+record magi/BouncingBalls-v0 --out first.png
+import lerobot empty --out text.txt
 demo chess
 demo --interval 0
 demo --seed -1

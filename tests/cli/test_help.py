@@ -94,6 +94,39 @@ def test_completion_knows_the_options_of_every_command(verb: str) -> None:
         assert words.options.keys() == {"--help", "--json", "--no-json"} and "atari" in words.first
 
 
+FIRST = {
+    "train": ["tiny"], "plan": ["tiny", "--devices", "1"], "encode": ["tiny", "--data", "."], "reproduce": ["drift"],
+    "score": [".", "."], "import": ["minari", "."], "evaluate": ["doom", "--data", "."], "push": ["doom", "me/it"],
+    "compare": ["doom", "atari", "--data", "."],
+}  # fmt: skip
+"""What a verb wants besides --out; of the others it is a model, or nothing."""
+
+
+def test_every_choice_lists_its_names_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = set()
+    for verb in VERBS:
+        for option, names in find_words(verb).options.items():
+            if len(names) < 2 or option in tried:  # the same group of settings in another verb
+                continue
+            tried.add(option)
+            out = [] if verb in ("serve", "info", "plan") else ["--out", "nowhere"]
+            with contextlib.suppress(SystemExit):
+                main([verb, *FIRST.get(verb, ["doom"]), *out, option, "nosuch"])
+            told = " ".join(line.strip(" │") for line in capsys.readouterr().err.splitlines())
+            assert f"must be one of {', '.join(names)}, got 'nosuch'" in told, (verb, option, told)
+            assert "None" not in told.partition("got 'nosuch'")[0]
+    assert tried >= {
+        "--engine",
+        "--schedule",
+        "--guide",
+        "--precision",
+        "--speed",
+        "--exposure",
+        "--forcing",
+        "--scale",
+    }
+
+
 @pytest.mark.skipif(which("bash") is None, reason="needs bash")
 def test_bash_completes_commands_options_values_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--print-completion", "bash"]) == 0

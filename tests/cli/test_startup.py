@@ -86,8 +86,15 @@ print(json.dumps([sorted(imported - before), sorted(set(sys.modules) - before)])
 
 
 def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    videos, out = str(tmp_path / "videos"), ["--out", str(tmp_path / "out")]
+    for folder in ("videos", "empty", "begun"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "videos" / "0.mp4").touch()  # a video by its name
+    (tmp_path / "begun" / "run.json").touch()
+    videos, empty, file = (str(tmp_path / name) for name in ("videos", "empty", "file"))
+    begun, out, taken = str(tmp_path / "begun"), ["--out", str(tmp_path / "out")], ["--out", file]
+    Path(file).touch()
+    late = {"exposure": {"exposure": "resampling"}, "train": {"steps": 100}}
+    (tmp_path / "late.json").write_text(json.dumps(late))
     refused = {
         "ONNX Runtime is not installed": [
             ["generate", "doom", *out, "--engine", "onnx"], ["demo", *out, "--engine", "onnx"],
@@ -111,6 +118,52 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path) -> 
             ["evaluate", "doom", "--data", "nope", *out], ["score", "nope", "f.png", *out], ["import", "minari", "nope",
             *out], ["train", "tiny", "--data", "nope", *out], ["encode", "tiny", "--data", "nope", *out],
             ["plan", "tiny", "--devices", "1", "--data", "nope"], ["compare", "doom", "atari", "--data", "nope", *out],
+        ],
+        "file: results cannot be written there (it is a file, not a folder)": [
+            ["generate", "doom", *taken], ["demo", *taken], ["distill", "doom", *taken], ["train", "tiny", *taken],
+            ["encode", "tiny", "--data", videos, *taken], ["evaluate", "doom", "--data", videos, *taken],
+            ["compare", "doom", "atari", "--data", videos, *taken], ["reproduce", "drift", *taken],
+            ["record", "magi/BouncingBalls-v0", *taken], ["import", "minari", videos, *taken],
+            ["score", videos, videos, *taken], ["export", "doom", *taken], ["bench", "doom", *taken],
+            ["push", "doom", "me/it", "--dry-run", *taken], ["weights", "convert-omnitokenizer", "x", *taken],
+            ["bench", "doom", "--plot", f"{file}/bench.png"], ["bench", "doom", "--json", f"{file}/bench.json"],
+        ],
+        "file: a file; expected a folder of videos": [
+            ["distill", "doom", *out, "--data", file], ["train", "tiny", *out, "--data", file],
+            ["compare", "doom", "tiny", "--data", videos, "--train", file, *out],
+        ],
+        "empty: no usable video": [
+            ["distill", "doom", *out, "--data", empty], ["train", "tiny", *out, "--data", empty],
+            ["encode", "tiny", *out, "--data", empty], ["evaluate", "doom", *out, "--data", empty],
+            ["compare", "doom", "atari", "--data", empty, *out], ["plan", "tiny", "--devices", "1", "--data", empty],
+        ],
+        "interval must lie in 1…4 for this model, got 9": [
+            ["generate", "doom", *out, "--interval", "9"], ["distill", "doom", *out, "--max-interval", "9"],
+            ["evaluate", "doom", "--data", videos, *out, "--interval", "9"],
+            ["compare", "doom", "atari", "--data", videos, *out, "--interval", "9"],
+        ],
+        "unknown action 'NOSUCH': this model has": [["generate", "doom", *out, "--actions", "NOSUCH*3"]],
+        "this model takes no label": [
+            ["generate", "doom", *out, "--label", "0"], ["evaluate", "doom", "--data", videos, *out, "--labels"],
+        ],
+        "drift has no row 'nosuch'": [["reproduce", "drift", *out, "--rows", "nosuch"]],
+        "forcing must be one of": [["reproduce", "table1", *out, "--rows", "nosuch"]],
+        "rows are of the recipes": [["reproduce", "ablation", *out, "--rows", "noise"]],
+        "different numbers from 0": [["reproduce", "drift", *out, "--seeds", "1", "1"]],
+        "is a run, not a recipe: to go on with it": [["train", begun, *out], ["plan", begun, "--devices", "1"]],
+        "is a folder, not a recipe": [["train", empty, *out]],
+        "exposure 'resampling' begins after plain_steps 10,000, and this training ends after 100 steps": [
+            ["plan", str(tmp_path / "late.json"), "--devices", "1"],
+            ["encode", str(tmp_path / "late.json"), "--data", videos, *out],
+            ["train", str(tmp_path / "late.json"), "--data", videos, *out],
+        ],
+        "is not for the paradigm masked": [["train", "tiny", "--forcing", "masked", "--exposure", "canvas", *out]],
+        "size must lie in 1…1,048,576, got 9,999,999,999": [
+            ["train", "tiny", *out, "--exposure", "error-bank", "--exposure-options", "size", "9999999999"],
+        ],
+        "--noise-levels is of the exposures that inject noise (canvas, noise)": [
+            ["train", "tiny", *out, "--exposure", "none", "--noise-levels", "5"],
+            ["plan", "tiny", "--devices", "1", "--exposure=none", "--noise-levels=5"],
         ],
     }  # fmt: skip
     commands = [(message, command) for message, those in refused.items() for command in those]

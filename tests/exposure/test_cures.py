@@ -66,7 +66,7 @@ def test_a_cure_goes_with_the_paradigms_that_it_makes_sense_for(name: str) -> No
         if forcing in GOES_WITH[name]:
             assert dataclasses.replace(preset, exposure=exposure).exposure.exposure == name
             continue
-        with pytest.raises(MagiError, match=f"exposure '{name}' is not for the paradigm {forcing}: .* there"):
+        with pytest.raises(MagiError, match=f"exposure '{name}' is not for the paradigm {forcing}: .*\\(it is for "):
             dataclasses.replace(preset, exposure=exposure)
 
 

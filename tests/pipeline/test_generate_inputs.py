@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.pipeline.generate import find_actions
+from magi_video.pipeline.actions import find_actions
 
 
 def recording(path: Path, frames: int, last_row: bool) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import ConditionSpec
-from magi_video.pipeline.generate import find_label
+from magi_video.pipeline.asked import find_label
 from magi_video.pipeline.inputs import check_guidance, label_value, spread_texts
 
 CLASSES = ConditionSpec(size=3)

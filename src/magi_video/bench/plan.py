@@ -12,7 +12,7 @@ from magi_video.codecs.sizes import untrained_codec
 from magi_video.errors import MagiError
 from magi_video.files.shapes import parameters_by_part
 from magi_video.models.architecture import Architecture
-from magi_video.recipe import Preset
+from magi_video.recipe import Preset, check_cure_begins
 from magi_video.registry import declared
 from magi_video.training.sizing import attends_flat, find_architecture, loss_share, read_frames
 
@@ -139,7 +139,8 @@ def make_plan(
         data: folder of the data set, to survey.
 
     Raises:
-        MagiError: the batch does not divide among devices and accumulated parts, or a figure makes no sense.
+        MagiError: the batch does not divide among devices and accumulated parts, the cure for exposure bias would
+            never begin, or a figure makes no sense.
     """
     if devices < 1:
         raise MagiError(f"devices {devices}; expected at least 1")
@@ -147,6 +148,7 @@ def make_plan(
         raise MagiError(f"mfu {mfu}; expected a share of the peak, above 0 and at most 1")
     if hardware.memory_gib is None:
         raise MagiError("the device's memory is not known; give --device-memory")
+    check_cure_begins(preset.exposure, preset.train.steps)
     batch = preset.train.batch_size
     if batch % devices:
         nearest = [n for n in range(1, batch + 1) if batch % n == 0]

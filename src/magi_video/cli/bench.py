@@ -9,8 +9,9 @@ from tyro.conf import Positional, arg
 from magi_video.bench.options import BenchOptions, check_subject
 from magi_video.bench.tables import report_tables
 from magi_video.cli.output import print_tables
-from magi_video.cli.parsing import Check, Grouped, parse
+from magi_video.cli.parsing import Check, Grouped, OutFile, OutFolder, parse
 from magi_video.cli.progress import TaskDisplay
+from magi_video.files.folders import check_file
 from magi_video.settings import settings
 
 
@@ -25,11 +26,11 @@ class Bench:
 
     subject: Annotated[Positional[str], arg(metavar="MODEL-or-PRESET"), Check(check_subject)]
     """Model: a folder, a hub id, or a shipped name ("doom", "atari"). Preset: a name or a JSON file; random weights."""
-    out: Path | None = None
+    out: OutFolder | None = None
     """Folder for bench.json and bench.png."""
-    json: Annotated[str | None, arg(name="json", metavar="FILE")] = None
+    json: Annotated[str | None, arg(name="json", metavar="FILE"), Check(lambda path: check_file(Path(path)))] = None
     """File for the figures; - prints them instead of the table."""
-    plot: Path | None = None
+    plot: OutFile | None = None
     """File for the picture, PNG."""
     options: Grouped[BenchOptions] = BenchOptions()
     """What is measured, and how."""

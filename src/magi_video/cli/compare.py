@@ -1,12 +1,11 @@
 """`magi compare A B …`."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import Given, Grouped, parse
+from magi_video.cli.parsing import Grouped, OutFolder, Videos, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.evaluation.options import EvaluateOptions
 from magi_video.experiments.contenders import parse_contenders
@@ -26,11 +25,11 @@ class Compare:
     contenders: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL-or-RECIPE")]
     """Two or more: a model (folder, hub id, shipped name), a recipe (preset or JSON file), or recipe:forcing for a
     recipe under another paradigm. NAME=… gives it a name of its own."""
-    data: Given
+    data: Videos
     """Folder of held-out videos."""
-    out: Path
+    out: OutFolder
     """Folder for everything."""
-    train: Given | None = None
+    train: Videos | None = None
     """Folder of videos that recipes are trained on; none of them may be among the held-out ones."""
     seeds: tuple[int, ...] = (0,)
     """Of the recipes' training runs; three or more allow a verdict on the recipes, one on the models alone."""
@@ -47,7 +46,9 @@ class Compare:
 def main(argv: list[str]) -> None:
     """Parse, compare, print."""
     asked = parse(Compare, "magi compare", argv)
-    parse_contenders(asked.contenders, asked.train)  # refused before anything is loaded
+    for side in parse_contenders(asked.contenders, asked.train):  # refused before anything is loaded
+        if side.model is not None:
+            asked.options.check_model(side.model)
     with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
         from magi_video.experiments.compare import compare
 

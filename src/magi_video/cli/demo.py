@@ -8,7 +8,7 @@ from pydantic import Field
 from tyro.conf import Positional
 
 from magi_video.cli.generate import generate
-from magi_video.cli.parsing import parse
+from magi_video.cli.parsing import OutFolder, parse
 from magi_video.errors import MagiError
 from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
@@ -38,7 +38,7 @@ class Demo:
 
     world: Annotated[Literal["doom", "atari"], Positional] = "doom"
     """Doom, or Boxing as it was on the Atari 2600."""
-    out: Path = Path("demo")
+    out: OutFolder = Path("demo")
     """Folder for the results."""
     frames: Annotated[int, Field(ge=1)] = 120
     """Frames of the video."""

@@ -1,12 +1,11 @@
 """`magi distill MODEL`."""
 
 import json
-from pathlib import Path
 
-from magi_video.cli.parsing import Given, Grouped, Model, parse
+from magi_video.cli.parsing import Grouped, Model, OutFolder, Videos, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.settings import settings
-from magi_video.training.distillation_options import DistillOptions
+from magi_video.training.distillation_options import DistillOptions, check_new
 
 
 @settings
@@ -19,9 +18,9 @@ class Distill:
 
     model: Model
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
-    out: Path
+    out: OutFolder
     """Folder of the new model."""
-    data: Given | None = None
+    data: Videos | None = None
     """Folder of videos, best of those that the model was trained on. Without it the model makes its own, from nothing,
     under random actions and labels."""
     options: Grouped[DistillOptions] = DistillOptions()
@@ -33,6 +32,8 @@ class Distill:
 def main(argv: list[str]) -> None:
     """Parse, distill, print."""
     asked = parse(Distill, "magi distill", argv)
+    check_new(asked.out)
+    asked.options.check_model(asked.model)  # before anything is loaded
     with TaskDisplay("loading the model") as display:
         from magi_video.training.distillation import distill_model
 

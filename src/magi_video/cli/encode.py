@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import arg
 
-from magi_video.cli.parsing import Given, arguments
+from magi_video.cli.parsing import OutFolder, Videos, arguments
 from magi_video.cli.parsing import parse as parse_options
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import CodecOptions, DataOptions, split_recipe
 from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.errors import MagiError
 from magi_video.presets import PRESETS, load_preset, run_preset
-from magi_video.recipe import CodecConfig, DataConfig, Preset
+from magi_video.recipe import CodecConfig, DataConfig, Preset, check_cure_begins
 from magi_video.training.stopping import StopSignals
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ time is encoded clip by clip, for each of the intervals; any other frame by fram
 class Command:
     """Options of `magi encode`."""
 
-    data: Given
+    data: Videos
     """Folder of videos, as for magi train."""
-    out: Path
+    out: OutFolder
     """Folder of the cache; one that all processes see."""
     shard_size: float = 256.0
     """MB (10⁶ bytes) of latents in a file. A file is what one process works on, and what a kill loses."""
@@ -69,6 +69,7 @@ def parse(argv: list[str]) -> tuple[Command, Path | None]:
     name, rest = split_recipe(argv, "doom", "a JSON file, or the folder of a run")
     run = Path(name) if Path(name).is_dir() and name not in PRESETS else None
     preset = load_preset(name) if run is None else run_preset(run)
+    check_cure_begins(preset.exposure, preset.train.steps)  # no training could use what is encoded for it
     missing: Any = tyro.MISSING
     clips, codec = DataOptions(**vars(preset.data)), CodecOptions(**vars(preset.codec))
     default = Command(data=missing, out=missing, clips=clips, codec=codec, small_vae=preset.small_vae, vq=preset.vq)

@@ -1,8 +1,6 @@
 """`magi evaluate MODEL`."""
 
-from pathlib import Path
-
-from magi_video.cli.parsing import Given, Grouped, Model, parse
+from magi_video.cli.parsing import Grouped, Model, OutFolder, Videos, parse
 from magi_video.cli.progress import TaskDisplay
 from magi_video.cli.score import print_result
 from magi_video.evaluation.options import EvaluateOptions
@@ -19,9 +17,9 @@ class Evaluate:
 
     model: Model
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
-    data: Given
+    data: Videos
     """Folder of real videos, or UCF-101 in its official layout."""
-    out: Path
+    out: OutFolder
     """Folder for the results."""
     protocol: str = "small"
     """One of magi-ucf101, magi-ucf101-first-frame, magi-k600, stylegan-v, latte, videogpt, magvit, small."""
@@ -34,6 +32,7 @@ class Evaluate:
 def main(argv: list[str]) -> None:
     """Parse, generate, score, print."""
     asked = parse(Evaluate, "magi evaluate", argv)
+    asked.options.check_model(asked.model)  # before anything is loaded
     with TaskDisplay("loading the model") as display:
         from magi_video.evaluation.generation import evaluate
 

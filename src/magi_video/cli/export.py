@@ -1,10 +1,9 @@
 """`magi export MODEL`: the options are the fields of `Export`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from magi_video.cli.parsing import Model, parse
+from magi_video.cli.parsing import Model, OutFolder, parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -15,7 +14,7 @@ class Export:
 
     model: Model
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
-    out: Path
+    out: OutFolder
     """Folder for the files."""
     form: Literal["pt2", "onnx"] = "pt2"
     """torch.export programs, or ONNX graphs (pip install "magi-video[export]")."""

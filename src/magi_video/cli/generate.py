@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from magi_video.cli.parsing import Grouped, Model, parse
+from magi_video.cli.parsing import Grouped, Model, OutFolder, parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.pipeline.options import GenerateOptions
 from magi_video.settings import settings
@@ -20,7 +20,7 @@ class Generate:
 
     model: Model
     """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
-    out: Path
+    out: OutFolder
     """Folder for the results."""
     options: Grouped[GenerateOptions] = GenerateOptions()
     """What is generated, and how."""
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
 
 def generate(model: str, out: Path, options: GenerateOptions, as_json: bool) -> None:
     """Generate, show how it goes, and print the result."""
-    options.check_files()  # before anything is loaded
+    options.check_model(model)  # before anything is loaded
     with TaskDisplay("loading the model") as display:
         from magi_video.pipeline import generate as videos
 

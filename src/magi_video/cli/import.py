@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import Check, arguments, check_given, parse
+from magi_video.cli.parsing import Check, OutFolder, arguments, check_given, parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -22,7 +22,7 @@ class Import:
     """Layout of the data set: LeRobot v2.0 to v3.0, or Minari in HDF5."""
     folder: Annotated[Positional[Path], arg(metavar="DIR"), Check(check_given)]
     """Its folder."""
-    out: Path
+    out: OutFolder
     """Folder for the recording; new, empty, or begun by the same command."""
     camera: str | None = None
     """Which of its videos: the name, or its last part; not needed where there is one."""

@@ -13,8 +13,11 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from magi_video.cli.values import rules
 from magi_video.errors import MagiError
+from magi_video.files.folders import check_file, check_folder
 from magi_video.files.weights import check_model_name
+from magi_video.video.names import check_videos
 
 Options = TypeVar("Options")
 
@@ -36,13 +39,18 @@ Model = Annotated[Positional[str], arg(metavar="MODEL"), Check(check_model_name)
 """A model: a folder, a hub id, or the name of a shipped one."""
 Given = Annotated[Path, Check(check_given)]
 """A file or folder that is to be read."""
+Videos = Annotated[Path, Check(check_videos)]
+"""A folder of videos that is to be read."""
+OutFolder = Annotated[Path, Check(check_folder)]
+"""A folder for results."""
+OutFile = Annotated[Path, Check(check_file)]
+"""A file for results."""
 Grouped = OmitArgPrefixes[Annotated[Options, arg(name="")]]
 """`Grouped[X]`: the fields of X are options of the verb itself, without a name in front and among its own in --help."""
 OLD_OPTIONS = {"--setting": "--speed"}
 """Of earlier versions."""
 NOTHING = "(default: )"
 OPTIONAL = re.compile(r"\{None\}\|(?:\{(\[.*\])\}|(\S+))")
-NONE_CHOICE = re.compile(r"\{None,([^}]*)\}")
 
 
 def parse(
@@ -62,7 +70,7 @@ def parse(
     argv = [
         OLD_OPTIONS.get(name, name) + equals + value for name, equals, value in (one.partition("=") for one in argv)
     ]
-    given: dict[str, Any] = {} if default is None else {"default": default}
+    given: dict[str, Any] = {"registry": rules()} | ({} if default is None else {"default": default})
     if not {"-h", "--help"} & set(argv):
         made = tyro.cli(options, prog=prog, description=description, args=argv, **given)
         check_options(made)
@@ -100,8 +108,7 @@ def fit(text: str) -> str:
     lines = []
     for line in text.splitlines():
         # As many spaces come in the place of what goes: the columns beside it stay where they are.
-        line = OPTIONAL.sub(lambda found: (found[1] or found[2]).ljust(len(found[0])), line)
-        line = NONE_CHOICE.sub(lambda found: f"{{{found[1]}}}".ljust(len(found[0])), line).rstrip()
+        line = OPTIONAL.sub(lambda found: (found[1] or found[2]).ljust(len(found[0])), line).rstrip()
         line = line.replace(NOTHING + "     ", "(default: none) ").replace(NOTHING, "(default: none)")
         if len(line) <= width or "\x1b" in line:
             lines.append(line)

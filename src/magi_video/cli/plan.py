@@ -7,7 +7,7 @@ import tyro
 
 from magi_video.bench.tables import plan_tables, verdict, ways_table
 from magi_video.cli.output import print_columns, print_list, print_tables, print_title
-from magi_video.cli.parsing import Given
+from magi_video.cli.parsing import Videos
 from magi_video.cli.recipe import RecipeOptions, parse_recipe
 from magi_video.presets import PRESETS
 
@@ -39,7 +39,7 @@ class Command(RecipeOptions):
     mfu: float = 0.4
     """Share of these peaks that training reaches, an assumption: the plan's seconds at --mfu 1 over those of magi bench
     would be the measured one."""
-    data: Given | None = None
+    data: Videos | None = None
     """Folder of the data set, to count its videos and look through 32 of them."""
     json: bool = False
     """Print JSON."""

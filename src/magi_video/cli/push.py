@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import Model, parse
+from magi_video.cli.parsing import Model, OutFolder, parse
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Push:
     """Make a new repository private."""
     dry_run: bool = False
     """Send nothing: write into --out what would be sent, without any network."""
-    out: Path | None = None
+    out: OutFolder | None = None
     """With --dry-run: folder for the files, README.md among them; new or empty."""
     metrics: tuple[Path, ...] = ()
     """metrics.json files of `magi evaluate`, for the card; the model's own if none is named."""

@@ -10,7 +10,16 @@ from magi_video.cli.parsing import parse
 from magi_video.codecs.config import SmallVAEConfig, VQConfig
 from magi_video.errors import MagiError
 from magi_video.presets import PRESETS, change_paradigm, load_preset
-from magi_video.recipe import CodecConfig, DataConfig, ExposureConfig, ModelConfig, Preset, TrainConfig, own_sampling
+from magi_video.recipe import (
+    CodecConfig,
+    DataConfig,
+    ExposureConfig,
+    ModelConfig,
+    Preset,
+    TrainConfig,
+    check_cure_begins,
+    own_sampling,
+)
 from magi_video.registry import declared
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings
@@ -126,4 +135,30 @@ def parse_recipe(
     sampling = own_sampling(groups["forcing"], groups["sample"])
     groups["sample"] = Sampling(**sampling.given())  # so that --help shows real numbers
     default = options(**groups, **own)
-    return parse(options, f"magi {verb} {name}", rest, description, default)
+    parsed = parse(options, f"magi {verb} {name}", rest, description, default)
+    recipe = parsed.preset()  # refuses a name that there is not
+    check_noise(rest, recipe.exposure.exposure)
+    check_cure_begins(recipe.exposure, recipe.train.steps)
+    return parsed
+
+
+def check_noise(argv: list[str], exposure: str) -> None:
+    """Refuse settings of the injected noise on the command line beside a cure that injects none.
+
+    A recipe may hold them: there they are defaults.
+
+    Args:
+        argv: the command line.
+        exposure: name of the cure.
+
+    Raises:
+        MagiError: which setting, and for which cures it is.
+    """
+    cures = declared("exposure")
+    asked = {one.partition("=")[0].replace("_", "-") for one in argv}
+    if not cures[exposure].get("injects") and (useless := sorted(asked & {"--noise-levels", "--noise-sigma"})):
+        injecting = [name for name, cure in cures.items() if cure.get("injects")]
+        raise MagiError(
+            f"{useless[0]} is of the exposures that inject noise ({', '.join(injecting)}) and means nothing to "
+            f"{exposure!r}"
+        )

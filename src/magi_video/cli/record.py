@@ -3,12 +3,11 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import arguments, parse
+from magi_video.cli.parsing import OutFolder, arguments, parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -18,7 +17,7 @@ class Record:
 
     game: Annotated[Positional[str], arg(metavar="GAME")]
     """`vizdoom/my_way_home`, `ALE/Breakout-v5`, … or any registered Gymnasium id that renders RGB."""
-    out: Path
+    out: OutFolder
     """Folder for the files; episodes that are there already are kept."""
     episodes: int = 10
     """Episodes that the folder shall hold."""

@@ -2,13 +2,13 @@
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import Given, arguments, parse
+from magi_video.cli.parsing import OutFolder, Videos, arguments, parse
 from magi_video.cli.progress import TaskDisplay
+from magi_video.experiments.asked import check_asked
 from magi_video.experiments.results import find_results
 from magi_video.training.stopping import StopSignals
 
@@ -46,7 +46,7 @@ class Reproduce:
     recipe: Annotated[Positional[Recipe], arg(metavar="RECIPE")]
     """table1, starts, own-past, drift, sensitivity, ctf-vs-mtf, ablation, kv-cache, rollout, sampling-steps, report, or
     all: every one but the first four."""
-    out: Path
+    out: OutFolder
     """Folder for data, models, samples, and results/*.json."""
     scale: Literal["smoke", "cpu", "gpu"] = "cpu"
     """"smoke": the whole recipe in minutes, nothing is learned; "cpu": each training run within 40 minutes on one core
@@ -62,7 +62,7 @@ class Reproduce:
     drift: none, noise, noisy-past, resampling, error-bank, canvas."""
     budget: Literal["both", "equal-steps"] = "both"
     """Of table1: a run ends at the longer of both budgets, or at equal steps; a later call with both goes on."""
-    data: Given | None = None
+    data: Videos | None = None
     """UCF-101 in its official layout, for the world ucf101."""
 
 
@@ -75,6 +75,7 @@ def main(argv: list[str]) -> None:
 
         print(f"report: {publish(settings.out)}")
         return
+    check_asked(settings.recipe, settings.seeds, settings.rows or None, settings.worlds)  # before anything is loaded
     with TaskDisplay("loading PyTorch") as display, StopSignals() as signals:
         from magi_video.experiments.run import reproduce
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import Check, Grouped, check_given, parse
+from magi_video.cli.parsing import Check, Grouped, OutFolder, check_given, parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.evaluation.options import ScoreOptions
 from magi_video.settings import settings
@@ -25,7 +25,7 @@ class Score:
     """Folder of videos or .npy files, or one .npy file."""
     fake: Annotated[Positional[Path], arg(metavar="FAKE"), Check(check_given)]
     """The same, generated."""
-    out: Path
+    out: OutFolder
     """Folder for the results."""
     protocol: str = "small"
     """One of magi-ucf101, magi-ucf101-first-frame, magi-k600, stylegan-v, latte, videogpt, magvit, small."""

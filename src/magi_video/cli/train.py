@@ -2,11 +2,10 @@
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import tyro
 
-from magi_video.cli.parsing import Given
+from magi_video.cli.parsing import Given, OutFolder, Videos
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import RecipeOptions, parse_recipe
 from magi_video.presets import PRESETS
@@ -24,9 +23,9 @@ RUN is then itself a model: magi generate RUN --out DIR."""
 class Command(RecipeOptions):
     """Options of `magi train`."""
 
-    out: Path
+    out: OutFolder
     """Folder of the run: checkpoints, logs (tensorboard --logdir RUN/logs), sample sheets and the model."""
-    data: Given | None = None
+    data: Videos | None = None
     """Folder of videos: any tree of them, a recording, or the official layout for presets of that data set."""
     latents: Given | None = None
     """Folder of latents that magi encode wrote. Without --data training sees no video, and makes no sample sheets."""

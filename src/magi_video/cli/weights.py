@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from magi_video.cli.parsing import Given, parse
+from magi_video.cli.parsing import Given, OutFolder, parse
 from magi_video.cli.progress import TaskDisplay
 
 
@@ -24,7 +23,7 @@ class WeightsCommand:
     """Fetch weights, list them, or convert some."""
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]")] = ()
     """i3d, inception, lpips-alex, lpips-vgg; all if none is named. To convert: the checkpoint file."""
-    out: Path | None = None
+    out: OutFolder | None = None
     """Folder for converted weights."""
     file: Given | None = None
     """Take the weights from this file, their own or the package's; with one NAME."""

@@ -23,7 +23,7 @@ from typing_extensions import override
 from magi_video.data.folder import Video, VideoFolder, register
 from magi_video.data.scan import COMPANIONS, Inspected, Skipped
 from magi_video.errors import MagiError
-from magi_video.video.video import VIDEO_SUFFIXES
+from magi_video.video.names import is_video
 
 SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 """The names that folders, annotation files and their last column use for each split."""
@@ -163,7 +163,7 @@ class Kinetics600(VideoFolder):
 
     def _note(self, entry: os.DirEntry[str], clips: dict[str, Path]) -> None:
         stem, suffix = os.path.splitext(entry.name)
-        if suffix.lower() not in VIDEO_SUFFIXES:
+        if not is_video(entry.name):
             if entry.is_file() and suffix.lower() not in COMPANIONS:
                 self.ignored[suffix.lower()] += 1
             return

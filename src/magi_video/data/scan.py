@@ -27,7 +27,8 @@ from magi_video.files.atomic import write_json
 from magi_video.files.json import parse_json, read_text
 from magi_video.files.limits import MAX_FRAMES, MAX_PIXELS, follows_links
 from magi_video.video.inspection import Inspector
-from magi_video.video.video import VIDEO_SUFFIXES, VideoInfo
+from magi_video.video.names import is_video
+from magi_video.video.video import VideoInfo
 
 INDEX_VERSION = 2
 INDEX_VERSION = 3
@@ -86,7 +87,8 @@ def find_videos(root: Path, follow_links: bool | None = None) -> Found:
                 kept.append(path.name)
         folders[:] = kept
         for path in (Path(folder) / name for name in sorted(files) if not name.startswith(".")):
-            if (suffix := path.suffix.lower()) not in VIDEO_SUFFIXES:
+            if not is_video(path):
+                suffix = path.suffix.lower()
                 found.ignored[suffix] += suffix not in COMPANIONS
             elif follow_links or is_inside(path, root):
                 found.videos.append(path)

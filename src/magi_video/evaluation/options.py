@@ -6,6 +6,8 @@ from pydantic import Field
 
 from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
+from magi_video.models.architecture import ACTION, LABEL, TEXT, check_interval
+from magi_video.pipeline.asked import check_controls, read_local
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings
 
@@ -64,3 +66,13 @@ class EvaluateOptions(ScoreOptions):
     the last given frame held, shuffled frames. Says where the model does not beat them."""
     captions: bool = False
     """Give the model the caption of the real clip's video; otherwise it is unknown to it."""
+
+    def check_model(self, model: str) -> None:
+        """Raise a `MagiError` unless a model on this machine takes interval and conditions; nothing is loaded."""
+        if (found := read_local(model)) is None:
+            return
+        _, architecture = found
+        if self.interval is not None:
+            check_interval(self.interval, architecture.max_interval)
+        asked = {ACTION: self.actions, LABEL: self.labels, TEXT: self.captions}
+        check_controls(architecture.specs, {name: True for name, wanted in asked.items() if wanted})

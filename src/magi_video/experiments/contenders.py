@@ -31,10 +31,12 @@ class Contender:
         Raises:
             MagiError: it is none of them, or the name is no name of a folder.
         """
-        label, _, what = text.rpartition("=")
+        label, named, what = ("", "", text) if is_local(text) else text.rpartition("=")
+        if named and not label:
+            raise MagiError(f"{text!r} has no name before the =: give NAME={what}, or {what}")
         recipe, _, forcing = what.partition(":")
         if is_local(what):
-            found = cls(label or Path(what).name, model=what)
+            found = cls(label or Path(what).resolve().name, model=what)
         elif recipe in PRESETS or Path(recipe).is_file():
             preset = load_preset(recipe, *([forcing] if forcing else []))
             found = cls(label or Path(what.replace(":", "-")).stem, preset=preset)

@@ -9,16 +9,15 @@ Everything lies in files under OUT/WORLD/: rollouts in parts, features, scores. 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import baselines
+from magi_video.experiments.asked import DRIFT, DRIFT_ROWS, DriftRow, check_asked
 from magi_video.experiments.clips import Clips, every
 from magi_video.experiments.inverse import Keys, score_keys
 from magi_video.experiments.long import LongSet, long_set
@@ -31,40 +30,12 @@ from magi_video.files.json import read_json
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.video.image import contact_sheet, write_image
 
-DRIFT = "drift"
-"""The recipe's name."""
-WORLDS = ("balls", "coinrun")
 WINDOWS = 2
 """Of a rollout, one after the other, at its beginning and at each end."""
 PART = 8
 """Rollouts that are made together and kept in one file."""
 SHEET_ROLLOUTS, SHEET_STRIDE = 2, 4
 Keep = Callable[[Scores], None]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the comparison.
-
-    Attributes:
-        variant: what is trained, as `experiments.runs` names it.
-        sampling: what its rollouts ask for besides the model's own sampling.
-    """
-
-    variant: str
-    sampling: dict[str, Any] = field(default_factory=dict)
-
-
-ROWS = {
-    "none": Row("exposure-none"),
-    "noise": Row("complete"),
-    "noisy-past": Row("complete", {"past_level": 2, "past_noise": 0.28}),
-    "resampling": Row("exposure-resampling"),
-    "error-bank": Row("exposure-error-bank"),
-    "canvas": Row("exposure-canvas"),
-}
-"""By name. `noise` is table 1's row `complete`; `noisy-past` the same models with a past of level 2 of 5 in
-rollouts."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +80,18 @@ def drift(
     Args:
         m: the world's measures.
         seeds: of the training runs.
-        rows: names of `ROWS`; all if not given.
+        rows: names of `DRIFT_ROWS`; all if not given.
         keep: called with the table as it stands whenever a run has been scored.
 
     Returns:
         The table of everything that the world's folder holds; see `collect`.
 
     Raises:
-        MagiError: the world is none of `WORLDS`, or a row is none of `ROWS`.
+        MagiError: the world is none of `DRIFT_WORLDS`, or a row is none of `DRIFT_ROWS`.
     """
     world = m.world
-    if world.name not in WORLDS:
-        raise MagiError(f"{DRIFT} is measured in {' and '.join(WORLDS)}, not in {world.name}")
-    chosen = list(ROWS) if rows is None else check_rows(rows)
+    check_asked(DRIFT, seeds, rows, [world.name])
+    chosen = list(DRIFT_ROWS) if rows is None else list(rows)
     windows = Windows(world.given, world.frames, world.rollout_lengths)
     real = long_set(m.workplace, windows.lengths[-1], windows.early[-1] + windows.size)
     references = score_references(m, windows, real)
@@ -134,17 +104,10 @@ def drift(
     return figures
 
 
-def check_rows(rows: Sequence[str]) -> list[str]:
-    """The names, or a `MagiError` that lists them all."""
-    if unknown := [name for name in rows if name not in ROWS]:
-        raise MagiError(f"{DRIFT} has no row {unknown[0]!r}; expected some of {', '.join(ROWS)}")
-    return list(rows)
-
-
 def score_row(m: Measures, windows: Windows, real: LongSet, name: str, seed: int) -> None:
     """Roll one model out and score it at its beginning and at every length."""
     steps, key = m.world.preset.train.steps, f"{DRIFT}-{name}-seed{seed}"
-    kept = partial(roll_out, m, windows, real, f"{key}-step{steps}", ROWS[name], seed)
+    kept = partial(roll_out, m, windows, real, f"{key}-step{steps}", DRIFT_ROWS[name], seed)
     early, *late = (
         score_windows(m, windows, real, f"{key}-{label}", lambda starts: windows.cut(kept(), starts), starts)
         for label, starts in spans(windows)
@@ -159,7 +122,7 @@ def spans(windows: Windows) -> list[tuple[str, list[int]]]:
     return [("early", windows.early), *((f"late{length}", windows.late(length)) for length in windows.lengths)]
 
 
-def roll_out(m: Measures, windows: Windows, real: LongSet, name: str, row: Row, seed: int) -> Clips:
+def roll_out(m: Measures, windows: Windows, real: LongSet, name: str, row: DriftRow, seed: int) -> Clips:
     """The kept frames of a model's rollouts, uint8 `[N, K, H, W, 3]`; a part that is there is not made again."""
     model = m.workplace.model(row.variant, seed, m.world.preset.train.steps)
     parts = [
@@ -169,7 +132,7 @@ def roll_out(m: Measures, windows: Windows, real: LongSet, name: str, row: Row, 
     return np.concatenate(parts)
 
 
-def roll_part(m: Measures, windows: Windows, real: LongSet, model: Path, row: Row, first: int) -> Clips:
+def roll_part(m: Measures, windows: Windows, real: LongSet, model: Path, row: DriftRow, first: int) -> Clips:
     """`PART` rollouts from the given frames of the videos `first`, …, under the keys that are held, if there are any.
 
     A frame is dropped as soon as no window wants it.
@@ -272,7 +235,7 @@ def collect(m: Measures, references: Scores) -> Scores:
         list of what each seed left, in the order of seeds.
     """
     runs: dict[str, list[Scores]] = {}
-    for name in ROWS:
+    for name in DRIFT_ROWS:
         files = (m.folder / DRIFT).glob(f"{name}-seed*.json")
         if found := sorted((read_json(path) for path in files), key=lambda one: one["seed"]):
             runs[name] = found

@@ -22,8 +22,6 @@ from magi_video.experiments.table1 import Keep, refusal
 from magi_video.experiments.table1_report import DECIDING, mean_known
 from magi_video.experiments.tables import cell, table
 
-OWN_PAST = "own-past"
-"""The recipe's name."""
 Figures = dict[str, Any]
 
 

@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from magi_video.experiments import answers, drift_report, own_past, plots, table1_report, tables
-from magi_video.experiments.drift import DRIFT
+from magi_video.experiments.asked import BY_ROWS, DRIFT, OWN_PAST, STARTS, TABLE1
 from magi_video.experiments.recipes import RECIPES, mean_and_deviation
 from magi_video.experiments.results import find_results
-from magi_video.experiments.run import BY_ROWS
-from magi_video.experiments.starts import STARTS
-from magi_video.experiments.table1 import TABLE1
 from magi_video.experiments.worlds import CPU_WORLDS
 from magi_video.files.atomic import write_json
 from magi_video.files.folders import ensure_folder
@@ -42,7 +39,7 @@ def publish(out: str | Path) -> Path:
         plots.save(table1_report.curves(world, figures), report / f"table1_{world}.png")
     for world, figures in found.get(DRIFT, {}).items():
         (report / f"drift_{world}.md").write_text(drift_report.page(figures), encoding="utf-8")
-    for world, figures in found.get(own_past.OWN_PAST, {}).items():
+    for world, figures in found.get(OWN_PAST, {}).items():
         (report / f"own_past_{world}.md").write_text(own_past.page(figures) + "\n", encoding="utf-8")
         plots.save(own_past.curves(figures), report / f"own_past_{world}.png")
     return report
@@ -72,7 +69,7 @@ def summarise(found: dict[str, dict[str, Figures]]) -> Figures:
         summary["drift"] = {world: drift_report.summarise(figures) for world, figures in drifted.items()}
     if begun := found.get(STARTS):
         summary["starts"] = begun
-    if read := found.get(own_past.OWN_PAST):
+    if read := found.get(OWN_PAST):
         summary["own_past"] = read
     if stepped := found.get("sampling-steps"):
         summary["sampling_steps"] = stepped.get(PRIMARY, next(iter(stepped.values())))

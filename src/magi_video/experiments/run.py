@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.experiments.drift import DRIFT, WORLDS, check_rows, drift
+from magi_video.experiments.asked import BY_ROWS, DRIFT, DRIFT_WORLDS, OWN_PAST, STARTS, TABLE1, check_asked
+from magi_video.experiments.drift import drift
 from magi_video.experiments.measure import Measures, Scores
-from magi_video.experiments.own_past import OWN_PAST, own_past
+from magi_video.experiments.own_past import own_past
 from magi_video.experiments.recipes import RECIPES
-from magi_video.experiments.rows import Row
 from magi_video.experiments.runs import Workplace
-from magi_video.experiments.starts import STARTS, starts
-from magi_video.experiments.table1 import FID_FRAMES, TABLE1, Budget, table1
+from magi_video.experiments.starts import starts
+from magi_video.experiments.table1 import FID_FRAMES, Budget, table1
 from magi_video.experiments.worlds import SCALES, Scale, World
 from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import write_json
@@ -32,9 +32,8 @@ APPLIES = {
     "rollout": ("balls", "gameplay"),
 }
 """Recipes that are run on some worlds only; the others are run on all."""
-BY_ROWS: dict[str, Callable[..., Scores]] = {TABLE1: table1, STARTS: starts, OWN_PAST: own_past, DRIFT: drift}
-"""Recipes whose rows can be chosen, and which "all" leaves out: called with the measures, the seeds, the rows, and what
-keeps the figures as they stand."""
+WITH_ROWS: dict[str, Callable[..., Scores]] = {TABLE1: table1, STARTS: starts, OWN_PAST: own_past, DRIFT: drift}
+"""Those of `BY_ROWS`: called with the measures, the seeds, the rows, and what keeps the figures as they stand."""
 
 
 def find_worlds(scale: Scale, names: Sequence[str]) -> list[World]:
@@ -83,16 +82,11 @@ def reproduce(
     """
     if recipe not in (*RECIPES, *BY_ROWS, "all"):
         raise MagiError(f"unknown recipe {recipe!r}; expected one of {', '.join((*RECIPES, *BY_ROWS))}, all")
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise MagiError(f"seeds {list(seeds)}; expected different numbers from 0")
-    if rows is not None and recipe not in BY_ROWS:
-        raise MagiError(f"rows are of the recipes {', '.join(BY_ROWS)}, not of {recipe}")
-    for row in rows or ():
-        check_rows([row]) if recipe == DRIFT else Row.parse(row)
+    check_asked(recipe, seeds, rows, worlds)
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
     chosen = find_worlds(scale, worlds)
-    if recipe == DRIFT and not (chosen := [world for world in chosen if world.name in WORLDS]):
-        raise MagiError(f"{DRIFT} is measured in {' and '.join(WORLDS)}; got worlds {', '.join(worlds)}")
+    if recipe == DRIFT:
+        chosen = [world for world in chosen if world.name in DRIFT_WORLDS]
     Artifact(out / "reproduce.json", "results").settle({"scale": scale})
     with ExitStack() as held:
         for world in chosen:  # not the whole folder: a call for each world is how several devices are used
@@ -111,7 +105,7 @@ def reproduce(
                 else:
                     options = {"budget": budget} if name == TABLE1 else {}
                     measures = Measures(workplace, fid_frames=FID_FRAMES)
-                    keep(BY_ROWS[name](measures, seeds, rows, keep, **options))
+                    keep(WITH_ROWS[name](measures, seeds, rows, keep, **options))
     return out / "results"
 
 

@@ -18,8 +18,6 @@ from magi_video.experiments.table1_report import DECIDING, flat
 from magi_video.experiments.verdicts import start_verdict
 from magi_video.video.image import contact_sheet, write_image
 
-STARTS = "starts"
-"""The recipe's name."""
 GIVEN = (0, 1, 5)
 """Frames that are given."""
 

@@ -35,8 +35,6 @@ from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.recipe import Preset
 from magi_video.video.image import contact_sheet, write_image
 
-TABLE1 = "table1"
-"""The recipe's name."""
 POINTS = 4
 """Points of a learning curve at equal distances; the end of the second budget is one more."""
 TERA = 1e12

@@ -35,8 +35,11 @@ class Canvas(Noise):
     title = "noise on the past, and a one-shot blurred frame in place of mask tokens (CanvasMAR)"
     canvas = True
     needs: ClassVar[dict[str, tuple[tuple[object, ...], str]]] = {
-        "past": (("complete",), "the pass that makes the canvas would show no complete frame before it there"),
-        "unit": (("frame",), "it is of one frame with masked tokens, and there another unit is made"),
+        "past": (
+            ("complete",),
+            "a canvas follows complete frames, and this paradigm shows none in training",
+        ),
+        "unit": (("frame",), "a canvas is of one frame with masked tokens, and this paradigm generates in other units"),
     }
     heads = ("epsilon", "flow")
     options: ClassVar[dict[str, int | float | str]] = {"weight": 0.1}

@@ -36,7 +36,7 @@ class ErrorBank(Cure):
     name = "error-bank"
     title = "errors of the model's own reconstructions, kept and added to the past"
     needs: ClassVar[dict[str, tuple[tuple[object, ...], str]]] = {
-        "past": (("complete", "masked"), "the past is noised by itself there"),
+        "past": (("complete", "masked"), "this paradigm noises the past itself"),
     }
     heads = ("epsilon", "flow")
     reconstructs = "one"

@@ -8,7 +8,7 @@ from magi_video.sampling.sampling import Sampling
 
 
 def check_noisy_past(model: MagiVideoTransformer, paradigm: Paradigm, sampling: Sampling) -> None:
-    """Refuse noise of the past that a paradigm does not read, or a level that a model does not know.
+    """Refuse noise of the past that a paradigm does not read, a level that a model does not know, or noise without one.
 
     Raises:
         MagiError: why, or what it knows.
@@ -23,3 +23,7 @@ def check_noisy_past(model: MagiVideoTransformer, paradigm: Paradigm, sampling: 
         raise MagiError(f"this model was trained without noise levels, so it knows no past_level {level}")
     if level > most:
         raise MagiError(f"past_level must lie in 0…{most}, the noise levels of this model's training, got {level}")
+    if sampling.past_noise and sampling.past_level is None and most:
+        raise MagiError(
+            f"past_noise needs a past_level, 1…{most}: without it this model takes the noise for a part of the picture"
+        )

@@ -37,9 +37,12 @@ class Resampling(Cure):
     name = "resampling"
     title = "the model's own one-step reconstructions, made frame after frame (Resampling Forcing)"
     needs: ClassVar[dict[str, tuple[tuple[object, ...], str]]] = {
-        "past": (("complete",), "it replaces complete frames, and training shows none before the others there"),
-        "temporal_attention": (("causal",), "a frame is made from those before it, and there it sees later ones too"),
-        "unit": (("frame",), "a frame is made in one pass, and there it takes one for each token"),
+        "past": (("complete",), "it replaces complete frames before a frame, and this paradigm shows none in training"),
+        "temporal_attention": (
+            ("causal",),
+            "frames are replaced one after the other, and in this paradigm they see later ones",
+        ),
+        "unit": (("frame",), "a frame is replaced in one pass, and this paradigm takes one for each token"),
     }
     heads = ("epsilon", "flow")
     reconstructs = "all"

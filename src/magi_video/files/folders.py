@@ -16,6 +16,29 @@ LOCK_FILE = ".lock"
 _made: list[Path] = []
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder of results that cannot be, because a file is in its place or above it; nothing is written.
+
+    Raises:
+        MagiError: which file.
+    """
+    place = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), None)
+    if place is not None and not os.path.isdir(place):
+        what = "it" if place == folder else str(place)
+        raise MagiError(f"{folder}: results cannot be written there ({what} is a file, not a folder)")
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file of results that cannot be, because it is a folder, or its folder a file.
+
+    Raises:
+        MagiError: which.
+    """
+    check_folder(path.parent)
+    if path.is_dir():
+        raise MagiError(f"{path}: results cannot be written there (it is a folder, not a file)")
+
+
 def ensure_folder(folder: Path) -> None:
     """Make a folder, and those that it lies in, unless it is there.
 
@@ -33,6 +56,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         MagiError: it cannot be made, or nothing can be written there.
     """
+    check_folder(folder)
     try:
         ensure_folder(folder)
         with tempfile.TemporaryFile(dir=folder):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from magi_video.errors import MagiError
 from magi_video.files.atomic import remove_orphans
-from magi_video.files.folders import LOCK_FILE, ensure_folder, make_folder
+from magi_video.files.folders import LOCK_FILE, check_folder, ensure_folder, make_folder
 
 
 @contextmanager
@@ -21,8 +21,9 @@ def alone(folder: Path) -> Iterator[None]:
     process has left half-written is removed.
 
     Raises:
-        MagiError: another process is.
+        MagiError: another process is, or a file is in the folder's place.
     """
+    check_folder(folder)
     try:
         ensure_folder(folder)
         lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)

@@ -71,6 +71,21 @@ def condition_specs(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, Co
     return specs
 
 
+def check_interval(interval: int, largest: int, name: str = "interval") -> None:
+    """Refuse an interval that a model was not trained for.
+
+    Args:
+        interval: asked for.
+        largest: `Architecture.max_interval`.
+        name: of the setting, for the message.
+
+    Raises:
+        MagiError: it is none of 1…largest.
+    """
+    if not 1 <= interval <= largest:
+        raise MagiError(f"{name} must lie in 1…{largest} for this model, got {interval}")
+
+
 @settings
 class Architecture:
     """What a transformer is built by, checked; and what follows from it.

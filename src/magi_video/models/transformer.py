@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from magi_video.errors import MagiError
-from magi_video.models.architecture import NOISE_LEVEL, Architecture
+from magi_video.models.architecture import NOISE_LEVEL, Architecture, check_interval
 from magi_video.models.cache import FrameCache
 from magi_video.models.conditions import ConditionTokens
 from magi_video.models.configured import Network
@@ -98,9 +98,7 @@ class MagiVideoTransformer(Network):
 
     def check_interval(self, interval: int) -> None:
         """`MagiError` unless the model was trained for an interval."""
-        largest = self.config.max_interval
-        if not 1 <= interval <= largest:
-            raise MagiError(f"interval must lie in 1…{largest} for this model, got {interval}")
+        check_interval(interval, self.config.max_interval)
 
     def patchify(self, latents_BTCHW: Tensor) -> Tensor:
         """Latent frames → tokens `[B, T, N, D]`, raster order, channels first within a token."""

@@ -1,11 +1,15 @@
-"""Actions for a rollout, written by hand: "MOVE_FORWARD*30 MOVE_FORWARD+TURN_LEFT*12 NONE*5"."""
+"""Actions for a rollout, written by hand, "MOVE_FORWARD*30 MOVE_FORWARD+TURN_LEFT*12 NONE*5", or those of a recording.
+Does not import PyTorch."""
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from magi_video.data.actions import read_actions
 from magi_video.errors import MagiError
+from magi_video.files.json import read_text
 
 MAX_REPEATS = 100_000
 WORD = re.compile(r"(?P<names>[^*\s]+)(?:\*(?P<repeats>\d{1,6}))?")
@@ -39,3 +43,24 @@ def parse_actions(script: str, names: Sequence[str], num_frames: int) -> np.ndar
     if not rows:
         raise MagiError("actions: nothing is done; expected words such as MOVE_FORWARD*30")
     return np.stack([np.zeros_like(rows[0]), *(rows[index % len(rows)] for index in range(num_frames - 1))])
+
+
+def find_actions(actions: str, names: Sequence[str], frames: int, interval: int) -> np.ndarray:
+    """The action that leads to each frame, `[frames, A]`.
+
+    Args:
+        actions: written by hand (see `parse_actions`), or the .actions.jsonl file of a recording, whose first frames
+            are taken, `interval` apart.
+        names: of the model's action columns.
+        frames, interval: of the video.
+    """
+    if not names:
+        raise MagiError("this model takes no actions: it was trained without")
+    if not actions.endswith(".jsonl"):
+        return parse_actions(actions, names, frames)
+    last = (frames - 1) * interval
+    path = Path(actions)
+    rows = sum(bool(line.strip()) for line in read_text(path).splitlines())  # the recording may be the longer
+    recorded = read_actions(path, max(rows, last + 1)).columns(names)
+    between = [recorded[start : start + interval].mean(axis=0) for start in range(0, last, interval)]
+    return np.stack([np.zeros(len(names), np.float32), *between])

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magi_video.data.actions import read_actions
 from magi_video.data.clips import clip_frames
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.fast.beside import items_ahead, work_beside
 from magi_video.files.atomic import growing_array, write_json
-from magi_video.files.json import read_text
 from magi_video.files.lock import only_writer
-from magi_video.pipeline.actions import parse_actions
+from magi_video.pipeline.actions import find_actions
+from magi_video.pipeline.asked import find_label
 from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.options import GenerateOptions
 from magi_video.pipeline.pipeline import MagiVideoPipeline
@@ -189,35 +188,3 @@ def read_inputs(options: GenerateOptions, pipe: MagiVideoPipeline) -> dict[str, 
     if options.label is not None:
         inputs["label"] = find_label(options.label, pipe.config.class_names)
     return inputs
-
-
-def find_label(label: str, classes: list[str]) -> int:
-    """The number of a class given by its name or its number; a name goes first."""
-    if label in classes:
-        return classes.index(label)
-    try:
-        return int(label)
-    except ValueError:
-        few = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "") or "none: it was trained without"
-        raise MagiError(f"no class is called {label!r}; this model has {few}") from None
-
-
-def find_actions(actions: str, names: list[str], frames: int, interval: int) -> np.ndarray:
-    """The action that leads to each frame, `[frames, A]`.
-
-    Args:
-        actions: written by hand (see `parse_actions`), or the .actions.jsonl file of a recording, whose first frames
-            are taken, `interval` apart.
-        names: of the model's action columns.
-        frames, interval: of the video.
-    """
-    if not names:
-        raise MagiError("this model takes no actions: it was trained without")
-    if not actions.endswith(".jsonl"):
-        return parse_actions(actions, names, frames)
-    last = (frames - 1) * interval
-    path = Path(actions)
-    rows = sum(bool(line.strip()) for line in read_text(path).splitlines())  # the recording may be the longer
-    recorded = read_actions(path, max(rows, last + 1)).columns(names)
-    between = [recorded[start : start + interval].mean(axis=0) for start in range(0, last, interval)]
-    return np.stack([np.zeros(len(names), np.float32), *between])

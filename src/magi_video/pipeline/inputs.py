@@ -30,13 +30,6 @@ def check_seeds(first: int, count: int) -> None:
         raise MagiError(f"seed {first}; expected 0 or more, of 63 bits")
 
 
-def check_controls(specs: dict[str, ConditionSpec], asked: Mapping[str, object]) -> None:
-    """Refuse a condition that the model knows nothing of."""
-    for name, value in asked.items():
-        if value is not None and name not in specs:
-            raise MagiError(f"this model takes no {name}: it was trained without")
-
-
 def check_guidance(specs: dict[str, ConditionSpec], guide: Sequence[str], asked: Mapping[str, object]) -> None:
     """Refuse guidance that has nothing to act on."""
     if isinstance(guide, str):

@@ -23,11 +23,9 @@ from magi_video.models.architecture import TEXT
 from magi_video.models.configured import WEIGHTS
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
+from magi_video.pipeline.asked import check_controls
 from magi_video.pipeline.description import INDEX_FILE
 from magi_video.pipeline.diffusers_api import ConventionalPipeline
-from magi_video.pipeline.inputs import (
-    check_controls,
-)
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 

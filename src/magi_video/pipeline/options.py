@@ -9,6 +9,9 @@ from magi_video.errors import MagiError
 from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
 from magi_video.fast.threads import MOST_THREADS
+from magi_video.models.architecture import LABEL, TEXT, check_interval
+from magi_video.pipeline.actions import find_actions
+from magi_video.pipeline.asked import check_controls, find_label, read_local
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings
 
@@ -69,8 +72,18 @@ class GenerateOptions:
         if self.compile and self.engine == "onnx":
             raise MagiError("--compile is for PyTorch: choose that, or the engine onnx")
 
-    def check_files(self) -> None:
-        """Raise a `MagiError` unless what a video begins from is there."""
+    def check_model(self, model: str) -> None:
+        """Raise a `MagiError` unless what a video begins from is there, and a model on this machine takes what is asked
+        for; nothing is loaded."""
         for path, kind in ((self.first_frame, "a picture"), (self.context, "a video")):
             if path is not None and not path.exists():
                 raise MagiError(f"{path}: no such file; expected {kind}")
+        if (found := read_local(model)) is None:
+            return
+        settings, architecture = found
+        check_interval(self.interval, architecture.max_interval)
+        check_controls(architecture.specs, {LABEL: self.label, TEXT: self.text})
+        if self.actions is not None:
+            find_actions(self.actions, settings["action_names"], self.frames, self.interval)
+        if self.label is not None:
+            find_label(self.label, settings["class_names"])

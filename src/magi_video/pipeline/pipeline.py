@@ -18,12 +18,12 @@ from magi_video.fast.speed import speed_up
 from magi_video.models.architecture import ACTION, LABEL, TEXT
 from magi_video.models.random import Generators
 from magi_video.paradigms import make_paradigm
+from magi_video.pipeline.asked import check_controls
 from magi_video.pipeline.diffusers_api import Output, StepCallback, StepFunction
 from magi_video.pipeline.inputs import (
     Actions,
     FrameActions,
     Texts,
-    check_controls,
     check_guidance,
     check_whole,
     label_value,

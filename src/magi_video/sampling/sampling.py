@@ -106,9 +106,10 @@ class Sampling:
     past_level: Annotated[int, Field(ge=0, le=10_000)] | None = None
     """Noise level of every finished frame as the model reads it, one of those that training injected; 0 by default.
     With more, the model relies less on the past (GameNGen; docs/drift.md)."""
-    past_noise: Annotated[float, Field(ge=0, le=1000)] | None = None
+    past_noise: Annotated[float, Field(ge=0, le=10)] | None = None
     """Standard deviation of the noise that is added to every finished frame as those after it see it, on unit-variance
-    latents; 0 by default. Training's level l of L has noise_sigma · l / L."""
+    latents; 0 by default. Training's level l of L has noise_sigma · l / L. A model that knows levels wants the
+    past_level too."""
 
     @classmethod
     def of(cls, sampling: Sampling | str | None = None, **fields: Any) -> Sampling:

@@ -17,7 +17,8 @@ from magi_video.codecs.text_encoder import check_text
 from magi_video.errors import MagiError
 from magi_video.models.architecture import LABEL, TEXT
 from magi_video.pipeline.actions import parse_actions
-from magi_video.pipeline.inputs import check_controls, check_guidance
+from magi_video.pipeline.asked import check_controls
+from magi_video.pipeline.inputs import check_guidance
 from magi_video.sampling.sampling import Sampling
 from magi_video.serving.errors import public_message
 from magi_video.serving.uploads import Uploads

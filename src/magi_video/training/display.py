@@ -7,7 +7,7 @@ TITLES = {
     "codec": "training the codec",
     "latents": "encoding latents",
     "model": "training the model",
-    "head inputs": "collecting what the head is asked",
+    "head inputs": "running the transformer for the conditions that the head learns from",
     "head samples": "sampling with the model's own head",
     "head": "distilling the head",
 }

@@ -26,7 +26,7 @@ from magi_video.fast.threads import choose_threads
 from magi_video.files.atomic import files_sha256
 from magi_video.files.folders import make_folder
 from magi_video.files.weights import resolve_model
-from magi_video.models.architecture import NOISE_LEVEL, Architecture
+from magi_video.models.architecture import NOISE_LEVEL, Architecture, check_interval
 from magi_video.models.distributional import DistributionalHead
 from magi_video.models.head import DiffusionHead
 from magi_video.models.random import SampleNoise
@@ -40,7 +40,7 @@ from magi_video.sampling.sampling import ResolvedSampling, Sampling, Speed
 from magi_video.settings import from_json
 from magi_video.training.build import build_cure
 from magi_video.training.display import Display, Silent
-from magi_video.training.distillation_options import DistillOptions
+from magi_video.training.distillation_options import DistillOptions, check_new
 from magi_video.training.head_inputs import ClipSource, rollout_inputs, training_inputs
 from magi_video.training.optimization import BETAS
 from magi_video.training.preparation import derive_seed
@@ -87,8 +87,7 @@ def distill_model(
     """
     display = display or Silent()
     folder = resolve_model(model)
-    if (out / "model_index.json").exists():
-        raise MagiError(f"{out}: there is a model already; give another --out")
+    check_new(out)
     pipe = MagiVideoPipeline.from_pretrained(folder).to(find_device(options.device))
     videos = None if data is None else open_data(data)
     display.say(f"{data}: {videos.summary()}" if videos else "no --data: distilled on videos of the model's own making")
@@ -133,6 +132,8 @@ def distill(
         raise MagiError("this model paints a canvas before a frame's tokens, which distilling does not")
     if isinstance(teacher, DistributionalHead):
         raise MagiError("this model has a few-step head already")
+    if options.max_interval is not None:
+        check_interval(options.max_interval, model.config.max_interval, "max_interval")
     if model.device.type == "cpu":
         use_fast_float32()
         choose_threads(product_flops(model, 1))
@@ -172,8 +173,7 @@ def collect_inputs(
     display: Display,
 ) -> Tensor:
     """z of `tokens` tokens in random order, `[M, W]` float32: the share `rollouts` of them from rollouts."""
-    largest = pipe.transformer.config.max_interval
-    interval = min(largest, options.max_interval or largest)
+    interval = options.max_interval or pipe.transformer.config.max_interval
     generator = torch.Generator(pipe.device).manual_seed(derive_seed(options.seed, 1))
     from_rollouts = round(options.rollouts * options.tokens)
     wanted = {"training": options.tokens - from_rollouts, "rollouts": from_rollouts}

@@ -1,9 +1,13 @@
 """Options of distilling a few-step head. Does not import PyTorch."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
+from magi_video.errors import MagiError
+from magi_video.models.architecture import check_interval
+from magi_video.pipeline.asked import read_local
 from magi_video.settings import settings
 
 
@@ -30,8 +34,19 @@ class DistillOptions:
     clips: Annotated[int, Field(ge=1, le=1024)] = 16
     """Clips that are read or generated together."""
     max_interval: Annotated[int, Field(ge=1)] | None = None
-    """Largest interval of clips; that of the model's training if not given."""
+    """Largest interval of clips, at most that of the model's training, which it is if not given."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of everything random."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+
+    def check_model(self, model: str) -> None:
+        """Raise a `MagiError` unless a model on this machine was trained for the interval; nothing is loaded."""
+        if self.max_interval is not None and (found := read_local(model)) is not None:
+            check_interval(self.max_interval, found[1].max_interval, "max_interval")
+
+
+def check_new(out: Path) -> None:
+    """Raise a `MagiError` if a folder holds a model already."""
+    if (out / "model_index.json").exists():
+        raise MagiError(f"{out}: there is a model already; give another --out")

@@ -34,12 +34,6 @@ from magi_video.video.seeking import Screen, decode_by_seeking, decode_through, 
 COLOUR_TAGS = {"colorspace": 6, "color_primaries": 1, "color_trc": 13, "color_range": 1}
 """What is true of written frames, so that no player guesses by their size: YUV by BT.601 (FFmpeg's conversion), in the
 limited range, of sRGB pictures (the primaries of BT.709)."""
-# fmt: off
-VIDEO_SUFFIXES = frozenset((
-    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe",
-    ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".wmv", ".asf", ".flv", ".ogv", ".ogm", ".y4m", ".gif",
-))
-# fmt: on
 FRAMES_BETWEEN_LOOKS = 256  # whether the file has changed
 
 
