@@ -140,7 +140,7 @@ def test_generate_from_a_video_and_from_nothing(
     (["--denoise-steps", "10", "--first-step", "8"], "need a first step of at least 9, got 8"),
     (["--actions", "JUMP"], "takes no actions"),
     (["--label", "3"], "no label"),
-    (["--label", "red"], "no class is called 'red'"),
+    (["--label", "red"], "takes no label"),
     (["--seed", "-1"], "seed must be at least 0, got -1"),
     (["--seed", "9223372036854775808"], "expected 0 or more, of 63 bits"),
     (["--frames", "100000000000"], "out of memory (can't allocate memory"),

@@ -94,7 +94,7 @@ def test_score_compares_any_two_folders(folder: Path, capsys: pytest.CaptureFixt
     (["evaluate", "{root}/run", "--data", "{root}/nowhere"], "no such folder"),
     (["evaluate", "{root}/run", "--data", "{root}/real"], "no usable video"),
     (["evaluate", "{root}/run", "--data", "{root}/videos", "--protocol", "magi-k600"], "50000 expected; --num 4"),
-    (["evaluate", "{root}/run", "--data", "{root}/videos", "--interval", "5"], "no video of at least 76 frames"),
+    (["evaluate", "{root}/run", "--data", "{root}/videos", "--interval", "5"], "interval must lie in 1…4"),
     (["evaluate", "{root}/run", "--data", "{root}/videos", "--actions"], "takes no action"),
     (["evaluate", "{root}/run", "--data", "{root}/videos", "--labels"], "takes no label"),
     (["evaluate", "{root}/run", "--data", "{root}/videos", "--sampler", "heun"], "unknown sampler"),

@@ -110,9 +110,11 @@ def test_noise_is_in_the_past_and_never_in_the_frames_that_are_given_back(model:
 def test_levels_that_a_model_or_a_paradigm_does_not_know_are_refused(make_model: Make) -> None:
     with pytest.raises(MagiError, match=r"past_level must lie in 0…5, .* got 6"):
         check_noisy_past(make_model(), make_paradigm("complete"), Sampling(past_level=6))
+    with pytest.raises(MagiError, match=r"past_noise needs a past_level, 1…5"):
+        check_noisy_past(make_model(), make_paradigm("complete"), Sampling(past_noise=0.1))
     for forcing in PARADIGMS:
         paradigm, model = make_paradigm(forcing), make_model(forcing=forcing)
-        for asked in (Sampling(past_level=1), Sampling(past_noise=0.1)):
+        for asked in (Sampling(past_level=1), Sampling(past_level=0, past_noise=0.1)):
             if paradigm.past == "noisy":
                 with pytest.raises(MagiError, match=f"{forcing} takes no noise in the past"):
                     check_noisy_past(model, paradigm, asked)
