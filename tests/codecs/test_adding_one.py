@@ -88,5 +88,6 @@ def test_the_plan_and_the_cache_know_it(recipe: Path, tmp_path: Path, capsys: py
 
 
 def test_a_name_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "v.mp4").touch()
     assert main(["train", "tiny", "--data", str(tmp_path), "--out", "never", "--codec", "halves"]) == 1
     assert "codec must be one of image_vae, omnitokenizer, pixels, small_vae, video_vae" in capsys.readouterr().err

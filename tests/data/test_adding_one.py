@@ -104,5 +104,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_name_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "v.mp4").touch()
     assert main(["train", "tiny", "--data", str(tmp_path), "--out", "never", "--dataset", "listed"]) == 1
     assert "dataset must be one of folder, kinetics600, ucf101, got 'listed'" in capsys.readouterr().err

@@ -66,6 +66,7 @@ def test_what_no_paradigm_can_learn_is_refused_in_python_and_in_files(
 def test_what_no_paradigm_can_learn_is_refused_by_commands(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "v.mp4").touch()
     command = [verb, "tiny", *{"train": ["--data", str(tmp_path), "--out", "never"], "plan": ["--devices", "1"]}[verb]]
     for options, message in (
         (["--forcing", "window"], "window learns from clips of 5 frames or more"),
@@ -185,7 +186,7 @@ def test_a_cure_that_would_never_begin_is_refused_before_the_data_are_read(
 ) -> None:
     exposure = {"exposure": "resampling", "exposure_options": options}
     preset = recipe(exposure=exposure, train={"steps": steps})
-    with pytest.raises(MagiError, match=f"give --exposure-options plain_steps {steps * 2 // 5}, or more --steps"):
+    with pytest.raises(MagiError, match=f"give the exposure option plain_steps {steps * 2 // 5}, or more steps"):
         train(preset, tmp_path, tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
     check_cure_begins(preset.exposure, 100_000)
