@@ -42,6 +42,7 @@ from magi_video.bench.subject import Subject, open_preset, open_subject
 from magi_video.fast import head as fast_head
 from magi_video.fast import layers as fast_layers
 from magi_video.fast.beside import Beside
+from magi_video.fast.kernel_choice import matmul_precision
 from magi_video.fast.speed import prepare
 from magi_video.files.weights import SHIPPED
 from magi_video.models.transformer import MagiVideoTransformer
@@ -114,14 +115,14 @@ def budget(seconds: float) -> Iterator[None]:
 def measure_peaks(plan: Plan, found: dict[str, Any]) -> None:
     """GFLOP/s by precision."""
     found |= {name: round(value) for name, value in matmul_peaks(plan.device).items()}
-    with float32_products("high"):
+    with matmul_precision("high"):
         found["tf32"] = round(matmul_peaks(plan.device)["float32"])
 
 
 def measure_equality(plan: Plan, found: dict[str, Any]) -> None:
     """Frames of the shipped model on the device and on the CPU, from the same CPU generator."""
     frames = {}
-    with float32_products("highest"):
+    with matmul_precision("highest"):
         for device in (torch.device("cpu"), plan.device):
             pipe = MagiVideoPipeline.from_pretrained("doom").to(device)
             stream = live(pipe, 3, "fast")
@@ -256,7 +257,7 @@ def measure_training(plan: Plan, found: dict[str, Any]) -> None:
             "peak_memory_gib": round(made.peak_memory_bytes / 2**30, 3),
         }
 
-    with float32_products("high"):
+    with matmul_precision("high"):
         for size, clips in zip(plan.sizes, plan.clips, strict=True):
             found[size] = time_steps(size, clips, plan.steps)
         number = min(1, len(plan.sizes) - 1)
@@ -265,7 +266,7 @@ def measure_training(plan: Plan, found: dict[str, Any]) -> None:
             found[f"{size}, masked tokens picked out (waits in every forward)"] = time_steps(size, clips, plan.steps)
         with patched(fast_layers, "fuses_attention", lambda device: False):
             found[f"{size}, queries, keys and values copied"] = time_steps(size, clips, plan.steps)
-    with float32_products("highest"):
+    with matmul_precision("highest"):
         found[f"{size}, head in float32"] = time_steps(size, clips, plan.steps)
 
 
@@ -279,17 +280,6 @@ def measure_graphs(plan: Plan, found: dict[str, Any]) -> None:
         prepare(model)
         with torch.inference_mode():
             found[size] = time_denoising(model, plan.device)
-
-
-@contextmanager
-def float32_products(precision: str) -> Iterator[None]:
-    """Float32 products in TF32 ("high") or not ("highest")."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

@@ -5,9 +5,9 @@
 The older revision is checked out beside this one (git worktree) and `magi bench` of the two runs in turns, each in a
 process of its own: the same weights, steps, precision and threads. Every second round begins with the other version.
 
-Seconds are processor time. Where other programs want the same cores, elapsed time is several times as long and says how
-the system shares the cores; `--clock wall` measures it, for GPUs and for machines that do nothing else. The range of
-the rounds' ratios is printed too: a difference that it covers is noise.
+Seconds are processor time, of all threads together: set OMP_NUM_THREADS=1. Where other programs want the same cores,
+elapsed time is several times as long and says how the system shares the cores; `--clock wall` measures it, for GPUs and
+for machines that do nothing else. The range of the rounds' ratios is printed too: a difference that it covers is noise.
 """
 
 import argparse

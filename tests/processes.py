@@ -37,8 +37,8 @@ def _fork(number: int, count: int, port: int, work: Callable[[int], int | None])
         AcceleratorState._reset_state(reset_partial_state=True)  # what earlier tests made of it
         torch.set_num_threads(1)
         code = work(number) or 0
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        assert torch.distributed.get_world_size() == count, "each worked alone"
+        torch.distributed.destroy_process_group()
     except BaseException:
         traceback.print_exc()
         os._exit(1)

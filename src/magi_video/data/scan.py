@@ -30,7 +30,6 @@ from magi_video.video.inspection import Inspector
 from magi_video.video.names import is_video
 from magi_video.video.video import VideoInfo
 
-INDEX_VERSION = 2
 INDEX_VERSION = 3
 UNIDENTIFIED_VERSION = 2  # keys of name, size and time alone; no digests of contents
 STORED_VERSION = 1  # likewise; and sizes and frames as stored

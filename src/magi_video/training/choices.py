@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from magi_video.fast.kernel_choice import settle_kernels, training_kernels
+from magi_video.fast.kernel_choice import FAST_FLOAT32, LINEAR_KERNELS, settle_kernels, training_kernels
 from magi_video.fast.precision import modern
 from magi_video.fast.probes import Choice, choose_precision
 from magi_video.files.json import read_json
@@ -37,7 +37,7 @@ class Chosen:
     @property
     def kernels(self) -> dict[str, bool]:
         """Name → whether it is used."""
-        return {"fast_float32": self.fast_float32, "linear_kernels": self.linear_kernels}
+        return {FAST_FLOAT32: self.fast_float32, LINEAR_KERNELS: self.linear_kernels}
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""
