@@ -1,6 +1,7 @@
 """Playing in a browser: before the first key, the strip of the run, the real game to compare with, a game pad."""
 
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -47,20 +48,6 @@ def test_every_script_can_be_read(open_page: Callable[..., Any]) -> None:
     assert len(names) >= 7
     for name in names:
         page.evaluate("name => import(`/static/${name}`)", name)
-
-
-def test_frames_go_on_after_one_that_cannot_be_read(open_page: Callable[..., Any]) -> None:
-    page = open_page()
-    drawn = page.evaluate("""async () => {
-        const { View } = await import("/static/common.js");
-        const whole = await (await fetch("/api/first/0.jpg")).arrayBuffer();
-        const canvas = document.createElement("canvas");
-        const view = new View(canvas, 16, 16);
-        const shown = [whole, new ArrayBuffer(9), whole].map((bytes) => view.show(bytes));
-        const states = (await Promise.allSettled(shown)).map((one) => one.status);
-        return [states, [...view.context.getImageData(8, 8, 1, 1).data].slice(0, 3)];
-    }""")
-    assert drawn[0] == ["fulfilled", "rejected", "fulfilled"] and any(drawn[1])
 
 
 def test_it_moves_before_anybody_plays_and_the_first_key_begins(open_page: Callable[..., Any]) -> None:
@@ -188,6 +175,15 @@ def test_the_model_and_the_real_game_are_compared(
     assert np.abs(np.abs(model - game) - difference).max() <= 1
     share = 100 * difference.mean() / 255
     assert page.inner_text("#difference-caption") == f"Difference, {share:.1f} % on average" and share > 1
+    page.focus("#past")
+    page.keyboard.press("PageDown")
+    at = number(page, "#pause-text")
+    wait(page, f"Number(document.getElementById('frame-number').textContent) === {at}")
+    page.wait_for_timeout(100)
+    earlier = {one: pixels(page, f"{one}-view").reshape(-1, 4)[:, :3] for one in ("model", "game", "difference")}
+    assert np.abs(np.abs(earlier["model"] - earlier["game"]) - earlier["difference"]).max() <= 1, "of that frame"
+    assert np.abs(earlier["game"] - game).mean() > 0.5, "the game's own frame of that number"
+    page.keyboard.press("End")
     page.click("#pause")
     page.click("[value=wipe]")
     page.fill("#wipe", "25")
@@ -205,6 +201,56 @@ def test_the_model_and_the_real_game_are_compared(
     page.keyboard.press("PageDown")
     page.keyboard.press("Enter")
     page.wait_for_selector("text=The real game cannot go back")
-    assert page.inner_text("#game-caption") == "The real game, standing still"
-    page.click("#again")
+    wait(page, "document.getElementById('game-caption').textContent.includes('standing still at frame')")
+    parted = number(page, "#game-caption")
+    assert (
+        page.is_checked("[value=two]") and page.is_disabled("[value=wipe]") and page.is_disabled("[value=difference]")
+    )
+    assert page.is_visible("#game-view") and page.is_visible("#model-view")
+    wait_for_frame(page, parted + 3)
+    page.keyboard.press("p")
+    frame_at_rest(page)
+    page.fill("#past", str(parted - 1))
     wait(page, "document.getElementById('game-caption').textContent === 'The real game'")
+    assert page.is_checked("[value=wipe]") and page.is_enabled("[value=difference]"), "there both were together"
+    page.click("#again")
+    wait_for_frame(page, 2)
+    assert page.inner_text("#game-caption") == "The real game" and page.is_checked("[value=wipe]")
+    page.uncheck("#beside")
+    wait(page, "document.getElementById('game-figure').hidden")
+    assert page.is_hidden("#compare") and page.is_hidden("#difference-figure")
+
+
+def test_what_is_compared_is_said(
+    open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiVideoPipeline]
+) -> None:
+    pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+    page = open_page(start_server(make_pipe(training={"data": {"games": [GAME]}})), **DESK)
+    asked: list[dict[str, Any]] = []
+    sent = lambda text: asked.append(json.loads(text))  # noqa: E731
+    page.on("websocket", lambda socket: socket.on("framesent", sent))
+    page.check("#beside")
+    assert page.is_hidden("#play-begin"), "none of the pictures is where the game begins"
+    assert "the first frame of a new episode" in page.inner_text("#curtain-text")
+    assert not pixels(page, "model-view").any()
+    page.uncheck("#beside")
+    assert page.is_visible("#play-begin") and pixels(page, "model-view").any()
+    page.check("#beside")
+    page.click("#enter")
+    wait_for_frame(page, 1)
+    (start,) = [one for one in asked if one["type"] == "start"]
+    assert start["beside"] == GAME and "first" not in start and "upload" not in start
+
+
+def test_a_game_that_cannot_be_started_leaves_the_world_as_it_was(
+    open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiVideoPipeline]
+) -> None:
+    pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+    page = open_page(start_server(make_pipe(training={"data": {"games": ["magi/NoSuchGame-v0"]}})), **DESK)
+    page.click("#enter")
+    wait_for_frame(page, 2)
+    page.check("#beside")
+    page.wait_for_selector("text=The real game could not be started here")
+    wait_for_frame(page, number(page, "#frame-number") + 3)
+    assert not page.is_checked("#beside") and page.is_hidden("#compare") and page.is_visible("#play-begin")
+    assert page.is_hidden("#curtain") and page.is_hidden("#game-figure")

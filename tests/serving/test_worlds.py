@@ -53,6 +53,9 @@ def test_the_real_game_runs_beside_on_the_same_actions(
             told = line.receive_json()
             if told["type"] == "episode":
                 break
+            if told["type"] == "begun":
+                assert told == {"type": "begun", "rate": 50.0, "beside": True}
+                continue
             (game if told["source"] == "game" else model).append(decoded(line.receive_bytes()))
             assert told["index"] == len(game if told["source"] == "game" else model) - 1
         assert len(game) == 7 and [round(frame[..., 0].mean() / 30) for frame in game] == list(range(7))

@@ -183,11 +183,13 @@ class World:
         if game.real_game is not None:
             first = game.real_game.begin(game.seed)
             arguments = {name: value for name, value in arguments.items() if name != "video"} | {"image": first}
-            self._tell({"type": "frame", "source": "game", "index": 0}, jpeg(first))
         self._given = len(arguments["video"]) if "video" in arguments else int("image" in arguments)
         (arguments["generator"],) = spread_generator(arguments.get("generator"), 1)
         self.run = Run(self._run_frames, self._pipe.config.frame_rate / arguments["interval"])
         self._alone = False
+        self._tell({"type": "begun", "rate": self.run.rate, "beside": game.real_game is not None})
+        if game.real_game is not None:
+            self._tell({"type": "frame", "source": "game", "index": 0}, jpeg(first))
         stream = self._make_stream(arguments, [None] * max(self._given, 1))
         self._go_on(stream, arguments["generator"], 0)
 

@@ -37,10 +37,10 @@ export function fillChoices(select, choices, chosen) {
 }
 
 const SPEEDS = {
-  exact: "Exact: as it was trained, slowest",
+  exact: "Exact: slowest",
   balanced: "Balanced",
   fast: "Fast",
-  realtime: "Real time: fastest",
+  realtime: "Real time",
 };
 export const speedChoices = (model) => model.speeds.map((name) => [name, SPEEDS[name] ?? name]);
 
@@ -48,7 +48,7 @@ export function paceChoices(model) {
   const most = Math.min(model.max_interval, 8);
   return Array.from({ length: most }, (_, index) => {
     const rate = model.frame_rate / (index + 1);
-    return [String(index + 1), `${Number(rate.toFixed(1))} frames a second`];
+    return [String(index + 1), `${Number(rate.toFixed(1))} frames/s`];
   });
 }
 
@@ -100,8 +100,8 @@ export class Line {
   }
 }
 
-// Frames on a canvas, in order; `show` gives the picture that was drawn. One that cannot be read is left out: its own
-// `show` fails, and the next ones are drawn.
+// Frames on a canvas, in order. `show` gives the picture that was drawn; null of one that cannot be read, which is left
+// out, and the visitor is told.
 export class View {
   constructor(canvas, width, height) {
     Object.assign(canvas, { width, height });
@@ -111,13 +111,17 @@ export class View {
   }
 
   show(bytes) {
-    const picture = createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
-    this.last = Promise.allSettled([this.last, picture]).then(async () => {
-      const bitmap = await picture;
-      this.draw(bitmap);
+    const picture = createImageBitmap(new Blob([bytes], { type: "image/jpeg" })).catch(() => null);
+    this.last = Promise.all([picture, this.last]).then(([bitmap]) => {
+      if (bitmap) this.draw(bitmap);
+      else say("A frame could not be read and is left out.");
       return bitmap;
     });
     return this.last;
+  }
+
+  clear() {
+    this.context.clearRect(0, 0, this.context.canvas.width, this.context.canvas.height);
   }
 
   draw(picture) {
@@ -132,13 +136,13 @@ export class Beginnings {
     [this.upload, this.isClip] = [null, false];
     this.name = box.id;
     this.model = model;
+    this.note = element("p", { class: "begin-text soft", role: "status" });
     const tiles = model.first_frames.map((title, number) =>
-      this.tile(`first-${number}`, title, element("img", { src: `/api/first/${number}.jpg`, alt: title })));
+      this.tile(`first-${number}`, title, this.image(`/api/first/${number}.jpg`, title)));
     this.file = element("input", { type: "file", accept: "image/*,video/*", "aria-label": "Upload a picture or clip" });
     this.uploadText = element("span", {}, "Your picture or clip");
     const upload = element("label", { title: "A picture or a short clip of your own" }, this.uploadText, this.file);
     this.uploadTile = upload;
-    this.note = element("p", { class: "begin-text soft", role: "status" });
     box.replaceChildren(...tiles, upload, this.tile("nothing", "Nothing: the model begins by itself", "Nothing"), this.note);
     this.box = box;
     this.choose(model.first_frames.length ? "first-0" : "nothing");
@@ -156,6 +160,12 @@ export class Beginnings {
     const radio = element("input", { type: "radio", name: this.name, value, "aria-label": title });
     radio.onchange = () => this.changed(this.chosen());
     return element("label", { title }, content, radio);
+  }
+
+  image(src, alt) {
+    const image = element("img", { src, alt });
+    image.onerror = () => { this.note.textContent = `“${alt}” could not be loaded.`; };
+    return image;
   }
 
   radios() {
@@ -176,8 +186,7 @@ export class Beginnings {
     try {
       const answer = await ask("/api/uploads", { method: "POST", body: file });
       [this.upload, this.isClip] = [answer.upload, answer.kind === "clip"];
-      const picture = element("img", { src: `/api/uploads/${answer.upload}.jpg`, alt: "Your upload" });
-      const tile = this.tile("upload", "Your upload", picture);
+      const tile = this.tile("upload", "Your upload", this.image(`/api/uploads/${answer.upload}.jpg`, "Your upload"));
       tile.append(element("span", { class: "tag" }, answer.kind === "clip" ? `clip, ${answer.frames} frames` : "yours"));
       this.box.querySelector("input[value=upload]")?.parentElement.remove();
       this.uploadTile.before(tile);

@@ -11,39 +11,62 @@ export class Comparison {
     Object.assign(this.difference, { width: model.width, height: model.height });
     this.difference.classList.toggle("crisp", Math.min(model.width, model.height) <= 128);
     this.pen = this.difference.getContext("2d", { willReadFrequently: true });
-    this.beside = false;
-    for (const radio of document.querySelectorAll("[name=compare]")) {
-      radio.onchange = () => this.lay();
+    this.radios = [...document.querySelectorAll("[name=compare]")];
+    this.choice = this.radios.find((radio) => radio.checked).value;
+    for (const radio of this.radios) {
+      radio.onchange = () => {
+        this.choice = radio.value;
+        this.lay();
+      };
       radio.onclick = (event) => event.detail && this.world.focus({ preventScroll: true }); // by mouse: keys go on to move you
     }
     find("wipe").oninput = () => this.wipe();
     this.world.addEventListener("pointerdown", (event) => {
-      if (!this.beside || this.way !== "wipe" || event.target.closest("button")) return;
+      if (this.way !== "wipe" || event.target.closest("button")) return;
       this.world.setPointerCapture(event.pointerId);
       this.drag(event);
     });
     this.world.addEventListener("pointermove", (event) => this.world.hasPointerCapture(event.pointerId) && this.drag(event));
+    this.begin(false);
+  }
+
+  // Another world, with the real game beside it or without.
+  begin(beside) {
+    this.beside = beside;
+    this.parted = null; // number of the frame from which on the model went on alone
+    this.shownModel = this.shownGame = null;
     this.lay();
+  }
+
+  // The run goes on from this frame, and the real game stays where both were last together.
+  part(index) {
+    this.parted = Math.min(index, this.parted ?? index);
+    this.lay();
+  }
+
+  // The real game's frame that belongs to one of the run.
+  gameFrame(index) {
+    return this.parted === null ? index : Math.min(index, this.parted);
+  }
+
+  // Whether both are at the same moment, so that they can be laid over each other.
+  get together() {
+    return this.parted === null || this.shownModel === null || this.shownModel <= this.parted;
   }
 
   get way() {
-    return this.beside ? document.querySelector("[name=compare]:checked").value : "one";
-  }
-
-  // Whether the real game is there.
-  show(beside) {
-    this.beside = beside;
-    find("game-caption").textContent = "The real game";
-    this.lay();
-  }
-
-  stands() {
-    find("game-caption").textContent = "The real game, standing still";
+    if (!this.beside) return "one";
+    return this.together ? this.choice : "two";
   }
 
   lay() {
     const way = this.way;
     find("compare").hidden = !this.beside;
+    for (const radio of this.radios) {
+      radio.checked = radio.value === (this.beside ? way : this.choice);
+      radio.disabled = radio.value !== "two" && !this.together;
+    }
+    find("game-caption").textContent = this.together ? "The real game" : `The real game, standing still at frame ${this.parted}`;
     find("game-figure").hidden = !["two", "wipe"].includes(way);
     find("difference-figure").hidden = way !== "difference";
     find("wipe").hidden = way !== "wipe";
@@ -65,20 +88,29 @@ export class Comparison {
 
   async showModel(index, bytes) {
     const bitmap = await this.model.show(bytes);
+    const together = this.together;
     this.shownModel = index;
-    this.compare();
+    if (this.together !== together) this.lay();
+    else this.compare();
     return bitmap;
   }
 
+  // No bytes: that frame is no longer there.
   async showGame(index, bytes) {
-    await this.game.show(bytes);
-    this.shownGame = index;
+    const bitmap = bytes ? await this.game.show(bytes) : null;
+    if (!bitmap) this.game.clear();
+    this.shownGame = bitmap ? index : null;
     this.compare();
   }
 
   // |model − game| of two frames of the same number.
   compare() {
-    if (this.way !== "difference" || this.shownModel !== this.shownGame) return;
+    if (this.way !== "difference") return;
+    if (this.shownGame === null) {
+      this.pen.clearRect(0, 0, this.difference.width, this.difference.height);
+      find("difference-caption").textContent = "Difference";
+    }
+    if (this.shownModel === null || this.shownModel !== this.shownGame) return;
     const { width, height } = this.difference;
     this.pen.globalCompositeOperation = "copy";
     this.pen.drawImage(this.model.context.canvas, 0, 0);

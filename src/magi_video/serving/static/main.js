@@ -40,6 +40,7 @@ try {
   find("about").textContent =
     `Runs on this machine (${model.device}). ${model.width} × ${model.height} pixels, made one frame after another; ` +
     (model.window ? `each knows the ${model.window} frames before it.` : "each knows all the frames before it.");
+  document.body.style.setProperty("--aspect", String(model.width / model.height));
   const leaving = { play: model.controls.length ? setUpPlay(model) : null };
   setUpVideo(model);
   setUpTabs(leaving);

@@ -3,25 +3,22 @@
 import { ask, Beginnings, capital, fillChoices, find, Line, paceChoices, say, speedChoices } from "./common.js";
 import { Comparison } from "./compare.js";
 import { Controls } from "./controls.js";
+import { Figures } from "./figures.js";
 import { Run } from "./run.js";
 import { Trailer } from "./trailer.js";
 
-const WINDOW_MS = 2000;
-const LATENCIES = 15;
-
 export function setUpPlay(model) {
   const world = find("world");
-  find("play").style.setProperty("--aspect", String(model.width / model.height));
   const views = new Comparison(model);
-  const pressed = new Map(); // number of a key message → when it was sent
-  const shown = []; // when the latest frames were drawn
-  const latencies = [];
+  const figures = new Figures();
+  const alone = find("curtain-text").textContent;
   let line = null;
   let session = null;
   let keys = 0;
   let paused = false;
   let wanted = null; // what the present world was asked for
-  let interval = model.played_interval;
+  let worlds = 0; // that have begun
+  let playing = false; // one of them has begun and goes on
   let entering = false; // the wanted world has not begun; what still comes is of the one before
   let looking = false; // at a frame of the past
 
@@ -63,29 +60,40 @@ export function setUpPlay(model) {
     find("beside-row").hidden = false;
     fillChoices(find("beside-which"), model.games.map((name) => [name, capital(name.replace(/^.*\//, "").replace(/_/g, " "))]), model.games[0]);
     find("beside").onchange = () => {
-      find("beside-which-row").hidden = !find("beside").checked || model.games.length < 2;
-      find("play-begin-set").disabled = find("beside").checked; // the real game gives the first frame
+      showBeside();
       if (line) start();
     };
     find("beside-which").onchange = () => line && start();
   }
 
+  // The real game gives the first frame: there is nothing to choose.
+  function showBeside() {
+    const beside = find("beside").checked;
+    find("beside-which-row").hidden = !beside || model.games.length < 2;
+    find("play-begin").hidden = beside;
+    find("play-begin-game").hidden = !beside;
+    if (line) return;
+    trailer.stop();
+    find("curtain-text").textContent = beside ? find("play-begin-game").textContent : alone;
+    if (beside) views.model.clear();
+    else preview();
+  }
+
   function request(seed) {
     const beside = find("beside").checked ? find("beside-which").value : null;
-    interval = Number(find("play-interval").value);
     return {
-      type: "start", ...beginnings.chosen(), ...(beside ? { beside } : {}),
-      interval, speed: find("play-speed").value, seed,
+      type: "start", ...(beside ? { beside } : beginnings.chosen()),
+      interval: Number(find("play-interval").value), speed: find("play-speed").value, seed,
     };
   }
 
   // A world from its first frame on; the same seed makes the same random choices.
   function start(seed = Math.floor(Math.random() * 2 ** 31)) {
+    if (paused) setPaused(false);
     wanted = request(seed);
     entering = true;
     looking = false;
     trailer.stop();
-    views.show(Boolean(wanted.beside));
     curtain(wanted.beside ? "Starting the real game…" : "The first frame…", null);
     say("");
     world.scrollIntoView({ block: "nearest", behavior: "smooth" });
@@ -99,7 +107,7 @@ export function setUpPlay(model) {
   }
 
   function connect() {
-    session = null;
+    [session, playing] = [null, false];
     line = new Line(() => `/api/play${session ? `?session=${session}` : ""}`, {
       message: hear,
       frame: draw,
@@ -117,15 +125,16 @@ export function setUpPlay(model) {
         if (controls.held.length) sendKeys();
         curtain(paused ? "Paused" : null, paused ? "Go on" : null);
       } else order();
+    } else if (message.type === "begun") {
+      begin(message);
     } else if (message.type === "error") {
-      entering = false;
-      if (shown.length || run.last >= 0) say(capital(message.error)); // the world before goes on
-      else curtain(capital(message.error), "Play");
+      refused(capital(message.error));
     } else if (message.type === "branched") {
       run.cut(message.index);
-      shown.length = 0;
-      if (!wanted.beside) return;
-      views.stands();
+      figures.rest();
+      if (!views.beside) return;
+      views.part(message.index);
+      showGameOf(message.index);
       say("The real game cannot go back: it stands still, and the model goes on alone.");
     } else if (message.type === "ended") {
       curtain(`This model's worlds last ${message.frames} frames.`, "Play again");
@@ -136,56 +145,47 @@ export function setUpPlay(model) {
     }
   }
 
-  async function draw(message, bytes) {
-    if (message.source === "game") {
-      views.showGame(message.index, bytes);
+  // The wanted world begins; what comes from now on is of it.
+  function begin({ rate, beside }) {
+    worlds++;
+    [playing, entering, looking] = [true, false, false];
+    figures.begin(rate);
+    run.reset();
+    views.begin(beside);
+  }
+
+  function refused(reason) {
+    entering = false;
+    if (!playing) {
+      curtain(reason, "Play");
       return;
     }
-    const { index, keys: made } = message;
-    if (index === 0) {
-      entering = false;
-      looking = false;
-      shown.length = 0;
-      pressed.clear();
-      run.reset();
+    say(reason); // the world before goes on
+    curtain(null);
+    if (!find("beside").checked || views.beside) return;
+    find("beside").checked = false;
+    showBeside();
+  }
+
+  async function draw(message, bytes) {
+    const { index, keys, source } = message;
+    if (source === "game") {
+      run.addGame(index, bytes);
+      if (!looking) views.showGame(index, bytes);
+      return;
     }
     if (looking) { // it was on its way when the past was turned to
       run.add(index, bytes, null);
       line?.send({ type: "shown", index });
       return;
     }
+    const drawnOf = worlds;
     const bitmap = await views.showModel(index, bytes);
-    if (!line) return; // it was stopped meanwhile
-    const now = performance.now();
+    if (!line || drawnOf !== worlds) return; // it was stopped, or another began meanwhile
     line.send({ type: "shown", index });
-    run.add(index, bytes, bitmap);
-    shown.push(now);
-    while (shown[0] < now - WINDOW_MS) shown.shift();
-    for (const [number, when] of pressed) {
-      if (number > made || index === 0) break;
-      pressed.delete(number);
-      latencies.push(now - when);
-      if (latencies.length > LATENCIES) latencies.shift();
-    }
+    if (bitmap) run.add(index, bytes, bitmap);
+    if (bitmap && !looking) figures.frame(index, keys, performance.now());
     if (!paused && !entering) curtain(null);
-    tell(index);
-  }
-
-  function tell(index) {
-    const most = model.frame_rate / interval;
-    find("frame-number").textContent = String(index);
-    find("rate-of").textContent = `of ${Number(most.toFixed(1))}`;
-    if (shown.length > 5) {
-      const rate = ((shown.length - 1) * 1000) / (shown[shown.length - 1] - shown[0]);
-      if (index % 5 === 0) find("rate").textContent = rate.toFixed(1);
-      const slow = shown.length > 10 && rate < 0.8 * most;
-      find("pace-hint").hidden = !slow;
-      if (slow) find("pace-hint").textContent = "Slower than the game: the machine is busy. Fewer frames a second will help.";
-    }
-    if (latencies.length) {
-      const sorted = [...latencies].sort((a, b) => a - b);
-      find("latency").textContent = sorted[Math.floor(sorted.length / 2)].toFixed(0);
-    }
   }
 
   // What lies over the picture: a text, and a button or none. No text: nothing.
@@ -196,9 +196,9 @@ export function setUpPlay(model) {
       find("enter").hidden = button === null;
       if (button !== null) find("enter").textContent = button;
     }
-    const playing = line !== null && !line.over;
-    for (const id of ["pause", "again", "elsewhere"]) find(id).disabled = !playing;
-    find("save").disabled = !playing || !model.run_frames;
+    const connected = line !== null && !line.over;
+    for (const id of ["pause", "again", "elsewhere"]) find(id).disabled = !connected;
+    find("save").disabled = !connected || !model.run_frames;
   }
 
   function stop(reason) {
@@ -206,7 +206,8 @@ export function setUpPlay(model) {
     line = null;
     controls.letGo();
     setPaused(false);
-    curtain(reason ?? find("curtain-text").textContent, "Play again");
+    curtain(reason ?? (playing ? "This world has ended." : find("curtain-text").textContent), "Play again");
+    playing = false;
   }
 
   function pauseButton(text) {
@@ -221,7 +222,7 @@ export function setUpPlay(model) {
     if (value) controls.letGo();
     line?.send({ type: "pause", paused: value });
     if (line) curtain(value ? "Paused" : null, value ? "Go on" : null);
-    shown.length = 0;
+    figures.rest();
   }
 
   // --- the past -------------------------------------------------------------------------------------------------------
@@ -235,8 +236,14 @@ export function setUpPlay(model) {
       pauseButton(looking ? `Play from ${index}` : "Go on");
     }
     const number = index ?? run.last;
-    find("frame-number").textContent = String(number);
+    figures.at(number);
     views.showModel(number, run.frames.get(number));
+    if (views.beside) showGameOf(number);
+  }
+
+  function showGameOf(index) {
+    const number = views.gameFrame(index);
+    views.showGame(number, run.games.get(number));
   }
 
   function goOn() {
@@ -272,7 +279,7 @@ export function setUpPlay(model) {
 
   function sendKeys(fresh = false) {
     line?.send({ type: "keys", held: controls.held, keys: ++keys });
-    if (fresh) pressed.set(keys, performance.now());
+    if (fresh) figures.key(keys, performance.now());
   }
 
   const commands = {
@@ -322,7 +329,6 @@ export function setUpPlay(model) {
   };
 
   function restart(seed) {
-    if (paused) setPaused(false);
     start(seed);
     world.focus({ preventScroll: true });
   }

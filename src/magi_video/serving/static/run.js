@@ -33,6 +33,7 @@ export class Run {
 
   reset() {
     this.frames = new Map(); // number → JPEG
+    this.games = new Map(); // the same of the real game
     this.thumbs = new Map(); // number → picture
     [this.stride, this.first, this.last, this.index] = [STRIDE, 0, -1, null];
     this.tell();
@@ -45,6 +46,7 @@ export class Run {
     this.last = index;
     for (; this.first <= index - this.most; this.first++) { // as the server does
       this.frames.delete(this.first);
+      this.games.delete(this.first);
       this.thumbs.delete(this.first);
     }
     if (index % this.stride === 0 && bitmap) {
@@ -61,9 +63,15 @@ export class Run {
     this.tell();
   }
 
+  // The real game's frame of a number; it may come before the model's.
+  addGame(index, bytes) {
+    if (this.most) this.games.set(index, bytes);
+  }
+
   cut(index) {
-    for (const number of [...this.frames.keys()]) if (number > index) this.frames.delete(number);
-    for (const number of [...this.thumbs.keys()]) if (number > index) this.thumbs.delete(number);
+    for (const kept of [this.frames, this.games, this.thumbs]) {
+      for (const number of [...kept.keys()]) if (number > index) kept.delete(number);
+    }
     [this.last, this.index] = [index, null];
     this.tell();
     this.draw();

@@ -127,7 +127,7 @@ export function setUpVideo(model) {
     stopShowing();
     [video, frames, status] = [answer.video, [], answer];
     find("video").classList.add("begun");
-    find("showing").hidden = true;
+    find("showing").hidden = find("sheet").hidden = true;
     find("making").hidden = false;
     find("cancel").disabled = false;
     find("progress").value = 0;
@@ -166,6 +166,11 @@ export function setUpVideo(model) {
     find("progress-text").textContent = text;
     find("progress").value = frames.length / total;
   }
+
+  find("sheet").onerror = () => {
+    find("sheet").hidden = true;
+    say("The contact sheet could not be loaded.");
+  };
 
   find("cancel").onclick = () => {
     find("cancel").disabled = true;
