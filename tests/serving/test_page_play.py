@@ -249,7 +249,7 @@ def test_a_game_that_cannot_be_started_leaves_the_world_as_it_was(
     page = open_page(start_server(make_pipe(training={"data": {"games": ["magi/NoSuchGame-v0"]}})), **DESK)
     page.click("#enter")
     wait_for_frame(page, 2)
-    page.check("#beside")
+    page.click("#beside")
     page.wait_for_selector("text=The real game could not be started here")
     wait_for_frame(page, number(page, "#frame-number") + 3)
     assert not page.is_checked("#beside") and page.is_hidden("#compare") and page.is_visible("#play-begin")
