@@ -114,7 +114,7 @@ def test_a_frame_is_predicted_while_the_one_before_is_decoded(
 
     def slow(latents_BTCHW: torch.Tensor) -> torch.Tensor:
         assert may_decode.wait(20)
-        time.sleep(0.1)
+        time.sleep(0.5)  # much longer than a prediction, on a busy machine too
         return decode(latents_BTCHW)
 
     monkeypatch.setattr(pipe.codec, "decode", slow)
