@@ -140,7 +140,7 @@ def test_a_frame_is_predicted_while_the_one_before_is_decoded(
         told: list[Told] = []
         with player.bell.listen() as bell:
             while len(told) < frames:
-                told += [one for one in player.messages() if isinstance(one, dict)]
+                told += [one for one in player.messages() if isinstance(one, dict) and one["type"] == "frame"]
                 await bell.wait(0.1)
         return told
 
