@@ -88,7 +88,7 @@ def test_the_same_keys_lead_on_from_a_frame_as_they_did_before(
     told = [one for one in played.told if isinstance(one, dict)]
     numbers = [one["index"] for one in told if one["type"] == "frame"]
     assert numbers == [*range(23), *range(15, 23), *range(15, 23)], "what is read again is not shown again"
-    assert [one for one in told if one["type"] != "frame"] == 2 * [{"type": "branched", "index": 14}]
+    assert [one for one in told if one["type"] not in ("frame", "begun")] == 2 * [{"type": "branched", "index": 14}]
     assert not [one for one in threading.enumerate() if one.name == "magi-beside"]
 
 
