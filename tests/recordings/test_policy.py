@@ -2,8 +2,7 @@ import numpy as np
 
 from magi_video.recordings.policy import Actions, Explorer
 
-DOOM = Actions(("ATTACK", "MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT"), "buttons")
-FORWARD, TURNS = 1, [2, 3]
+PAD = Actions(("FIRE", "UP", "LEFT", "RIGHT"), "buttons")
 
 
 def play(actions: Actions, steps: int = 400, seed: int = 0, **settings: int) -> np.ndarray:
@@ -20,29 +19,10 @@ def holds(taken: np.ndarray) -> list[int]:
 
 
 def test_actions_are_held_and_depend_on_the_seed_alone() -> None:
-    taken = play(DOOM)
+    taken = play(PAD)
     assert min(holds(taken)) >= 8
-    assert np.array_equal(taken, play(DOOM)) and not np.array_equal(taken, play(DOOM, seed=1))
-    assert taken[:, FORWARD].mean() > 0.6 and taken[:, TURNS].any()
-    assert min(holds(play(DOOM, frame_skip=4))) >= 2
-
-
-def test_it_turns_away_where_the_picture_stands_still() -> None:
-    explorer = Explorer(DOOM, [0])
-    taken = np.stack([explorer.act(np.zeros((8, 8, 3), dtype=np.uint8)) for _ in range(200)])
-    assert taken[:, FORWARD].mean() < 0.5 and taken[:, TURNS].any(axis=1).mean() > 0.5
-
-
-def test_it_turns_on_the_spot_until_the_way_is_clear() -> None:
-    explorer = Explorer(DOOM, [0])
-    frame = np.zeros((8, 8, 3), dtype=np.uint8)
-    wall, open_right = np.array([0.5, 0.5, 0.5, 0.5, 9.0]), np.array([9.0] * 5)
-    turning = np.stack([explorer.act(frame, wall) for _ in range(40)])
-    assert not turning[:, FORWARD].any() and len(np.unique(turning, axis=0)) == 1  # one direction, no trembling
-    assert turning[0, 3] == 1  # towards the side with more room
-    assert explorer.act(frame, open_right)[FORWARD] == 1
-    trapped = np.stack([explorer.act(frame, np.full(5, 0.1)) for _ in range(400)])
-    assert trapped[:, FORWARD].any()  # a narrow place is no trap
+    assert np.array_equal(taken, play(PAD)) and not np.array_equal(taken, play(PAD, seed=1))
+    assert min(holds(play(PAD, frame_skip=4))) >= 2
 
 
 def test_unknown_games_get_every_action() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import math
 import re
 import tempfile
 from pathlib import Path
@@ -19,10 +20,11 @@ import numpy as np
 from typing_extensions import override
 
 from magi_video.errors import MagiError
-from magi_video.recordings.policy import Actions
+from magi_video.recordings.policy import Actions, Place, Surroundings
 
 DOOM_TICS_PER_SECOND = 35.0
 ATARI_FRAMES_PER_SECOND = 60.0
+DOOM_ARM = 64.0  # units of a map: how far a Doom player reaches
 DOOM_NEAR = 5.0  # in the units of Doom's depth buffer: a wall this near fills most of the view
 MAX_AXIS = 1.0  # an axis without finite bounds is drawn from [-1, 1]
 
@@ -63,9 +65,8 @@ class Game:
                 return None
         return self._picture(observation)
 
-    def room(self) -> np.ndarray | None:
-        """How far the way is free, float [5], in directions from left to right (1: an arm's length), or None where
-        unknown."""
+    def around(self) -> Surroundings | None:
+        """How far the way is free, and where the player is; None where the game does not know."""
         return None
 
     def close(self) -> None:
@@ -106,15 +107,19 @@ class DoomGame(Game):
         self._had_folder = Path("_vizdoom").exists()
         self._scratch = tempfile.TemporaryDirectory(prefix="magi-doom-", ignore_cleanup_errors=True)
         env.unwrapped.game.set_doom_config_path(f"{self._scratch.name}/vizdoom.ini")
-        env.unwrapped.game.set_depth_buffer_enabled(True)  # for `room` alone
+        env.unwrapped.game.set_depth_buffer_enabled(True)  # for `around` alone
+        variable = importlib.import_module("vizdoom").GameVariable
+        self._where = (variable.POSITION_X, variable.POSITION_Y, variable.ANGLE)
         super().__init__(env, DOOM_TICS_PER_SECOND, frame_skip, repeats=1)
 
     @override
-    def room(self) -> np.ndarray | None:
-        """The median depth along the horizon."""
+    def around(self) -> Surroundings | None:
+        """The median depth along the horizon, and the player's position and angle."""
         depth = self._env.unwrapped.state.depth_buffer
         horizon = depth[int(0.42 * len(depth)) : int(0.54 * len(depth)) : 4, ::4]
-        return np.array([np.median(part) for part in np.array_split(horizon, 5, axis=1)]) / DOOM_NEAR
+        room = np.array([np.median(part) for part in np.array_split(horizon, 5, axis=1)]) / DOOM_NEAR
+        x, y, degrees = (self._env.unwrapped.game.get_game_variable(variable) for variable in self._where)
+        return Surroundings(room, Place(x / DOOM_ARM, y / DOOM_ARM, math.radians(degrees)))
 
     @override
     def close(self) -> None:

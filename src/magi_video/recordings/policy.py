@@ -1,10 +1,9 @@
-"""The policy that plays while a game is recorded: it holds actions for a while and prefers those that move the camera.
+"""The policy that plays while a game is recorded: it holds actions for a while.
 
-It knows nothing of any game but the names of its buttons. Where "forward" and "turn" buttons exist it walks, mostly
-straight on, often in a curve, sometimes turning on the spot, and it turns away from walls: from those the game says
-are near, or, where the game cannot tell, when walking no longer changes the picture. Elsewhere it holds random
-actions, as often as the game's own weights say where it has any. Where an episode may be over after ten steps
-(CartPole), it holds none for longer than the episode has lasted, so that however soon it ends, it has shown several.
+It knows nothing of any game but the names of its buttons. Where "forward" and "turn" buttons exist, `Walker` plays:
+it walks through rooms (`walker.py`). Elsewhere `Explorer` holds random actions, as often as the game's own weights say
+where it has any. Where an episode may be over after ten steps (CartPole), it holds none for longer than the episode
+has lasted, so that however soon it ends, it has shown several.
 """
 
 from __future__ import annotations
@@ -16,16 +15,6 @@ from typing import Any, Literal
 import numpy as np
 
 HOLD_TICS = (8, 30)  # an action is held for a uniformly drawn number of tics of this range
-TURN_TICS = (10, 35)
-NEAR = 2.0  # room ahead below which to turn away,
-CLEAR = 6.0  # and how much it takes to walk on: less and less with every tic of turning,
-FULL_TURN = (
-    110  # none at all after a turn right round (Doom turns 3.5 degrees a tic), so that a narrow place is no trap
-)
-STILL_CHANGE = (
-    1.5  # mean absolute difference of two frames (of 255) below which walking is judged to be against a wall,
-)
-STILL_TICS = 5  # if it stays there for so many tics
 
 
 @dataclass(frozen=True)
@@ -46,8 +35,33 @@ class Actions:
     weights: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the player stands and looks.
+
+    x, y: in arm's lengths.
+    angle: of the view, in radians, counter-clockwise from the x axis.
+    """
+
+    x: float
+    y: float
+    angle: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a game knows of the way ahead.
+
+    room: how far the way is free in five directions from left to right, float [5]; 1 is an arm's length.
+    place: None where the game does not know.
+    """
+
+    room: np.ndarray
+    place: Place | None = None
+
+
 class Explorer:
-    """Draws action vectors float32 [A]; a pure function of the seed and of the frames it is shown."""
+    """Draws action vectors float32 [A]; a pure function of the seed and of what it is shown."""
 
     def __init__(self, actions: Actions, seed: Sequence[int], frame_skip: int = 1) -> None:
         self._actions = actions
@@ -57,82 +71,31 @@ class Explorer:
         self._tics_left = 0
         self._tics_played = 0
         self._chosen = np.zeros(len(actions.names), dtype=np.int64)  # how often each
-        self._turning_away = False
-        self._turned_tics = 0
-        self._still_tics = 0
-        self._last_frame: np.ndarray | None = None
-        column = {name.upper(): i for i, name in enumerate(actions.names)}
-        self._forward = column.get("MOVE_FORWARD", -1)
-        self._turns = [column[name] for name in ("TURN_LEFT", "TURN_RIGHT") if name in column]
-        self._strafes = [column[name] for name in ("MOVE_LEFT", "MOVE_RIGHT") if name in column]
-        self._walks = actions.kind == "buttons" and self._forward >= 0 and len(self._turns) == 2
-        self._taps = [column[name] for name in ("ATTACK", "USE") if name in column]
 
-    def act(self, frame: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
+    def act(self, frame: np.ndarray, around: Surroundings | None = None) -> np.ndarray:
         """Chooses the next action.
 
         Args:
             frame: what the game shows, uint8 [H, W, 3], any size.
-            room: how far the way is free in five directions from left to right, 1 being an arm's length; None where
-                the game cannot tell.
+            around: None where the game cannot tell.
 
         Returns:
             float32 [A].
         """
-        if not self._walks:
-            if self._tics_left <= 0:
-                self._hold(self._anything(), HOLD_TICS)
-        elif self._is_blocked(frame, room):
-            if not self._turning_away:
-                self._hold(self._press(self._random.choice(self._turns, p=self._lean(room))), TURN_TICS)
-                self._turning_away, self._turned_tics = True, 0
-            self._turned_tics += self._tics_a_frame
-        elif self._turning_away:
-            self._hold(self._press(self._forward), HOLD_TICS)
-            self._turning_away = False
-        elif self._tics_left <= 0:
-            self._hold(self._walk(room), HOLD_TICS)
+        self._choose(frame, around)
         self._tics_left -= self._tics_a_frame
         self._tics_played += self._tics_a_frame
         return self._current.copy()
+
+    def _choose(self, frame: np.ndarray, around: Surroundings | None) -> None:
+        if self._tics_left <= 0:
+            self._hold(self._anything(), HOLD_TICS)
 
     def _hold(self, vector: np.ndarray, tics: tuple[int, int]) -> None:
         self._current = vector
         self._tics_left = int(self._random.integers(*tics, endpoint=True))
         if self._actions.brief and self._tics_left > self._tics_played:
             self._tics_left = int(self._random.integers(1, max(1, self._tics_played), endpoint=True))
-
-    def _is_blocked(self, frame: np.ndarray, room: np.ndarray | None) -> bool:
-        if room is not None:
-            needed = CLEAR * max(0.0, 1 - self._turned_tics / FULL_TURN) if self._turning_away else NEAR
-            return bool(room[len(room) // 2] < needed)
-        if self._turning_away and self._tics_left > 0:
-            return True
-        small = frame[::4, ::4].astype(np.float32)
-        walking = self._current[self._forward] > 0
-        still = (
-            walking and self._last_frame is not None and float(np.abs(small - self._last_frame).mean()) < STILL_CHANGE
-        )
-        self._still_tics = self._still_tics + self._tics_a_frame if still else 0
-        self._last_frame = small
-        return self._still_tics >= STILL_TICS
-
-    def _lean(self, room: np.ndarray | None) -> list[float]:
-        """Probabilities of turning left and right: towards the side with more room."""
-        if room is None:
-            return [0.5, 0.5]
-        left, right = float(room[:2].sum()) + 0.1, float(room[-2:].sum()) + 0.1
-        return [left / (left + right), right / (left + right)]
-
-    def _walk(self, room: np.ndarray | None) -> np.ndarray:
-        kind = self._random.choice(["straight", "curve", "turn", "strafe"], p=[0.5, 0.32, 0.1, 0.08])
-        pressed = [] if kind == "turn" else [self._forward]
-        if kind in ("curve", "turn"):
-            pressed.append(self._random.choice(self._turns, p=self._lean(room)))
-        if kind == "strafe" and self._strafes:
-            pressed.append(self._random.choice(self._strafes))
-        pressed += [tap for tap in self._taps if self._random.random() < 0.4]
-        return self._press(*pressed)
 
     def _anything(self) -> np.ndarray:
         count = len(self._actions.names)
