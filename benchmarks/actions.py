@@ -29,7 +29,7 @@ from magi_video.experiments.inverse import fit, inverse_network
 from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.recordings.environments import open_game
-from magi_video.recordings.policy import Explorer
+from magi_video.recordings.walker import player
 from magi_video.video.image import contact_sheet, fit_frames, to_model_range, to_uint8, write_image
 
 
@@ -58,12 +58,12 @@ def play(world: World, seed: int, holds: Sequence[str], size: tuple[int, int]) -
     clips: list[np.ndarray] = []
     try:
         frame = game.reset(seed)
-        explorer = Explorer(game.actions, [seed, 0, 1], world.frame_skip)
+        explorer = player(game.actions, [seed, 0, 1], world.frame_skip)
         with suppress(EpisodeOverError):
             for hold in holds:
                 while True:
                     for _ in range(int(random.integers(*world.lead))):
-                        frame = step(explorer.act(frame, game.room()))
+                        frame = step(explorer.act(frame, game.around()))
                     for _ in range(world.rest[1]):
                         frame = step(press(world.rest[0]))
                     if world.is_free(game, frame):

@@ -68,13 +68,13 @@ class Doom(World):
     HORIZON = 30.0  # and the one that all grows away from
     LARGEST = 16  # pixels of a shift between two frames
     GROWTHS = np.exp(np.arange(-8, 13) * 0.02)  # between two frames that are two apart
-    ROOM = 1.5  # ahead, and to both sides of it, in `Game.room`'s arm's lengths
+    ROOM = 1.5  # ahead, and to both sides of it, in arm's lengths
     TURNS = 1.0  # pixels a frame; more than that
     WALKS = 0.01  # of its size a frame
 
     def is_free(self, game: Game, frame_HWC: np.ndarray) -> bool:
-        room = game.room()
-        return room is not None and bool(room[1:4].min() >= self.ROOM)
+        around = game.around()
+        return around is not None and bool(around.room[1:4].min() >= self.ROOM)
 
     def see(self, clips_BTHWC: np.ndarray) -> Motion:
         grey_BTHW = clips_BTHWC.astype(np.float32).mean(-1)

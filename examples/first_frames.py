@@ -8,7 +8,7 @@ import argparse
 from magi_video.files.json import read_json
 from magi_video.files.weights import SHIPPED
 from magi_video.recordings.environments import open_game
-from magi_video.recordings.policy import Explorer
+from magi_video.recordings.walker import player
 from magi_video.video.image import fit_frames, write_image
 
 PLACES = {  # model: steps of the game for a frame; name of a picture: game, seed of the episode, number of the frame
@@ -41,11 +41,11 @@ def main() -> None:
     frame_skip, places = PLACES[folder.name]
     for name, (title, seed, number) in places.items():
         game = open_game(title, frame_skip)
-        explorer = Explorer(game.actions, [seed, 1], frame_skip)
+        explorer = player(game.actions, [seed, 1], frame_skip)
         frame = game.reset(seed)
         for _ in range(number):
             fitted = fit_frames(frame[None], config["height"], config["width"])[0]
-            following = game.step(explorer.act(fitted, game.room()))
+            following = game.step(explorer.act(fitted, game.around()))
             assert following is not None, f"{name}: the episode is shorter than {number} frames"
             frame = following
         game.close()

@@ -23,8 +23,7 @@ from magi_video.errors import MagiError
 from magi_video.files.artifact import Record
 from magi_video.recordings.environments import Game, open_game
 from magi_video.recordings.episodes import EPISODES, complete_episodes, episode_name, recording
-from magi_video.recordings.policy import Explorer
-from magi_video.recordings.walker import Walker, walks
+from magi_video.recordings.walker import player
 from magi_video.video.image import fit_frames
 from magi_video.video.video import RECORDED, VideoWriter
 
@@ -127,7 +126,6 @@ def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any
     always complete."""
     seed = settings["seed"]
     game_seed = int(np.random.SeedSequence([seed, episode]).generate_state(1)[0] >> 1)
-    player = Walker if walks(game.actions) else Explorer
     explorer = player(game.actions, [seed, episode, 1], settings["frame_skip"])
     names = game.actions.names
     path = out / episode_name(episode)

@@ -47,6 +47,11 @@ def walks(actions: Actions) -> bool:
     return actions.kind == "buttons" and {"MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT"} <= set(_columns(actions))
 
 
+def player(actions: Actions, seed: Sequence[int], frame_skip: int = 1) -> Explorer:
+    """The player that suits a game: a walker where one can walk."""
+    return (Walker if walks(actions) else Explorer)(actions, seed, frame_skip)
+
+
 def _columns(actions: Actions) -> dict[str, int]:
     return {name.upper(): column for column, name in enumerate(actions.names)}
 
