@@ -99,6 +99,10 @@ def not_covered(job: Job, use_cache: bool | None = None) -> str | None:
         return "graphs have the same number of denoise steps in every mask step"
     if model.canvas_out is not None:
         return "graphs begin with the mask token, and the model paints a canvas"
+    if job.sampling.sink_frames or job.sampling.strided_frames:
+        return (
+            "graphs read a finished frame with the next one, and these would see a sink or a strided past differently"
+        )
     if use_cache is False:
         return "graphs read the frame cache, which is not to be used"
     return None

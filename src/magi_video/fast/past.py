@@ -11,6 +11,7 @@ from torch import Tensor
 
 from magi_video.fast.cache import PlacesCache
 from magi_video.fast.layers import Wanted
+from magi_video.models.memory import FrameMemory
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import FrameContext, MagiVideoTransformer
 from magi_video.sampling.past import Past, pick
@@ -28,15 +29,23 @@ class FastPast(Past):
         total_frames: of the rollout; None for one without end ("rope").
         reuse: whether a pass may read the changed tokens of a frame alone.
         made: most frames that are made together.
+        memory: frames that stay in sight beside the latest.
     """
 
     def __init__(
-        self, model: MagiVideoTransformer, batch: int, total_frames: int | None, reuse: bool = False, made: int = 1
+        self,
+        model: MagiVideoTransformer,
+        batch: int,
+        total_frames: int | None,
+        reuse: bool = False,
+        made: int = 1,
+        memory: FrameMemory | None = None,
     ) -> None:
         self.model = model
-        self.cache = PlacesCache.of(model.make_cache(batch, total_frames, made), reuse)
+        self.cache = PlacesCache.of(model.make_cache(batch, total_frames, made, memory), reuse)
         self.reuse = reuse
-        self.joins = self.cache.device.type != "cpu" or batch * model.num_places <= JOINED_PLACES
+        joins = self.cache.device.type != "cpu" or batch * model.num_places <= JOINED_PLACES
+        self.joins = joins and self.cache.memory is None  # which a frame and the next see at different positions
         self._finished: FrameSequence | None = None  # appended, but not read yet
         self._frame: FrameSequence | None = None  # the frame in the making, whose context is kept
         self._context: FrameContext | None = None

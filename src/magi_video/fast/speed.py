@@ -10,9 +10,10 @@ from magi_video.fast import head, kernels, layers, linear
 from magi_video.fast.kernel_choice import KERNELS, PACKED_WEIGHTS
 from magi_video.fast.past import FastPast
 from magi_video.models.layers import Block, SpatialLayer, TemporalLayer
+from magi_video.models.memory import FrameMemory
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Paradigm
-from magi_video.sampling.past import Past
+from magi_video.sampling.past import Past, RecomputedPast, find_memory
 from magi_video.sampling.sampling import Sampling
 
 FAST: dict[type[nn.Module], type[nn.Module]] = {
@@ -46,7 +47,12 @@ def restore(model: M) -> M:
 
 
 def make_past(
-    model: MagiVideoTransformer, batch: int, total_frames: int | None, sampling: Sampling, made: int = 1
+    model: MagiVideoTransformer,
+    batch: int,
+    total_frames: int | None,
+    sampling: Sampling,
+    made: int = 1,
+    memory: FrameMemory | None = None,
 ) -> FastPast:
     """The past of a rollout by the fast path: the model is sped up, and packed where that pays (`pack_linears`).
 
@@ -56,10 +62,11 @@ def make_past(
         total_frames: of the rollout; None for one without end ("rope").
         sampling: of the rollout.
         made: most frames that are made together.
+        memory: frames that stay in sight beside the latest.
     """
     prepare(model)
     resolved = sampling.resolve(model.diffusion_head)
-    return FastPast(model, batch * (2 if resolved.guided else 1), total_frames, resolved.refresh > 1, made)
+    return FastPast(model, batch * (2 if resolved.guided else 1), total_frames, resolved.refresh > 1, made, memory)
 
 
 def begin_past(
@@ -79,16 +86,17 @@ def begin_past(
             takes it where there is one.
 
     Raises:
-        MagiError: a cache is asked for and the paradigm has none.
+        MagiError: a cache is asked for and the paradigm has none; or as of `find_memory`.
     """
+    memory = find_memory(model, paradigm, sampling, total_frames)
     if use_cache and not paradigm.cached:
         raise MagiError(
             f"{paradigm.name} has no cache to use: its frames attend to later ones, so every pass reads them all again"
         )
     if use_cache is False:
-        return paradigm.make_recomputed_past(model)
+        return RecomputedPast(model, memory) if memory else paradigm.make_recomputed_past(model)
     if paradigm.frame_cache:
-        return make_past(model, batch, total_frames, sampling, paradigm.step_frames(model, 0, total_frames))
+        return make_past(model, batch, total_frames, sampling, paradigm.step_frames(model, 0, total_frames), memory)
     prepare(model)
     return paradigm.make_past(model, batch * (2 if sampling.resolve(model.diffusion_head).guided else 1), total_frames)
 

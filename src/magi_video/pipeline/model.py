@@ -27,6 +27,7 @@ from magi_video.pipeline.asked import check_controls
 from magi_video.pipeline.description import INDEX_FILE
 from magi_video.pipeline.diffusers_api import ConventionalPipeline
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
+from magi_video.sampling.past import find_memory
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ class TrainedModel(ConventionalPipeline):
         paradigm.check_sampling(asked)
         resolved = asked.resolve(self.transformer.diffusion_head, self.own_sampling)
         check_noisy_past(self.transformer, paradigm, resolved)
+        find_memory(self.transformer, paradigm.sampled(resolved), resolved)
         return resolved
 
     def most_mask_steps(self, num_frames: int) -> int:

@@ -110,6 +110,15 @@ class Sampling:
     """Standard deviation of the noise that is added to every finished frame as those after it see it, on unit-variance
     latents; 0 by default. Training's level l of L has noise_sigma · l / L. A model that knows levels wants the
     past_level too."""
+    sink_frames: Annotated[int, Field(ge=0, le=65_536)] | None = None
+    """First frames of a video that stay in sight when others leave the window (StreamingLLM's attention sink); 0 by
+    default. For models with relative positions; docs/drift.md."""
+    strided_frames: Annotated[int, Field(ge=0, le=65_536)] | None = None
+    """Older frames that stay in sight, every past_stride-th one; 0 by default. They and the sink take their places from
+    the latest frames: what a frame costs, and the memory, stay bounded."""
+    past_stride: Annotated[int, Field(ge=2, le=65_536)] | None = None
+    """Frames from one of the strided past to the next; 4 by default. The past reaches strided_frames · past_stride
+    frames beyond the latest."""
 
     @classmethod
     def of(cls, sampling: Sampling | str | None = None, **fields: Any) -> Sampling:
