@@ -101,8 +101,9 @@ def keys(tics: int | None) -> list[str]:
 
 
 def play(seed: int, given: int, step: int, size: tuple[int, int]) -> dict[str, np.ndarray] | None:
-    """A player's views, uint8 `[given + …, H, W, 3]` for each turn, `step` tics apart; the last given one is that before
-    it. None where there is no free place.
+    """A player's views, uint8 `[given + …, H, W, 3]` for each turn, `step` tics apart, the last given that before it.
+
+    None where there is no free place.
     """
     world, random = Doom(), np.random.default_rng([seed, 2])
     game = open_game(world.game, world.frame_skip)
@@ -166,8 +167,8 @@ def roll(
     seeds = [torch.Generator().manual_seed(seed) for seed in range(len(views))]
     with seen_by(row.rule):
         made = pipe(
-            video=views[:, :given], num_frames=views.shape[1], interval=step, actions=actions, sampling=sampling, generator=seeds,
-            output_type="np",
+            video=views[:, :given], num_frames=views.shape[1], interval=step, actions=actions, sampling=sampling,
+            generator=seeds, output_type="np",
         )  # fmt: skip
     return (np.asarray(made.frames) * 255).round().astype(np.uint8)
 

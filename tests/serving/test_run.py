@@ -20,7 +20,7 @@ from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.registry import declared
 from magi_video.serving import service as service_module
 from magi_video.serving.limits import ServingLimits
-from magi_video.serving.run import RunFrame, lead_length, run_length
+from magi_video.serving.run import Lead, RunFrame, find_lead, run_length
 from magi_video.serving.world import Game, Keys, Message, World
 from magi_video.video.video import inspect_video, read_frames
 from tests.serving.playing import begin, hear
@@ -38,7 +38,7 @@ class Played:
         self.keys, self.told = list(keys), list[Message]()
         self.world = World(
             pipe, tuple(ACTIONS), self.next_keys, lambda *parts: self.told.extend(parts), lambda: None, Pace(), most,
-            lead_length(pipe),
+            find_lead(pipe),
         )  # fmt: skip
         generator = torch.Generator().manual_seed(3)
         self.world.enter(Game({"image": picture(1), "interval": 1, "sampling": None, "generator": generator}))
@@ -90,6 +90,27 @@ def test_the_same_keys_lead_on_from_a_frame_as_they_did_before(
     assert numbers == [*range(23), *range(15, 23), *range(15, 23)], "what is read again is not shown again"
     assert [one for one in told if one["type"] not in ("frame", "begun")] == 2 * [{"type": "branched", "index": 14}]
     assert not [one for one in threading.enumerate() if one.name == "magi-beside"]
+
+
+def test_a_run_goes_on_with_the_frames_that_its_model_keeps_in_sight(
+    make_pipe: Callable[..., MagiVideoPipeline],
+) -> None:
+    keeps = {"sink_frames": 1, "strided_frames": 1, "past_stride": 7}
+    pipe = make_pipe(sampling={"mask_steps": 2, "denoise_steps": 3} | keeps)
+    keys = [(STILL, LEFT, FIRE)[number * number % 3] for number in range(60)]
+    played = Played(pipe, keys, most=50)
+    before = torch.stack([one.latents_BCHW for one in played.play(59)])
+    played.world.branch(52)  # frame 0 has been dropped from the run, and is still in sight
+    again = torch.stack([one.latents_BCHW for one in played.play(59)])
+    assert torch.allclose(again, before[-len(again) :], atol=1e-3)
+    played.world.leave()
+
+
+def test_what_is_left_out_before_a_run_goes_on_are_whole_strides() -> None:
+    lead = Lead(latest=20, sink=2, stride=7)
+    assert lead.numbers(100, 0) == [0, 1, *range(86, 101)] and (86 - 2) % 7 == 0
+    assert lead.numbers(100, 90) == [0, 1, *range(93, 101)] and lead.numbers(18, 0) == list(range(19))
+    assert lead.numbers(0, 0) == [0] and Lead(20).numbers(100, 0) == list(range(81, 101))
 
 
 def test_a_run_is_bounded(make_pipe: Callable[..., MagiVideoPipeline]) -> None:

@@ -21,6 +21,7 @@ from magi_video.fast.threads import Pace
 from magi_video.serving.errors import public_message
 from magi_video.serving.keys import Controls
 from magi_video.serving.notify import Bell
+from magi_video.serving.run import Lead
 from magi_video.serving.worker import Task, Worker
 from magi_video.serving.world import Game, Keys, Message, World
 
@@ -43,7 +44,7 @@ class Player(Task):
         address: of the player.
         pace: chooses the number of threads anew; it stays if not given.
         run_frames: that are kept of the run; 0 for none.
-        lead: frames that are read again before the run goes on from one of them.
+        lead: what is read again before the run goes on from one of them.
 
     Attributes:
         token: random; who knows it may come back.
@@ -62,7 +63,7 @@ class Player(Task):
         address: str = "",
         pace: Pace | None = None,
         run_frames: int = 0,
-        lead: int = 0,
+        lead: Lead | None = None,
     ) -> None:
         self.token = secrets.token_urlsafe(16)
         self.address = address
@@ -80,7 +81,7 @@ class Player(Task):
         self._wanted: Game | None = None
         self._wanted_frame: int | None = None  # of the run, to go on from
         self.world = World(  # the worker's own
-            pipe, controls.names, self._take_keys, self.tell, worker.wake, pace or Pace(), run_frames, lead
+            pipe, controls.names, self._take_keys, self.tell, worker.wake, pace or Pace(), run_frames, lead or Lead()
         )
 
     # --- the event loop's side ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from magi_video.fast.threads import Pace
 from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.play import Player
-from magi_video.serving.run import lead_length, run_length
+from magi_video.serving.run import find_lead, run_length
 from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Worker
 
@@ -36,7 +36,7 @@ class Players:
     ) -> None:
         self.pace = pace or Pace()
         self.controls = Controls(pipe.config.action_names)
-        self.run_frames, self._lead = run_length(pipe, limits), lead_length(pipe)
+        self.run_frames, self._lead = run_length(pipe, limits), find_lead(pipe)
         self._pipe, self._worker, self._limits = pipe, worker, limits
         self._players: dict[str, Player] = {}
 

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from magi_video.data.actions import RECORDING_FILE, actions_path, write_actions
 from magi_video.errors import MagiError
+from magi_video.paradigms.base import make_paradigm
+from magi_video.sampling.past import find_memory
 from magi_video.serving.limits import ServingLimits
 from magi_video.video.video import RECORDED, VideoWriter
 
@@ -52,23 +54,48 @@ class RunFrame:
     picture: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Lead:
+    """What is read again before a run goes on from one of its frames.
+
+    Attributes:
+        latest: frames up to that one.
+        sink: the first ones of the run, where the model keeps them in sight (`FrameMemory`).
+        stride: of its strided past. What lies between is left out by whole strides: the same frames stay then.
+    """
+
+    latest: int = 1
+    sink: int = 0
+    stride: int = 1
+
+    def numbers(self, index: int, oldest: int) -> list[int]:
+        """Of the frames, increasing, `index` the last; but for the sink none is older than `oldest`."""
+        first = max(self.sink, index + 1 - self.latest, oldest)
+        first = min(first + (self.sink - first) % self.stride, index)
+        return [*range(min(self.sink, first)), *range(first, index + 1)]
+
+
 class Run:
-    """Frames without a gap, the oldest of which are dropped.
+    """Frames without a gap, the oldest of which are dropped, but for a sink.
 
     Args:
         most: that are kept.
         rate: frames/s.
+        sink: first frames that are kept for `lead`, whatever is dropped.
     """
 
-    def __init__(self, most: int, rate: float) -> None:
+    def __init__(self, most: int, rate: float, sink: int = 0) -> None:
         self.rate = rate
         self._frames: deque[RunFrame] = deque()
+        self._sink, self._begin = sink, list[RunFrame]()
         self._most, self._first = most, 0
         self._lock = threading.Lock()
 
     def add(self, frame: RunFrame) -> None:
         """The next frame."""
         with self._lock:
+            if len(self._begin) < self._sink and self._first + len(self._frames) == len(self._begin):
+                self._begin.append(frame)
             self._frames.append(frame)
             if len(self._frames) > self._most:
                 self._frames.popleft()
@@ -86,9 +113,16 @@ class Run:
                 raise MagiError(f"frame {index} is not kept: the run goes back {len(self._frames)} frames")
             return list(self._frames)[:count]
 
+    def lead(self, index: int, lead: Lead) -> list[RunFrame]:
+        """What is read again before the run goes on from a frame; errors as of `until`."""
+        frames = self.until(index)
+        oldest = index + 1 - len(frames)
+        return [frames[n - oldest] if n >= oldest else self._begin[n] for n in lead.numbers(index, oldest)]
+
     def cut(self, index: int) -> None:
         """Drop what came after a frame that is kept."""
         with self._lock:
+            del self._begin[index + 1 :]
             while self._first + len(self._frames) - 1 > index:
                 self._frames.pop()
 
@@ -113,13 +147,18 @@ def run_length(pipe: MagiVideoPipeline, limits: ServingLimits) -> int:
     return max(2, min(limits.max_run_frames, int(limits.max_kept_mb * 10**6 / limits.max_players / bytes_each)))
 
 
-def lead_length(pipe: MagiVideoPipeline) -> int:
-    """Frames that are read again before a run goes on. All that have a part in the next one would be a window for each
-    block, since each has seen those before it; of the early ones next to nothing is left (`LEAD_WINDOWS`)."""
+def find_lead(pipe: MagiVideoPipeline) -> Lead:
+    """What is read again before a run goes on. All that has a part in the next frame would be a window for each block,
+    since each frame has seen those before it; of the early ones next to nothing is left (`LEAD_WINDOWS`)."""
     net = pipe.transformer.config
     if net.temporal_position != "rope":  # positions count from the first frame, and no more fit than a clip has
-        return net.num_frames
-    return min(min(net.depth, LEAD_WINDOWS) * net.num_frames, MOST_LEAD)
+        return Lead(net.num_frames)
+    latest = min(min(net.depth, LEAD_WINDOWS) * net.num_frames, MOST_LEAD)
+    paradigm = make_paradigm(pipe.config.forcing, pipe.config.forcing_options)
+    memory = find_memory(pipe.transformer, paradigm.sampled(pipe.own_sampling), pipe.own_sampling)
+    if memory is None:
+        return Lead(latest)
+    return Lead(latest + (memory.strided + 1) * memory.stride, memory.sink, memory.stride)
 
 
 def write_run(path: Path, frames: list[RunFrame], names: tuple[str, ...], rate: float, model: str) -> None:

@@ -26,7 +26,7 @@ from magi_video.fast.threads import Pace
 from magi_video.pipeline.inputs import spread_generator
 from magi_video.serving.media import as_uint8, jpeg
 from magi_video.serving.real_game import RealGame
-from magi_video.serving.run import Run, RunFrame
+from magi_video.serving.run import Lead, Run, RunFrame
 
 if TYPE_CHECKING:
     from magi_video.pipeline.pipeline import MagiVideoPipeline
@@ -94,7 +94,7 @@ class World:
         wake: called in any thread when a frame may be due.
         pace: chooses the number of threads anew when the pace falls.
         run_frames: that are kept of the run; 0 for none.
-        lead: frames that are read again before the run goes on from one of them.
+        lead: what is read again before the run goes on from one of them.
 
     Attributes:
         game: what is played; None before the first.
@@ -112,7 +112,7 @@ class World:
         wake: Callable[[], None],
         pace: Pace,
         run_frames: int,
-        lead: int,
+        lead: Lead,
     ) -> None:
         self.game: Game | None = None
         self.run = Run(run_frames, pipe.config.frame_rate)
@@ -185,7 +185,8 @@ class World:
             arguments = {name: value for name, value in arguments.items() if name != "video"} | {"image": first}
         self._given = len(arguments["video"]) if "video" in arguments else int("image" in arguments)
         (arguments["generator"],) = spread_generator(arguments.get("generator"), 1)
-        self.run = Run(self._run_frames, self._pipe.config.frame_rate / arguments["interval"])
+        rate = self._pipe.config.frame_rate / arguments["interval"]
+        self.run = Run(self._run_frames, rate, self._lead.sink)
         self._alone = False
         self._tell({"type": "begun", "rate": self.run.rate, "beside": game.real_game is not None})
         if game.real_game is not None:
@@ -200,7 +201,7 @@ class World:
             MagiError: that frame is not kept, or the model cannot go on from there; the world goes on as it was.
         """
         assert self.game is not None
-        past = self.run.until(index)[-self._lead :]
+        past = self.run.lead(index, self._lead)
         arguments = {name: one for name, one in self.game.arguments.items() if name not in ("image", "video")}
         arguments["latents"] = torch.stack([one.latents_BCHW for one in past], dim=1)
         drawing = torch.Generator()
