@@ -44,6 +44,8 @@ TURNS = {"round": None, "half and back": 52, "quarter and back": 26, "glance and
 """Tics to the left, and as many back; None: all the way round."""
 BEGUN = 16
 """Tics of turning before: the first ones are slower."""
+MOST_WALKED = 800
+"""Tics until a player is where the walls are not near."""
 
 
 class Row(NamedTuple):
@@ -51,6 +53,10 @@ class Row(NamedTuple):
 
     keeps: dict[str, int]
     rule: str = "consecutive"
+
+
+class EpisodeOverError(Exception):
+    pass
 
 
 def true(frames: list[int]) -> list[float]:
@@ -103,27 +109,28 @@ def keys(tics: int | None) -> list[str]:
 def play(seed: int, given: int, step: int, size: tuple[int, int]) -> dict[str, np.ndarray] | None:
     """A player's views, uint8 `[given + …, H, W, 3]` for each turn, `step` tics apart, the last given that before it.
 
-    None where there is no free place.
+    None where no place is free, or the goal is reached before.
     """
     world, random = Doom(), np.random.default_rng([seed, 2])
     game = open_game(world.game, world.frame_skip)
     try:
         frame = game.reset(seed)
         explorer = Explorer(game.actions, [seed, 0, 2], world.frame_skip)
-        for _ in range(int(random.integers(60, 160))):
-            if (moved := game.step(explorer.act(frame, game.room()))) is None:
+        walked, least = 0, int(random.integers(60, 160))
+        while walked < least or not world.is_free(game, frame):
+            if walked == MOST_WALKED or (moved := game.step(explorer.act(frame, game.room()))) is None:
                 return None
-            frame = moved
+            frame, walked = moved, walked + 1
         for _ in range(world.rest[1]):
             press(game, "")
         views: dict[str, np.ndarray] = {}
         for turn, tics in TURNS.items():
             made = [press(game, "TURN_LEFT") for _ in range(BEGUN)]
-            if not world.is_free(game, made[-1]):
-                return None
             made = made[-1 - (given - 1) * step :] + [press(game, name) for name in keys(tics)]
             views[turn] = fit_frames(np.stack(made[::step]), *size)
         return views
+    except EpisodeOverError:
+        return None
     finally:
         game.close()
 
@@ -131,7 +138,8 @@ def play(seed: int, given: int, step: int, size: tuple[int, int]) -> dict[str, n
 def press(game: Game, button: str) -> np.ndarray:
     """The view after a tic in which a button is held."""
     frame = game.step(np.array([name == button for name in game.actions.names], dtype=np.float32))
-    assert frame is not None, "an episode is longer than the turns"
+    if frame is None:
+        raise EpisodeOverError
     return frame
 
 

@@ -103,6 +103,10 @@ def test_a_run_goes_on_with_the_frames_that_its_model_keeps_in_sight(
     played.world.branch(52)  # frame 0 has been dropped from the run, and is still in sight
     again = torch.stack([one.latents_BCHW for one in played.play(59)])
     assert torch.allclose(again, before[-len(again) :], atol=1e-3)
+    played.world._lead = Lead(latest=20)
+    played.world.branch(52)
+    other = torch.stack([one.latents_BCHW for one in played.play(59)])
+    assert not torch.allclose(other[-7:], before[-7:], atol=1e-3), "without them it goes on elsewhere"
     played.world.leave()
 
 
