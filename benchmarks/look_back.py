@@ -32,7 +32,7 @@ from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.models.memory import FrameMemory
 from magi_video.recordings.environments import Game, open_game
-from magi_video.recordings.policy import Explorer
+from magi_video.recordings.walker import player
 from magi_video.sampling.sampling import Sampling
 from magi_video.video.image import contact_sheet, fit_frames, write_image
 
@@ -115,10 +115,10 @@ def play(seed: int, given: int, step: int, size: tuple[int, int]) -> dict[str, n
     game = open_game(world.game, world.frame_skip)
     try:
         frame = game.reset(seed)
-        explorer = Explorer(game.actions, [seed, 0, 2], world.frame_skip)
+        explorer = player(game.actions, [seed, 0, 2], world.frame_skip)
         walked, least = 0, int(random.integers(60, 160))
         while walked < least or not world.is_free(game, frame):
-            if walked == MOST_WALKED or (moved := game.step(explorer.act(frame, game.room()))) is None:
+            if walked == MOST_WALKED or (moved := game.step(explorer.act(frame, game.around()))) is None:
                 return None
             frame, walked = moved, walked + 1
         for _ in range(world.rest[1]):
@@ -191,7 +191,8 @@ def starting_views(options: argparse.Namespace, size: tuple[int, int]) -> dict[s
             if (views := play(seed, options.given, options.interval, size)) is not None:
                 starts.append(views)
             seed += 1
-        np.savez_compressed(kept, **{turn: np.stack([one[turn] for one in starts]) for turn in TURNS})
+        views_of: dict[str, Any] = {turn: np.stack([one[turn] for one in starts]) for turn in TURNS}
+        np.savez_compressed(kept, **views_of)
     return dict(np.load(kept))
 
 
