@@ -23,8 +23,9 @@ class Actions:
 
     kind: "choice" (one-hot: exactly one entry is 1), "buttons" (each 0 or 1, together as you like) or "axes" (floats
     in [low, high]).
-    brief: nothing promises that an episode outlasts a single hold (`HOLD_TICS`).
+    brief: nothing promises that an episode outlasts a single hold (`hold`).
     weights: of a "choice", how often each action is held in proportion to the others; empty: all alike.
+    hold: the least and the most steps of the game for which an action is held.
     """
 
     names: tuple[str, ...]
@@ -33,6 +34,7 @@ class Actions:
     high: float = 1.0
     brief: bool = False
     weights: tuple[float, ...] = ()
+    hold: tuple[int, int] = HOLD_TICS
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Explorer:
 
     def _choose(self, frame: np.ndarray, around: Surroundings | None) -> None:
         if self._tics_left <= 0:
-            self._hold(self._anything(), HOLD_TICS)
+            self._hold(self._anything(), self._actions.hold)
 
     def _hold(self, vector: np.ndarray, tics: tuple[int, int]) -> None:
         self._current = vector

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.recordings.environments import Game
-from magi_video.recordings.policy import Actions
+from magi_video.recordings.policy import HOLD_TICS, Actions
 
 INSTALL = "pip install 'magi-video[procgen]' && pip install --no-deps procgen2 gym3 gym"
 FRAMES_PER_SECOND = 15.0
@@ -31,6 +31,9 @@ FRAMES_PER_SECOND = 15.0
 PREFIX = "procgen/"
 PLATFORMS = ("coinrun", "jumper", "ninja")
 """Games in which a player runs and jumps, and sees little of a level unless he goes on to the right."""
+PLATFORM_HOLD = (3, 16)
+"""There, steps for which keys are held: a fifth of a second to a second. A jump in CoinRun takes a second, so most keys
+change in the air or soon after it."""
 
 
 class ProcgenGame(Game):
@@ -50,7 +53,8 @@ class ProcgenGame(Game):
         self._repeats, self.frame_rate = frame_skip, FRAMES_PER_SECOND / frame_skip
         self._env: Any = self._level(0)
         names = tuple("+".join(keys) or "NOTHING" for keys in self._env.combos)
-        self.actions = Actions(names, "choice", brief=True, weights=weights_of(self._name, names))
+        hold = PLATFORM_HOLD if self._name in PLATFORMS else HOLD_TICS
+        self.actions = Actions(names, "choice", brief=True, weights=weights_of(self._name, names), hold=hold)
 
     def _level(self, number: int) -> Any:
         return self._procgen.ProcgenGym3Env(
@@ -88,12 +92,12 @@ class ProcgenGame(Game):
 def weights_of(game: str, names: Sequence[str]) -> tuple[float, ...]:
     """How often the explorer holds each action of a game; empty where all alike.
 
-    Where a player runs and jumps: half of the time to the right, a quarter to the left, with a jump as often as
-    without. Keys that do nothing there are pressed seldom.
+    Where a player runs and jumps: three fifths of the time to the right and a fifth to the left, with a jump as often
+    as without, and a tenth with no key at all. Keys that do nothing there are pressed seldom.
     """
     if game not in PLATFORMS:
         return ()
-    wanted = {"RIGHT": 4.0, "RIGHT+UP": 4.0, "LEFT": 2.0, "LEFT+UP": 2.0, "UP": 2.0, "NOTHING": 2.0}
+    wanted = {"RIGHT": 4.0, "RIGHT+UP": 5.0, "LEFT": 1.5, "LEFT+UP": 1.5, "UP": 1.0, "NOTHING": 1.5}
     return tuple(wanted.get(name, 0.1) for name in names)
 
 
