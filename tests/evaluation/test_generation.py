@@ -15,6 +15,7 @@ from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.generation import evaluate
+from magi_video.evaluation.paired import psnr
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.evaluation.realset import real_clips
 from magi_video.evaluation.scoring import score
@@ -257,6 +258,41 @@ def test_recorded_actions_and_classes_are_given_on_demand(
         expected = [(pick.start + t) % 2 for t in range(15)]
         assert actions_TBA[1:, column, 2].tolist() == expected, "the action that leads to each frame"
     assert calls[-1]["label"] == [videos.videos[pick.video].label for pick in picks]
+
+
+def test_controllability_compares_recorded_with_random_actions(
+    evaluated: Evaluated, played: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    stream = MagiVideoPipeline.stream
+
+    def watched(self: MagiVideoPipeline, **settings: Any) -> Any:
+        calls.append(settings)
+        return stream(self, **settings)
+
+    options = {"data": played, "num": 3, "context_frames": 3, "batch_size": 3, "actions": True, "interval": 1}
+    monkeypatch.setattr(MagiVideoPipeline, "stream", watched)
+    plain = evaluated(**options, out=played / "out")
+    result = evaluated(**options, out=played / "out", controllability=True)
+    control, by_frame = result.pop("controllability"), result["per_frame"].pop("delta_psnr")
+    assert result == plain, "the model's own figures stay as they are, and its samples are taken up"
+    recorded_TBA, random_TBA = (call["actions"] for call in calls if len(call["generator"]) == 3)
+    assert np.array_equal(random_TBA[:3], recorded_TBA[:3]), "the given frames keep their actions"
+    assert (random_TBA[3:] != recorded_TBA[3:]).any((0, 2)).all() and set(np.unique(random_TBA)) == {0, 1}
+    assert [one.initial_seed() for one in calls[-1]["generator"]] == [0, 1, 2], "the same noise"
+    videos = VideoFolder(played)
+    real, _ = real_clips(videos, PROTOCOLS["small"], 3, (8, 8))
+    folders = ("samples", "samples_random_actions")
+    made = [[np.load(played / "out" / folder / f"00000{i}.npy") for i in range(3)] for folder in folders]
+    under_recorded, under_random = (
+        np.stack([psnr(real[i][3:], clip[3:]) for i, clip in enumerate(clips)]) for clips in made
+    )
+    assert by_frame == pytest.approx((under_recorded - under_random).mean(0).tolist(), abs=1e-4)
+    assert control["frame"] == 4 and control["delta_psnr"] == pytest.approx(by_frame[3], abs=1e-4)
+    assert control["interval"][0] <= control["delta_psnr"] <= control["interval"][1]
+    for changed in ({"actions": False}, {"context_frames": 13}):
+        with pytest.raises(MagiError, match="--controllability"):
+            evaluated(**options | changed, out=played / "refused", controllability=True)
 
 
 def test_what_a_model_or_a_data_set_does_not_have_is_refused(

@@ -30,6 +30,9 @@ def test_levels_actions_and_ends(tmp_path: Path) -> None:
     frames = [game.step(right) for _ in range(7)]
     assert frames[-1] is None and all(frame is not None for frame in frames[:-1]), "the wall ends the level"
     assert np.array_equal(game.reset(5), first)
+    game.reset(5)
+    moved, rested = game.step(right), game.step(np.zeros(4, np.float32))
+    assert np.array_equal(moved, rested), "no action is no key"  # type: ignore[arg-type]
     record("procgen/coinrun", tmp_path / "made", episodes=3, max_frames=40)
     videos = VideoFolder(tmp_path / "made")
     assert len(videos.videos) == 3 and set(videos.action_names) <= set(game.actions.names)
@@ -44,6 +47,8 @@ def test_the_explorer_runs_to_the_right() -> None:
     held = np.stack([explorer.act(frame) for _ in range(4000)]).mean(0)
     share = dict(zip(actions.names, held, strict=True))
     assert share["RIGHT"] + share["RIGHT+UP"] > 2 * share["LEFT"] > 0 and share["NOTHING"] > 0.05
+    changes = [not np.array_equal(explorer.act(frame), explorer.act(frame)) for _ in range(2000)]
+    assert actions.hold == (3, 16) and 1 / 16 < np.mean(changes) < 1 / 4, "keys change within a jump"
     assert procgen.weights_of("bigfish", actions.names) == ()
 
 

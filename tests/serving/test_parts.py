@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from magi_video.errors import MagiError
 from magi_video.pipeline.pipeline import MagiVideoPipeline
+from magi_video.recordings.procgen import idle_keys
 from magi_video.registry import declared
 from magi_video.serving.app import create_app
 from magi_video.serving.errors import WITHHELD, public_message
@@ -183,6 +184,16 @@ def test_atari_actions_exclude_each_other() -> None:
     controls = Controls(names)
     assert {one.name for one in controls.controls} == {"FIRE", "UP", "RIGHT"}
     for held, name in (((), "NOOP"), ({"UP"}, "UP"), ({"UP", "RIGHT"}, "UPRIGHT"), ({"UP", "RIGHT", "FIRE"}, names[5])):
+        action = controls.action(held)
+        assert action is not None and action.sum() == 1 and names[int(np.argmax(action))] == name
+
+
+def test_procgen_actions_are_keys_held_together() -> None:
+    names = ["LEFT", "LEFT+UP", "NOTHING", "UP", "RIGHT", "RIGHT+UP", "D"]
+    controls = Controls(names, idle_keys(["procgen/coinrun"]))
+    assert {one.name for one in controls.controls} == {"LEFT", "UP", "RIGHT"}, "D does nothing in CoinRun"
+    assert "D" in {one.name for one in Controls(names, idle_keys(["procgen/coinrun", "procgen/ninja"])).controls}
+    for held, name in (((), "NOTHING"), ({"UP"}, "UP"), ({"UP", "RIGHT"}, "RIGHT+UP"), ({"LEFT", "UP"}, "LEFT+UP")):
         action = controls.action(held)
         assert action is not None and action.sum() == 1 and names[int(np.argmax(action))] == name
 

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
 
 from magi_video.recordings.environments import open_game
-from magi_video.serving.real_game import RealGame, known_games, world_name
+from magi_video.serving.real_game import RealGame, known_games, named_games, why_no_games, world_name
 
 GAME = "magi/BouncingBalls-v0"
 
@@ -32,3 +32,15 @@ def test_a_world_is_called_by_its_games() -> None:
     assert world_name(known_games(recipe)) == "Doom and Boxing"
     for without in (None, {}, {"data": {"games": []}}, {"data": {"games": "vizdoom/deathmatch"}}):
         assert world_name(known_games(without)) is None
+
+
+def test_procgen_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = {"data": {"games": ["procgen/coinrun"]}}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "procgen" else object())
+    assert named_games(recipe) == []
+    problem = why_no_games(recipe)
+    assert (
+        problem is not None and problem.startswith("CoinRun is not installed here (pip install") and "gym3" in problem
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert named_games(recipe) == ["procgen/coinrun"] and why_no_games(recipe) is None

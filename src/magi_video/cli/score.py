@@ -66,6 +66,10 @@ def print_result(result: dict[str, Any], out: Path, as_json: bool) -> None:
         lines.append(f"FID      {result['fid']:g}")
     for name, value in result.get("paired", {}).items():
         lines.append(f"{name.upper():8} {value:g}")
+    if control := result.get("controllability"):
+        low, high = control["interval"]
+        where = f"frame {control['frame']} of those generated"
+        lines.append(f"ΔPSNR    {control['delta_psnr']:g} (95 % interval {low:g} … {high:g}), {where}")
     lines.append(f"clips    {result['num_real']} real, {result['num_fake']} generated; {result['protocol']['name']}")
     for name, row in result.get("baselines", {}).items():
         lines.append(f"         FVD of {name.replace('_', ' ')}: {row['fvd']:g}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import Baseline
 from magi_video.evaluation.baselines import baselines as rows_without_model
 from magi_video.evaluation.clipset import Origin, load_array
+from magi_video.evaluation.controllability import check_controllability, random_actions
 from magi_video.evaluation.options import EvaluateOptions
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import (
@@ -78,6 +80,7 @@ class Generation:
         protocol: says frames, interval and how many frames are given.
         options: how samples are made.
         folder: where `000000.npy`, … lie.
+        random: take random actions in place of the recorded ones; all else is the same, the noise too.
 
     Raises:
         MagiError: the model takes no such frames, interval, actions, labels or steps.
@@ -92,13 +95,23 @@ class Generation:
         protocol: Protocol,
         options: EvaluateOptions,
         folder: Path,
+        random: bool = False,
     ) -> None:
         check_seeds(options.seed, len(contexts))
         self.pipe, self.videos, self.picks, self.contexts = pipe, videos, picks, contexts
         self.protocol, self.options, self.folder = protocol, options, folder
+        self.random = random
         self.labels = self._labels() if options.labels else None
         self.captions = self._captions() if options.captions else None
         self._stream([0])  # refuses what the model cannot do, before anything is written
+
+    @cached_property
+    def under_random_actions(self) -> Generation:
+        """The same samples under random actions, beside these; made as this one is settled when it is first asked."""
+        folder = self.folder.with_name(f"{self.folder.name}_random_actions")
+        return Generation(
+            self.pipe, self.videos, self.picks, self.contexts, self.protocol, self.options, folder, random=True
+        )
 
     def settle(self, choice: Choice) -> None:
         """Compute in a precision from now on."""
@@ -188,6 +201,20 @@ class Generation:
         )
 
     def _actions(self, indices: Sequence[int]) -> np.ndarray:
+        """The actions that lead to each frame, `[T, B, A]`: the recorded ones, or random ones of all that there are."""
+        recorded_TBA = self._recorded(indices)
+        if not self.random:
+            return recorded_TBA
+        seeds = [self.options.seed + index for index in indices]
+        return random_actions(recorded_TBA, self.protocol.given, self._pool, seeds)
+
+    @cached_property
+    def _pool(self) -> np.ndarray:
+        """Every recorded action of the continued clips."""
+        recorded_TBA = self._recorded(range(len(self.contexts)))
+        return recorded_TBA[1:].reshape(-1, recorded_TBA.shape[-1])
+
+    def _recorded(self, indices: Sequence[int]) -> np.ndarray:
         """The recorded actions that lead to each frame, `[T, B, A]`; mean over the frames between two of the clip."""
         names = self.pipe.config.action_names
         if not names:
@@ -264,6 +291,8 @@ def evaluate(
     """
     options = replace(options or EvaluateOptions(), **fields)
     protocol = find_protocol(protocol, given=options.context_frames, frames=options.frames, interval=options.interval)
+    if options.controllability:
+        check_controllability(options.actions, protocol.frames - protocol.given)
     numbers, out = Numbers.of(protocol, options.num, options.num_real), Path(out)
     processes = Processes(options.device)
     use_threads(options.threads)
@@ -328,11 +357,14 @@ def evaluate(
     artifact = Artifact(out / RECORD, "samples", lasting, made=lambda: has_samples(out))
     with artifact.making(lasting(settings), processes, carried):
         processes.together(lambda: generation.run(processes, progress))
+        if options.controllability:
+            processes.together(lambda: generation.under_random_actions.run(processes, progress))
         extra = {"model": str(model), "generation": settings}
         return score_sets(
             sets, protocol, processes, detectors=detectors, out=out, over_length=options.over_length,
             cache=options.cache, progress=progress, extra=extra,
             baselines=baseline_sets(generation, sets) if options.baselines else None,
+            random=generation.under_random_actions.clips(len(generation.contexts)) if options.controllability else None,
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from magi_video.evaluation.controllability import REPORTED, check_controllability
 from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
 from magi_video.models.architecture import ACTION, LABEL, TEXT, check_interval
@@ -59,6 +60,9 @@ class EvaluateOptions(ScoreOptions):
     """Seed of sample 0; sample i has seed + i."""
     actions: bool = False
     """Give the model the recorded actions of the real clip; otherwise they are unknown to it."""
+    controllability: bool = False
+    """Continue every clip under random actions too, and report ΔPSNR: how much nearer to the truth the recorded
+    actions (--actions) bring the fourth generated frame, in dB (Genie). Doubles the work."""
     labels: bool = False
     """Give the model the class of the real clip; otherwise it is unknown to it."""
     baselines: bool = False
@@ -69,6 +73,8 @@ class EvaluateOptions(ScoreOptions):
 
     def check_model(self, model: str) -> None:
         """Raise a `MagiError` unless a model on this machine takes interval and conditions; nothing is loaded."""
+        if self.controllability:
+            check_controllability(self.actions, REPORTED)
         if (found := read_local(model)) is None:
             return
         _, architecture = found

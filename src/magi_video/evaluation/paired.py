@@ -21,6 +21,13 @@ SSIM_RULE = {
 """What an SSIM hangs on besides the frames."""
 
 
+def psnr(real_THWC: np.ndarray, fake_THWC: np.ndarray) -> np.ndarray:
+    """PSNR of each frame, dB, at most `MAX_PSNR`, `[T]`; clips are uint8 `[T, H, W, 3]`."""
+    difference = real_THWC.astype(np.float64) - fake_THWC
+    with np.errstate(divide="ignore"):
+        return np.minimum(10 * np.log10(255**2 / np.square(difference).mean((1, 2, 3))), MAX_PSNR)
+
+
 def paired_errors(
     real_THWC: np.ndarray, fake_THWC: np.ndarray, perceptual: Network | None, device: torch.device | str = "cpu"
 ) -> dict[str, np.ndarray]:
@@ -34,11 +41,8 @@ def paired_errors(
     real, fake = (
         torch.from_numpy(np.ascontiguousarray(one)).permute(0, 3, 1, 2).float() for one in (real_THWC, fake_THWC)
     )
-    squared_T = (real - fake).double().square().mean((1, 2, 3)).numpy()
-    with np.errstate(divide="ignore"):
-        psnr_T = np.minimum(10 * np.log10(255**2 / squared_T), MAX_PSNR)
     ssim_T: Any = structural_similarity_index_measure(fake, real, data_range=255.0, reduction="none")
-    errors = {"psnr": psnr_T, "ssim": np.atleast_1d(ssim_T.double().numpy())}
+    errors = {"psnr": psnr(real_THWC, fake_THWC), "ssim": np.atleast_1d(ssim_T.double().numpy())}
     if perceptual is not None:
         pixels = [(one / 127.5 - 1).to(device) for one in (fake, real)]
         errors["lpips"] = perceptual(*pixels).double().flatten().cpu().numpy()

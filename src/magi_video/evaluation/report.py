@@ -48,6 +48,7 @@ CURVES = (
     ("psnr", "PSNR to the true frame (higher is better)", "PSNR / dB", False),
     ("ssim", "SSIM to the true frame (higher is better)", "SSIM", False),
     ("lpips", "LPIPS to the true frame (lower is better)", "LPIPS", True),
+    ("delta_psnr", "ΔPSNR under the recorded actions over random ones (higher is better)", "ΔPSNR / dB", False),
     ("motion", "Motion into each frame (as the real clips' is best)", "mean |change| / 8-bit levels", True),
 )
 # Figures at the top: where they are in the result, heading, note.
@@ -56,6 +57,7 @@ CARDS = (
     (("paired", "psnr"), "PSNR / dB", "higher is better"),
     (("paired", "ssim"), "SSIM", "higher is better"),
     (("paired", "lpips"), "LPIPS", "lower is better"),
+    (("controllability", "delta_psnr"), "ΔPSNR / dB", "recorded over random actions, frame 4; higher is better"),
     (("motion", "speed_ratio"), "Motion", "times the real clips'; 1 is best"),
 )
 SHOWN_ABOVE = (

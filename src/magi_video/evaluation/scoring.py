@@ -17,6 +17,7 @@ import torch
 
 from magi_video.distributed import Processes, one_by_one
 from magi_video.evaluation.clipset import hash_clip
+from magi_video.evaluation.controllability import delta_psnr
 from magi_video.evaluation.features import (
     Detectors,
     FeatureStore,
@@ -25,10 +26,10 @@ from magi_video.evaluation.features import (
     prefix_lengths,
     video_features,
 )
-from magi_video.evaluation.figures import Measured, beside, figures, warn_of_baselines, write_result
+from magi_video.evaluation.figures import Measured, beside, figures, rounded, warn_of_baselines, write_result
 from magi_video.evaluation.measures import clip_motion
 from magi_video.evaluation.options import ScoreOptions
-from magi_video.evaluation.paired import paired_errors
+from magi_video.evaluation.paired import paired_errors, psnr
 from magi_video.evaluation.protocols import Protocol, find_protocol
 from magi_video.evaluation.realset import ClipSet, ClipSource, Numbers, Sets, open_sets
 from magi_video.fast.threads import use_threads
@@ -166,6 +167,7 @@ def score_sets(
     progress: Progress = silent,
     extra: dict[str, Any] | None = None,
     baselines: Mapping[str, Sets] | None = None,
+    random: ClipSet | None = None,
 ) -> dict[str, Any]:
     """`score` for sets that are open already.
 
@@ -173,6 +175,7 @@ def score_sets(
         extra: goes into the result as it is.
         baselines: name → clips that need no model, against the same real clips; their figures stand beside those of
             the generated ones, under "baselines".
+        random: the generated clips under random actions, for "controllability" (ΔPSNR).
     """
     processes.once(lambda: None if out is None else make_folder(out))
     scored = protocol.frames - protocol.first_scored
@@ -189,6 +192,11 @@ def score_sets(
 
     def finish() -> dict[str, Any]:
         result = figures(sets, real, fake, protocol, lengths, detectors) | (extra or {})
+        if random is not None and sets.truth is not None:
+            result["controllability"] = rounded(
+                delta_psnr(np.stack([one.errors["psnr"] for one in fake]), psnr_of(random, sets.truth, protocol.given))
+            )
+            result["per_frame"]["delta_psnr"] = result["controllability"].pop("by_frame")
         if baselines:
             result["baselines"] = {
                 name: beside(figures(one, real, rows[name], protocol, lengths, detectors))
@@ -200,6 +208,11 @@ def score_sets(
         return result
 
     return processes.once(finish)
+
+
+def psnr_of(clips: ClipSet, truth: ClipSet, given: int) -> np.ndarray:
+    """PSNR of each generated frame of every clip, dB, `[N, T]`."""
+    return np.stack([psnr(truth[index][given:], clips[index][given:]) for index in range(len(clips))])
 
 
 def measure_all(

@@ -20,7 +20,7 @@ def parse_actions(script: str, names: Sequence[str], num_frames: int) -> np.ndar
 
     Args:
         script: words NAME, NAME+NAME (held together) or NONE, each optionally `*` how many frames; it starts over at
-            its end.
+            its end. A name of the model's that has a "+" in it (`RIGHT+UP`) is that action.
         names: the model's action columns.
         num_frames: rows wanted.
 
@@ -33,7 +33,7 @@ def parse_actions(script: str, names: Sequence[str], num_frames: int) -> np.ndar
         if match is None:
             raise MagiError(f"actions: {word!r} is not of the form NAME, NAME+NAME or NAME*FRAMES")
         row = np.zeros(len(names), np.float32)
-        for name in match["names"].split("+"):
+        for name in [match["names"]] if match["names"] in names else match["names"].split("+"):
             if name == "NONE":
                 continue
             if name not in names:

@@ -31,6 +31,8 @@ FRAMES_PER_SECOND = 15.0
 PREFIX = "procgen/"
 PLATFORMS = ("coinrun", "jumper", "ninja")
 """Games in which a player runs and jumps, and sees little of a level unless he goes on to the right."""
+IDLE_KEYS = {"coinrun": frozenset("DAWSQE"), "jumper": frozenset("DAWSQE")}
+"""Of the keys, those that do nothing in a game."""
 PLATFORM_HOLD = (3, 16)
 """There, steps for which keys are held: a fifth of a second to a second. A jump in CoinRun takes a second, so most keys
 change in the air or soon after it."""
@@ -52,6 +54,7 @@ class ProcgenGame(Game):
         self._name = known_game(name.partition("/")[2], self._procgen.env.ENV_NAMES)
         self._repeats, self.frame_rate = frame_skip, FRAMES_PER_SECOND / frame_skip
         self._env: Any = self._level(0)
+        self._nothing = next(number for number, keys in enumerate(self._env.combos) if not keys)
         names = tuple("+".join(keys) or "NOTHING" for keys in self._env.combos)
         hold = PLATFORM_HOLD if self._name in PLATFORMS else HOLD_TICS
         self.actions = Actions(names, "choice", brief=True, weights=weights_of(self._name, names), hold=hold)
@@ -71,9 +74,11 @@ class ProcgenGame(Game):
 
     @override
     def step(self, vector: np.ndarray) -> np.ndarray | None:
-        """Holds the keys of an action, float32 [15]; the frame it leads to, or None where the level is over."""
+        """Holds the keys of an action, float32 [15], none for zeros; the frame it leads to, or None where the level is
+        over."""
+        action = int(np.argmax(vector)) if vector.any() else self._nothing
         for _ in range(self._repeats):
-            self._env.act(np.array([np.argmax(vector)], dtype=np.int32))
+            self._env.act(np.array([action], dtype=np.int32))
             frame, over = self._observe()
             if over:
                 return None
@@ -99,6 +104,12 @@ def weights_of(game: str, names: Sequence[str]) -> tuple[float, ...]:
         return ()
     wanted = {"RIGHT": 4.0, "RIGHT+UP": 5.0, "LEFT": 1.5, "LEFT+UP": 1.5, "UP": 1.0, "NOTHING": 1.5}
     return tuple(wanted.get(name, 0.1) for name in names)
+
+
+def idle_keys(games: Sequence[str]) -> frozenset[str]:
+    """The keys that do nothing in any of these games, named as `magi record` names them."""
+    idle = [IDLE_KEYS.get(game.lower().removeprefix(PREFIX), frozenset()) for game in games]
+    return frozenset.intersection(*idle) if idle else frozenset()
 
 
 def load() -> Any:

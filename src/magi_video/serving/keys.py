@@ -1,7 +1,7 @@
 """Keys and touch buttons for a model's actions, and what is held down as an action.
 
-An action-conditioned model knows its actions by name alone. Those of Doom and Atari have customary keys; any others get
-the digits, in order.
+An action-conditioned model knows its actions by name alone. Those of Doom, Atari and Procgen have customary keys; any
+others get the digits, in order.
 """
 
 from collections.abc import Collection, Sequence
@@ -32,6 +32,8 @@ CUSTOMARY: dict[str, tuple[str, str, tuple[str, ...]]] = {
 SPARE_KEYS = (*(f"Digit{number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 0)), *(f"Key{one}" for one in "YUIOPGHJKL"))
 ATARI = ("FIRE", "UP", "RIGHT", "LEFT", "DOWN")
 STANDING_STILL = "NOOP"
+NO_KEYS = "NOTHING"
+"""Of the games of Procgen, whose other actions are keys held together (`RIGHT+UP`)."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,19 @@ class Controls:
 
     Args:
         action_names: the model's.
+        idle: controls that do nothing in its game and are not shown.
 
     Attributes:
         controls: in the order of the model's actions.
     """
 
-    def __init__(self, action_names: Sequence[str]) -> None:
+    def __init__(self, action_names: Sequence[str], idle: Collection[str] = ()) -> None:
         self.names = tuple(action_names)
         self._combined = _combinations(self.names)
         taken: set[str] = set()
         wanted = sorted({key for one in self._combined.values() for key in one}) if self._combined else self.names
         self.controls: list[Control] = []
-        for name in sorted(wanted, key=self._order):
+        for name in sorted((one for one in wanted if one not in idle), key=self._order):
             label, place, keys = CUSTOMARY.get(name.upper(), (name.replace("_", " ").capitalize(), "more", ()))
             free = tuple(key for key in keys if key not in taken)
             if not free:
@@ -100,9 +103,11 @@ class Controls:
 def _combinations(names: Sequence[str]) -> dict[str, frozenset[str]]:
     """Of actions that exclude each other, which of the controls each of them holds; empty where there are none such.
 
-    Atari's say so by their names ("UPRIGHTFIRE", and "NOOP" for none); those of a game whose actions have numbers alone
-    are taken one at a time.
+    Atari's say so by their names ("UPRIGHTFIRE", and "NOOP" for none), and Procgen's ("RIGHT+UP", "NOTHING"); those of
+    a game whose actions have numbers alone are taken one at a time.
     """
+    if NO_KEYS in names:
+        return {name: frozenset() if name == NO_KEYS else frozenset(name.split("+")) for name in names}
     if STANDING_STILL in names:
         return {name: _parts(name) for name in names}
     if names and all(name.startswith("action_") for name in names):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from magi_video.errors import MagiError
+from magi_video.recordings.procgen import INSTALL, PREFIX
 from magi_video.video.image import fit_frames
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,9 @@ def why_no_games(training: Any) -> str | None:
         return None
     if not known_games(training):
         return "the model does not say which game it has seen"
-    return f"{world_name(known_games(training))} is not installed here (pip install 'magi-video[games]')"
+    games = known_games(training)
+    how = INSTALL if all(map(_is_procgen, games)) else "pip install 'magi-video[games]'"
+    return f"{world_name(games)} is not installed here ({how})"
 
 
 def world_name(games: list[str]) -> str | None:
@@ -47,11 +50,16 @@ def world_name(games: list[str]) -> str | None:
 
 
 def _short(game: str) -> str:
-    return game.rpartition("/")[2].partition("-v")[0]
+    name = game.rpartition("/")[2].partition("-v")[0]
+    return "CoinRun" if name.lower() == "coinrun" else name
+
+
+def _is_procgen(game: str) -> bool:
+    return game.lower().startswith(PREFIX)
 
 
 def _is_installed(game: str) -> bool:
-    packages = ["gymnasium"]
+    packages = ["procgen"] if _is_procgen(game) else ["gymnasium"]
     if game.lower().startswith("vizdoom"):
         packages.append("vizdoom")
     if game.upper().startswith("ALE/"):

@@ -1,0 +1,81 @@
+"""How far a model follows its actions, by pixels alone: ΔPSNR (Genie, Bruce et al. 2024, section 3).
+
+Each clip is continued twice with the same noise, under the recorded actions and under random ones:
+ΔPSNR = PSNR(truth, under the recorded actions) − PSNR(truth, under random ones), frame by frame, mean over the clips.
+Above 0 the recorded actions bring a continuation nearer to what happened; 0 means that actions change nothing. Genie
+reports frame t = 4 and draws random latent actions evenly; here actions are drawn as often as they were recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from magi_video.errors import MagiError
+
+REPORTED = 4
+"""Generated frame, counted from 1, whose ΔPSNR is reported, as in Genie."""
+INTERVAL = 1.96
+"""Standard errors on either side of a mean in its 95 % interval."""
+
+
+def check_controllability(actions: bool, generated: int) -> None:
+    """Refuse a ΔPSNR that cannot be measured.
+
+    Args:
+        actions: whether the model is given the recorded actions.
+        generated: frames that it generates.
+
+    Raises:
+        MagiError: it is not given them, or it generates too few frames.
+    """
+    if not actions:
+        raise MagiError("--controllability compares recorded actions with random ones: ask for --actions as well")
+    if generated < REPORTED:
+        raise MagiError(f"--controllability is of generated frame {REPORTED}; the clips have {generated} generated")
+
+
+def random_actions(recorded_TBA: np.ndarray, given: int, pool_MA: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+    """Random actions on the way to every generated frame.
+
+    Args:
+        recorded_TBA: that lead to each frame of B clips; those that lead to the `given` frames stay.
+        given: frames that the model is given.
+        pool_MA: actions to draw from, each as likely as any other.
+        seeds: of each clip.
+
+    Returns:
+        float32 `[T, B, A]`.
+    """
+    drawn_TBA = recorded_TBA.copy()
+    first = max(given, 1)  # nothing leads to frame 0
+    for clip, seed in enumerate(seeds):
+        picked = np.random.default_rng([seed, 1]).integers(len(pool_MA), size=len(drawn_TBA) - first)
+        drawn_TBA[first:, clip] = pool_MA[picked]
+    return drawn_TBA
+
+
+def delta_psnr(recorded_NT: np.ndarray, random_NT: np.ndarray) -> dict[str, Any]:
+    """The figures of a result.
+
+    Args:
+        recorded_NT: PSNR of each generated frame under the recorded actions, dB.
+        random_NT: the same under random ones.
+
+    Returns:
+        frame: the one that is reported, counted from 1; delta_psnr: dB; interval: its 95 % interval over the clips
+        (normal); psnr_random: PSNR under random actions, mean of all frames; by_frame: ΔPSNR of each.
+    """
+    delta_NT = recorded_NT - random_NT
+    reported_N = delta_NT[:, REPORTED - 1]
+    spread = INTERVAL * float(reported_N.std(ddof=1)) / len(reported_N) ** 0.5 if len(reported_N) > 1 else 0.0
+    mean = float(reported_N.mean())
+    return {
+        "frame": REPORTED,
+        "delta_psnr": mean,
+        "interval": [mean - spread, mean + spread],
+        "psnr_random": float(random_NT.mean()),
+        "by_frame": delta_NT.mean(axis=0),
+    }
