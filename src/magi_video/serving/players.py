@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from magi_video.errors import MagiError
 from magi_video.fast.threads import Pace
-from magi_video.recordings.procgen import idle_keys
 from magi_video.serving.keys import Controls
 from magi_video.serving.limits import ServingLimits
 from magi_video.serving.play import Player
-from magi_video.serving.real_game import known_games
+from magi_video.serving.real_game import idle_controls
 from magi_video.serving.run import find_lead, run_length
 from magi_video.serving.videos import BusyError
 from magi_video.serving.worker import Worker
@@ -37,7 +36,7 @@ class Players:
         self, pipe: MagiVideoPipeline, worker: Worker, limits: ServingLimits, pace: Pace | None = None
     ) -> None:
         self.pace = pace or Pace()
-        self.controls = Controls(pipe.config.action_names, idle_keys(known_games(pipe.config.training)))
+        self.controls = Controls(pipe.config.action_names, idle_controls(pipe.config.training))
         self.run_frames, self._lead = run_length(pipe, limits), find_lead(pipe)
         self._pipe, self._worker, self._limits = pipe, worker, limits
         self._players: dict[str, Player] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from magi_video.errors import MagiError
-from magi_video.recordings.procgen import INSTALL, PREFIX
+from magi_video.recordings.procgen import INSTALL, PREFIX, idle_keys
 from magi_video.video.image import fit_frames
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,11 @@ def why_no_games(training: Any) -> str | None:
     games = known_games(training)
     how = INSTALL if all(map(_is_procgen, games)) else "pip install 'magi-video[games]'"
     return f"{world_name(games)} is not installed here ({how})"
+
+
+def idle_controls(training: Any) -> frozenset[str]:
+    """The controls that do nothing in the games that a model has seen."""
+    return idle_keys(known_games(training))
 
 
 def world_name(games: list[str]) -> str | None:
