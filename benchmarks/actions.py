@@ -2,13 +2,14 @@
 
     python benchmarks/actions.py doom --world doom --out docs/control
     python benchmarks/actions.py atari --world boxing --out docs/control
+    python benchmarks/actions.py coinrun --world coinrun --out docs/control
 
 The engine and the model begin from the same frames, which a player may leave in every direction, and hold the same
 action. Two judges say which action each clip shows; both see real clips through the model's codec:
-- motion: what moves is measured, and the action is read from it by a fixed rule (`Doom`, `Boxing`);
+- motion: what moves is measured, and the action is read from it by a fixed rule (`Doom`, `Boxing`, `CoinRun`);
 - a probe: a small convolutional network that was trained on other real clips of held actions (inverse dynamics).
-Prints a table, writes NAME.json and NAME.png (NAME: "actions", "actions-boxing"). A new world is a class like `Doom` in
-`held_actions.py`.
+Prints a table, writes NAME.json and NAME.png (NAME: "actions", "actions-boxing", …). A new world is a class like `Doom`
+in `held_actions.py`.
 """
 
 import argparse

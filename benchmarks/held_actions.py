@@ -171,4 +171,59 @@ class Boxing(World):
         return np.stack([across, down], axis=-1), area
 
 
-WORLDS: dict[str, tuple[World, str]] = {"doom": (Doom(), "actions"), "boxing": (Boxing(), "actions-boxing")}
+class CoinRun(World):
+    """The camera stays on the player: running moves the level sideways, a jump moves it down and up again."""
+
+    game, frame_skip = "procgen/coinrun", 1
+    interval, steps = 1, 8
+    holds: ClassVar = {"right": ("RIGHT",), "left": ("LEFT",), "jump": ("UP",), "nothing": ("NOTHING",)}
+    mirrored = 1, 0, 2, 3
+    rest = ("NOTHING",), 20  # in which a player lands, from a jump, too
+    lead = 10, 30
+
+    BRIGHT = 60.0  # grey level above which there are walls and crates, and the player,
+    FREE = (slice(27, 34), slice(18, 29)), (slice(27, 34), slice(36, 47)), (slice(12, 27), slice(29, 36))
+    FULL = (
+        0.03  # share of bright pixels in these places, left, right and above the player, from which they are not free
+    )
+    MOST = 7  # pixels of a shift between two frames
+    RUNS = 0.5  # pixels a frame, mean
+    JUMPS = 3.0  # pixels above the start
+
+    def is_free(self, game: Game, frame_HWC: np.ndarray) -> bool:
+        bright_HW = frame_HWC.mean(-1) > self.BRIGHT
+        return all(bright_HW[place].mean() < self.FULL for place in self.FREE)
+
+    def see(self, clips_BTHWC: np.ndarray) -> Motion:
+        moved_BT2 = self._shifts(clips_BTHWC.astype(np.float32).mean(-1))
+        return {
+            "to the right, pixels a frame": -moved_BT2[..., 1].mean(1),
+            "height of the jump, pixels": np.maximum(moved_BT2[..., 0].cumsum(1).max(1), 0.0),
+        }
+
+    def judge(self, motion: Motion) -> np.ndarray:
+        right, height = motion.values()
+        runs = np.where(right > 0, 0, 1)
+        return np.where(height > self.JUMPS, 2, np.where(np.abs(right) > self.RUNS, runs, 3))
+
+    def _shifts(self, grey_BTHW: np.ndarray) -> np.ndarray:
+        """By how much the level moved down and to the right from frame to frame, `[B, T − 1, 2]`: the shift under which
+        two frames differ least, where both show the level; the player himself is left out."""
+        side, inner = grey_BTHW.shape[-1], slice(self.MOST, -self.MOST)
+        weight = np.ones((side, side), np.float32)
+        weight[26:38, 28:37] = 0
+        weight = weight[inner, inner]
+        before, after = grey_BTHW[:, :-1], grey_BTHW[:, 1:]
+        shifts = [(y, x) for y in range(-self.MOST, self.MOST + 1) for x in range(-self.MOST, self.MOST + 1)]
+        differences = []
+        for y, x in shifts:
+            there = after[..., self.MOST + y : side - self.MOST + y, self.MOST + x : side - self.MOST + x]
+            differences.append((np.abs(before[..., inner, inner] - there) * weight).mean((-2, -1)))
+        return np.array(shifts)[np.stack(differences).argmin(0)]
+
+
+WORLDS: dict[str, tuple[World, str]] = {
+    "doom": (Doom(), "actions"),
+    "boxing": (Boxing(), "actions-boxing"),
+    "coinrun": (CoinRun(), "actions-coinrun"),
+}

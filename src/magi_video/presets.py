@@ -84,7 +84,8 @@ def atari() -> Preset:
 def coinrun() -> Preset:
     """A third world: 64×64 CoinRun of Procgen, 15 frames/s, one of 15 actions a frame, levels without end.
 
-    Sprites are a few pixels large, so latents are 16×16 with a patch of 4: the tokens of `doom`, twice the detail.
+    Sprites are a few pixels large, so latents are 16×16 with a patch of 4: the tokens of `doom`, twice the detail. The
+    flow head draws after fewer steps than the paper's. Its averages end at a decay of 0.991 (`ema_warmup`).
     """
     return Preset(
         data=DataConfig(height=64, width=64, max_interval=1),
@@ -98,7 +99,7 @@ def coinrun() -> Preset:
         ),
         exposure=ExposureConfig(diffusion_batch_mul=2),
         train=TrainConfig(
-            steps=1_500, batch_size=16, learning_rate=8e-4, warmup_steps=100, ema_decay=0.995, workers=1,
+            steps=1_000, batch_size=16, learning_rate=8e-4, warmup_steps=100, ema_decay=0.995, workers=1,
             sample_every=500, checkpoint_every=250,
         ),
         sample=Sampling(mask_steps=8, denoise_steps=20),
