@@ -6,7 +6,7 @@ OUT/compare.json, .md, .png
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -25,6 +25,7 @@ from magi_video.evaluation.scoring import Progress, silent
 from magi_video.experiments.contenders import Contender, parse_contenders
 from magi_video.experiments.costs import equal_steps
 from magi_video.experiments.runs import share
+from magi_video.experiments.sheets import SHEET_CLIPS, write_sheet
 from magi_video.experiments.table1_report import number
 from magi_video.experiments.tables import table
 from magi_video.experiments.verdicts import FEWEST_SEEDS, Judged, References, Verdict, better_model, span, verdict
@@ -37,11 +38,9 @@ from magi_video.training.display import Display, Silent
 from magi_video.training.provenance import LIST_FILE
 from magi_video.training.run import train
 from magi_video.training.stopping import StopSignals
-from magi_video.video.image import contact_sheet, write_image
 
 Budget = Literal["steps", "operations"]
 Figures = dict[str, Any]
-SHEET_CLIPS, SHEET_FRAMES = 2, 16
 LABELS = {
     "real": "other real clips (floor)",
     "codec": "codec",
@@ -125,7 +124,7 @@ def compare(
     figures = summarise(entrants, warnings)
     write_json(out / "compare.json", figures)
     write_bytes(out / "compare.md", page(figures).encode())
-    write_sheet(out / "compare.png", entrants)
+    write_sheet(out / "compare.png", sheet_rows(entrants))
     return figures
 
 
@@ -306,12 +305,9 @@ def cells(one: Figures) -> list[object]:
     ]
 
 
-def write_sheet(path: Path, entrants: Sequence[Entrant]) -> None:
+def sheet_rows(entrants: Sequence[Entrant]) -> Iterator[tuple[str, np.ndarray]]:
     """The same clips continued by every contender, with its first model."""
-    videos, labels = [], []
     for clip, entrant in itertools.product(range(SHEET_CLIPS), entrants):
         sample = Path(entrant.results[0]["folder"]) / "samples" / f"{clip:06d}.npy"
         if sample.is_file():
-            videos.append(np.load(sample, allow_pickle=False))
-            labels.append(f"clip {clip}: {entrant.name}")
-    write_image(path, contact_sheet(videos, columns=SHEET_FRAMES, max_frames=SHEET_FRAMES, labels=labels, min_side=64))
+            yield f"clip {clip}: {entrant.name}", np.load(sample, allow_pickle=False)

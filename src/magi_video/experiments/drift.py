@@ -8,7 +8,7 @@ Everything lies in files under OUT/WORLD/: rollouts in parts, features, scores. 
 `--rows` and `--seeds` may come in any order; the table is made of what is there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,11 @@ from magi_video.experiments.long import LongSet, long_set
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.oracle import balls
 from magi_video.experiments.rollout import sharpness, speed
+from magi_video.experiments.sheets import write_sheet
 from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.files.json import read_json
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.video.image import contact_sheet, write_image
 
 WINDOWS = 2
 """Of a rollout, one after the other, at its beginning and at each end."""
@@ -100,7 +100,8 @@ def drift(
             score_row(m, windows, real, name, seed)
             keep(collect(m, references))
     figures = collect(m, references)
-    write_sheet(m, windows, figures)
+    frames = len(windows.lengths) * -(-windows.size // SHEET_STRIDE)
+    write_sheet(m.folder / f"{DRIFT}.png", sheet_rows(m, windows, figures), frames)
     return figures
 
 
@@ -252,21 +253,14 @@ def collect(m: Measures, references: Scores) -> Scores:
     }
 
 
-def write_sheet(m: Measures, windows: Windows, figures: Scores) -> None:
-    """OUT/WORLD/drift.png: of the first rollouts of each row, some frames of the last window of each length."""
+def sheet_rows(m: Measures, windows: Windows, figures: Scores) -> Iterator[tuple[str, np.ndarray]]:
+    """Of the first rollouts of each row some frames of the last window of each length."""
     starts = [windows.late(length)[-1] for length in windows.lengths]
-    videos, labels = [], []
     for rollout in range(SHEET_ROLLOUTS):
         for name, runs in figures["runs"].items():
             part = f"{DRIFT}-{name}-seed{runs[0]['seed']}-step{runs[0]['steps']}-part0.npy"
             path = m.folder / "samples" / part
             if path.is_file():
                 kept = np.load(path, allow_pickle=False, mmap_mode="r")[rollout : rollout + 1]
-                videos.append(np.concatenate(list(windows.cut(kept, starts)[:, ::SHEET_STRIDE])))
-                labels.append(
-                    f"{name}, rollout {rollout}: every {SHEET_STRIDE}th frame from {', '.join(map(str, starts))}"
-                )
-    if videos:
-        columns = len(videos[0])
-        sheet = contact_sheet(videos, columns=columns, max_frames=columns, labels=labels, min_side=64)
-        write_image(m.folder / f"{DRIFT}.png", sheet)
+                label = f"{name}, rollout {rollout}: every {SHEET_STRIDE}th frame from {', '.join(map(str, starts))}"
+                yield label, np.concatenate(list(windows.cut(kept, starts)[:, ::SHEET_STRIDE]))

@@ -4,7 +4,7 @@ Each model of table 1 begins from nothing, from one frame and from as many as it
 of the true clips: with frames given, the last of them held; with none, a still frame and frames out of order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ from magi_video.evaluation.baselines import baselines
 from magi_video.experiments.clips import every
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.rows import Row, all_rows
-from magi_video.experiments.table1 import SHEET_CLIPS, SHEET_FRAMES, Keep, refusal
+from magi_video.experiments.sheets import SHEET_CLIPS, write_sheet
+from magi_video.experiments.table1 import Keep, refusal
 from magi_video.experiments.table1_report import DECIDING, flat
 from magi_video.experiments.verdicts import start_verdict
-from magi_video.video.image import contact_sheet, write_image
 
 GIVEN = (0, 1, 5)
 """Frames that are given."""
@@ -44,7 +44,7 @@ def starts(
         references = {name: reference(m, given, name) for name in ("floor", *to_beat(given))}
         found = {row.name: score_row(m, row, seeds, given, references) for row in chosen}
         figures["starts"][str(given)] = {"references": references, "rows": found}
-        write_sheet(m, chosen, seeds[0], given)
+        write_sheet(m.folder / f"starts-{given}.png", sheet_rows(m, chosen, seeds[0], given))
         keep(figures)
     return figures
 
@@ -96,17 +96,11 @@ def samples(m: Measures, row: Row, seed: int, given: int) -> np.ndarray:
     return m.samples(sample_name(m, row, seed, given), model, given=given)
 
 
-def write_sheet(m: Measures, rows: Sequence[Row], seed: int, given: int) -> None:
-    """OUT/WORLD/starts-GIVEN.png: the same clips from the same start by every row that can begin so."""
-    videos, labels = [], []
+def sheet_rows(m: Measures, rows: Sequence[Row], seed: int, given: int) -> Iterator[tuple[str, np.ndarray]]:
+    """The same clips from the same start by every row that can begin so."""
     for clip in range(min(SHEET_CLIPS, len(m.context))):
         if given:
-            videos.append(m.context[clip])
-            labels.append(f"clip {clip}: true ({given} given)")
+            yield f"clip {clip}: true ({given} given)", m.context[clip]
         for row in rows:
             if refusal(row, given, m.world.frames) is None:
-                videos.append(samples(m, row, seed, given)[clip])
-                labels.append(f"{row.name}, seed {seed}, {given or 'none'} given")
-    if videos:
-        sheet = contact_sheet(videos, columns=SHEET_FRAMES, labels=labels, min_side=64)
-        write_image(m.folder / f"starts-{given}.png", sheet)
+                yield f"{row.name}, seed {seed}, {given or 'none'} given", samples(m, row, seed, given)[clip]

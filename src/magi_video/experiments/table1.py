@@ -13,7 +13,7 @@ Everything that is measured lies in files of its own under OUT/WORLD/, so a stop
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -28,19 +28,18 @@ from magi_video.experiments.costs import equal_steps, generation_costs, training
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.rows import Row, all_rows
 from magi_video.experiments.runs import PassedStepError
+from magi_video.experiments.sheets import SHEET_CLIPS, write_sheet
 from magi_video.files.atomic import write_json
 from magi_video.files.json import read_json
 from magi_video.paradigms import find_paradigm, make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.recipe import Preset
-from magi_video.video.image import contact_sheet, write_image
 
 POINTS = 4
 """Points of a learning curve at equal distances; the end of the second budget is one more."""
 TERA = 1e12
 FID_FRAMES = 4
 """Frames of a clip, evenly spread over the generated ones, at which the FID is taken: the costliest of the scores."""
-SHEET_CLIPS, SHEET_FRAMES = 2, 16
 Keep = Callable[[Scores], None]
 Budget = Literal["both", "equal-steps"]
 
@@ -71,7 +70,7 @@ def table1(
             run_row(m, row, seed, budget)
             keep(collect(m, references))
     figures = collect(m, references)
-    write_sheet(m, figures)
+    write_sheet(m.folder / "table1.png", sheet_rows(m, figures))
     return figures
 
 
@@ -214,16 +213,13 @@ def collect(m: Measures, references: dict[str, Scores]) -> Scores:
     }
 
 
-def write_sheet(m: Measures, figures: Scores) -> None:
-    """OUT/WORLD/table1.png: the truth and each row's continuations of the same clips."""
-    videos, labels = [], []
+def sheet_rows(m: Measures, figures: Scores) -> Iterator[tuple[str, np.ndarray]]:
+    """The truth and each row's continuations of the same clips."""
     for clip in range(min(SHEET_CLIPS, len(m.context))):
-        videos.append(m.context[clip])
-        labels.append(f"clip {clip}: true ({m.world.given} given)")
+        yield f"clip {clip}: true ({m.world.given} given)", m.context[clip]
         for name, runs in figures["runs"].items():
             end = runs[0]["budgets"]["equal_steps"]
             path = m.folder / "samples" / f"{Row.parse(name).key}-seed{runs[0]['seed']}-step{end}.npy"
             if path.is_file():
-                videos.append(np.load(path, allow_pickle=False, mmap_mode="r")[clip])
-                labels.append(f"{name}, seed {runs[0]['seed']}, step {end}")
-    write_image(m.folder / "table1.png", contact_sheet(videos, columns=SHEET_FRAMES, labels=labels, min_side=64))
+                clips = np.load(path, allow_pickle=False, mmap_mode="r")
+                yield f"{name}, seed {runs[0]['seed']}, step {end}", clips[clip]

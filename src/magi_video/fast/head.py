@@ -5,7 +5,7 @@ would have to wait in every forward; there the loss is computed for all tokens, 
 out of the sum. That is 1 / (share of tokens that are masked) times the head's work.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from magi_video.models.categorical import CategoricalHead
 from magi_video.models.distributional import DistributionalHead
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
-from magi_video.models.head import DenoisingMLP, DiffusionHead, Modulation
+from magi_video.models.head import DenoisingMLP, DiffusionHead, Modulation, Predict
 
 ROWS_AT_ONCE = 512
 """Rows for which the modulations of several denoising steps are computed together."""
@@ -61,7 +61,7 @@ class FastHead(DiffusionHead):
 
     net: FastDenoisingMLP
 
-    def denoiser(self, times: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Callable[[int, Tensor], Tensor]:
+    def denoiser(self, times: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Predict:
         """As of `DiffusionHead`; the steps must be asked for one after the other."""
         modulations, dtype = self.net.modulations(times, z_BnW), self.net.token_in.weight.dtype
 

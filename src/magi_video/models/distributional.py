@@ -15,6 +15,7 @@ The chain is the epsilon head's cosine schedule; the network predicts v, so x̂�
 itself where there is no noise, and −v where there is nothing else.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NoReturn
 
@@ -25,7 +26,7 @@ from typing_extensions import override
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NUM_TRAIN_STEPS, check_first_step
 from magi_video.models.epsilon import CosineHead, GaussianChain, noisiest_first
-from magi_video.models.head import DiffusionHead, Noise, register
+from magi_video.models.head import DenoiseSteps, DiffusionHead, Predict, register
 
 DRAWS = 2
 """Of x₀ for each noisy token in training, from which its energy score is estimated without bias."""
@@ -116,28 +117,18 @@ class DistributionalHead(CosineHead, DiffusionHead):
         return energy_score(signal * noisy_RMD - sigma * v_nRMD, target_MD)
 
     @override
-    def sample(
-        self,
-        z_BnW: Tensor,
-        noise: Noise,
-        denoise_steps: int,
-        *,
-        sampler: str | None = None,
-        first_step: int | None = None,
-        temperature: float = 1.0,
-        guidance: float | None = None,
-    ) -> Tensor:
-        """As of `DiffusionHead.sample`; the temperature scales all that is drawn."""
-        self.find_first_step(self.find_sampler(sampler), denoise_steps, first_step)
-        times = torch.tensor(evenly_spaced_times(denoise_steps)[::-1], device=z_BnW.device)
-        predict = self.denoiser(times, z_BnW, guidance)
-        draws = noise.normal(2 * denoise_steps, z_BnW.shape[1], self.token_dim) * temperature
-        x, *others = draws.unbind(1)
-        for i, (signal, sigma, from_x0, from_x, std) in enumerate(step_tables(denoise_steps)):
+    def times(self, steps: DenoiseSteps, device: torch.device) -> Tensor:
+        return torch.tensor(evenly_spaced_times(steps.count)[::-1], device=device)
+
+    @override
+    def solve(self, sampler: str, steps: DenoiseSteps, predict: Predict, normal: Callable[..., Tensor]) -> Tensor:
+        """The temperature scales all that is drawn."""
+        x, *others = (normal(2 * steps.count) * steps.temperature).unbind(1)
+        for i, (signal, sigma, from_x0, from_x, std) in enumerate(step_tables(steps.count)):
             x0 = signal * x - sigma * predict(i, torch.cat([x, others[i]], dim=-1))
-            if i == denoise_steps - 1:
+            if i == steps.count - 1:
                 return x0
-            x = from_x0 * x0 + from_x * x + std * others[denoise_steps + i]
+            x = from_x0 * x0 + from_x * x + std * others[steps.count + i]
         raise AssertionError("a chain has a last step")
 
     @override

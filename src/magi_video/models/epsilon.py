@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import NUM_TRAIN_STEPS, check_first_step
-from magi_video.models.head import DenoisingHead, DiffusionHead, Noise, register
+from magi_video.models.head import DenoiseSteps, DenoisingHead, DiffusionHead, Predict, register
 
 HALF_BIN = 1 / 255
 """Half the width of the bins of the likelihood at step 0: pixels of 256 levels in [−1, 1], as in MAR."""
@@ -229,29 +229,18 @@ class EpsilonHead(CosineHead, DiffusionHead):
         return mse + bound.view_as(eps_RMD).mean(dim=-1) / math.log(2)
 
     @override
-    def sample(
-        self,
-        z_BnW: Tensor,
-        noise: Noise,
-        denoise_steps: int,
-        *,
-        sampler: str | None = None,
-        first_step: int | None = None,
-        temperature: float = 1.0,
-        guidance: float | None = None,
-    ) -> Tensor:
+    def times(self, steps: DenoiseSteps, device: torch.device) -> Tensor:
+        return torch.tensor(respaced_timesteps(steps.count, steps.from_step)[::-1], device=device)
+
+    @override
+    def solve(self, sampler: str, steps: DenoiseSteps, predict: Predict, normal: Callable[..., Tensor]) -> Tensor:
         """Deterministic samplers use the temperature on the starting noise alone."""
-        sampler = self.find_sampler(sampler)
-        first_step, order = self.find_first_step(sampler, denoise_steps, first_step), SAMPLERS[sampler].order
-        times = torch.tensor(respaced_timesteps(denoise_steps, first_step)[::-1], device=z_BnW.device)
-        predict = self.denoiser(times, z_BnW, guidance)
-        shape = (z_BnW.shape[1], self.token_dim)
+        order = SAMPLERS[sampler].order
         if order is None:
-            noise_BSnD = noise.normal(denoise_steps, *shape)
-            return ancestral(predict, ancestral_tables(denoise_steps, first_step), noise_BSnD, temperature)
-        x_BnD = noise.normal(*shape) * temperature
-        tables = solver_tables(denoise_steps, first_step, order)
-        return multistep(lambda i, x: predict(i, x)[..., : self.token_dim], tables, x_BnD)
+            tables = ancestral_tables(steps.count, steps.from_step)
+            return ancestral(predict, tables, normal(steps.count), steps.temperature)
+        tables = solver_tables(steps.count, steps.from_step, order)
+        return multistep(lambda i, x: predict(i, x)[..., : self.token_dim], tables, normal() * steps.temperature)
 
 
 def ancestral(

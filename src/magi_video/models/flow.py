@@ -1,12 +1,14 @@
 """The rectified-flow head: the same network, x_t = (1 − t) x + t ε, target ε − x, straight paths and few steps."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from magi_video.errors import MagiError
 from magi_video.models.architecture import check_first_step
-from magi_video.models.head import DiffusionHead, Noise, register
+from magi_video.models.head import DenoiseSteps, DiffusionHead, Predict, register
 
 TIME_SCALE = 1000.0  # the network's time embedding is made for 0…1000
 
@@ -46,26 +48,16 @@ class FlowHead(DiffusionHead):
             )
 
     @override
-    def sample(
-        self,
-        z_BnW: Tensor,
-        noise: Noise,
-        denoise_steps: int,
-        *,
-        sampler: str | None = None,
-        first_step: int | None = None,
-        temperature: float = 1.0,
-        guidance: float | None = None,
-    ) -> Tensor:
-        sampler = self.find_sampler(sampler)
-        self.find_first_step(sampler, denoise_steps, first_step)
+    def times(self, steps: DenoiseSteps, device: torch.device) -> Tensor:
+        """A step's beginning, with "midpoint" its middle too."""
+        return torch.linspace(1, 0, steps.count + 1, device=device)[:-1] * TIME_SCALE
+
+    @override
+    def solve(self, sampler: str, steps: DenoiseSteps, predict: Predict, normal: Callable[..., Tensor]) -> Tensor:
         midpoint = sampler == "midpoint"
-        x = noise.normal(z_BnW.shape[1], self.token_dim) * temperature
-        # Every time at which the velocity is asked for: a step's beginning, with "midpoint" its middle too.
-        times = torch.linspace(1, 0, denoise_steps + 1, device=x.device)
-        predict = self.denoiser(times[:-1] * TIME_SCALE, z_BnW, guidance)
-        stride = -1 / denoise_steps
-        for step in range(0, denoise_steps, 2 if midpoint else 1):
+        x = normal() * steps.temperature
+        stride = -1 / steps.count
+        for step in range(0, steps.count, 2 if midpoint else 1):
             ahead = x + stride * predict(step, x)
             x = x + 2 * stride * predict(step + 1, ahead) if midpoint else ahead
         return x

@@ -8,6 +8,7 @@ linear head of `models/categorical.py`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -107,6 +108,31 @@ class DenoisingMLP(nn.Module):
         for block, modulation in zip(self.blocks, of_blocks, strict=True):
             x = block(x, modulation)
         return self.token_out(torch.addcmul(shift, self.norm_out(x), scale))
+
+
+Predict = Callable[[int, Tensor], Tensor]
+"""The network as a sampler sees it: output for noisy tokens `[B, n, D]` at the time of that number."""
+
+
+@dataclass(frozen=True)
+class DenoiseSteps:
+    """How tokens are denoised.
+
+    Attributes:
+        count: network evaluations.
+        first: training step at which they begin; None where a head has none.
+        temperature: scales the noise.
+    """
+
+    count: int
+    first: int | None
+    temperature: float
+
+    @property
+    def from_step(self) -> int:
+        """`first`, of a head that has training steps."""
+        assert self.first is not None
+        return self.first
 
 
 class TokenHead(nn.Module, ABC):
@@ -262,7 +288,7 @@ class DiffusionHead(DenoisingHead):
     def predict(self, x_BnD: Tensor, time: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Tensor:
         return self.denoiser(time[None], z_BnW, guidance)(0, x_BnD)
 
-    def denoiser(self, times: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Callable[[int, Tensor], Tensor]:
+    def denoiser(self, times: Tensor, z_BnW: Tensor, guidance: float | None = None) -> Predict:
         """The network for given tokens: `predict(i, x)` is its float32 output for `x` `[B, n, D]` at time i.
 
         With guidance `z_BnW` has twice the rows of `x`, and what is predicted (noise or velocity) is
@@ -309,7 +335,6 @@ class DiffusionHead(DenoisingHead):
         )
         return losses_RM.sum(), losses_RM.new_tensor(float(len(counted_M)))
 
-    @abstractmethod
     @override
     def sample(
         self,
@@ -336,6 +361,25 @@ class DiffusionHead(DenoisingHead):
 
         Returns:
             Clean tokens `[B, n, D]`, float32.
+        """
+        sampler = self.find_sampler(sampler)
+        steps = DenoiseSteps(denoise_steps, self.find_first_step(sampler, denoise_steps, first_step), temperature)
+        predict = self.denoiser(self.times(steps, z_BnW.device), z_BnW, guidance)
+        return self.solve(sampler, steps, predict, lambda *count: noise.normal(*count, z_BnW.shape[1], self.token_dim))
+
+    @abstractmethod
+    def times(self, steps: DenoiseSteps, device: torch.device) -> Tensor:
+        """Times `[steps]` on the scale 0…1000, in the order in which a sampler asks the network."""
+
+    @abstractmethod
+    def solve(self, sampler: str, steps: DenoiseSteps, predict: Predict, normal: Callable[..., Tensor]) -> Tensor:
+        """From noise to clean tokens `[B, n, D]`, float32.
+
+        Args:
+            sampler: one of `samplers`.
+            steps: for which `find_first_step` has found the beginning.
+            predict: of `denoiser`, for `times`.
+            normal: standard normal noise `[B, n, D]`, or with a number of draws `[B, draws, n, D]`.
         """
 
 

@@ -24,6 +24,7 @@ from typing_extensions import override
 from magi_video.errors import MagiError
 from magi_video.fast.beside import Beside, items_ahead
 from magi_video.serving.limits import ServingLimits
+from magi_video.serving.making import Making
 from magi_video.serving.media import FILES, as_uint8, jpeg
 from magi_video.serving.notify import Bell
 from magi_video.serving.worker import Task, Worker
@@ -67,25 +68,25 @@ class Video(Task):
         self.bell = Bell()
         self.writing = asyncio.Lock()
         self._pipe, self._arguments, self._desk = pipe, arguments, desk
-        self._stream: Generator[Tensor] | None = None
-        self._beside: Beside[Tensor] | None = None
+        self._making: Making[Tensor, Tensor] | None = None
 
     @override
     def due(self, now: float) -> float:
         """Always, unless the decoder has fallen behind."""
-        return now if self._beside is None or self._beside.has_room else math.inf
+        return now if self._making is None or self._making.has_room else math.inf
 
     @override
     def step(self) -> bool:
         """One more latent frame; at the end, what is left to decode."""
-        if self._stream is None or self._beside is None:
-            self._stream = cast(Generator[Tensor], self._pipe.stream(**self._arguments, output_type="latent"))
-            self._beside = Beside(self._finish_frames, items_ahead(self._pipe.device), self._desk.wake)
-        latents_BCHW = next(self._stream, None)
+        if self._making is None:
+            stream = cast(Generator[Tensor], self._pipe.stream(**self._arguments, output_type="latent"))
+            beside = Beside(self._finish_frames, items_ahead(self._pipe.device), self._desk.wake)
+            self._making = Making(stream, beside)
+        latents_BCHW = self._making.next()
         if latents_BCHW is not None:
-            self._beside.put(latents_BCHW)
+            self._making.put(latents_BCHW)
             return True
-        self._beside.finish()
+        self._making.finish()
         self._desk.tell_ended(self, "done")
         return False
 
@@ -101,19 +102,16 @@ class Video(Task):
     @override
     def fail(self, reason: str) -> None:
         """Tell why there is no video; the frames that were made are kept."""
-        if self._beside is not None:
-            self._beside.settle()
+        if self._making is not None:
+            self._making.settle()
         self._desk.tell_ended(self, "failed", reason)
 
     @override
     def close(self) -> None:
         """Free what the rollout holds."""
-        if self._beside is not None:
-            self._beside.close()
-            self._beside = None
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        if self._making is not None:
+            self._making.close()
+            self._making = None
         self._arguments = {name: one for name, one in self._arguments.items() if name not in ("image", "video")}
 
     def seconds_left(self) -> float | None:

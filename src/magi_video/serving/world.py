@@ -24,6 +24,7 @@ from torch import Tensor
 from magi_video.fast.beside import Beside, items_ahead
 from magi_video.fast.threads import Pace
 from magi_video.pipeline.inputs import spread_generator
+from magi_video.serving.making import Making
 from magi_video.serving.media import as_uint8, jpeg
 from magi_video.serving.real_game import RealGame
 from magi_video.serving.run import Lead, Run, RunFrame
@@ -124,8 +125,7 @@ class World:
         self._drawing = torch.Generator()
         self._given = 0  # frames of the world that are given
         self._read_again = 0  # frames that are known and have yet to become the past
-        self._stream: Generator[Tensor] | Generator[np.ndarray] | None = None
-        self._beside: Beside[tuple[Tensor, Begun]] | None = None
+        self._making: Making[Any, tuple[Tensor, Begun]] | None = None
         self._next_due = 0.0
         self._predict_seconds = 0.0
         self._keys = Keys()  # of the frame that was begun last
@@ -134,40 +134,39 @@ class World:
 
     def due(self) -> float:
         """When the next frame is, as `time.monotonic` tells it; infinity: not before something changes."""
-        if self._stream is None or (self.confirmed is not None and self.index - self.confirmed > MAX_UNSEEN):
+        if self._making is None or (self.confirmed is not None and self.index - self.confirmed > MAX_UNSEEN):
             return math.inf
-        if self._beside is None:
+        if not self._making.works_beside:
             return self._next_due
-        if not self._beside.has_room:
+        if not self._making.has_room:
             return math.inf
         return max(self._next_due, self._decoder_free - self._predict_seconds)
 
     def step(self) -> None:
         """One more frame, and one of the real game beside it; nothing where the world has come to its end."""
-        if self._stream is None:
+        if self._making is None:
             return
         if self._read_again:
-            next(self._stream)
+            self._making.next()
             self._read_again -= 1
             return
         assert self.game is not None
         began, period = time.monotonic(), 1 / self.run.rate
         # A frame that came late may be followed at once by the next, but no more than one is made up for.
         self._next_due = max(self._next_due + period, began)
-        made: Any = next(self._stream, None)
+        made = self._making.next()
         if made is None:
-            if self._beside is not None:
-                self._beside.finish()
-            self._stream = None
+            self._making.finish()
+            self._making = None
             self._tell({"type": "ended", "frames": self.index})
             return
         begun = Begun(self.index, self._keys, began, self._keep(made) if self._run_frames else None)
         self._predict_seconds = time.monotonic() - began
-        if self._beside is None:
-            self._show(made, begun, began)
-        else:
+        if self._making.works_beside:
             self._decoder_free = max(self._decoder_free, time.monotonic()) + self._decode_seconds
-            self._beside.put((made, begun))
+            self._making.put((made, begun))
+        else:
+            self._show(made, begun, began)
         self._pace.frame(time.monotonic() - began, period)
         if self.game.real_game is not None and self.index > 0 and not self._alone:
             self._step_real_game(self.game.real_game)
@@ -207,17 +206,15 @@ class World:
         drawing = torch.Generator()
         drawing.set_state(past[-1].draws)
         stream = self._make_stream(arguments | {"generator": drawing}, [one.action for one in past])
-        if self._beside is not None:
-            self._beside.finish()  # what was made is shown before
+        if self._making is not None:
+            self._making.finish()  # what was made is shown before
         self.run.cut(index)
         self._alone = True
         self._tell({"type": "branched", "index": index})
         self._go_on(stream, drawing, index + 1)
         self._read_again = len(past)
 
-    def _make_stream(
-        self, arguments: dict[str, Any], known: Sequence[np.ndarray | None]
-    ) -> Generator[Tensor] | Generator[np.ndarray]:
+    def _make_stream(self, arguments: dict[str, Any], known: Sequence[np.ndarray | None]) -> Generator[Any]:
         """Frames from the given ones on, whose actions are known, then with the keys that are held."""
         if self._names:
             arguments = arguments | {"actions": self._actions(known)}
@@ -229,11 +226,11 @@ class World:
     def _decodes_beside(self) -> bool:
         return self._pipe.codec.temporal_factor == 1
 
-    def _go_on(self, stream: Generator[Tensor] | Generator[np.ndarray], drawing: torch.Generator, index: int) -> None:
+    def _go_on(self, stream: Generator[Any], drawing: torch.Generator, index: int) -> None:
         """Show a stream, with its noise from `drawing`, whose next frame is the one of this number."""
-        self._stream, self._drawing, self._keys = stream, drawing, Keys()
-        if self._decodes_beside:
-            self._beside = Beside(self._show_all, items_ahead(self._pipe.device), self._wake)
+        self._drawing, self._keys = drawing, Keys()
+        ahead = items_ahead(self._pipe.device)
+        self._making = Making(stream, Beside(self._show_all, ahead, self._wake) if self._decodes_beside else None)
         self.index, self.confirmed, self._read_again = index, None, 0
         self._next_due = time.monotonic()
 
@@ -270,20 +267,17 @@ class World:
 
     def leave(self) -> None:
         """End the world."""
-        if self._beside is not None:
-            self._beside.close()
-            self._beside = None
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        if self._making is not None:
+            self._making.close()
+            self._making = None
         if self.game is not None and self.game.real_game is not None:
             self.game.real_game.close()
         self.game = None
 
     def settle(self) -> None:
         """After an error: let what was made be shown."""
-        if self._beside is not None:
-            self._beside.settle()
+        if self._making is not None:
+            self._making.settle()
 
     def _actions(self, known: Sequence[np.ndarray | None]) -> Iterator[np.ndarray | None]:
         """What is held, asked anew when each frame is begun, after what is known of the given frames."""
@@ -296,8 +290,8 @@ class World:
         assert self.game is not None
         frame = real_game.step(self._names, self._keys.action)
         if frame is None:  # the episode is over: both begin the next one
-            if self._beside is not None:
-                self._beside.finish()
+            assert self._making is not None
+            self._making.finish()
             self._tell({"type": "episode"})
             self.enter(Game(self.game.arguments, keeps_real_game=True, seed=self.game.seed + 1))
             self.index = -1  # it is counted up at the end of the step
