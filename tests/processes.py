@@ -2,7 +2,9 @@
 
 import faulthandler
 import os
+import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable
 
@@ -11,6 +13,9 @@ from accelerate.state import AcceleratorState
 
 PATIENCE = 240
 """Seconds after which a process that hangs tells where, and ends."""
+
+FAREWELL = 20.0
+"""Seconds that the others have to end by themselves when one has failed."""
 
 
 def in_processes(count: int, work: Callable[[int], int | None]) -> list[int]:
@@ -22,8 +27,31 @@ def in_processes(count: int, work: Callable[[int], int | None]) -> list[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = [_fork(number, count, port, work) for number in range(count)]
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return wait_for_all([_fork(number, count, port, work) for number in range(count)])
+
+
+def wait_for_all(children: list[int], patience: float = FAREWELL) -> list[int]:
+    """Exit codes of processes, whichever ends first. Where one fails the others, which may wait for it, are ended.
+
+    Args:
+        children: process ids.
+        patience: seconds that the others have to end by themselves.
+    """
+    codes: dict[int, int] = {}
+    failed_at: float | None = None
+    while len(codes) < len(children):
+        for child in children:
+            if child in codes:
+                continue
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                codes[child] = os.waitstatus_to_exitcode(status)
+            elif failed_at is not None and time.monotonic() > failed_at + patience:
+                os.kill(child, signal.SIGKILL)
+        if failed_at is None and any(codes.values()):
+            failed_at = time.monotonic()
+        time.sleep(0.02)
+    return [codes[child] for child in children]
 
 
 def _fork(number: int, count: int, port: int, work: Callable[[int], int | None]) -> int:

@@ -14,10 +14,10 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from magi_video.cli.values import rules
+from magi_video.data.walk import check_videos
 from magi_video.errors import MagiError
 from magi_video.files.folders import check_file, check_folder
 from magi_video.files.weights import check_model_name
-from magi_video.video.names import check_videos
 
 Options = TypeVar("Options")
 

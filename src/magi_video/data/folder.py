@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from magi_video.data.actions import ActionTrack, actions_path, read_actions, recorded_game
-from magi_video.data.scan import Inspected, Skipped, find_videos, inspect_videos, is_inside, tell_ignored
+from magi_video.data.scan import Inspected, inspect_videos
+from magi_video.data.walk import Skipped, find_videos, is_inside, tell_ignored
 from magi_video.errors import MagiError
 from magi_video.files.limits import follows_links
 from magi_video.registry import Registry

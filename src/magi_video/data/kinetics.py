@@ -21,7 +21,8 @@ from typing import BinaryIO
 from typing_extensions import override
 
 from magi_video.data.folder import Video, VideoFolder, register
-from magi_video.data.scan import COMPANIONS, Inspected, Skipped
+from magi_video.data.scan import Inspected
+from magi_video.data.walk import COMPANIONS, Skipped
 from magi_video.errors import MagiError
 from magi_video.video.names import is_video
 

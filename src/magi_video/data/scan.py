@@ -13,21 +13,20 @@ import math
 import os
 import stat
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from magi_video.data.digests import DIGITS, content_digest, sample_digest
+from magi_video.data.walk import Skipped
 from magi_video.errors import MagiError
 from magi_video.files.atomic import write_json
 from magi_video.files.json import parse_json, read_text
-from magi_video.files.limits import MAX_FRAMES, MAX_PIXELS, follows_links
+from magi_video.files.limits import MAX_FRAMES, MAX_PIXELS
 from magi_video.video.inspection import Inspector
-from magi_video.video.names import is_video
 from magi_video.video.video import VideoInfo
 
 INDEX_VERSION = 3
@@ -36,102 +35,6 @@ STORED_VERSION = 1  # likewise; and sizes and frames as stored
 FILES_PER_PROCESS = 8  # fewer are not worth starting another one
 READERS = 16
 """Threads that wait for the blocks of files."""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that is not used, and why, in a few words."""
-
-    path: Path
-    reason: str
-
-
-COMPANIONS = frozenset((".txt", ".json", ".jsonl", ".csv", ".md"))
-"""Suffixes of captions, actions, lists and notes, which belong beside videos."""
-
-
-@dataclass
-class Found:
-    """What lies below a folder: videos in sorted order; what cannot be used; how many other files by suffix."""
-
-    videos: list[Path] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    ignored: Counter[str] = field(default_factory=Counter)
-
-
-def find_videos(root: Path, follow_links: bool | None = None) -> Found:
-    """All files below `root` with the suffix of a video; hidden ones are ignored.
-
-    Args:
-        root: a folder.
-        follow_links: use links out of the folder and links to folders too, each folder once; see `VideoFolder`.
-    """
-    follow_links = follows_links() if follow_links is None else follow_links
-    found = Found()
-
-    def note(error: OSError) -> None:
-        unreadable.append(Skipped(Path(error.filename), "folder cannot be read"))
-
-    unreadable: list[Skipped] = []
-    entered = {_identity(root)}
-    for folder, folders, files in os.walk(root, onerror=note, followlinks=follow_links):
-        kept = []
-        for path in (Path(folder) / name for name in sorted(folders) if not name.startswith(".")):
-            if not follow_links and path.is_symlink():
-                found.skipped.append(Skipped(path, "link to a folder"))
-            elif follow_links and (identity := _identity(path)) in entered:
-                found.skipped.append(Skipped(path, "folder that is there already"))
-            else:
-                entered |= {identity} if follow_links else set()
-                kept.append(path.name)
-        folders[:] = kept
-        for path in (Path(folder) / name for name in sorted(files) if not name.startswith(".")):
-            if not is_video(path):
-                suffix = path.suffix.lower()
-                found.ignored[suffix] += suffix not in COMPANIONS
-            elif follow_links or is_inside(path, root):
-                found.videos.append(path)
-            else:
-                found.skipped.append(Skipped(path, "link out of the folder"))
-    found.skipped += unreadable
-    return found
-
-
-def _identity(folder: Path) -> tuple[int, int] | str:
-    try:
-        status = folder.stat()
-        return status.st_dev, status.st_ino
-    except OSError:
-        return str(folder)
-
-
-def tell_ignored(ignored: Counter[str]) -> str:
-    """ "31 files are no videos by their names (20 .jpg, 9 .mxf, 2 others)"; empty where there are none."""
-    count = ignored.total()
-    if not count:
-        return ""
-    common = ignored.most_common(3)
-    words = [f"{number} {suffix or 'without a suffix'}" for suffix, number in common if number]
-    rest = count - sum(number for _, number in common)
-    words += [f"{rest} others"] if rest else []
-    files = "1 file is no video by its name" if count == 1 else f"{count} files are no videos by their names"
-    return f"{files} ({', '.join(words)})"
-
-
-def is_inside(path: Path, root: Path) -> bool:
-    """Whether a path, links followed, lies below `root`."""
-    try:
-        return path.resolve().is_relative_to(root.resolve())
-    except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte in it, links in a circle
-        return False
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a regular file; also for names that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 @dataclass(frozen=True)

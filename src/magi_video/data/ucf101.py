@@ -8,7 +8,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from magi_video.data.folder import VideoFolder, register
-from magi_video.data.scan import Skipped, is_file
+from magi_video.data.walk import Skipped, is_file
 from magi_video.errors import MagiError
 from magi_video.files.json import read_text
 

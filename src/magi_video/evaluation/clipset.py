@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from magi_video.data.scan import Skipped, find_videos, inspect_videos
+from magi_video.data.scan import inspect_videos
+from magi_video.data.walk import Skipped, find_videos
 from magi_video.errors import MagiError
 from magi_video.video.video import read_frames
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.experiments.asked import BY_ROWS, DRIFT, DRIFT_WORLDS, OWN_PAST, STARTS, TABLE1, check_asked
+from magi_video.experiments.asked import BY_ROWS, DRIFT, DRIFT_WORLDS, TABLE1, check_asked
 from magi_video.experiments.drift import drift
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.own_past import own_past
@@ -32,8 +32,8 @@ APPLIES = {
     "rollout": ("balls", "gameplay"),
 }
 """Recipes that are run on some worlds only; the others are run on all."""
-WITH_ROWS: dict[str, Callable[..., Scores]] = {TABLE1: table1, STARTS: starts, OWN_PAST: own_past, DRIFT: drift}
-"""Those of `BY_ROWS`: called with the measures, the seeds, the rows, and what keeps the figures as they stand."""
+ROW_RECIPES: dict[str, Callable[..., Scores]] = dict(zip(BY_ROWS, (table1, starts, own_past, drift), strict=True))
+"""Called with the measures, the seeds, the rows, and what keeps the figures as they stand."""
 
 
 def find_worlds(scale: Scale, names: Sequence[str]) -> list[World]:
@@ -105,7 +105,7 @@ def reproduce(
                 else:
                     options = {"budget": budget} if name == TABLE1 else {}
                     measures = Measures(workplace, fid_frames=FID_FRAMES)
-                    keep(WITH_ROWS[name](measures, seeds, rows, keep, **options))
+                    keep(ROW_RECIPES[name](measures, seeds, rows, keep, **options))
     return out / "results"
 
 

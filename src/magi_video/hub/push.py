@@ -12,7 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # which it exports lazily
 
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, check_encoder
-from magi_video.data.scan import is_inside
+from magi_video.data.walk import is_inside
 from magi_video.errors import MagiError
 from magi_video.files.atomic import scratch_folder, write_json
 from magi_video.files.folders import ensure_folder

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from magi_video.data.actions import MAX_NAME, MAX_NAMES, MAX_VALUE, write_actions
-from magi_video.data.scan import Skipped
+from magi_video.data.walk import Skipped
 from magi_video.errors import MagiError
 from magi_video.files.folders import LOCK_FILE
 from magi_video.files.limits import MAX_FRAMES

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from magi_video.data.scan import is_file, is_inside
+from magi_video.data.walk import is_file, is_inside
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.limits import MAX_EPISODE_BYTES, MAX_FRAMES

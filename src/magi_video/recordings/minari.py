@@ -18,7 +18,7 @@ from PIL import Image
 from typing_extensions import override
 
 from magi_video.data.actions import MAX_NAMES
-from magi_video.data.scan import is_inside
+from magi_video.data.walk import is_inside
 from magi_video.errors import MagiError
 from magi_video.files.json import parse_json, read_text
 from magi_video.files.limits import MAX_EPISODE_BYTES, MAX_FRAMES, MAX_PIXELS
