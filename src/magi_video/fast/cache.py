@@ -74,10 +74,7 @@ class PlacesCache(FrameCache):
     def begin(self, frames: int) -> Tensor | None:
         """See `FrameCache.begin`."""
         mask = super().begin(frames)
-        if self.memory is None:
-            slots_S = torch.arange(self.length, self.length + frames, device=self.device) % self.capacity
-        else:
-            slots_S = torch.tensor(self.layers[0].slots, device=self.device)
+        slots_S = torch.arange(self.length, self.length + frames, device=self.device) % self.capacity
         for layer in self.layers:
             layer.slots_S = slots_S  # type: ignore[attr-defined]
         return mask

@@ -103,7 +103,7 @@ class FastTemporalLayer(FastAttention, TemporalLayer):
             wanted: whose output to compute; None for everything.
             at_Bn: the places that `x_BSLW` holds, if not all of them (over a `PlaceCache`).
         """
-        if cache is None and fuses_attention(x_BSLW.device) and (rotary is None or rotary[0].ndim == 2):
+        if cache is None and fuses_attention(x_BSLW.device):
             return self.by_place(x_BSLW, mask_QS, rotary, dropout)
         if wanted is None and at_Bn is None:
             return super().forward(x_BSLW, mask_QS, rotary, cache, dropout)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from magi_video.fast.cache import PlacesCache
 from magi_video.fast.layers import Wanted
-from magi_video.models.memory import FrameMemory
+from magi_video.fast.memory import FrameMemory, MemoryCache
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import FrameContext, MagiVideoTransformer
 from magi_video.sampling.past import Past, pick
@@ -42,10 +42,15 @@ class FastPast(Past):
         memory: FrameMemory | None = None,
     ) -> None:
         self.model = model
-        self.cache = PlacesCache.of(model.make_cache(batch, total_frames, made, memory), reuse)
         self.reuse = reuse
-        joins = self.cache.device.type != "cpu" or batch * model.num_places <= JOINED_PLACES
-        self.joins = joins and self.cache.memory is None  # which a frame and the next see at different positions
+        if memory is not None and (total_frames is None or total_frames > memory.window):
+            self.cache: PlacesCache = MemoryCache.keeping(
+                PlacesCache.of(model.make_cache(batch, memory.window), reuse), memory
+            )
+            self.joins = False  # a frame and the next one see kept frames at different positions
+        else:
+            self.cache = PlacesCache.of(model.make_cache(batch, total_frames, made), reuse)
+            self.joins = self.cache.device.type != "cpu" or batch * model.num_places <= JOINED_PLACES
         self._finished: FrameSequence | None = None  # appended, but not read yet
         self._frame: FrameSequence | None = None  # the frame in the making, whose context is kept
         self._context: FrameContext | None = None

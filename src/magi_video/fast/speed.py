@@ -8,12 +8,12 @@ from torch import nn
 from magi_video.errors import MagiError
 from magi_video.fast import head, kernels, layers, linear
 from magi_video.fast.kernel_choice import KERNELS, PACKED_WEIGHTS
+from magi_video.fast.memory import FrameMemory, find_memory
 from magi_video.fast.past import FastPast
 from magi_video.models.layers import Block, SpatialLayer, TemporalLayer
-from magi_video.models.memory import FrameMemory
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Paradigm
-from magi_video.sampling.past import Past, RecomputedPast, find_memory
+from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import Sampling
 
 FAST: dict[type[nn.Module], type[nn.Module]] = {
@@ -86,15 +86,18 @@ def begin_past(
             takes it where there is one.
 
     Raises:
-        MagiError: a cache is asked for and the paradigm has none; or as of `find_memory`.
+        MagiError: a cache is asked for and the paradigm has none; frames are to stay in sight and there is no cache
+            to hold them; or as of `find_memory`.
     """
     memory = find_memory(model, paradigm, sampling, total_frames)
+    if memory is not None and use_cache is False:
+        raise MagiError("sink_frames and strided_frames are held by the cache: they cannot be had without it")
     if use_cache and not paradigm.cached:
         raise MagiError(
             f"{paradigm.name} has no cache to use: its frames attend to later ones, so every pass reads them all again"
         )
     if use_cache is False:
-        return RecomputedPast(model, memory) if memory else paradigm.make_recomputed_past(model)
+        return paradigm.make_recomputed_past(model)
     if paradigm.frame_cache:
         return make_past(model, batch, total_frames, sampling, paradigm.step_frames(model, 0, total_frames), memory)
     prepare(model)

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.models.embeddings import rotary_angles, rotate
-from magi_video.models.memory import FrameMemory
 
 
 class LayerCache:
@@ -19,14 +17,11 @@ class LayerCache:
     Args:
         shape: `[B, L, H, F, d]` of the keys.
         dtype, device: of keys and values.
-        kept: frames that stay in sight while others pass (`FrameMemory`).
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str, kept: int = 0) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> None:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.unmoved = torch.zeros((*shape[:3], kept, *shape[4:]), dtype=dtype, device=device)
-        """Keys of kept frames at the positions at which they were written."""
         self.slots: list[int] = []
         self.held = 0
 
@@ -50,8 +45,6 @@ class FrameCache:
         window: frames that a frame may see, itself included, `capacity` − 1 at most; the newest frame then replaces
             the oldest when the cache is full (needs relative temporal positions). None: all of the past, and a full
             cache refuses another frame.
-        memory: which frames are in sight in place of the latest `window`; there are no more slots than these take, and
-            a pass has one frame.
     """
 
     def __init__(
@@ -64,7 +57,6 @@ class FrameCache:
         capacity: int,
         *,
         window: int | None = None,
-        memory: FrameMemory | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -73,12 +65,7 @@ class FrameCache:
         self.window = window
         self.length = 0
         self.device = torch.device(device)
-        self.memory = memory
-        shape, kept = (batch, places, heads, capacity, head_dim), 0 if memory is None else memory.kept
-        self.layers = [LayerCache(shape, dtype, device, kept) for _ in range(layers)]
-        self._slots: dict[int, int] = {}  # with a memory: frame in sight → its slot,
-        self._rows: dict[int, int] = {}  # and, where it has moved, its place in `unmoved`
-        self._seen_1F = torch.zeros(1, capacity, dtype=torch.bool, device=device)
+        self.layers = [LayerCache((batch, places, heads, capacity, head_dim), dtype, device) for _ in range(layers)]
 
     def begin(self, frames: int) -> Tensor | None:
         """Make room for a pass over the next `frames` frames S.
@@ -90,11 +77,6 @@ class FrameCache:
         Raises:
             MagiError: the cache is full and has no window.
         """
-        if self.memory is not None:
-            assert frames == 1, "every frame sees the kept ones at positions of its own"
-            if self.length not in self._slots:
-                self._make_room(self.memory)
-            return self._seen_1F
         end = self.length + frames
         if end > self.capacity and self.window is None:
             raise MagiError(
@@ -117,36 +99,7 @@ class FrameCache:
         """Make the first frame of the last pass part of the past."""
         self.length += 1
 
-    def _make_room(self, memory: FrameMemory) -> None:
-        """Choose the frames in sight of the next one, and move the keys of those that stay to where it sees them.
-
-        A rotary key at position a is one at b after a turn by b − a: always from what was written, so that errors of
-        rounding do not add up.
-        """
-        seen = memory.seen_by(self.length, list(self._slots))
-        self._slots = {frame: self._slots[frame] for frame in seen[:-1]}
-        self._slots[self.length] = free(self._slots, self.capacity)
-        moves = {frame: at - frame for frame, at in zip(seen, memory.positions(seen), strict=True) if at != frame}
-        self._rows = {frame: row for frame, row in self._rows.items() if frame in moves}
-        for frame in moves.keys() - self._rows:
-            row = self._rows[frame] = free(self._rows, memory.kept)
-            for layer in self.layers:
-                layer.unmoved[:, :, :, row] = layer.keys[:, :, :, self._slots[frame]]
-        rows, slots = [self._rows[frame] for frame in moves], [self._slots[frame] for frame in moves]
-        cos, sin = rotary_angles(torch.tensor(list(moves.values()), device=self.device), self.layers[0].keys.shape[-1])
-        for layer in self.layers:
-            layer.slots, layer.held = [self._slots[self.length]], self.capacity
-            if moves:
-                layer.keys[:, :, :, slots] = rotate(layer.unmoved[:, :, :, rows].float(), cos, sin).to(layer.keys.dtype)
-        self._seen_1F = torch.zeros_like(self._seen_1F)
-        self._seen_1F[:, list(self._slots.values())] = True
-
     @property
     def nbytes(self) -> int:
         """Memory held for frames, in bytes."""
-        return sum(layer.keys.nbytes + layer.values.nbytes + layer.unmoved.nbytes for layer in self.layers)
-
-
-def free(taken: dict[int, int], count: int) -> int:
-    """The first of 0…count − 1 that is not among the values."""
-    return next(place for place in range(count) if place not in taken.values())
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)

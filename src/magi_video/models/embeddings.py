@@ -53,12 +53,12 @@ class TimestepEmbedding(nn.Module):
 
 
 def rotary_angles(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines that rotate queries and keys at `positions` `[...]`; `[..., head_dim]` float32.
+    """Cosines and signed sines that rotate queries and keys of frames at `positions` `[S]`; `[S, head_dim]` float32.
 
     Angles are formed in float64: an unbounded stream counts its frames without end, and float32 would lose the phase.
     """
     frequencies = MAX_PERIOD ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
-    angles = positions.double()[..., None] * frequencies
+    angles = positions.double()[:, None] * frequencies
     cos, sin = angles.cos().float(), angles.sin().float()
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 

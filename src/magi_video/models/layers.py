@@ -127,13 +127,10 @@ class TemporalLayer(TransformerLayer):
         Args:
             x_BSLW: activations.
             mask_QS: True where frame (row) may attend to frame (column: of the sequence, or the cache's slots).
-            rotary: cosines and signed sines `[S, head_dim]` of the frames' positions, for `temporal_position="rope"`;
-                or as of `seen_apart`.
+            rotary: cosines and signed sines `[S, head_dim]` of the frames' positions, for `temporal_position="rope"`.
             cache: keys and values of the frames before.
             dropout: of this layer, in training.
         """
-        if rotary is not None and rotary[0].ndim == 3:
-            return self.seen_apart(x_BSLW, mask_QS, rotary)
         q, k, v = self.along_time(x_BSLW, rotary)
         if cache is not None:
             k, v = cache.write(k, v)
@@ -141,22 +138,6 @@ class TemporalLayer(TransformerLayer):
             x_BSLW, q = x_BSLW[:, -len(mask_QS) :], q[:, :, :, -len(mask_QS) :]
         attended = self.attend(q, k.to(q.dtype), v.to(q.dtype), mask_QS, dropout)
         return self.finish(x_BSLW, attended.permute(0, 3, 1, 2, 4), dropout)
-
-    def seen_apart(self, x_BSLW: Tensor, mask_SS: Tensor | None, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Each frame sees the others at positions of its own: the plain form, a frame after the other.
-
-        Args:
-            x_BSLW: activations.
-            mask_SS: as of `forward`, of all frames.
-            rotary: cosines and signed sines `[S, S, head_dim]`, of a frame (column) as another (row) sees it.
-        """
-        q, k, v = self.along_time(x_BSLW, None)
-        attended = []
-        for row, (cos, sin) in enumerate(zip(*rotary, strict=True)):
-            q_BLH1d = rotate(q[:, :, :, row : row + 1], cos[row], sin[row])
-            mask = None if mask_SS is None else mask_SS[row : row + 1]
-            attended.append(self.attend(q_BLH1d, rotate(k, cos, sin), v, mask))
-        return self.finish(x_BSLW, torch.cat(attended, dim=3).permute(0, 3, 1, 2, 4))
 
 
 class Block(nn.Module):

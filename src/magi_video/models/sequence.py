@@ -47,7 +47,6 @@ class FrameSequence:
         kind_S: `OBSERVATION` or `MASKED` for every frame, `[S]`, or `[B, S]` where clips differ.
         position_S: temporal position of every frame, not necessarily an integer.
         interval_B: interval between frames, 1…25, integers.
-        seen_at_SS: position at which the row's frame sees the column's, in place of `position_S` ("rope", no cache).
         conditions: value of each condition by name, `[B, S]` or `[B, S, size]`; a missing name is unknown.
         mask_SS: temporal mask, True where the row's frame may attend to the column's; None over a cache.
         spatial_SNN: spatial mask over the tokens of each frame, True where the row may attend to the column; None: all
@@ -68,7 +67,6 @@ class FrameSequence:
     mask_SS: Tensor | None = None
     spatial_SNN: Tensor | None = None
     flat_SNSN: Tensor | None = None
-    seen_at_SS: Tensor | None = None
     canvas_BCND: Tensor | None = None
     predicted: int | None = None
     dropout: Dropout | None = None

@@ -22,7 +22,6 @@ from magi_video.models.configured import Network
 from magi_video.models.embeddings import rotary_angles, sinusoidal_1d, sinusoidal_2d
 from magi_video.models.head import HEADS, TokenHead
 from magi_video.models.layers import Block
-from magi_video.models.memory import FrameMemory
 from magi_video.models.sequence import FrameSequence, flat_places, spatial_places
 
 
@@ -31,8 +30,7 @@ class FrameContext(NamedTuple):
 
     Attributes:
         embedding_BSLW: the condition tokens, and every embedding that is added to the tokens.
-        rotary: cosines and signed sines `[S, head_dim]` of the frames' positions, `[S, S, head_dim]` where each sees
-            the others at positions of its own; None without "rope".
+        rotary: cosines and signed sines `[S, head_dim]` of the frames' positions; None without "rope".
     """
 
     embedding_BSLW: Tensor
@@ -128,33 +126,27 @@ class MagiVideoTransformer(Network):
             return torch.arange(total_frames, dtype=torch.float64)
         return torch.linspace(0, trained - 1, total_frames, dtype=torch.float64)
 
-    def make_cache(
-        self, batch: int, capacity: int | None, made: int = 1, memory: FrameMemory | None = None
-    ) -> FrameCache:
+    def make_cache(self, batch: int, capacity: int | None, made: int = 1) -> FrameCache:
         """A frame cache for this model, in its precision.
 
         Args:
             batch: samples.
             capacity: frames of the rollout; None for a sliding window of the trained T frames ("rope" alone).
             made: frames that are made together, each of which sees its own window.
-            memory: frames that stay in sight where others leave the window ("rope" alone, `made` 1).
         """
         trained = self.config.num_frames
         relative = self.config.temporal_position == "rope"
         if capacity is None and not relative:
             raise MagiError("an unbounded rollout needs a model with temporal_position='rope'; give a number of frames")
         slides = relative and (capacity is None or capacity > trained)
-        memory = memory if slides else None
-        most = trained + made if memory is None else memory.window
         return FrameCache(
             layers=self.config.depth,
             batch=batch,
             places=self.num_places,
             heads=self.config.heads,
             head_dim=self.head_dim,
-            capacity=most if slides or capacity is None else capacity,
-            window=trained if slides and memory is None else None,
-            memory=memory,
+            capacity=trained + made if slides or capacity is None else capacity,
+            window=trained if slides else None,
             dtype=self.mask_token.dtype,
             device=self.mask_token.device,
         )
@@ -170,8 +162,7 @@ class MagiVideoTransformer(Network):
         if self.config.temporal_position == "interpolate":
             frame = frame + sinusoidal_1d(sequence.position_S, self.config.width)[:, None].to(frame.dtype)
         else:
-            positions = sequence.position_S if sequence.seen_at_SS is None else sequence.seen_at_SS
-            cos, signed_sin = rotary_angles(positions, self.head_dim)
+            cos, signed_sin = rotary_angles(sequence.position_S, self.head_dim)
             rotary = cos.to(frame.dtype), signed_sin.to(frame.dtype)
         embedding = torch.cat([conditions, added.expand(batch, -1, -1, -1)], dim=2) + frame.to(conditions.dtype)
         return FrameContext(embedding, rotary)

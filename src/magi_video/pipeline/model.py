@@ -17,6 +17,7 @@ from magi_video.errors import MagiError
 from magi_video.exposure.noisy_past import check_noisy_past
 from magi_video.fast.engine import Engine, Say, Stage
 from magi_video.fast.engine_name import EngineName
+from magi_video.fast.memory import find_memory
 from magi_video.files.atomic import link_or_copy
 from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import TEXT
@@ -27,7 +28,6 @@ from magi_video.pipeline.asked import check_controls
 from magi_video.pipeline.description import INDEX_FILE
 from magi_video.pipeline.diffusers_api import ConventionalPipeline
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
-from magi_video.sampling.past import find_memory
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 if TYPE_CHECKING:

@@ -1,25 +1,14 @@
 """The past of a rollout: what is kept of the finished frames, and how a frame in the making is read after them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from magi_video.errors import MagiError
 from magi_video.models.head import Noise, TokenHead
-from magi_video.models.memory import FrameMemory
 from magi_video.models.sequence import FrameSequence, causal_mask
 from magi_video.models.transformer import MagiVideoTransformer
-
-if TYPE_CHECKING:
-    from magi_video.paradigms.base import Paradigm
-    from magi_video.sampling.sampling import Sampling
-
-STRIDE = 4
-"""Of the strided past, where none is given."""
 
 
 class Past(Protocol):
@@ -68,19 +57,11 @@ class CachedPast(Past):
         batch: samples, both halves of guidance counted.
         total_frames: of the rollout; None for one without end ("rope").
         made: most frames that are made together.
-        memory: frames that stay in sight beside the latest.
     """
 
-    def __init__(
-        self,
-        model: MagiVideoTransformer,
-        batch: int,
-        total_frames: int | None,
-        made: int = 1,
-        memory: FrameMemory | None = None,
-    ) -> None:
+    def __init__(self, model: MagiVideoTransformer, batch: int, total_frames: int | None, made: int = 1) -> None:
         self.model = model
-        self.cache = model.make_cache(batch, total_frames, made, memory)
+        self.cache = model.make_cache(batch, total_frames, made)
 
     @override
     def append(self, frame: FrameSequence) -> None:
@@ -94,11 +75,10 @@ class CachedPast(Past):
 
 
 class RecomputedPast(Past):
-    """The past as frames, read again in every pass: the slow reference of `CachedPast`; arguments as there."""
+    """The past as frames, read again in every pass: the slow reference of `CachedPast`."""
 
-    def __init__(self, model: MagiVideoTransformer, memory: FrameMemory | None = None) -> None:
+    def __init__(self, model: MagiVideoTransformer) -> None:
         self.model = model
-        self.memory = memory
         self.window = model.config.num_frames if model.config.temporal_position == "rope" else None
         self.frames: list[FrameSequence] = []
 
@@ -110,11 +90,7 @@ class RecomputedPast(Past):
     def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
         """Always exact."""
         sequence, made = FrameSequence.join([*self.frames, frame]), frame.tokens_BSND.shape[1]
-        length, device = len(self.frames) + made, frame.tokens_BSND.device
-        if self.memory is None:
-            sequence.mask_SS = causal_mask(length, self.window, device)
-        else:
-            sequence.mask_SS, sequence.seen_at_SS = self.memory.table(length, device)
+        sequence.mask_SS = causal_mask(len(self.frames) + made, self.window, frame.tokens_BSND.device)
         return pick(self.model(sequence)[:, -made:].flatten(1, 2), places_Bn)
 
 
@@ -124,41 +100,3 @@ def pick(x_BL: Tensor, places_Bn: Tensor) -> Tensor:
         return x_BL.index_select(1, places_Bn[0])
     sample_B1 = torch.arange(places_Bn.shape[0], device=places_Bn.device)[:, None]
     return x_BL[sample_B1, places_Bn]
-
-
-def find_memory(
-    model: MagiVideoTransformer, paradigm: Paradigm, sampling: Sampling, total_frames: int | None = None
-) -> FrameMemory | None:
-    """The frames that a sampling keeps in sight beside the latest; None for no others.
-
-    Args:
-        model: the transformer.
-        paradigm: as the sampling wants it.
-        sampling: what is asked for.
-        total_frames: of the rollout; None for one without end.
-
-    Raises:
-        MagiError: the model or the paradigm cannot, or too many are asked for.
-    """
-    sink, strided = sampling.sink_frames or 0, sampling.strided_frames or 0
-    if sampling.past_stride is not None and sampling.strided_frames is None:
-        raise MagiError("past_stride is of the strided past: give strided_frames, the number of its frames, too")
-    if not sink + strided:
-        return None
-    window = model.config.num_frames
-    if model.config.temporal_position != "rope":
-        raise MagiError(
-            "sink_frames and strided_frames are for models with relative positions (temporal_position='rope'): "
-            "this one always has its whole past in sight"
-        )
-    if not paradigm.frame_cache or paradigm.step_frames(model, 0, total_frames) > 1:
-        raise MagiError(
-            f"sink_frames and strided_frames need frames that are made one by one over the frame cache, and "
-            f"{paradigm.name} generates in another way"
-        )
-    if sink + strided > window - 2:
-        raise MagiError(
-            f"sink_frames and strided_frames must leave 2 of the {window} frames in sight to the newest, so they are "
-            f"{window - 2} at most together; got {sink} and {strided}"
-        )
-    return FrameMemory(window, sink, strided, sampling.past_stride or STRIDE)

@@ -26,7 +26,7 @@ from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import MASKED, FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Paradigm
-from magi_video.sampling.past import CachedPast, Past, find_memory
+from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import Sampling
 
 Conditions = dict[str, Tensor]
@@ -71,9 +71,7 @@ class Rollout:
         self.negative = negative or {}
         self.interval_R = interval_B.to(noise.device).repeat(self.halves)  # R rows: B, or 2B with guidance
         self.total_frames = total_frames
-        memory, rows = find_memory(model, paradigm, self.sampling, total_frames), self.halves * self.batch
-        own = CachedPast(model, rows, total_frames, memory=memory) if memory else None
-        self.past = past or own or paradigm.make_past(model, rows, total_frames)
+        self.past = past or paradigm.make_past(model, self.halves * self.batch, total_frames)
         self._positions = None if total_frames is None else model.frame_positions(total_frames)
         self.begun = 0  # frames observed or predicted
         self.predicted = 0
