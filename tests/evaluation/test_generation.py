@@ -122,13 +122,17 @@ def test_it_goes_on_with_the_kernels_of_its_samples(
     options = {"fid": False, "lpips": False}
     assert evaluated(num=2, **options)["generation"]["kernels"] == {"fast_float32": False}
     record = tmp_path / "out" / "evaluate.json"
-    for kept in (False, True):
+    for kept, works in ((False, True), (True, True), (True, False)):
         monkeypatch.setattr(Kernel, "pays", not kept)
-        used = {"fast_float32": kept and KERNELS["fast_float32"].works}
+        monkeypatch.setattr(KERNELS["fast_float32"], "works", works)
         record.write_text(json.dumps(json.loads(record.read_text()) | {"kernels": {"fast_float32": kept}}))
-        assert evaluated(num=2, **options)["generation"]["kernels"] == used
-        assert json.loads(record.read_text())["kernels"] == used
-        assert torch.get_float32_matmul_precision() == ("medium" if used["fast_float32"] else "highest")
+        said: list[str] = []
+        found = evaluated(num=2, say=said.append, **options)["generation"]["kernels"]
+        assert found == json.loads(record.read_text())["kernels"] == {"fast_float32": kept}, "what they began with"
+        assert torch.get_float32_matmul_precision() == ("medium" if kept and works else "highest")
+        assert any("not on this CPU: fast_float32" in line for line in said) == (not works)
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"kernels": [1, {}]}))
+    assert evaluated(num=2, **options)["generation"]["kernels"] == {"fast_float32": False}, "no record of kernels"
 
 
 def test_other_settings_in_the_same_folder_are_refused(

@@ -54,6 +54,7 @@ from magi_video.evaluation.scoring import Detectors, Progress, load_detectors, s
 from magi_video.fast.beside import items_ahead, work_beside
 from magi_video.fast.engine import Stage
 from magi_video.fast.engine_name import EngineName
+from magi_video.fast.kernel_choice import FAST_FLOAT32, generation_kernels
 from magi_video.fast.probes import Choice
 from magi_video.fast.threads import use_threads
 from magi_video.files.artifact import Artifact
@@ -296,7 +297,7 @@ def evaluate(
     numbers, out = Numbers.of(protocol, options.num, options.num_real), Path(out)
     processes = Processes(options.device)
     use_threads(options.threads)
-    kernels_as_before("float32", out, processes)  # those by which the precision is measured
+    kernels = kernels_as_before([FAST_FLOAT32], out, processes, say)  # by which the precision is measured
 
     def stage(what: str) -> None:
         progress(what, 0, None)
@@ -329,7 +330,8 @@ def evaluate(
         lambda: choose_as_before(generation.pipe, generation.options, len(generation.contexts), out)
     )
     generation.settle(choice)
-    kernels = kernels_as_before(choice.precision, out, processes)
+    others = [name for name in generation_kernels(choice.precision) if name not in kernels]
+    kernels |= kernels_as_before(others, out, processes, say)
     engine = generation.use_engine(engine_as_before(options, out, processes), processes, say, stage)
     say("; ".join(filter(None, (str(choice), engine))))
     steps, most = generation.pipe.resolve(options.sampling).mask_steps, generation.pipe.most_mask_steps(protocol.frames)

@@ -4,6 +4,7 @@ An evaluation that goes on computes as its samples were made, unless something e
 """
 
 import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from magi_video.distributed import Processes
 from magi_video.evaluation.options import EvaluateOptions
 from magi_video.evaluation.protocols import Protocol
 from magi_video.fast.engine_name import EngineName
-from magi_video.fast.kernel_choice import generation_kernels, settle_kernels
+from magi_video.fast.kernel_choice import choose_kernels, missing_kernels, settle_kernels
 from magi_video.fast.probes import Choice
 from magi_video.files.atomic import files_sha256
 from magi_video.files.json import read_json
@@ -23,12 +24,18 @@ from magi_video.pipeline.ready import choose_for, suited_precision
 
 RECORD = "evaluate.json"
 CONTENT, KERNELS = "data_content_sha256", "kernels"
-"""Names in the record: of the videos' contents, and of which kernels compute (`kernel_choice`)."""
+"""Names in the record: of the videos' contents, and of which kernels are asked for (`kernel_choice`)."""
 
 
 def has_samples(out: Path) -> bool:
     """Whether there are samples in a folder."""
     return any((out / "samples").glob("*.npy"))
+
+
+def record_before(out: Path) -> dict[str, Any]:
+    """The record of the samples there are; empty where there are none, or no record. For the main process alone, which
+    shares what it finds: a file that one process cannot read is an error in all."""
+    return read_json(out / RECORD) if has_samples(out) and (out / RECORD).exists() else {}
 
 
 def choose_as_before(pipe: MagiVideoPipeline, options: EvaluateOptions, videos: int, out: Path) -> Choice:
@@ -41,8 +48,8 @@ def choose_as_before(pipe: MagiVideoPipeline, options: EvaluateOptions, videos: 
         out: folder of the evaluation.
     """
     asked, reason = suited_precision(options.precision, options.engine), "as asked"
-    if asked == "auto" and has_samples(out) and (out / RECORD).exists():
-        asked, reason = str(read_json(out / RECORD).get("precision", asked)), "as the samples there are"
+    if asked == "auto" and (record := record_before(out)):
+        asked, reason = str(record.get("precision", asked)), "as the samples there are"
     size = min(options.batch_size, videos)
     return choose_for(pipe.transformer, asked, pipe.device, pipe.resolve(options.sampling), size, reason)
 
@@ -50,16 +57,26 @@ def choose_as_before(pipe: MagiVideoPipeline, options: EvaluateOptions, videos: 
 def engine_as_before(options: EvaluateOptions, out: Path, processes: Processes) -> EngineName:
     """The engine that is asked for; by "auto" that of the samples there are. Many processes have the same one."""
     asked = options.engine
-    if asked == "auto" and has_samples(out) and (out / RECORD).exists():
-        return "onnx" if read_json(out / RECORD).get("engine") == "onnx" else "torch"
+    if asked == "auto" and (record := processes.once(lambda: record_before(out))):
+        return "onnx" if record.get("engine") == "onnx" else "torch"
     return "torch" if asked == "auto" and processes.count > 1 else asked
 
 
-def kernels_as_before(precision: str, out: Path, processes: Processes) -> dict[str, bool]:
-    """Settle the kernels of a precision in all processes: those of the samples there are, else those that pay here."""
-    names = generation_kernels(precision) if processes.device.type == "cpu" else []
-    kept = read_json(out / RECORD).get(KERNELS) if has_samples(out) and (out / RECORD).exists() else None
-    return settle_kernels(names, processes, kept if isinstance(kept, dict) else None)
+def kernels_as_before(
+    names: Iterable[str], out: Path, processes: Processes, say: Callable[[str], None]
+) -> dict[str, bool]:
+    """Settle kernels in all processes, on CPUs: those of the samples there are, else those that pay here.
+
+    Returns:
+        Name → whether it is asked for, which is recorded.
+    """
+    if processes.device.type != "cpu":
+        return {}
+    names = list(names)
+    chosen = processes.once(lambda: choose_kernels(names, record_before(out).get(KERNELS)))
+    if line := missing_kernels(chosen, settle_kernels(names, processes, chosen)):
+        say(line)
+    return chosen
 
 
 def describe(

@@ -25,10 +25,8 @@ from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.oracle import balls
 from magi_video.experiments.rollout import sharpness, speed
 from magi_video.experiments.sheets import write_sheet
-from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.files.atomic import write_json
 from magi_video.files.json import read_json
-from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 WINDOWS = 2
 """Of a rollout, one after the other, at its beginning and at each end."""
@@ -138,8 +136,7 @@ def roll_part(m: Measures, windows: Windows, real: LongSet, model: Path, row: Dr
 
     A frame is dropped as soon as no window wants it.
     """
-    use_fast_float32()
-    pipe = MagiVideoPipeline.from_pretrained(model)
+    pipe = m.load(model)
     given, length, wanted = real.given[first : first + PART], windows.lengths[-1], set(windows.frames)
     actions_TNA = real.actions_for(list(pipe.config.action_names))
     display = m.workplace.watched

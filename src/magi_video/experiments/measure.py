@@ -27,7 +27,7 @@ from magi_video.experiments.clips import Clips, RealSet, real_sets, training_set
 from magi_video.experiments.inverse import InverseDynamics, Keys, score_keys, train_inverse
 from magi_video.experiments.oracle import balls
 from magi_video.experiments.runs import Workplace
-from magi_video.fast.kernel_choice import use_fast_float32
+from magi_video.fast.kernel_choice import choose_kernels, generation_kernels, missing_kernels, settle_kernels
 from magi_video.fast.probes import choose_precision
 from magi_video.files.atomic import replacing, write_array, write_json
 from magi_video.files.folders import ensure_folder
@@ -35,7 +35,7 @@ from magi_video.files.json import read_json
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 
 BATCH = 32
-DETECTOR_RECORD = "precision.json"
+DETECTOR_RECORD, KERNEL_RECORD = "precision.json", "kernels.json"
 TIMED_FRAMES = 12
 INVERSE_CLIPS = 256
 """Of the training set, from which the network that reads keys learns."""
@@ -79,6 +79,22 @@ class Measures:
         self.workplace.prepare()
         return load_codec(self.folder / "prepared" / "codec")
 
+    def load(self, model: Path) -> MagiVideoPipeline:
+        """A model that computes by `kernels`; a training in between has settled its own."""
+        settle_kernels(generation_kernels("float32"), kept=self.kernels)
+        return MagiVideoPipeline.from_pretrained(model)
+
+    @cached_property
+    def kernels(self) -> dict[str, bool]:
+        """Which kernels models are asked to compute by: one choice for all samples in the folder, recorded there."""
+        path, names = self.folder / "samples" / KERNEL_RECORD, generation_kernels("float32")
+        chosen = choose_kernels(names, read_json(path) if path.is_file() else None)
+        if line := missing_kernels(chosen, settle_kernels(names, kept=chosen)):
+            self.workplace.display.say(line)
+        ensure_folder(path.parent)
+        write_json(path, chosen)
+        return chosen
+
     def samples(
         self,
         name: str,
@@ -100,8 +116,7 @@ class Measures:
     def _generate(
         self, name: str, model: Path, real: RealSet, length: int, count: int, settings: dict[str, Any]
     ) -> Clips:
-        use_fast_float32()
-        pipe = MagiVideoPipeline.from_pretrained(model)
+        pipe = self.load(model)
         pipe.set_progress_bar_config(disable=True)
         given, actions_TNA = real.clips[:, :count], real.actions
         if actions_TNA is not None:  # in the order of the model's own columns
@@ -129,7 +144,7 @@ class Measures:
 
     def seconds_per_frame(self, model: Path, settings: dict[str, Any]) -> float:
         """Median seconds of a generated frame of a single video, with decoding; of `TIMED_FRAMES`."""
-        pipe = MagiVideoPipeline.from_pretrained(model)
+        pipe = self.load(model)
         given = self.context[:1, : self.world.given]
         moments = [time.perf_counter()]
         frames = len(given[0]) + TIMED_FRAMES

@@ -62,24 +62,46 @@ class Kernel:
         return self.pays if self.settled is None else self.settled
 
 
-def settle_kernels(
-    names: Iterable[str], processes: "Processes | None" = None, kept: Mapping[str, Any] | None = None
-) -> dict[str, bool]:
-    """Settle which kernels compute from now on, in all processes of a run.
+def choose_kernels(names: Iterable[str], kept: Any = None) -> dict[str, bool]:
+    """Which kernels a run asks for, to be recorded: its own from when it began, else those that pay here.
+
+    What is recorded is the choice, not what computed: a machine that lacks a kernel does without it (`settle_kernels`),
+    and the run takes it up again where it works.
 
     Args:
         names: of `KERNELS`; of no others anything is measured.
-        processes: of the run, which call this together: the main one measures, and a kernel is used where it works in
+        kept: what the run has recorded. Whatever is no name of a kernel with true or false in an object is passed over.
+
+    Returns:
+        Name → whether it is asked for; those that are recorded, whether they are among `names` or not.
+    """
+    recorded = known_kernels(kept)
+    return recorded | {name: KERNELS[name].pays for name in names if name not in recorded}
+
+
+def known_kernels(kept: Any) -> dict[str, bool]:
+    """The choices in a record, from which nothing else is believed."""
+    record = kept if isinstance(kept, Mapping) else {}
+    return {name: one for name in KERNELS if isinstance(one := record.get(name), bool)}
+
+
+def settle_kernels(names: Iterable[str], processes: "Processes | None" = None, kept: Any = None) -> dict[str, bool]:
+    """Settle which kernels compute from now on, in all processes of a run.
+
+    Args:
+        names: of `KERNELS`.
+        processes: of the run, which call this together: the main one chooses, and a kernel is used where it works in
             all of them. This one alone if not given.
-        kept: name → whether it is used, of kernels that need no measuring: a run's own from when it began.
+        kept: see `choose_kernels`; the main process's counts.
 
     Returns:
         Name → whether it is used.
     """
-    names, kept = list(names), kept or {}
+    names = list(names)
 
     def choose() -> dict[str, bool]:
-        return {name: one if isinstance(one := kept.get(name), bool) else KERNELS[name].pays for name in names}
+        asked = choose_kernels(names, kept)
+        return {name: asked[name] for name in names}
 
     def work() -> dict[str, bool]:
         return {name: asked and KERNELS[name].works for name, asked in chosen.items()}
@@ -94,6 +116,12 @@ def settle_kernels(
     elif FAST_FLOAT32 in settled and torch.get_float32_matmul_precision() == "medium":  # as an earlier run had it
         torch.set_float32_matmul_precision("highest")
     return settled
+
+
+def missing_kernels(asked: Mapping[str, bool], used: Mapping[str, bool]) -> str:
+    """A line that names the kernels that are asked for and cannot be used here; "" where there are none."""
+    missing = [name for name, one in used.items() if asked.get(name) and not one]
+    return f"not on this CPU: {', '.join(missing)}; results round otherwise than where they began" if missing else ""
 
 
 def use_fast_float32() -> bool:

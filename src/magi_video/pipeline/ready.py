@@ -10,7 +10,7 @@ import torch
 from magi_video.distributed import Processes
 from magi_video.fast.engine import Say, Stage
 from magi_video.fast.engine_name import EngineName
-from magi_video.fast.kernel_choice import generation_kernels, settle_kernels
+from magi_video.fast.kernel_choice import FAST_FLOAT32, generation_kernels, settle_kernels
 from magi_video.fast.precision import check_precision
 from magi_video.fast.probes import Choice, choose_precision
 from magi_video.fast.threads import choose_threads
@@ -87,9 +87,11 @@ def make_ready(
     # Too few frames are refused where the video is asked for, with what is given to it.
     latent_frames = None if frames is None else pipe.codec.covering_latent_frames(max(1, frames))
     length = math.inf if latent_frames is None else latent_frames
+    if device.type == "cpu":
+        settle_kernels([FAST_FLOAT32], processes)  # by which the precision is measured
     choice = processes.once(lambda: choose_for(pipe.transformer, precision, device, resolved, videos))
     if device.type == "cpu":
-        settle_kernels(generation_kernels(choice.precision), processes)
+        settle_kernels([one for one in generation_kernels(choice.precision) if one != FAST_FLOAT32], processes)
         choose_threads(product_flops(pipe.transformer, videos), threads)
     if choice.precision != "float32":
         if precision == engine == "auto" and device.type == "cpu":

@@ -107,7 +107,7 @@ def put_in_speed(
         micro: clips of one forward and backward.
         low: whether products are bfloat16.
         processes: of the run.
-        kernels: name → whether it computes on a CPU, of those that are settled (`settle_kernels`).
+        kernels: name → whether it is asked for, as the run has recorded it (`choose_kernels`).
     """
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()

@@ -1,12 +1,12 @@
 """What a run leaves to the machine, its precision and its kernels: chosen once, recorded, and kept."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from magi_video.fast.kernel_choice import FAST_FLOAT32, LINEAR_KERNELS, settle_kernels, training_kernels
+from magi_video.fast.kernel_choice import FAST_FLOAT32, choose_kernels, settle_kernels, training_kernels
 from magi_video.fast.precision import modern
 from magi_video.fast.probes import Choice, choose_precision
 from magi_video.files.json import read_json
@@ -23,25 +23,19 @@ class Chosen:
     Attributes:
         precision: of the transformer's products.
         why: it was chosen.
-        fast_float32, linear_kernels: whether these kernels compute, on a CPU (`kernel_choice`).
+        kernels: name → whether it is asked for, of those that were chosen, on a CPU (`kernel_choice`).
     """
 
     precision: str
     why: str
-    fast_float32: bool = False
-    linear_kernels: bool = False
+    kernels: dict[str, bool] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"precision: {self.precision} ({self.why})"
 
-    @property
-    def kernels(self) -> dict[str, bool]:
-        """Name → whether it is used."""
-        return {FAST_FLOAT32: self.fast_float32, LINEAR_KERNELS: self.linear_kernels}
-
     def record(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self)
+        return {"precision": self.precision, "why": self.why} | self.kernels
 
 
 def settle_choices(preset: Preset, out: Path, device: torch.device, begun: bool) -> tuple[Preset, Chosen]:
@@ -61,8 +55,9 @@ def settle_choices(preset: Preset, out: Path, device: torch.device, begun: bool)
     asked, reason = preset.train.precision, "as asked"
     if asked == "auto" and recorded in ("float32", "bf16"):
         asked, reason = recorded, "as the run began"
+    if device.type == "cpu":
+        settle_kernels([FAST_FLOAT32], kept=chosen)  # by which the precision is measured
     choice: Choice = choose_precision(asked, device, "training", reason=reason)
     names = training_kernels(choice.precision) if device.type == "cpu" else []
-    kernels = settle_kernels(names, kept=chosen if isinstance(chosen, dict) else None)
     settled = replace(preset, train=replace(preset.train, precision=choice.precision))
-    return settled, Chosen(choice.precision, choice.why, **kernels)
+    return settled, Chosen(choice.precision, choice.why, choose_kernels(names, chosen))

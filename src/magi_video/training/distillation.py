@@ -20,7 +20,7 @@ from magi_video.data.folder import VideoFolder, find_kind
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import find_device
 from magi_video.errors import MagiError
-from magi_video.fast.kernel_choice import use_fast_float32
+from magi_video.fast.kernel_choice import generation_kernels, settle_kernels
 from magi_video.fast.speed import restore, speed_up
 from magi_video.fast.threads import choose_threads
 from magi_video.files.atomic import files_sha256
@@ -134,8 +134,8 @@ def distill(
         raise MagiError("this model has a few-step head already")
     if options.max_interval is not None:
         check_interval(options.max_interval, model.config.max_interval, "max_interval")
+    kernels = settle_kernels(generation_kernels("float32") if model.device.type == "cpu" else [])
     if model.device.type == "cpu":
-        use_fast_float32()
         choose_threads(product_flops(model, 1))
     speed_up(model.eval())
     z_MW = collect_inputs(pipe, paradigm, videos, options, display)
@@ -150,6 +150,7 @@ def distill(
         "tokens": len(z_MW),
         "steps": options.steps,
         "seed": options.seed,
+        "kernels": kernels,
         "loss": round(sum(losses[-LAST:]) / len(losses[-LAST:]), 4),
     }
     result = with_head(pipe, student, options.denoise_steps, record)

@@ -11,6 +11,7 @@ from magi_video.codecs.text_encoder import ENCODER_FOLDER
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.fast.kernel_choice import missing_kernels, settle_kernels, training_kernels
 from magi_video.files.artifact import Artifact, differences
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.files.json import read_json
@@ -74,6 +75,10 @@ def train(
         lambda: settle_choices(asked, out, processes.device, begun="checkpoints" in made_in(out))
     )
     display.say(str(chosen))
+    if processes.device.type == "cpu":  # in all processes, before any of them computes latents
+        used = settle_kernels(training_kernels(chosen.precision), processes, chosen.kernels)
+        if line := missing_kernels(chosen.kernels, used):
+            display.say(line)
     record = {"preset": asdict(preset), "seed": seed, CHOSEN: chosen.record()} | ({KEPT: kept} if kept else {})
     artifact = Artifact(out / "run.json", "a run", lambda saved: lasting(saved, made_in(out)))
     processes.once(lambda: artifact.check(record))  # another run is refused as such, not for what it holds
