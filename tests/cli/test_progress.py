@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from magi_video.cli import progress
-from magi_video.cli.progress import TaskDisplay, duration
+from magi_video.cli.progress import TaskDisplay
+from magi_video.training.display import duration
 
 
 class Clock:

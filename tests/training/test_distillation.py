@@ -1,6 +1,7 @@
 """A few-step head for a small model: what it learns, and the folder that it becomes."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from magi_video.paradigms import Clip, make_paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
+from magi_video.training import distillation_time
 from magi_video.training.display import Silent
 from magi_video.training.distillation import (
     MOST_COMPARED,
@@ -78,6 +80,35 @@ def test_the_folder_is_a_model_that_generates_in_few_steps(
     assert main(["info", str(tmp_path / "few")]) == 0
     said = capsys.readouterr().out
     assert "distributional, 2 blocks of 32" in said and "model teacher, head epsilon, sampler ancestral" in said
+
+
+def test_how_long_it_takes_is_said_after_the_first_batch(
+    make_pipe: Callable[..., MagiVideoPipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Heard(Silent):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def say(self, text: str) -> None:
+            self.lines.append(text)
+
+        def stage(self, name: str, total: int | None = None) -> None:
+            self.lines.append(name)
+
+        def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
+            self.lines.append("advance")
+
+    monkeypatch.setattr(distillation_time, "seconds_of", lambda work: float(work().isfinite().all()))
+    heard = Heard()
+    distill(make_pipe(), None, QUICK, heard)
+    found = [index for index, line in enumerate(heard.lines) if line.startswith("about ")]
+    assert len(found) == 1 and heard.lines[: found[0]] == ["head inputs"], "before the first batch is shown as done"
+    # 600 tokens, two samples of each, 512 of them timed; 40 steps
+    assert re.search(r"in all: \S+ \w+ for the conditions, 2 s for samples, 40 s for training$", heard.lines[found[0]])
+    assert distillation_time.inputs_seconds(10, [8, 2, 1, 8]) == pytest.approx(10 * 19 / 8)
+    assert distillation_time.batch_costs(make_pipe(), 2, 0) == [1, 1]
+    exact, *others = distillation_time.batch_costs(make_pipe(), 4, 100)
+    assert others[-1] == exact > others[1]
 
 
 def test_the_head_learns_the_distribution_of_the_samples(make_pipe: Callable[..., MagiVideoPipeline]) -> None:

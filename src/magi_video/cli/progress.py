@@ -12,7 +12,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from magi_video.training.display import TITLES
+from magi_video.training.display import TITLES, duration
 
 FIRST_LINE, LINE_EVERY = 5.0, 15.0
 """Seconds until a task says what it does, and from one plain line to the next."""
@@ -155,11 +155,3 @@ class TaskDisplay:
         if figures.get("skipped"):
             parts.append(f"{figures['skipped']:.0f} skipped")
         return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes, hours or days, whichever suits."""
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

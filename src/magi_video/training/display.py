@@ -38,3 +38,11 @@ class Silent:
 
     def advance(self, done: int, figures: dict[str, float] | None = None) -> None:
         """Nothing."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days, whichever suits."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

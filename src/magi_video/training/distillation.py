@@ -7,6 +7,7 @@ their distribution by the energy score.
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -36,17 +37,16 @@ from magi_video.paradigms.masking import Exposure
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.pipeline.ready import product_flops
 from magi_video.recipe import ExposureConfig
-from magi_video.sampling.sampling import ResolvedSampling, Sampling, Speed
+from magi_video.sampling.sampling import ResolvedSampling, Sampling
 from magi_video.settings import from_json
 from magi_video.training.build import build_cure
 from magi_video.training.display import Display, Silent
 from magi_video.training.distillation_options import DistillOptions, check_new
-from magi_video.training.head_inputs import ClipSource, rollout_inputs, training_inputs
+from magi_video.training.distillation_time import batch_costs, estimate, head_seconds, inputs_seconds
+from magi_video.training.head_inputs import ClipSource, rollout_inputs, rollout_sampling, training_inputs
 from magi_video.training.optimization import BETAS
 from magi_video.training.preparation import derive_seed
 
-ROLLOUT_SPEEDS: tuple[Speed, ...] = ("exact", "balanced", "realtime")
-"""Whose mask steps rollouts have, in turn: fewer of them leave the head to decide more."""
 WARMUP_STEPS = 100
 ROWS_AT_ONCE = 8192
 """Samples that the model's own head makes together."""
@@ -138,8 +138,10 @@ def distill(
     if model.device.type == "cpu":
         choose_threads(product_flops(model, 1))
     speed_up(model.eval())
-    z_MW = collect_inputs(pipe, paradigm, videos, options, display)
-    own = pipe.resolve()
+    own, width = pipe.resolve(), model.config.width
+    heads = head_seconds(teacher, new_head(teacher, width, options.seed), width, own, options)
+    say = display.say
+    z_MW = collect_inputs(pipe, paradigm, videos, options, display, lambda seconds: say(estimate(seconds, *heads)))
     samples_JMD = draw_samples(teacher, z_MW, own, options, display)
     unseen = min(MOST_UNSEEN, len(z_MW) // 8)
     student, losses = train_head(teacher, z_MW[unseen:], samples_JMD[:, unseen:], options, display)
@@ -172,8 +174,13 @@ def collect_inputs(
     videos: VideoFolder | None,
     options: DistillOptions,
     display: Display,
+    say_seconds: Callable[[float], None] = lambda seconds: None,
 ) -> Tensor:
-    """z of `tokens` tokens in random order, `[M, W]` float32: the share `rollouts` of them from rollouts."""
+    """z of `tokens` tokens in random order, `[M, W]` float32: the share `rollouts` of them from rollouts.
+
+    Args:
+        say_seconds: called after the first batch of several, with the seconds that all are going to take.
+    """
     interval = options.max_interval or pipe.transformer.config.max_interval
     generator = torch.Generator(pipe.device).manual_seed(derive_seed(options.seed, 1))
     from_rollouts = round(options.rollouts * options.tokens)
@@ -181,7 +188,7 @@ def collect_inputs(
     kept: dict[str, list[Tensor]] = {"training": [], "rollouts": []}
     display.stage("head inputs", options.tokens)
     clips = ClipSource(pipe, paradigm, options.clips, derive_seed(options.seed, 2) % 2**31, videos, interval).batches()
-    number = 0
+    number, began = 0, time.perf_counter()
 
     def count(kind: str) -> int:
         return sum(map(len, kept[kind]))
@@ -195,6 +202,10 @@ def collect_inputs(
             seeds = [derive_seed(options.seed, 7, number, clip) for clip in range(options.clips)]
             kept["rollouts"].append(some(rollout_inputs(pipe, paradigm, clip, sampling, seeds), generator))
         number += 1
+        if number == 1:
+            batches = max(-(-most // max(1, count(kind))) for kind, most in wanted.items())
+            seconds = inputs_seconds(time.perf_counter() - began, batch_costs(pipe, batches, from_rollouts))
+            say_seconds(seconds)
         display.advance(sum(min(count(kind), most) for kind, most in wanted.items()))
     parts = [torch.cat(kept[kind])[:most] for kind, most in wanted.items() if most]
     return some(torch.cat(parts), generator, options.tokens)
@@ -204,14 +215,6 @@ def some(z_MW: Tensor, generator: torch.Generator, most: int = MOST_OF_A_BATCH) 
     """At most so many of them, in random order."""
     order_M = torch.randperm(len(z_MW), generator=generator, device=generator.device).to(z_MW.device)
     return z_MW[order_M[:most]] if len(z_MW) > most else z_MW[order_M]
-
-
-def rollout_sampling(pipe: MagiVideoPipeline, number: int) -> ResolvedSampling:
-    """The model's own sampling, with the mask steps of one speed or another."""
-    fast = pipe.resolve(ROLLOUT_SPEEDS[number % len(ROLLOUT_SPEEDS)])
-    own = pipe.resolve(guidance_scale=1.0)
-    fields = own.given() | {"mask_steps": fast.mask_steps}
-    return ResolvedSampling(**fields)
 
 
 @torch.no_grad()
@@ -251,13 +254,7 @@ def train_head(
     Raises:
         MagiError: a loss is not finite.
     """
-    net = teacher.net
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(options.seed, 4))
-        student = DistributionalHead(teacher.token_dim, z_MW.shape[1], net.token_in.out_features, len(net.blocks))
-        student.reset_parameters()
-        student.begin_as(teacher)
-    student = speed_up(student.to(z_MW.device))
+    student = speed_up(new_head(teacher, z_MW.shape[1], options.seed))
     optimizer = torch.optim.AdamW(student.parameters(), lr=options.learning_rate, betas=BETAS, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, options.steps))
     generator = torch.Generator(z_MW.device).manual_seed(derive_seed(options.seed, 5))
@@ -284,6 +281,23 @@ def train_head(
             unread.clear()
         display.advance(step + 1, {"loss": losses[-1]} if losses else None)
     return restore(student).eval(), losses
+
+
+def new_head(teacher: DiffusionHead, width: int, seed: int) -> DistributionalHead:
+    """A few-step head before its training, of the size of another head and with its weights, on its device.
+
+    Args:
+        teacher: the other head.
+        width: numbers in a condition.
+        seed: of the weights that the other one does not have.
+    """
+    net = teacher.net
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, 4))
+        student = DistributionalHead(teacher.token_dim, width, net.token_in.out_features, len(net.blocks))
+        student.reset_parameters()
+        student.begin_as(teacher)
+    return student.to(net.token_in.weight.device)
 
 
 @torch.no_grad()

@@ -25,10 +25,12 @@ from magi_video.models.sequence import Clip
 from magi_video.paradigms.base import Paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.rollout import Rollout
-from magi_video.sampling.sampling import ResolvedSampling
+from magi_video.sampling.sampling import ResolvedSampling, Speed
 from magi_video.training.captions import CaptionTable
 from magi_video.training.clips import as_clip
 
+ROLLOUT_SPEEDS: tuple[Speed, ...] = ("exact", "balanced", "realtime")
+"""Whose mask steps rollouts have, in turn: fewer of them leave the head to decide more."""
 HELD = 8
 """Latent frames for which a random action is held, in clips that a model makes without data."""
 
@@ -232,3 +234,11 @@ def listening(pipe: MagiVideoPipeline) -> Iterator[ListeningHead]:
         yield listener
     finally:
         model.diffusion_head = head
+
+
+def rollout_sampling(pipe: MagiVideoPipeline, number: int) -> ResolvedSampling:
+    """The model's own sampling, with the mask steps of one speed or another."""
+    fast = pipe.resolve(ROLLOUT_SPEEDS[number % len(ROLLOUT_SPEEDS)])
+    own = pipe.resolve(guidance_scale=1.0)
+    fields = own.given() | {"mask_steps": fast.mask_steps}
+    return ResolvedSampling(**fields)
