@@ -112,7 +112,7 @@ class Sampling:
     past_level too."""
     sink_frames: Annotated[int, Field(ge=0, le=65_536)] | None = None
     """First frames of a video that stay in sight when others leave the window (StreamingLLM's attention sink); 0 by
-    default. For models with relative positions; docs/drift.md."""
+    default. For models with relative positions; docs/worlds.md."""
     strided_frames: Annotated[int, Field(ge=0, le=65_536)] | None = None
     """Older frames that stay in sight, every past_stride-th one; 0 by default. They and the sink take their places from
     the latest frames: what a frame costs, and the memory, stay bounded."""
