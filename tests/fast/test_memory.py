@@ -9,6 +9,7 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.fast.memory import FrameMemory, MemoryCache, find_memory
+from magi_video.fast.onnx_engine import Job, not_covered
 from magi_video.fast.past import FastPast
 from magi_video.fast.speed import begin_past, restore
 from magi_video.models.cache import LayerCache
@@ -191,6 +192,12 @@ def test_half_precision_moves_keys_without_adding_up_errors(model: MagiVideoTran
     moved, written = cache.layers[0].keys[:, :, :, at].float(), cache.unmoved[0][:, :, :, row].float()
     assert torch.allclose(moved.norm(dim=-1), written.norm(dim=-1), rtol=0.01), "a turn keeps lengths"
     assert not torch.allclose(moved, written, rtol=0.1)
+
+
+def test_graphs_leave_it_to_pytorch(model: MagiVideoTransformer) -> None:
+    for sampling, covered in ((STEPS, True), (KEEPS, False)):
+        problem = not_covered(Job(CompleteTeacherForcing(), model, None, sampling.resolve(model.diffusion_head)))
+        assert problem is None if covered else problem is not None and "at other positions" in problem
 
 
 def test_what_cannot_be_kept_is_refused(make_model: Callable[..., MagiVideoTransformer]) -> None:
