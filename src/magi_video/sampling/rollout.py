@@ -43,7 +43,8 @@ class Rollout:
         sampling: steps, sampler, guidance; what it leaves open is the paper's (`DEFAULTS`).
         interval_B: interval of every sample, 1…`max_interval` of the model.
         total_frames: frames that the rollout may reach, given ones included; None for an unbounded one ("rope").
-        past: of B samples, 2B under guidance; what the paradigm makes, if not given.
+        past: of B samples, 2B under guidance; what the paradigm makes, if not given: no frames stay in sight beyond the
+            window then.
         negative: name → `[B, …]`, the value of a guided condition in the unconditional half (a negative text); unknown
             if not given.
     """
