@@ -79,9 +79,13 @@ class Measures:
         self.workplace.prepare()
         return load_codec(self.folder / "prepared" / "codec")
 
-    def load(self, model: Path) -> MagiVideoPipeline:
-        """A model that computes by `kernels`; a training in between has settled its own."""
+    def settle(self) -> None:
+        """Let models compute by `kernels` from now on; a training in between has settled its own."""
         settle_kernels(generation_kernels("float32"), kept=self.kernels)
+
+    def load(self, model: Path) -> MagiVideoPipeline:
+        """A model that computes by `kernels`."""
+        self.settle()
         return MagiVideoPipeline.from_pretrained(model)
 
     @cached_property

@@ -73,7 +73,12 @@ def score_model(m: Measures, variant: str, seed: int, steps: int) -> Scores:
     name = f"{variant}-seed{seed}-step{steps}"
     model = m.workplace.model(variant, seed, steps)
     scored = m.score(name, lambda: m.samples(name, model), paired=True, fid=m.world.fid)
-    gap = m.kept_figures(f"{name}-gap", lambda: last_frame_loss(model, m.context[:GAP_CLIPS], m.world.interval))
+
+    def measure_gap() -> Scores:
+        m.settle()
+        return dict(last_frame_loss(model, m.context[:GAP_CLIPS], m.world.interval))
+
+    gap = m.kept_figures(f"{name}-gap", measure_gap)
     return scored | {"last_frame_loss": gap}
 
 
