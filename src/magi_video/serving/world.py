@@ -187,10 +187,10 @@ class World:
         rate = self._pipe.config.frame_rate / arguments["interval"]
         self.run = Run(self._run_frames, rate, self._lead.sink)
         self._alone = False
+        stream = self._make_stream(arguments, [None] * max(self._given, 1))
         self._tell({"type": "begun", "rate": self.run.rate, "beside": game.real_game is not None})
         if game.real_game is not None:
             self._tell({"type": "frame", "source": "game", "index": 0}, jpeg(first))
-        stream = self._make_stream(arguments, [None] * max(self._given, 1))
         self._go_on(stream, arguments["generator"], 0)
 
     def branch(self, index: int) -> None:
