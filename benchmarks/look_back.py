@@ -28,8 +28,8 @@ import torch
 
 from held_actions import Doom
 from magi_video import MagiVideoPipeline
+from magi_video.exposure.memory import FrameMemory
 from magi_video.fast.kernel_choice import use_fast_float32
-from magi_video.fast.memory import FrameMemory
 from magi_video.files.atomic import write_json
 from magi_video.recordings.environments import Game, open_game
 from magi_video.recordings.walker import player

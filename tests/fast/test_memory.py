@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.fast.memory import FrameMemory, MemoryCache, find_memory
+from magi_video.exposure.memory import FrameMemory, find_memory
+from magi_video.fast.memory import MemoryCache
 from magi_video.fast.onnx_engine import Job, not_covered
 from magi_video.fast.past import FastPast
 from magi_video.fast.speed import begin_past, restore
@@ -214,5 +215,8 @@ def test_what_cannot_be_kept_is_refused(make_model: Callable[..., MagiVideoTrans
             find_memory(model, make_paradigm(name, options), Sampling(sink_frames=1))
     with pytest.raises(MagiError, match="held by the cache"):
         begin_past(complete, relative, 1, None, Sampling(sink_frames=1), use_cache=False)
+    for sampling in (Sampling(sink_frames=1), Sampling(strided_frames=1)):
+        with pytest.raises(MagiError, match="need a past that keeps them"):
+            Rollout(relative, complete, SampleNoise.from_seeds([0]), sampling, torch.ones(1).long(), None)
     assert find_memory(relative, complete, Sampling(sink_frames=0)) is None
     assert find_memory(relative, make_paradigm("diffusion"), Sampling(sink_frames=1)) is not None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from magi_video.errors import MagiError
-from magi_video.fast.speed import begin_past, make_past
+from magi_video.fast.speed import begin_past
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.head import TokenHead
 from magi_video.models.random import SampleNoise
@@ -85,7 +85,9 @@ def test_steps_that_reuse_each_others_work_see_all_tokens(
     given, made = draw_tokens(model, 2, N), {}
     for refresh in (1, 12):
         settings = Sampling(mask_steps=12, refresh=refresh, order=order)
-        made[refresh] = codes_of(model, roll(paradigm, model, make_past(model, 2, 4, settings), settings, given))
+        made[refresh] = codes_of(
+            model, roll(paradigm, model, begin_past(paradigm, model, 2, 4, settings), settings, given)
+        )
     assert made[1].shape == made[12].shape == (2, 3, N)
     agreement = (made[1] == made[12]).float().mean()
     assert 0.05 < agreement < 1

@@ -4,6 +4,9 @@ How to add one
 --------------
 Write a file here with a subclass of `Cure` under `@register`, and import it below. Recipes, the command line and
 the documents take their choices from the registry.
+
+Beside the cures stands what generation, not training, does to the past that a frame sees: noise (`noisy_past.py`), and
+frames that stay in sight beyond the window (`memory.py`).
 """
 
 from magi_video.exposure.base import CURES, Cure, register

@@ -13,12 +13,19 @@ def sample_index(places_Bn: Tensor) -> Tensor:
 
 
 class PlaceCache(LayerCache):
-    """A block's cache, which may remember the spatial keys and values of the frame in the making as well."""
+    """A block's cache, which may remember the spatial keys and values of the frame in the making as well.
 
-    remembers: bool
-    slots_S: Tensor
-    spatial: tuple[Tensor, Tensor] | None
-    """What is remembered; None before the first pass."""
+    Args:
+        layer: an empty one, whose memory it takes over.
+        remembers: whether it does.
+    """
+
+    def __init__(self, layer: LayerCache, remembers: bool) -> None:
+        self.keys, self.values, self.slots, self.held = layer.keys, layer.values, layer.slots, layer.held
+        self.slots_S = torch.zeros(0, dtype=torch.long, device=self.keys.device)
+        self.remembers = remembers
+        self.spatial: tuple[Tensor, Tensor] | None = None
+        """What is remembered; None before the first pass."""
 
     def write(self, k_BLHSd: Tensor, v_BLHSd: Tensor, at_Bn: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Put the keys and values of the pass's frames into their slots.
@@ -60,21 +67,23 @@ class PlaceCache(LayerCache):
 
 
 class PlacesCache(FrameCache):
-    """A `FrameCache` of `PlaceCache`s."""
+    """A `FrameCache` of `PlaceCache`s.
 
-    @classmethod
-    def of(cls, cache: FrameCache, remembers: bool) -> "PlacesCache":
-        """The same cache, still empty; `remembers`: passes may read a part of the frame in the making."""
-        cache.__class__ = cls
-        for layer in cache.layers:
-            layer.__class__ = PlaceCache
-            layer.remembers, layer.spatial = remembers, None  # type: ignore[attr-defined]
-        return cache  # type: ignore[return-value]
+    Args:
+        cache: an empty one, whose memory it takes over.
+        remembers: whether passes may read a part of the frame in the making.
+    """
+
+    layers: list[PlaceCache]
+
+    def __init__(self, cache: FrameCache, remembers: bool) -> None:
+        self.capacity, self.window, self.length, self.device = cache.capacity, cache.window, cache.length, cache.device
+        self.layers = [PlaceCache(layer, remembers) for layer in cache.layers]
 
     def begin(self, frames: int) -> Tensor | None:
         """See `FrameCache.begin`."""
         mask = super().begin(frames)
         slots_S = torch.arange(self.length, self.length + frames, device=self.device) % self.capacity
         for layer in self.layers:
-            layer.slots_S = slots_S  # type: ignore[attr-defined]
+            layer.slots_S = slots_S
         return mask

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_video.fast.cache import PlaceCache
 from magi_video.fast.graph import StepForm, StepInputs, drawn_shapes
 from magi_video.fast.past import FastPast
 from magi_video.models.head import Noise, TokenHead
@@ -100,7 +99,7 @@ class GraphPast(FastPast):
     def _visible(self, frames: int, slots: int) -> Tensor:
         """`[S, F]`: which slots of the past each of the next frames may see; never those that they will take."""
         mask_SH = self.cache.begin(frames)
-        one: PlaceCache = self.cache.layers[0]  # type: ignore[assignment]
+        one = self.cache.layers[0]
         visible_SF = torch.zeros(frames, slots, dtype=torch.bool)
         visible_SF[:, : one.held] = True if mask_SH is None else mask_SH
         visible_SF[:, one.slots] = False

@@ -100,7 +100,7 @@ def not_covered(job: Job, use_cache: bool | None = None) -> str | None:
     if model.canvas_out is not None:
         return "graphs begin with the mask token, and the model paints a canvas"
     if job.sampling.sink_frames or job.sampling.strided_frames:
-        return "graphs read a finished frame with the next one, which sees a sink and a strided past at other positions"
+        return "graphs cannot keep sink_frames and strided_frames: each new frame sees those at other positions"
     if use_cache is False:
         return "graphs read the frame cache, which is not to be used"
     return None

@@ -9,9 +9,10 @@
 import torch
 from torch import Tensor
 
+from magi_video.exposure.memory import FrameMemory
 from magi_video.fast.cache import PlacesCache
 from magi_video.fast.layers import Wanted
-from magi_video.fast.memory import FrameMemory, MemoryCache
+from magi_video.fast.memory import MemoryCache
 from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import FrameContext, MagiVideoTransformer
 from magi_video.sampling.past import Past, pick
@@ -44,12 +45,10 @@ class FastPast(Past):
         self.model = model
         self.reuse = reuse
         if memory is not None and (total_frames is None or total_frames > memory.window):
-            self.cache: PlacesCache = MemoryCache.keeping(
-                PlacesCache.of(model.make_cache(batch, memory.window), reuse), memory
-            )
+            self.cache: PlacesCache = MemoryCache(model.make_cache(batch, memory.window), reuse, memory)
             self.joins = False  # a frame and the next one see kept frames at different positions
         else:
-            self.cache = PlacesCache.of(model.make_cache(batch, total_frames, made), reuse)
+            self.cache = PlacesCache(model.make_cache(batch, total_frames, made), reuse)
             self.joins = self.cache.device.type != "cpu" or batch * model.num_places <= JOINED_PLACES
         self._finished: FrameSequence | None = None  # appended, but not read yet
         self._frame: FrameSequence | None = None  # the frame in the making, whose context is kept

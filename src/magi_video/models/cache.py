@@ -5,6 +5,8 @@ keys and values of its frames into the slots that follow the past; only `advance
 pass over a masked frame leaves nothing behind, and cost per frame grows with nothing but attention to the past.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -65,7 +67,8 @@ class FrameCache:
         self.window = window
         self.length = 0
         self.device = torch.device(device)
-        self.layers = [LayerCache((batch, places, heads, capacity, head_dim), dtype, device) for _ in range(layers)]
+        shape = (batch, places, heads, capacity, head_dim)
+        self.layers: Sequence[LayerCache] = [LayerCache(shape, dtype, device) for _ in range(layers)]
 
     def begin(self, frames: int) -> Tensor | None:
         """Make room for a pass over the next `frames` frames S.

@@ -14,10 +14,10 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import check_codes
 from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
 from magi_video.errors import MagiError
+from magi_video.exposure.memory import find_memory
 from magi_video.exposure.noisy_past import check_noisy_past
 from magi_video.fast.engine import Engine, Say, Stage
 from magi_video.fast.engine_name import EngineName
-from magi_video.fast.memory import find_memory
 from magi_video.files.atomic import link_or_copy
 from magi_video.files.weights import resolve_model
 from magi_video.models.architecture import TEXT

@@ -43,10 +43,13 @@ class Rollout:
         sampling: steps, sampler, guidance; what it leaves open is the paper's (`DEFAULTS`).
         interval_B: interval of every sample, 1…`max_interval` of the model.
         total_frames: frames that the rollout may reach, given ones included; None for an unbounded one ("rope").
-        past: of B samples, 2B under guidance; what the paradigm makes, if not given: no frames stay in sight beyond the
-            window then.
+        past: of B samples, 2B under guidance; what the paradigm makes, if not given.
         negative: name → `[B, …]`, the value of a guided condition in the unconditional half (a negative text); unknown
             if not given.
+
+    Raises:
+        MagiError: an interval is out of range; frames are to stay in sight beyond the window (`Sampling.sink_frames`,
+            `strided_frames`) and no past is given that keeps them.
     """
 
     def __init__(
@@ -72,6 +75,10 @@ class Rollout:
         self.negative = negative or {}
         self.interval_R = interval_B.to(noise.device).repeat(self.halves)  # R rows: B, or 2B with guidance
         self.total_frames = total_frames
+        if past is None and (self.sampling.sink_frames or self.sampling.strided_frames):
+            raise MagiError(
+                "sink_frames and strided_frames need a past that keeps them: what a paradigm makes has the window alone"
+            )
         self.past = past or paradigm.make_past(model, self.halves * self.batch, total_frames)
         self._positions = None if total_frames is None else model.frame_positions(total_frames)
         self.begun = 0  # frames observed or predicted

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from magi_video.data.actions import RECORDING_FILE, actions_path, write_actions
 from magi_video.errors import MagiError
-from magi_video.fast.memory import find_memory
+from magi_video.exposure.memory import find_memory
 from magi_video.paradigms.base import make_paradigm
 from magi_video.serving.limits import ServingLimits
 from magi_video.video.video import RECORDED, VideoWriter
