@@ -28,11 +28,15 @@ def test_the_figure_is_of_the_fourth_generated_frame() -> None:
     assert control["interval"] == pytest.approx([2 - 1.96 / 3**0.5, 2 + 1.96 / 3**0.5])
     assert control["by_frame"].tolist() == [0, 0, 0, 2, 5, 5]
     assert delta_psnr(random_NT, random_NT)["interval"] == [0, 0], "actions that change nothing"
+    assert delta_psnr(recorded_NT[:1], random_NT[:1])["interval"] is None, "one clip says nothing of the spread"
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    check_controllability(True, 4)
+    check_controllability(True, 1, 4)
+    check_controllability(True)
     with pytest.raises(MagiError, match="ask for --actions as well"):
-        check_controllability(False, 11)
+        check_controllability(False, 1, 11)
+    with pytest.raises(MagiError, match="at least one of --context-frames"):
+        check_controllability(True, 0, 11)
     with pytest.raises(MagiError, match="the clips have 3 generated"):
-        check_controllability(True, 3)
+        check_controllability(True, 1, 3)

@@ -14,7 +14,8 @@ import torch
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.evaluation.features import Detectors
-from magi_video.evaluation.generation import evaluate
+from magi_video.evaluation.generation import Generation, evaluate
+from magi_video.evaluation.options import EvaluateOptions
 from magi_video.evaluation.paired import psnr
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.evaluation.realset import real_clips
@@ -294,9 +295,25 @@ def test_controllability_compares_recorded_with_random_actions(
     assert by_frame == pytest.approx((under_recorded - under_random).mean(0).tolist(), abs=1e-4)
     assert control["frame"] == 4 and control["delta_psnr"] == pytest.approx(by_frame[3], abs=1e-4)
     assert control["interval"][0] <= control["delta_psnr"] <= control["interval"][1]
-    for changed in ({"actions": False}, {"context_frames": 13}):
+    for changed in ({"actions": False}, {"context_frames": 13}, {"context_frames": 0}):
         with pytest.raises(MagiError, match="--controllability"):
             evaluated(**options | changed, out=played / "refused", controllability=True)
+
+
+def test_how_many_clips_there_are_does_not_change_the_random_actions_of_one(
+    model: Path, played: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an evaluation of more clips takes up the samples of one of fewer."""
+    write_actions(played / "cats" / "0.mp4", [{"frame": t, "action": {"FIRE": 1}} for t in range(20)])
+    asked: list[np.ndarray] = []
+    monkeypatch.setattr(MagiVideoPipeline, "stream", lambda self, **settings: asked.append(settings["actions"]))
+    pipe, videos, options = MagiVideoPipeline.from_pretrained(model), VideoFolder(played), EvaluateOptions(actions=True)
+    for count in (1, 2, 3):
+        contexts, picks = real_clips(videos, PROTOCOLS["small"], count, (8, 8))
+        generation = Generation(pipe, videos, picks, contexts, PROTOCOLS["small"], options, played / "samples")
+        assert generation.under_random_actions.folder.name == "samples_random_actions"
+    recorded, random = asked[::2], asked[1::2]
+    assert all(np.array_equal(one, random[0]) for one in random[1:]) and not np.array_equal(recorded[0], random[0])
 
 
 def test_what_a_model_or_a_data_set_does_not_have_is_refused(

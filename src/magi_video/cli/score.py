@@ -67,9 +67,9 @@ def print_result(result: dict[str, Any], out: Path, as_json: bool) -> None:
     for name, value in result.get("paired", {}).items():
         lines.append(f"{name.upper():8} {value:g}")
     if control := result.get("controllability"):
-        low, high = control["interval"]
-        where = f"frame {control['frame']} of those generated"
-        lines.append(f"ΔPSNR    {control['delta_psnr']:g} (95 % interval {low:g} … {high:g}), {where}")
+        low_high = control["interval"]
+        sure = f" (95 % interval {low_high[0]:g} … {low_high[1]:g})" if low_high else ""
+        lines.append(f"ΔPSNR    {control['delta_psnr']:g}{sure}, generated frame {control['frame']}")
     lines.append(f"clips    {result['num_real']} real, {result['num_fake']} generated; {result['protocol']['name']}")
     for name, row in result.get("baselines", {}).items():
         lines.append(f"         FVD of {name.replace('_', ' ')}: {row['fvd']:g}")

@@ -3,7 +3,8 @@
 Each clip is continued twice with the same noise, under the recorded actions and under random ones:
 ΔPSNR = PSNR(truth, under the recorded actions) − PSNR(truth, under random ones), frame by frame, mean over the clips.
 Above 0 the recorded actions bring a continuation nearer to what happened; 0 means that actions change nothing. Genie
-reports frame t = 4 and draws random latent actions evenly; here actions are drawn as often as they were recorded.
+reports frame t = 4 and draws random latent actions evenly; here actions are drawn as often as they were recorded in
+all videos of the data set, so that a clip's do not depend on how many clips there are.
 """
 
 from __future__ import annotations
@@ -21,19 +22,22 @@ INTERVAL = 1.96
 """Standard errors on either side of a mean in its 95 % interval."""
 
 
-def check_controllability(actions: bool, generated: int) -> None:
+def check_controllability(actions: bool, given: int | None = None, generated: int | None = None) -> None:
     """Refuse a ΔPSNR that cannot be measured.
 
     Args:
         actions: whether the model is given the recorded actions.
-        generated: frames that it generates.
+        given: frames that it is given; None where that is not known yet.
+        generated: frames that it generates; None where that is not known yet.
 
     Raises:
-        MagiError: it is not given them, or it generates too few frames.
+        MagiError: it is not given the actions, or no frame, or it generates too few.
     """
     if not actions:
         raise MagiError("--controllability compares recorded actions with random ones: ask for --actions as well")
-    if generated < REPORTED:
+    if given == 0:
+        raise MagiError("--controllability compares with the true continuation: give at least one of --context-frames")
+    if generated is not None and generated < REPORTED:
         raise MagiError(f"--controllability is of generated frame {REPORTED}; the clips have {generated} generated")
 
 
@@ -66,16 +70,19 @@ def delta_psnr(recorded_NT: np.ndarray, random_NT: np.ndarray) -> dict[str, Any]
 
     Returns:
         frame: the one that is reported, counted from 1; delta_psnr: dB; interval: its 95 % interval over the clips
-        (normal); psnr_random: PSNR under random actions, mean of all frames; by_frame: ΔPSNR of each.
+        (normal), None of a single clip; psnr_random: PSNR under random actions, mean of all frames; by_frame: ΔPSNR of
+        each.
     """
     delta_NT = recorded_NT - random_NT
     reported_N = delta_NT[:, REPORTED - 1]
-    spread = INTERVAL * float(reported_N.std(ddof=1)) / len(reported_N) ** 0.5 if len(reported_N) > 1 else 0.0
-    mean = float(reported_N.mean())
+    mean, interval = float(reported_N.mean()), None
+    if len(reported_N) > 1:
+        spread = INTERVAL * float(reported_N.std(ddof=1)) / len(reported_N) ** 0.5
+        interval = [mean - spread, mean + spread]
     return {
         "frame": REPORTED,
         "delta_psnr": mean,
-        "interval": [mean - spread, mean + spread],
+        "interval": interval,
         "psnr_random": float(random_NT.mean()),
         "by_frame": delta_NT.mean(axis=0),
     }

@@ -211,9 +211,13 @@ class Generation:
 
     @cached_property
     def _pool(self) -> np.ndarray:
-        """Every recorded action of the continued clips."""
-        recorded_TBA = self._recorded(range(len(self.contexts)))
-        return recorded_TBA[1:].reshape(-1, recorded_TBA.shape[-1])
+        """Every recorded action of the data set, over the protocol's interval: none hangs on which clips are continued,
+        so more of them do not change the samples of the first ones."""
+        names, pool = self.pipe.config.action_names, []
+        for video in range(len(self.videos.videos)):
+            if (recorded := self.videos.actions(video, names)) is not None:
+                pool.append(clip_actions(recorded, range(0, len(recorded), self.protocol.interval))[1:])
+        return np.concatenate(pool)
 
     def _recorded(self, indices: Sequence[int]) -> np.ndarray:
         """The recorded actions that lead to each frame, `[T, B, A]`; mean over the frames between two of the clip."""
@@ -293,7 +297,7 @@ def evaluate(
     options = replace(options or EvaluateOptions(), **fields)
     protocol = find_protocol(protocol, given=options.context_frames, frames=options.frames, interval=options.interval)
     if options.controllability:
-        check_controllability(options.actions, protocol.frames - protocol.given)
+        check_controllability(options.actions, protocol.given, protocol.frames - protocol.given)
     numbers, out = Numbers.of(protocol, options.num, options.num_real), Path(out)
     processes = Processes(options.device)
     use_threads(options.threads)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from magi_video.evaluation.controllability import REPORTED, check_controllability
+from magi_video.evaluation.controllability import check_controllability
 from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
 from magi_video.models.architecture import ACTION, LABEL, TEXT, check_interval
@@ -74,7 +74,7 @@ class EvaluateOptions(ScoreOptions):
     def check_model(self, model: str) -> None:
         """Raise a `MagiError` unless a model on this machine takes interval and conditions; nothing is loaded."""
         if self.controllability:
-            check_controllability(self.actions, REPORTED)
+            check_controllability(self.actions, self.context_frames)
         if (found := read_local(model)) is None:
             return
         _, architecture = found

@@ -192,7 +192,8 @@ def score_sets(
 
     def finish() -> dict[str, Any]:
         result = figures(sets, real, fake, protocol, lengths, detectors) | (extra or {})
-        if random is not None and sets.truth is not None:
+        if random is not None:
+            assert sets.truth is not None, "without one there is no error to compare"
             result["controllability"] = rounded(
                 delta_psnr(np.stack([one.errors["psnr"] for one in fake]), psnr_of(random, sets.truth, protocol.given))
             )
