@@ -36,7 +36,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
     check_controllability(True)
     with pytest.raises(MagiError, match="ask for --actions as well"):
         check_controllability(False, 1, 11)
-    with pytest.raises(MagiError, match="at least one of --context-frames"):
+    with pytest.raises(MagiError, match="--context-frames 1 or more"):
         check_controllability(True, 0, 11)
     with pytest.raises(MagiError, match="the clips have 3 generated"):
         check_controllability(True, 1, 3)

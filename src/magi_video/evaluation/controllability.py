@@ -36,7 +36,7 @@ def check_controllability(actions: bool, given: int | None = None, generated: in
     if not actions:
         raise MagiError("--controllability compares recorded actions with random ones: ask for --actions as well")
     if given == 0:
-        raise MagiError("--controllability compares with the true continuation: give at least one of --context-frames")
+        raise MagiError("--controllability compares with the true continuation: give --context-frames 1 or more")
     if generated is not None and generated < REPORTED:
         raise MagiError(f"--controllability is of generated frame {REPORTED}; the clips have {generated} generated")
 

@@ -78,7 +78,9 @@ def find_memory(
     """
     sink, strided = sampling.sink_frames or 0, sampling.strided_frames or 0
     if sampling.past_stride is not None and sampling.strided_frames is None:
-        raise MagiError("past_stride is of the strided past: give strided_frames, the number of its frames, too")
+        raise MagiError(
+            "past_stride is the distance between strided_frames: give strided_frames, their number, as well"
+        )
     if not sink + strided:
         return None
     window = model.config.num_frames
@@ -89,12 +91,12 @@ def find_memory(
         )
     if not paradigm.frame_cache or paradigm.step_frames(model, 0, total_frames) > 1:
         raise MagiError(
-            f"sink_frames and strided_frames need frames that are made one by one over the frame cache, and "
+            f"sink_frames and strided_frames need a paradigm that makes frames one by one over the frame cache; "
             f"{paradigm.name} generates in another way"
         )
     if sink + strided > window - 2:
         raise MagiError(
-            f"sink_frames and strided_frames must leave 2 of the {window} frames in sight to the newest, so they are "
+            f"sink_frames and strided_frames must leave 2 of the {window} frames in sight for the latest ones: "
             f"{window - 2} at most together; got {sink} and {strided}"
         )
     return FrameMemory(window, sink, strided, sampling.past_stride or STRIDE)

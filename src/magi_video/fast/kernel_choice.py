@@ -121,7 +121,11 @@ def settle_kernels(names: Iterable[str], processes: "Processes | None" = None, k
 def missing_kernels(asked: Mapping[str, bool], used: Mapping[str, bool]) -> str:
     """A line that names the kernels that are asked for and cannot be used here; "" where there are none."""
     missing = [name for name, one in used.items() if asked.get(name) and not one]
-    return f"not on this CPU: {', '.join(missing)}; results round otherwise than where they began" if missing else ""
+    return (
+        f"not on this CPU: {', '.join(missing)}; results are rounded differently than where this began"
+        if missing
+        else ""
+    )
 
 
 def use_fast_float32() -> bool:

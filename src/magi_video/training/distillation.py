@@ -179,7 +179,7 @@ def collect_inputs(
     """z of `tokens` tokens in random order, `[M, W]` float32: the share `rollouts` of them from rollouts.
 
     Args:
-        say_seconds: called after the first batch of several, with the seconds that all are going to take.
+        say_seconds: called once, after the first batch, with the seconds that all batches are going to take.
     """
     interval = options.max_interval or pipe.transformer.config.max_interval
     generator = torch.Generator(pipe.device).manual_seed(derive_seed(options.seed, 1))
