@@ -25,7 +25,7 @@ def test_the_figure_is_of_the_fourth_generated_frame() -> None:
     recorded_NT = random_NT + np.array([[0, 0, 0, 1, 5, 5], [0, 0, 0, 2, 5, 5], [0, 0, 0, 3, 5, 5]])
     control = delta_psnr(recorded_NT, random_NT)
     assert (control["frame"], control["delta_psnr"], control["psnr_random"]) == (4, 2.0, 20.0)
-    assert control["interval"] == pytest.approx([2 - 1.96 / 3**0.5, 2 + 1.96 / 3**0.5])
+    assert control["interval"] == pytest.approx([2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5]), "t of 2"
     assert control["by_frame"].tolist() == [0, 0, 0, 2, 5, 5]
     assert delta_psnr(random_NT, random_NT)["interval"] == [0, 0], "actions that change nothing"
     assert delta_psnr(recorded_NT[:1], random_NT[:1])["interval"] is None, "one clip says nothing of the spread"

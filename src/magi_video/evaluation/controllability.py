@@ -18,8 +18,6 @@ from magi_video.errors import MagiError
 
 REPORTED = 4
 """Generated frame, counted from 1, whose ΔPSNR is reported, as in Genie."""
-INTERVAL = 1.96
-"""Standard errors on either side of a mean in its 95 % interval."""
 
 
 def check_controllability(actions: bool, given: int | None = None, generated: int | None = None) -> None:
@@ -70,14 +68,17 @@ def delta_psnr(recorded_NT: np.ndarray, random_NT: np.ndarray) -> dict[str, Any]
 
     Returns:
         frame: the one that is reported, counted from 1; delta_psnr: dB; interval: its 95 % interval over the clips
-        (normal), None of a single clip; psnr_random: PSNR under random actions, mean of all frames; by_frame: ΔPSNR of
+        (Student's t), None of a single clip; psnr_random: PSNR under random actions, mean of all frames; by_frame: ΔPSNR of
         each.
     """
     delta_NT = recorded_NT - random_NT
     reported_N = delta_NT[:, REPORTED - 1]
     mean, interval = float(reported_N.mean()), None
     if len(reported_N) > 1:
-        spread = INTERVAL * float(reported_N.std(ddof=1)) / len(reported_N) ** 0.5
+        from scipy.special import stdtrit  # the options of this module are read without scipy
+
+        count = len(reported_N)
+        spread = float(stdtrit(count - 1, 0.975) * reported_N.std(ddof=1)) / count**0.5
         interval = [mean - spread, mean + spread]
     return {
         "frame": REPORTED,
