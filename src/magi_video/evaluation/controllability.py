@@ -68,8 +68,8 @@ def delta_psnr(recorded_NT: np.ndarray, random_NT: np.ndarray) -> dict[str, Any]
 
     Returns:
         frame: the one that is reported, counted from 1; delta_psnr: dB; interval: its 95 % interval over the clips
-        (Student's t), None of a single clip; psnr_random: PSNR under random actions, mean of all frames; by_frame: ΔPSNR of
-        each.
+        (Student's t), None of a single clip; psnr_random: PSNR under random actions, mean of all frames; by_frame:
+        ΔPSNR of each.
     """
     delta_NT = recorded_NT - random_NT
     reported_N = delta_NT[:, REPORTED - 1]
