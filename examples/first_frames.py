@@ -22,6 +22,17 @@ PLACES = {  # model: steps of the game for a frame; name of a picture: game, see
             "grey_hall": ("vizdoom/my_way_home", 101, 280),
         },
     ),
+    "coinrun": (
+        1,
+        {
+            "start": ("procgen/coinrun", 906, 0),
+            "crates": ("procgen/coinrun", 904, 110),
+            "tower": ("procgen/coinrun", 917, 90),
+            "hill": ("procgen/coinrun", 909, 90),
+            "cave": ("procgen/coinrun", 908, 90),
+            "lava": ("procgen/coinrun", 922, 110),
+        },
+    ),
     "atari": (
         4,
         {

@@ -17,6 +17,8 @@ from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import SPEEDS
 from magi_video.video.image import read_image
 
+WORLDS = ["doom", "atari", "coinrun"]
+
 
 @pytest.fixture(scope="module")
 def doom() -> MagiVideoPipeline:
@@ -28,12 +30,17 @@ def atari() -> MagiVideoPipeline:
     return MagiVideoPipeline.from_pretrained("atari")
 
 
-@pytest.fixture(params=["doom", "atari"])
+@pytest.fixture(scope="module")
+def coinrun() -> MagiVideoPipeline:
+    return MagiVideoPipeline.from_pretrained("coinrun")
+
+
+@pytest.fixture(params=WORLDS)
 def shipped(request: pytest.FixtureRequest) -> MagiVideoPipeline:
     return request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("name", ["doom", "atari"])
+@pytest.mark.parametrize("name", WORLDS)
 def test_they_are_small_and_hold_nothing_to_unpickle(name: str) -> None:
     files = [path for path in (SHIPPED / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 20 * 2**20
@@ -42,7 +49,7 @@ def test_they_are_small_and_hold_nothing_to_unpickle(name: str) -> None:
 
 def test_their_graphs_are_there_and_give_pytorchs_result(shipped: MagiVideoPipeline) -> None:
     """Each is compared with PyTorch when it is loaded. One that a change has made stale is made anew by
-    `python benchmarks/engines.py doom atari --frames 1 --json FILE`, after the old ones are removed."""
+    `python benchmarks/engines.py doom atari coinrun --frames 1 --json FILE`, after the old ones are removed."""
     pytest.importorskip("onnxruntime")
     assert shipped.folder is not None
     engine = OnnxEngine(GraphFiles([shipped.folder / GRAPHS]))
@@ -57,11 +64,11 @@ def test_they_say_how_they_were_made(shipped: MagiVideoPipeline) -> None:
     training = shipped.config.training
     assert shipped.config.forcing == "complete" and training["steps"] == training["preset"]["train"]["steps"]
     assert training["data"]["frames"] > 80_000
-    assert {"ATTACK", "FIRE"} & set(shipped.config.action_names)
+    assert {"ATTACK", "FIRE", "NOTHING"} & set(shipped.config.action_names)
     assert shipped.transformer.config.temporal_position == "rope"
 
 
-@pytest.mark.parametrize(("name", "decibels"), [("doom", 26), ("atari", 38)])
+@pytest.mark.parametrize(("name", "decibels"), [("doom", 26), ("atari", 38), ("coinrun", 27)])
 def test_their_codecs_show_the_first_frames(name: str, decibels: float, request: pytest.FixtureRequest) -> None:
     pipe: MagiVideoPipeline = request.getfixturevalue(name)
     for path in [SHIPPED / name / "first_frame.png", *(SHIPPED / name / "first_frames").iterdir()]:
@@ -111,7 +118,26 @@ def test_the_boxer_goes_where_he_is_told(atari: MagiVideoPipeline) -> None:
     assert went["RIGHT"][0] > went["LEFT"][0] + 2 and went["DOWN"][1] > went["UP"][1] + 2
 
 
-@pytest.mark.parametrize("world", [[], ["atari"]])
+def scrolled(video_THWC: np.ndarray, most: int = 12) -> int:
+    """By how many columns the level moved to the left between the ends of a video, as far as `most`."""
+    grey_THW = video_THWC.mean(-1)
+    start, end = grey_THW[0], grey_THW[-1]
+    width = start.shape[1]
+
+    def likeness(shift: int) -> float:
+        left, right = max(shift, 0), width + min(shift, 0)
+        return float(np.corrcoef(start[:, left:right].ravel(), end[:, left - shift : right - shift].ravel())[0, 1])
+
+    return max(range(-most, most + 1), key=likeness)
+
+
+def test_the_level_scrolls_as_the_player_runs(coinrun: MagiVideoPipeline) -> None:
+    first = read_image(SHIPPED / "coinrun" / "first_frames" / "crates.png")
+    right, nothing, left = follow(coinrun, first, ["RIGHT", "NOTHING", "LEFT"], 7)
+    assert scrolled(right) > 1 + scrolled(nothing) and scrolled(left) < scrolled(nothing) - 1
+
+
+@pytest.mark.parametrize("world", [[], ["atari"], ["coinrun"]])
 def test_demo_command(world: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", *world, "--out", str(tmp_path), "--frames", "5"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -122,4 +148,4 @@ def test_demo_command(world: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     }
     assert str(tmp_path / "sample_000.mp4") in capsys.readouterr().out
     assert len(json.loads((tmp_path / "generate.json").read_text())["seconds_per_frame"]) == 5
-    assert read_image(tmp_path / "first_frame.png").shape == ((80, 64, 3) if world else (64, 64, 3))
+    assert read_image(tmp_path / "first_frame.png").shape == ((80, 64, 3) if world == ["atari"] else (64, 64, 3))

@@ -89,7 +89,7 @@ def test_completion_knows_the_options_of_every_command(verb: str) -> None:
         assert set(words.options["--codec"]) >= {"image_vae", "video_vae", "omnitokenizer", "small_vae", "pixels"}
         assert "doom-mtf" in words.first
     if verb == "demo":
-        assert words.first == ("doom", "atari")
+        assert words.first == ("doom", "atari", "coinrun")
     if verb == "info":
         assert words.options.keys() == {"--help", "--json", "--no-json"} and "atari" in words.first
 

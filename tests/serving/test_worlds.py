@@ -83,7 +83,11 @@ def test_the_real_game_runs_beside_on_the_same_actions(
 
 @pytest.mark.parametrize(
     ("name", "size", "interval", "keys", "change"),
-    [("doom", (64, 64), 2, ["TURN_LEFT"], 8), ("atari", (80, 64), 1, ["DOWN", "RIGHT"], 0.5)],
+    [
+        ("doom", (64, 64), 2, ["TURN_LEFT"], 8),
+        ("atari", (80, 64), 1, ["DOWN", "RIGHT"], 0.5),
+        ("coinrun", (64, 64), 1, ["RIGHT"], 2),
+    ],
 )
 def test_the_shipped_worlds_are_played(
     make_site: Callable[..., Site], name: str, size: tuple[int, int], interval: int, keys: list[str], change: float

@@ -25,7 +25,8 @@ class Bench:
     """
 
     subject: Annotated[Positional[str], arg(metavar="MODEL-or-PRESET"), Check(check_subject)]
-    """Model: a folder, a hub id, or a shipped name ("doom", "atari"). Preset: a name or a JSON file; random weights."""
+    """Model: a folder, a hub id, or a shipped name ("doom", "atari", "coinrun"). Preset: a name or a JSON file; random
+    weights."""
     out: OutFolder | None = None
     """Folder for bench.json and bench.png."""
     json: Annotated[str | None, arg(name="json", metavar="FILE"), Check(lambda path: check_file(Path(path)))] = None

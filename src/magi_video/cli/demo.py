@@ -29,6 +29,7 @@ class Show(NamedTuple):
 SHOWS = {
     "doom": Show(2, "TURN_LEFT*10 MOVE_FORWARD+TURN_LEFT*12 ATTACK*6 TURN_RIGHT*14 MOVE_LEFT+TURN_RIGHT*14 ATTACK*4"),
     "atari": Show(1, "RIGHT*10 DOWN*12 FIRE*6 LEFT*10 UP*12 RIGHTFIRE*8"),
+    "coinrun": Show(1, "RIGHT*8 RIGHT+UP*14 RIGHT*6 NOTHING*4 LEFT+UP*12 LEFT*4 RIGHT+UP*24 UP*8"),
 }
 
 
@@ -36,8 +37,8 @@ SHOWS = {
 class Demo:
     """Generate a video with a shipped model and say where it is and how fast it went."""
 
-    world: Annotated[Literal["doom", "atari"], Positional] = "doom"
-    """Doom, or Boxing as it was on the Atari 2600."""
+    world: Annotated[Literal["doom", "atari", "coinrun"], Positional] = "doom"
+    """Doom, Boxing as it was on the Atari 2600, or CoinRun of Procgen."""
     out: OutFolder = Path("demo")
     """Folder for the results."""
     frames: Annotated[int, Field(ge=1)] = 120
@@ -47,7 +48,8 @@ class Demo:
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the first; the next ones have seed + 1, seed + 2, …"""
     interval: Annotated[int, Field(ge=1)] | None = None
-    """Of the frames, in steps of the world: 1/35 s in Doom (2 by default), 1/15 s in Boxing (1)."""
+    """Of the frames, in steps of the world: 1/35 s in Doom (2 by default), 1/15 s in Boxing and CoinRun
+    (1)."""
     speed: Speed = "exact"
     """Compromise between quality and time."""
     precision: Precision = "auto"

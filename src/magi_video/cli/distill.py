@@ -17,7 +17,7 @@ class Distill:
     """
 
     model: Model
-    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari", "coinrun")."""
     out: OutFolder
     """Folder of the new model."""
     data: Videos | None = None

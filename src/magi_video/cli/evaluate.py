@@ -16,7 +16,7 @@ class Evaluate:
     """
 
     model: Model
-    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari", "coinrun")."""
     data: Videos
     """Folder of real videos, or UCF-101 in its official layout."""
     out: OutFolder

@@ -13,7 +13,7 @@ class Export:
     examples/exported_rollout.py."""
 
     model: Model
-    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari", "coinrun")."""
     out: OutFolder
     """Folder for the files."""
     form: Literal["pt2", "onnx"] = "pt2"

@@ -19,7 +19,7 @@ class Generate:
     """
 
     model: Model
-    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari", "coinrun")."""
     out: OutFolder
     """Folder for the results."""
     options: Grouped[GenerateOptions] = GenerateOptions()

@@ -13,7 +13,7 @@ class Info:
     """Describe a model: parameters, paradigm, codec, data, training."""
 
     model: Model
-    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari", "coinrun")."""
     json: bool = False
     """Print JSON."""
 

@@ -15,7 +15,7 @@ class Push:
     """Send a model to the Hugging Face hub, with a model card written from what it records of its making."""
 
     model: Model
-    """Folder (a run, too), hub id, or the name of a shipped model ("doom", "atari")."""
+    """Folder (a run, too), hub id, or the name of a shipped model ("doom", "atari", "coinrun")."""
     repo_id: Annotated[Positional[str], arg(metavar="REPO_ID")]
     """Where to: user/name; made if needed."""
     private: bool = False

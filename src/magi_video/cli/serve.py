@@ -11,7 +11,7 @@ class Serve:
     """Serve a web page: generate, watch frames arrive, play. Ctrl-C stops it."""
 
     model: Model
-    """Folder, hub id, or the name of a shipped model ("doom", "atari")."""
+    """Folder, hub id, or the name of a shipped model ("doom", "atari", "coinrun")."""
     options: Grouped[ServeOptions] = ServeOptions()
     """Of the server and its limits."""
 

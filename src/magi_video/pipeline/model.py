@@ -104,7 +104,7 @@ class TrainedModel(ConventionalPipeline):
         """Load a model.
 
         Args:
-            pretrained_model_name_or_path: folder, hub id, or the name of a shipped model ("doom", "atari").
+            pretrained_model_name_or_path: folder, hub id, or the name of a shipped model ("doom", "atari", "coinrun").
             torch_dtype: of all weights; tokens, noise and pixels stay float32. On CPUs bfloat16 pays for large frames
                 (docs/performance.md).
 
