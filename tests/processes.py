@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 PATIENCE = 240
 """Seconds after which a process that hangs tells where, and ends."""
 
-FAREWELL = 20.0
+GRACE = 20.0
 """Seconds that the others have to end by themselves when one has failed."""
 
 
@@ -30,7 +30,7 @@ def in_processes(count: int, work: Callable[[int], int | None]) -> list[int]:
     return wait_for_all([_fork(number, count, port, work) for number in range(count)])
 
 
-def wait_for_all(children: list[int], patience: float = FAREWELL) -> list[int]:
+def wait_for_all(children: list[int], patience: float = GRACE) -> list[int]:
     """Exit codes of processes, whichever ends first. Where one fails the others, which may wait for it, are ended.
 
     Args:

@@ -28,4 +28,4 @@ def test_whichever_fails_first_ends_the_wait(place: int) -> None:
 
 def test_codes_come_in_the_order_of_the_processes() -> None:
     assert wait_for_all([forked(0.2, 0), forked(0, 0)]) == [0, 0]
-    assert wait_for_all([forked(0.3, 0), forked(0, 7)], patience=20) == [0, 7], "who ends by itself is let"
+    assert wait_for_all([forked(0.3, 0), forked(0, 7)], patience=20) == [0, 7], "one that ends by itself is not killed"

@@ -101,7 +101,7 @@ def test_uploads_good_and_bad(open_page: Callable[..., Any], tmp_path: Path) -> 
     assert page.is_checked("#video-begin input[value=upload]")
     wait(page, "document.querySelector('#video-begin img[alt=\"Your upload\"]').naturalWidth === 16")
     assert page.inner_text("#video-begin .begin-text") == ""
-    assert "each knows the 4 frames before it" in page.inner_text("#about")
+    assert "each sees 4 earlier frames" in page.inner_text("#about")
 
 
 def test_a_model_of_one_world_says_so_of_other_pictures(open_page: Callable[..., Any], tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_model_of_one_world_says_so_of_other_pictures(open_page: Callable[...,
     (tmp_path / "mine.png").write_bytes(png(picture(9, 64, 64)))
     page.set_input_files("#video-begin input[type=file]", tmp_path / "mine.png")
     page.wait_for_selector("text=This model has seen only Doom; other pictures will turn into it.")
-    assert "each knows all the frames before it" in page.inner_text("#about")
+    assert "each sees all earlier frames" in page.inner_text("#about")
 
 
 def test_two_visitors_play_and_a_third_is_told_to_wait(open_page: Callable[..., Any], server: Server) -> None:

@@ -211,8 +211,8 @@ class Generation:
 
     @cached_property
     def _pool(self) -> np.ndarray:
-        """Every recorded action of the data set, over the protocol's interval: none hangs on which clips are continued,
-        so more of them do not change the samples of the first ones."""
+        """Every recorded action of the data set, over the protocol's interval: they do not depend on which clips are
+        continued, so more clips do not change the samples of the first ones."""
         names, pool = self.pipe.config.action_names, []
         for video in range(len(self.videos.videos)):
             if (recorded := self.videos.actions(video, names)) is not None:

@@ -70,7 +70,7 @@ def choose_kernels(names: Iterable[str], kept: Any = None) -> dict[str, bool]:
 
     Args:
         names: of `KERNELS`; of no others anything is measured.
-        kept: what the run has recorded. Whatever is no name of a kernel with true or false in an object is passed over.
+        kept: what the run has recorded. Anything but an object of kernel names with true or false is ignored.
 
     Returns:
         Name → whether it is asked for; those that are recorded, whether they are among `names` or not.

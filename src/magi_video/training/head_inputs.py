@@ -30,7 +30,7 @@ from magi_video.training.captions import CaptionTable
 from magi_video.training.clips import as_clip
 
 ROLLOUT_SPEEDS: tuple[Speed, ...] = ("exact", "balanced", "realtime")
-"""Whose mask steps rollouts have, in turn: fewer of them leave the head to decide more."""
+"""Rollouts take the mask steps of these speeds in turn: with fewer of them the head decides more."""
 HELD = 8
 """Latent frames for which a random action is held, in clips that a model makes without data."""
 

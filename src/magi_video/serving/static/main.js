@@ -39,7 +39,7 @@ try {
   find("tab-play").hidden = model.controls.length === 0;
   find("about").textContent =
     `Runs on this machine (${model.device}). ${model.width} × ${model.height} pixels, made one frame after another; ` +
-    (model.window ? `each knows the ${model.window} frames before it.` : "each knows all the frames before it.");
+    (model.window ? `each sees ${model.window} earlier frames.` : "each sees all earlier frames.");
   document.body.style.setProperty("--aspect", String(model.width / model.height));
   const leaving = { play: model.controls.length ? setUpPlay(model) : null };
   setUpVideo(model);
