@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.experiments.compare import Contender, Entrant, compare, sentence
+from magi_video.experiments.compare import Contender, Entrant, cells, compare, of_model, sentence
 from magi_video.experiments.measure import Measures
 from magi_video.experiments.verdicts import Judged, References, better_model
 from tests.experiments.conftest import toy_detectors
@@ -115,6 +115,29 @@ def test_bad_input_is_one_line(tmp_path: Path, contenders: list[str], message: s
 def test_held_out_means_held_out(measures: Measures, recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(MagiError, match=r"16 videos of .* are in .* too"):
         run(measures, recipe, tmp_path / "out", train_data=measures.folder / "test")
+
+
+def test_what_a_recipe_cannot_do_is_refused_before_it_is_trained(
+    measures: Measures, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magi_video.experiments.compare.train", lambda *_: pytest.fail("trained"))
+    for asked, said in (
+        ({"labels": True}, "--labels: the model of ours takes none"),
+        ({"interval": 99}, "interval must lie in"),
+        ({"protocol": "moon"}, "unknown protocol 'moon'"),
+        ({"actions": True, "controllability": True, "context_frames": 0}, "give --context-frames 1 or more"),
+    ):
+        with pytest.raises(MagiError, match=said):
+            run(measures, recipe, tmp_path / "out", **asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_how_far_actions_are_followed_is_in_the_table() -> None:
+    rows = {"copy_last": {"fvd": 9.0}, "codec": {"fvd": 1.0}}
+    result = {"fvd": 5.0, "fvd_interval": [4.0, 6.0], "fid": None, "motion": {}, "paired": {"psnr": 20.0}}
+    followed = [result | {"controllability": {"delta_psnr": value}} for value in (1.5, 2.0)]
+    assert cells(of_model(Entrant("a", ["a", "b"], results=followed), rows))[-2] == "1.75"
+    assert cells(of_model(Entrant("a", ["a"], results=[result]), rows))[-2] == ""
 
 
 def test_names_of_contenders(tmp_path: Path) -> None:

@@ -259,6 +259,14 @@ class Generation:
         return labels
 
 
+def asked_protocol(protocol: str | Protocol, options: EvaluateOptions) -> Protocol:
+    """A protocol with what options change of it; errors as of `find_protocol` and `check_controllability`."""
+    protocol = find_protocol(protocol, given=options.context_frames, frames=options.frames, interval=options.interval)
+    if options.controllability:
+        check_controllability(options.actions, protocol.given, protocol.frames - protocol.given)
+    return protocol
+
+
 def evaluate(
     model: str | Path,
     data: str | Path,
@@ -295,9 +303,7 @@ def evaluate(
             or another evaluation is at work there.
     """
     options = replace(options or EvaluateOptions(), **fields)
-    protocol = find_protocol(protocol, given=options.context_frames, frames=options.frames, interval=options.interval)
-    if options.controllability:
-        check_controllability(options.actions, protocol.given, protocol.frames - protocol.given)
+    protocol = asked_protocol(protocol, options)
     numbers, out = Numbers.of(protocol, options.num, options.num_real), Path(out)
     processes = Processes(options.device)
     use_threads(options.threads)

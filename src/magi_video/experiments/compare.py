@@ -19,7 +19,7 @@ from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.errors import MagiError
 from magi_video.evaluation.features import Detectors
-from magi_video.evaluation.generation import evaluate
+from magi_video.evaluation.generation import asked_protocol, evaluate
 from magi_video.evaluation.options import EvaluateOptions
 from magi_video.evaluation.scoring import Progress, silent
 from magi_video.experiments.contenders import Contender, parse_contenders
@@ -33,6 +33,7 @@ from magi_video.files.atomic import write_bytes, write_json
 from magi_video.files.folders import make_folder
 from magi_video.files.json import read_json
 from magi_video.files.weights import resolve_model
+from magi_video.models.architecture import check_interval
 from magi_video.recipe import Preset
 from magi_video.training.display import Display, Silent
 from magi_video.training.provenance import LIST_FILE
@@ -102,7 +103,10 @@ def compare(
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
     options = replace(options or EvaluateOptions(), over_length=False, baselines=False, **fields)
     sides = parse_contenders(contenders, train_data)
+    asked_protocol(protocol, options)  # refused before a recipe is trained
     recipes = [side for side in sides if side.preset is not None]
+    for side in recipes:
+        check_recipe(side, options)
     held_out = contents(VideoFolder(data))
     if recipes and (both := held_out & contents(VideoFolder(Path(str(train_data))))):
         raise MagiError(f"{len(both)} videos of {data} are in {train_data} too; held-out clips must be of other videos")
@@ -126,6 +130,21 @@ def compare(
     write_bytes(out / "compare.md", page(figures).encode())
     write_sheet(out / "compare.png", sheet_rows(entrants))
     return figures
+
+
+def check_recipe(side: Contender, options: EvaluateOptions) -> None:
+    """Refuse what a recipe's model will not take, before it is trained."""
+    assert side.preset is not None
+    net = side.preset.model
+    for name, wanted, taken in (
+        ("actions", options.actions, net.actions),
+        ("labels", options.labels, net.labels),
+        ("captions", options.captions, net.text),
+    ):
+        if wanted and not taken:
+            raise MagiError(f"--{name}: the model of {side.name} takes none, by its recipe")
+    if options.interval is not None:
+        check_interval(options.interval, side.preset.data.max_interval)
 
 
 def codec_of(model: str) -> str:
@@ -233,6 +252,9 @@ def of_model(entrant: Entrant, rows: Figures) -> Figures:
         "paired": {
             name: round(fmean(one["paired"][name] for one in results), 4) for name in results[0].get("paired", {})
         },
+        "delta_psnr": round(fmean(one["controllability"]["delta_psnr"] for one in results), 4)
+        if "controllability" in results[0]
+        else None,
         "speed_ratio": round(fmean(one["motion"].get("speed_ratio", 0.0) for one in results), 4),
         "codec": results[0].get("baselines", rows)["codec"]["fvd"],
         "beats_copy_last": "beats"
@@ -273,7 +295,7 @@ def sentence(a: Entrant, b: Entrant, given: Verdict) -> str:
 
 def page(figures: Figures) -> str:
     """compare.md."""
-    head = ["", "FVD", "95 % interval", "FID", "PSNR", "LPIPS", "speed, fake/real", "steps"]
+    head = ["", "FVD", "95 % interval", "FID", "PSNR", "LPIPS", "ΔPSNR", "speed, fake/real", "steps"]
     rows: list[list[object]] = []
     for name, label in LABELS.items():
         if (one := figures["references"].get(name)) is not None:
@@ -301,6 +323,7 @@ def cells(one: Figures) -> list[object]:
         span(known) if known else "",
         number(one["paired"].get("psnr"), 2),
         number(one["paired"].get("lpips"), 3),
+        number(one.get("delta_psnr"), 2),
         number(one["speed_ratio"], 2),
     ]
 
