@@ -106,9 +106,11 @@ def test_how_long_it_takes_is_said_after_the_first_batch(
     # 600 tokens, two samples of each, 512 of them timed; 40 steps
     assert re.search(r"in all: \S+ \w+ for the conditions, 2 s for samples, 40 s for training$", heard.lines[found[0]])
     assert distillation_time.inputs_seconds(10, [8, 2, 1, 8]) == pytest.approx(10 * 19 / 8)
-    assert distillation_time.batch_costs(make_pipe(), 2, 0) == [1, 1]
-    exact, *others = distillation_time.batch_costs(make_pipe(), 4, 100)
-    assert others[-1] == exact > others[1]
+    pipe = make_pipe()
+    pipe.register_to_config(sampling={"mask_steps": 8, "denoise_steps": 3})
+    assert distillation_time.batch_costs(pipe, 2, False, False) == [1, 1]
+    assert distillation_time.batch_costs(pipe, 4, False, True) == [9, 3, 2, 9], "exact, balanced and realtime in turn"
+    assert distillation_time.batch_costs(pipe, 4, True, True) == [17, 11, 10, 17], "clips are made by all mask steps"
 
 
 def test_the_head_learns_the_distribution_of_the_samples(make_pipe: Callable[..., MagiVideoPipeline]) -> None:

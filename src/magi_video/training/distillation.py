@@ -204,8 +204,8 @@ def collect_inputs(
         number += 1
         if number == 1:
             batches = max(-(-most // max(1, count(kind))) for kind, most in wanted.items())
-            seconds = inputs_seconds(time.perf_counter() - began, batch_costs(pipe, batches, from_rollouts))
-            say_seconds(seconds)
+            costs = batch_costs(pipe, batches, videos is None, bool(from_rollouts))
+            say_seconds(inputs_seconds(time.perf_counter() - began, costs))
         display.advance(sum(min(count(kind), most) for kind, most in wanted.items()))
     parts = [torch.cat(kept[kind])[:most] for kind, most in wanted.items() if most]
     return some(torch.cat(parts), generator, options.tokens)

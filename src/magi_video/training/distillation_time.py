@@ -14,7 +14,7 @@ from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import ResolvedSampling
 from magi_video.training.display import duration
 from magi_video.training.distillation_options import DistillOptions
-from magi_video.training.head_inputs import rollout_sampling
+from magi_video.training.head_inputs import ROLLOUT_SPEEDS, rollout_sampling
 
 PIECE = 512
 """Samples of the old head that are timed."""
@@ -63,18 +63,21 @@ def seconds_of(work: Callable[[], Tensor]) -> float:
     return time.perf_counter() - began
 
 
-def batch_costs(pipe: MagiVideoPipeline, batches: int, tokens: int) -> list[float]:
-    """What each batch costs, in mask steps of its rollouts while these are wanted; else all the same.
+def batch_costs(pipe: MagiVideoPipeline, batches: int, makes_clips: bool, rolls_out: bool) -> list[int]:
+    """What each batch of conditions costs, in mask steps for every frame; the one pass of training counts as one.
 
     Args:
         pipe: says how many mask steps there are.
         batches: how many there are.
-        tokens: that rollouts give.
+        makes_clips: whether the model makes the clips itself, by its own sampling.
+        rolls_out: whether conditions come from rollouts, too.
     """
-    return [rollout_sampling(pipe, number).mask_steps if tokens else 1 for number in range(batches)]
+    own = pipe.resolve().mask_steps if makes_clips else 0
+    steps = [rollout_sampling(pipe, number).mask_steps if rolls_out else 0 for number in range(len(ROLLOUT_SPEEDS))]
+    return [1 + own + steps[number % len(steps)] for number in range(batches)]
 
 
-def inputs_seconds(first_batch: float, costs: list[float]) -> float:
+def inputs_seconds(first_batch: float, costs: list[int]) -> float:
     """Seconds of all batches of conditions, from those of the first.
 
     Args:
