@@ -228,6 +228,9 @@ def test_numbers_and_sizes_of_a_protocol(evaluated: Evaluated) -> None:
     result = evaluated("latte", num=2, num_real=4, fid=False, interval=1, over_length=False)
     assert (result["num_real"], result["num_fake"], result["reduced"]) == (4, 2, True)
     assert any("the model makes 8 × 8 pixels, the protocol asks for 256 × 256" in one for one in result["warnings"])
+    assert any(
+        one.endswith(": 2 videos or clips are too short or unreadable, and left out") for one in result["warnings"]
+    )
     assert result["protocol"]["notes"][-1] == "changed: interval 1, the protocol's own is 3"
 
 

@@ -34,12 +34,24 @@ class ActionTrack:
     values: np.ndarray
 
     def columns(self, names: Sequence[str]) -> np.ndarray:
-        """The values float32 [num_frames, len(names)] in the asked order; a name this recording does not know is 0."""
+        """The values float32 [num_frames, len(names)] in the asked order; a name this recording does not know is 0.
+
+        Raises:
+            MagiError: it knows none of them: these are actions of another game.
+        """
+        if names and self.names and not set(names) & set(self.names):
+            own, asked = shortened(self.names), shortened(names)
+            raise MagiError(f"actions of another game: they are of {own}, and none of {asked}")
         picked = np.zeros((len(self.values), len(names)), dtype=np.float32)
         for column, name in enumerate(names):
             if name in self.names:
                 picked[:, column] = self.values[:, self.names.index(name)]
         return picked
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """Names in a line, the first of many."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def actions_path(video: Path) -> Path:

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 
 from magi_video.codecs.base import Codec
-from magi_video.video.image import to_model_range, to_uint8
+from magi_video.data.folder import VideoFolder
+from magi_video.evaluation.protocols import Protocol
+from magi_video.evaluation.realset import ClipSet, Sets, prepare, real_clips
+from magi_video.video.image import fit_frames, to_model_range, to_uint8
 
 Clip = np.ndarray
 """uint8 [T, H, W, 3]."""
@@ -65,3 +68,34 @@ def baselines(given: int, codec: Codec | None) -> dict[str, Baseline]:
         "copy_last": lambda clip, index: copy_last(clip, given),
         "shuffled": shuffled,
     }
+
+
+def baseline_sets(
+    sets: Sets, protocol: Protocol, videos: VideoFolder, contexts: ClipSet, size: tuple[int, int], codec: Codec | None
+) -> dict[str, Sets]:
+    """The clips that need no model, as a protocol scores them: other real clips, and what is made of the true ones.
+
+    The other real clips are as many as the model's, the next ones that the protocol chooses, of other videos where
+    there are enough; they are left out where the videos give no more.
+
+    Args:
+        sets: those of the model.
+        protocol: how they are scored.
+        videos: that the real clips are of.
+        contexts: the true clips that a model continues.
+        size: of the model's frames, height and width in pixels.
+        codec: of the model.
+    """
+    count = len(contexts)
+    chosen, _ = real_clips(videos, protocol, len(sets.real) + count, size)
+    found = {}
+    if len(chosen) == len(sets.real) + count:
+        found["real"] = Sets(sets.real, chosen.last(count))
+
+    def made(change: Baseline, name: str) -> Sets:
+        def read(index: int) -> np.ndarray:
+            return prepare(change(fit_frames(contexts[index], *size), index), protocol)
+
+        return Sets(sets.real, ClipSet(contexts.names, read, name, contexts.origins), sets.truth)
+
+    return found | {name: made(change, name) for name, change in baselines(protocol.given, codec).items()}

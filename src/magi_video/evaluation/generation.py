@@ -23,8 +23,7 @@ from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes, one_by_one, side_by_side
 from magi_video.errors import MagiError
-from magi_video.evaluation.baselines import Baseline
-from magi_video.evaluation.baselines import baselines as rows_without_model
+from magi_video.evaluation.baselines import baseline_sets
 from magi_video.evaluation.clipset import Origin, load_array
 from magi_video.evaluation.controllability import check_controllability, random_actions
 from magi_video.evaluation.options import EvaluateOptions
@@ -64,7 +63,6 @@ from magi_video.files.weights import is_local
 from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import Sampling
-from magi_video.video.image import fit_frames
 
 MOST_GROUPS = 8
 """Groups of samples that are made side by side on a CPU: each holds its own cache of frames."""
@@ -331,6 +329,8 @@ def evaluate(
                 f"{protocol.side}: its samples are resized by the protocol's rule"
             )
         truth = contexts if protocol.given else None
+        if real.left_out:
+            warnings.append(f"{data}: {real.left_out} videos or clips are too short or unreadable, and left out")
         warnings += warn_of_sizes(real, size, protocol)
         known = DataIdentity.of(videos).record()
         return Sets(real, generation.clips(len(contexts)), truth, warnings=tuple(warnings), data=known), generation
@@ -366,6 +366,10 @@ def evaluate(
             say(f"{out}: begun before the contents of videos were recorded; taken to continue these")
         return {CONTENT: settings[CONTENT], KERNELS: kernels}
 
+    def compared() -> dict[str, Sets]:
+        size = (generation.pipe.config.height, generation.pipe.config.width)
+        return baseline_sets(sets, protocol, generation.videos, generation.contexts, size, generation.pipe.codec)
+
     artifact = Artifact(out / RECORD, "samples", lasting, made=lambda: has_samples(out))
     with artifact.making(lasting(settings), processes, carried):
         processes.together(lambda: generation.run(processes, progress))
@@ -375,29 +379,6 @@ def evaluate(
         return score_sets(
             sets, protocol, processes, detectors=detectors, out=out, over_length=options.over_length,
             cache=options.cache, progress=progress, extra=extra,
-            baselines=baseline_sets(generation, sets) if options.baselines else None,
+            baselines=compared() if options.baselines else None,
             random=generation.under_random_actions.clips(len(generation.contexts)) if options.controllability else None,
         )  # fmt: skip
-
-
-def baseline_sets(generation: Generation, sets: Sets) -> dict[str, Sets]:
-    """The clips that need no model, as the protocol scores them: other real clips, and what is made of the true ones.
-
-    The other real clips are as many as the model's, the next ones that the protocol chooses, of other videos where
-    there are enough; they are left out where the videos give no more.
-    """
-    protocol, contexts, codec = generation.protocol, generation.contexts, generation.pipe.codec
-    size, count = (generation.pipe.config.height, generation.pipe.config.width), len(contexts)
-    chosen, _ = real_clips(generation.videos, protocol, len(sets.real) + count, size)
-    found = {}
-    if len(chosen) == len(sets.real) + count:
-        found["real"] = Sets(sets.real, chosen.last(count))
-
-    def made(change: Baseline, name: str) -> Sets:
-        def read(index: int) -> np.ndarray:
-            clip = change(fit_frames(contexts[index], *size), index)
-            return prepare(clip, protocol)
-
-        return Sets(sets.real, ClipSet(contexts.names, read, name, contexts.origins), sets.truth)
-
-    return found | {name: made(change, name) for name, change in rows_without_model(protocol.given, codec).items()}

@@ -20,7 +20,8 @@ def parse_actions(script: str, names: Sequence[str], num_frames: int) -> np.ndar
 
     Args:
         script: words NAME, NAME+NAME (held together) or NONE, each optionally `*` how many frames; it starts over at
-            its end. A name of the model's that has a "+" in it (`RIGHT+UP`) is that action.
+            its end. Of a model with names that have a "+" in them (`RIGHT+UP`), names held together are the action of
+            that name, in any order.
         names: the model's action columns.
         num_frames: rows wanted.
 
@@ -32,17 +33,39 @@ def parse_actions(script: str, names: Sequence[str], num_frames: int) -> np.ndar
         match = WORD.fullmatch(word)
         if match is None:
             raise MagiError(f"actions: {word!r} is not of the form NAME, NAME+NAME or NAME*FRAMES")
-        row = np.zeros(len(names), np.float32)
-        for name in [match["names"]] if match["names"] in names else match["names"].split("+"):
-            if name == "NONE":
-                continue
-            if name not in names:
-                raise MagiError(f"unknown action {name!r}: this model has {', '.join(names) or 'none'}, and NONE")
-            row[list(names).index(name)] = 1
+        row = hold_actions([name for name in match["names"].split("+") if name != "NONE"], names)
         rows += [row] * min(int(match["repeats"] or 1), MAX_REPEATS)
     if not rows:
-        raise MagiError("actions: nothing is done; expected words such as MOVE_FORWARD*30")
+        raise MagiError(f"actions: nothing is done; expected words such as {(*names, 'NONE')[0]}*30")
     return np.stack([np.zeros_like(rows[0]), *(rows[index % len(rows)] for index in range(num_frames - 1))])
+
+
+def hold_actions(held: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """The vector of actions that are held together, float32 `[A]`.
+
+    Where the model has names such as "RIGHT+UP", one action is taken at a time: RIGHT and UP together, in any order,
+    are that one.
+
+    Args:
+        held: names of actions, or of parts of one; none of them is all zero.
+        names: the model's action columns.
+
+    Raises:
+        MagiError: an unknown name, or no action of a model that takes one at a time is these together.
+    """
+    columns, parts = list(names), [part for name in held for part in name.split("+")]
+    vector = np.zeros(len(columns), np.float32)
+    combined = {frozenset(name.split("+")): column for column, name in enumerate(columns)}
+    if any("+" in name for name in columns) and len(parts) > 1:
+        unknown = [part for part in parts if not any(part in known for known in combined)]
+        if not unknown and frozenset(parts) not in combined:
+            raise MagiError(f"actions: this model has no action {'+'.join(parts)}: it has {', '.join(columns)}")
+        held = unknown or [columns[combined[frozenset(parts)]]]
+    for name in held:
+        if name not in columns:
+            raise MagiError(f"unknown action {name!r}: this model has {', '.join(columns) or 'none'}, and NONE")
+        vector[columns.index(name)] = 1
+    return vector
 
 
 def find_actions(actions: str, names: Sequence[str], frames: int, interval: int) -> np.ndarray:

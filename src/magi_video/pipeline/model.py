@@ -24,6 +24,7 @@ from magi_video.models.architecture import TEXT
 from magi_video.models.configured import WEIGHTS
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
+from magi_video.pipeline.actions import hold_actions
 from magi_video.pipeline.asked import check_controls
 from magi_video.pipeline.description import INDEX_FILE
 from magi_video.pipeline.diffusers_api import ConventionalPipeline
@@ -149,15 +150,9 @@ class TrainedModel(ConventionalPipeline):
         write_pipeline(write, Path(save_directory), torch_dtype, self.text_folder)
 
     def action(self, *names: str) -> np.ndarray:
-        """The vector of the actions of these names held together, `[A]`; none of them is standing still."""
-        vector = np.zeros(len(self.config.action_names), np.float32)
-        for name in names:
-            if name not in self.config.action_names:
-                raise MagiError(
-                    f"unknown action {name!r}: this model has {', '.join(self.config.action_names) or 'none'}"
-                )
-            vector[self.config.action_names.index(name)] = 1
-        return vector
+        """The vector of the actions of these names held together, `[A]`; none of them is standing still. See
+        `hold_actions`."""
+        return hold_actions(names, self.config.action_names)
 
     @property
     def own_sampling(self) -> Sampling:

@@ -226,7 +226,9 @@ def _known_id(name: str, known: list[str]) -> str:
     by_lower = {i.lower(): i for i in known}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
-    close = [by_lower[i] for i in difflib.get_close_matches(name.lower(), by_lower, n=5, cutoff=0.3)]
+    platforms = importlib.import_module("magi_video.recordings.procgen").PLATFORMS
+    hints = by_lower | {game: f"procgen/{game}" for game in platforms} | {"procgen": "procgen/coinrun"}
+    close = [hints[i] for i in difflib.get_close_matches(name.lower(), hints, n=5, cutoff=0.3)]
     hint = f"; similar: {', '.join(close)}" if close else ""
     raise MagiError(
         f"no game is called {name!r}{hint}; expected vizdoom/SCENARIO, ALE/GAME-v5, procgen/GAME or a Gymnasium id"

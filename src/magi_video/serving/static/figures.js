@@ -64,8 +64,9 @@ export class Figures {
   }
 
   hint(slow) {
+    const advice = find("play-interval").options.length > 1 ? " Fewer frames a second will help." : "";
     find("pace-hint").textContent = slow
-      ? "Slower than the game: the machine is busy. Fewer frames a second will help."
+      ? `Slower than the game: the machine is busy.${advice}`
       : "Another beginning, pace or speed is a new world.";
   }
 }
