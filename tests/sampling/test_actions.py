@@ -15,7 +15,7 @@ def test_words_repeats_and_starting_over() -> None:
 
 def test_a_name_with_a_plus_in_it_is_one_action() -> None:
     rows = parse_actions("RIGHT+UP RIGHT UP+RIGHT", ["RIGHT", "RIGHT+UP", "UP"], 4)
-    assert rows[1:].tolist() == [[0, 1, 0], [1, 0, 0], [1, 0, 1]]
+    assert rows[1:].tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0]], "in any order"
 
 
 @pytest.mark.parametrize("script", ["", "JUMP", "LEFT*x", "LEFT**3", "LEFT*0", "LEFT*9999999999"])
