@@ -1,5 +1,7 @@
 """What ends a command in one line: a mistake that the user can fix, or a signal."""
 
+from collections.abc import Sequence
+
 MAX_MESSAGE = 1500
 """Characters of a message: what it quotes of a file may be of any length."""
 
@@ -17,6 +19,11 @@ class MagiError(Exception):
         if len(message) <= MAX_MESSAGE:
             return message
         return f"{message[: MAX_MESSAGE // 2]} … {message[-MAX_MESSAGE // 2 :]}"
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names for a message: the first of many, "" of none."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 class Interrupted(KeyboardInterrupt):

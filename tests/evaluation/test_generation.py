@@ -243,17 +243,23 @@ def played(tmp_path: Path) -> Path:
     return tmp_path / "played"
 
 
-def test_recorded_actions_and_classes_are_given_on_demand(
-    evaluated: Evaluated, played: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[dict[str, Any]] = []
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the model's `stream` is asked for, call by call."""
+    made: list[dict[str, Any]] = []
     stream = MagiVideoPipeline.stream
 
     def watched(self: MagiVideoPipeline, **settings: Any) -> Any:
-        calls.append(settings)
+        made.append(settings)
         return stream(self, **settings)
 
     monkeypatch.setattr(MagiVideoPipeline, "stream", watched)
+    return made
+
+
+def test_recorded_actions_and_classes_are_given_on_demand(
+    evaluated: Evaluated, played: Path, calls: list[dict[str, Any]]
+) -> None:
     evaluated(data=played, num=3, out=played / "a")
     assert all(call["actions"] is None and call["label"] is None for call in calls)
     calls.clear()
@@ -269,17 +275,9 @@ def test_recorded_actions_and_classes_are_given_on_demand(
 
 
 def test_controllability_compares_recorded_with_random_actions(
-    evaluated: Evaluated, played: Path, monkeypatch: pytest.MonkeyPatch
+    evaluated: Evaluated, played: Path, calls: list[dict[str, Any]]
 ) -> None:
-    calls: list[dict[str, Any]] = []
-    stream = MagiVideoPipeline.stream
-
-    def watched(self: MagiVideoPipeline, **settings: Any) -> Any:
-        calls.append(settings)
-        return stream(self, **settings)
-
     options = {"data": played, "num": 3, "context_frames": 3, "batch_size": 3, "actions": True, "interval": 1}
-    monkeypatch.setattr(MagiVideoPipeline, "stream", watched)
     plain = evaluated(**options, out=played / "out")
     result = evaluated(**options, out=played / "out", controllability=True)
     control, by_frame = result.pop("controllability"), result["per_frame"].pop("delta_psnr")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from magi_video.errors import MagiError
-from magi_video.pipeline.actions import find_actions, hold_actions, parse_actions
+from magi_video.pipeline.actions import find_actions, parse_actions
+from magi_video.pipeline.asked import hold_actions
 
 
 def recording(path: Path, frames: int, last_row: bool) -> str:

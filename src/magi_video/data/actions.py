@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, listed
 from magi_video.files.atomic import replacing
 from magi_video.files.json import parse_json, read_json, read_text
 from magi_video.files.limits import MAX_TEXT_BYTES
@@ -40,18 +40,12 @@ class ActionTrack:
             MagiError: it knows none of them: these are actions of another game.
         """
         if names and self.names and not set(names) & set(self.names):
-            own, asked = shortened(self.names), shortened(names)
-            raise MagiError(f"actions of another game: they are of {own}, and none of {asked}")
+            raise MagiError(f"actions of another game: they are of {listed(self.names)}, and none of {listed(names)}")
         picked = np.zeros((len(self.values), len(names)), dtype=np.float32)
         for column, name in enumerate(names):
             if name in self.names:
                 picked[:, column] = self.values[:, self.names.index(name)]
         return picked
-
-
-def shortened(names: Sequence[str], most: int = 8) -> str:
-    """Names in a line, the first of many."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def actions_path(video: Path) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 from magi_video.data.actions import read_actions
 from magi_video.errors import MagiError
 from magi_video.files.json import read_text
+from magi_video.pipeline.asked import hold_actions
 
 MAX_REPEATS = 100_000
 WORD = re.compile(r"(?P<names>[^*\s]+)(?:\*(?P<repeats>\d{1,6}))?")
@@ -38,34 +39,6 @@ def parse_actions(script: str, names: Sequence[str], num_frames: int) -> np.ndar
     if not rows:
         raise MagiError(f"actions: nothing is done; expected words such as {(*names, 'NONE')[0]}*30")
     return np.stack([np.zeros_like(rows[0]), *(rows[index % len(rows)] for index in range(num_frames - 1))])
-
-
-def hold_actions(held: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """The vector of actions that are held together, float32 `[A]`.
-
-    Where the model has names such as "RIGHT+UP", one action is taken at a time: RIGHT and UP together, in any order,
-    are that one.
-
-    Args:
-        held: names of actions, or of parts of one; none of them is all zero.
-        names: the model's action columns.
-
-    Raises:
-        MagiError: an unknown name, or no action of a model that takes one at a time is these together.
-    """
-    columns, parts = list(names), [part for name in held for part in name.split("+")]
-    vector = np.zeros(len(columns), np.float32)
-    combined = {frozenset(name.split("+")): column for column, name in enumerate(columns)}
-    if any("+" in name for name in columns) and len(parts) > 1:
-        unknown = [part for part in parts if not any(part in known for known in combined)]
-        if not unknown and frozenset(parts) not in combined:
-            raise MagiError(f"actions: this model has no action {'+'.join(parts)}: it has {', '.join(columns)}")
-        held = unknown or [columns[combined[frozenset(parts)]]]
-    for name in held:
-        if name not in columns:
-            raise MagiError(f"unknown action {name!r}: this model has {', '.join(columns) or 'none'}, and NONE")
-        vector[columns.index(name)] = 1
-    return vector
 
 
 def find_actions(actions: str, names: Sequence[str], frames: int, interval: int) -> np.ndarray:

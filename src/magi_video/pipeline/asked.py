@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from magi_video.errors import MagiError
+import numpy as np
+
+from magi_video.errors import MagiError, listed
 from magi_video.files.weights import is_local, resolve_model
 from magi_video.models.architecture import Architecture, ConditionSpec
 from magi_video.pipeline.description import DEFAULTS, INDEX_FILE, check_settings, read_architecture, read_index
@@ -43,5 +45,33 @@ def find_label(label: str, classes: Sequence[str]) -> int:
     try:
         return int(label)
     except ValueError:
-        few = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "") or "none: it was trained without"
+        few = listed(classes) or "none: it was trained without"
         raise MagiError(f"no class is called {label!r}; this model has {few}") from None
+
+
+def hold_actions(held: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """The vector of actions that are held together, float32 `[A]`.
+
+    Where the model has names such as "RIGHT+UP", one action is taken at a time: RIGHT and UP together, in any order,
+    are that one.
+
+    Args:
+        held: names of actions, or of parts of one; none of them is all zero.
+        names: the model's action columns.
+
+    Raises:
+        MagiError: an unknown name, or no action of a model that takes one at a time is these together.
+    """
+    one_at_a_time = any("+" in name for name in names)
+    parts = [part for name in held for part in name.split("+")] if one_at_a_time else list(held)
+    columns = {frozenset(name.split("+") if one_at_a_time else [name]): column for column, name in enumerate(names)}
+    for part in parts:
+        if not any(part in keys for keys in columns):
+            raise MagiError(f"unknown action {part!r}: this model has {', '.join(names) or 'none'}, and NONE")
+    together = [frozenset(parts)] if one_at_a_time and parts else [frozenset([part]) for part in parts]
+    vector = np.zeros(len(names), np.float32)
+    for keys in together:
+        if keys not in columns:
+            raise MagiError(f"actions: this model has no action {'+'.join(parts)}: it has {', '.join(names)}")
+        vector[columns[keys]] = 1
+    return vector

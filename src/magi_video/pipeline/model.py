@@ -24,8 +24,7 @@ from magi_video.models.architecture import TEXT
 from magi_video.models.configured import WEIGHTS
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
-from magi_video.pipeline.actions import hold_actions
-from magi_video.pipeline.asked import check_controls
+from magi_video.pipeline.asked import check_controls, hold_actions
 from magi_video.pipeline.description import INDEX_FILE
 from magi_video.pipeline.diffusers_api import ConventionalPipeline
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
