@@ -1,4 +1,4 @@
-# make demo: a video of 120 frames from the shipped model.  make test: the whole suite.  make lint: linter and types.
+# make demo: a video of 120 frames from the shipped model of Doom.  make test: the whole suite.  make lint: linter and types.
 # make docs: the documentation in site/.
 PYTHON ?= python3
 VENV := .venv

@@ -32,6 +32,7 @@ from magi_video.bench.machine import peak_memory_bytes
 from magi_video.bench.plan import make_plan
 from magi_video.bench.subject import build, make_subject
 from magi_video.bench.training import Stepper
+from magi_video.errors import counted
 from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.presets import load_preset
 from magi_video.recipe import Preset
@@ -127,7 +128,8 @@ def row(one: dict[str, Any], share: float) -> str:
     planned = seconds["at_the_peak"] / share
     held = "–" if kept["measured"] is None else f"{kept['planned'] / 2**30:.2f} / {kept['measured'] / 2**30:.2f}"
     return (
-        f"| {one['case']}, {one['batch']} clip(s) | {flops['planned'] / 1e12:.3f} / {flops['executed'] / 1e12:.3f} | "
+        f"| {one['case']}, {counted(one['batch'], 'clip')} | "
+        f"{flops['planned'] / 1e12:.3f} / {flops['executed'] / 1e12:.3f} | "
         f"{held} | {memory['planned'] / 2**30:.2f} / {memory['live'] / 2**30:.2f} ({memory['process'] / 2**30:.2f}) | "
         f"{planned:.2f} / {seconds['measured']:.2f} | {one['share']:.0%} |"
     )

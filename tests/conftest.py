@@ -1,6 +1,7 @@
 """Shared small models and clips; every test is seeded."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,16 @@ def same_machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(PROBES, "off")
         yield
+
+
+@pytest.fixture
+def threads_left() -> Callable[..., list[threading.Thread]]:
+    """Gives a function: which threads began since the test did and still run, of those whose names begin so.
+
+    Those of earlier tests are none of the test's business: they may end at any moment.
+    """
+    before = set(threading.enumerate())
+    return lambda name="": [one for one in threading.enumerate() if one not in before and one.name.startswith(name)]
 
 
 @pytest.fixture

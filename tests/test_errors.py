@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from magi_video.cli import main
-from magi_video.errors import MAX_MESSAGE, MagiError
+from magi_video.errors import MAX_MESSAGE, MagiError, counted, spanned
 
 
 def test_a_message_is_one_line_of_bounded_length() -> None:
@@ -13,6 +13,11 @@ def test_a_message_is_one_line_of_bounded_length() -> None:
     assert str(MagiError("a\nb\r\nc\u2028d")) == "a b c d"
     long = str(MagiError("begin " + "x" * 10**6 + " end"))
     assert len(long) < MAX_MESSAGE + 10 and long.startswith("begin") and long.endswith("end")
+
+
+def test_what_is_counted_is_one_or_several() -> None:
+    assert [counted(count, "frame") for count in (0, 1, 2, 1200)] == ["0 frames", "1 frame", "2 frames", "1,200 frames"]
+    assert (spanned(1, 1), spanned(1, 4)) == ("1", "1…4")
 
 
 def test_a_recipe_with_an_endless_name_is_told_briefly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,14 @@
 """The models inside the package: small, complete, and still their worlds after a while."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from magi_video.cli import main
+from magi_video.cli import demo, main
 from magi_video.fast.engine_choice import GRAPHS
 from magi_video.fast.onnx_engine import Job, OnnxEngine
 from magi_video.fast.onnx_graph import GraphFiles
@@ -135,6 +136,16 @@ def test_the_level_scrolls_as_the_player_runs(coinrun: MagiVideoPipeline) -> Non
     first = read_image(SHIPPED / "coinrun" / "first_frames" / "crates.png")
     right, nothing, left = follow(coinrun, first, ["RIGHT", "NOTHING", "LEFT"], 7)
     assert scrolled(right) > 1 + scrolled(nothing) and scrolled(left) < scrolled(nothing) - 1
+
+
+def test_worlds_do_not_share_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[str, Path] = {}
+    monkeypatch.setattr(demo, "generate", lambda world, out, *_: written.update({world: out}))
+    monkeypatch.setattr(demo.shutil, "copyfile", lambda *_: None)
+    monkeypatch.setattr("magi_video.files.atomic.replacing", lambda path: nullcontext())
+    for world in WORLDS:
+        assert main(["demo", world]) == 0
+    assert written == {"doom": Path("demo"), "atari": Path("demo/atari"), "coinrun": Path("demo/coinrun")}
 
 
 @pytest.mark.parametrize("world", [[], ["atari"], ["coinrun"]])

@@ -1,4 +1,4 @@
-"""What ends a command in one line: a mistake that the user can fix, or a signal."""
+"""What ends a command in one line: a mistake that the user can fix, or a signal. And how such lines name and count."""
 
 from collections.abc import Sequence
 
@@ -24,6 +24,21 @@ class MagiError(Exception):
 def listed(names: Sequence[str], most: int = 8) -> str:
     """Names for a message: the first of many, "" of none."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def counted(count: int, what: str) -> str:
+    """ "1 frame", "1,200 frames": a number and what it counts.
+
+    Args:
+        count: how many.
+        what: one of them; its plural ends in -s.
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def spanned(least: int, largest: int) -> str:
+    """ "1…4": whole numbers that may be chosen; "1" where there is one alone."""
+    return f"{least}" if least == largest else f"{least}…{largest}"
 
 
 class Interrupted(KeyboardInterrupt):

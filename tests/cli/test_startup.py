@@ -93,6 +93,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path) -> 
     videos, empty, file = (str(tmp_path / name) for name in ("videos", "empty", "file"))
     begun, out, taken = str(tmp_path / "begun"), ["--out", str(tmp_path / "out")], ["--out", file]
     Path(file).touch()
+    Path(picture := str(tmp_path / "it.png")).touch()
     late = {"exposure": {"exposure": "resampling"}, "train": {"steps": 100}}
     (tmp_path / "late.json").write_text(json.dumps(late))
     refused = {
@@ -142,6 +143,12 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path) -> 
             ["evaluate", "doom", "--data", videos, *out, "--interval", "9"],
             ["compare", "doom", "atari", "--data", videos, *out, "--interval", "9"],
         ],
+        "interval must be 1 for this model, got 2": [
+            ["generate", "coinrun", *out, "--interval", "2"],
+            ["evaluate", "coinrun", "--data", videos, *out, "--interval", "2"],
+        ],
+        "0.mp4: a video; --context begins from one": [["generate", "doom", *out, "--first-frame", f"{videos}/0.mp4"]],
+        "it.png: a picture; --first-frame begins from one": [["generate", "doom", *out, "--context", picture]],
         "unknown action 'NOSUCH': this model has": [["generate", "doom", *out, "--actions", "NOSUCH*3"]],
         "this model takes no label": [
             ["generate", "doom", *out, "--label", "0"], ["evaluate", "doom", "--data", videos, *out, "--labels"],

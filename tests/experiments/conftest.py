@@ -13,7 +13,7 @@ from magi_video.experiments.worlds import CPU_WORLDS, World
 from magi_video.presets import load_preset
 from magi_video.training.display import Silent
 
-pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
 
 
 def toy_detectors() -> Detectors:

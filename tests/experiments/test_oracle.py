@@ -3,7 +3,7 @@ import pytest
 
 from magi_video.errors import MagiError
 
-pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
 
 from magi_video.experiments.oracle import balls, count_blobs, names, read_balls, score_balls
 from magi_video.recordings.ball_looks import COLOURS, RADIUS

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -13,10 +13,9 @@ from magi_video.fast.beside import Beside, items_ahead, work_beside
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
+def no_thread_is_left(threads_left: Callable[..., list[threading.Thread]]) -> Iterator[None]:
     yield
-    assert set(threading.enumerate()) <= before
+    assert not threads_left()
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])

@@ -191,7 +191,7 @@ def test_onnx_through_onnxruntime(
     make_pipe: Callable[..., MagiVideoPipeline], driver: ModuleType, tmp_path: Path
 ) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason='pip install "magi-video[export]"')
+        pytest.importorskip(package, reason='pip install -e ".[export]"')
     pipe = make_pipe(temporal_position="rope", depth=1, head_depth=1)
     export_model(pipe, tmp_path, "onnx")
     programs = driver.Programs(tmp_path)

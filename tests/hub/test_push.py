@@ -1,6 +1,7 @@
 """The model card and what is sent to the hub, all without a network."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from magi_video.cli import main
 from magi_video.codecs.pixels import PixelCodec
 from magi_video.codecs.registry import load_codec
 from magi_video.errors import MagiError
-from magi_video.files.weights import SHIPPED
+from magi_video.files.weights import SHIPPED, shipped_models
 from magi_video.hub import push as hub
 from magi_video.hub.card import model_card
 from magi_video.models.transformer import MagiVideoTransformer
@@ -66,7 +67,33 @@ def test_the_card_tells_what_the_model_records(pipe: MagiVideoPipeline) -> None:
     for told in ("UCF-101: 9,537 videos", "1,776,000 frames", "| Clips a step | 128 |", "`LEFT`, `RIGHT`, `FIRE`"):
         assert told in text
     assert "| small | 64 real, 64 generated | 16 × 2 | 123.4 | – | 20.5 |" in text and "64 clips are few" in text
-    assert "have not stated one" in text and "None recorded" in card_of(pipe, "me/model").text
+    assert "No licence of the weights is stated." in text and "None recorded" in card_of(pipe, "me/model").text
+
+
+def test_the_card_counts_in_words_and_names_what_there_is(
+    pipe: MagiVideoPipeline, make_model: Callable[..., MagiVideoTransformer]
+) -> None:
+    text = card_of(pipe, "me/model").text
+    assert "| 1 frame a latent frame;" in text and "| Intervals | 1…25 |" in text and "In sight" not in text
+    games = {"preset": {"data": {}}, "data": {"games": ["procgen/coinrun"], "videos": 1}}
+    model = make_model(max_interval=1)
+    text = card_of(MagiVideoPipeline(model, PixelCodec(), height=8, width=8, training=games), "me/model").text
+    assert "| Intervals | 1 |" in text and "procgen/coinrun: 1 video |" in text and "Procgen](https" in text
+
+
+def test_the_card_names_the_frames_that_stay_in_sight(make_model: Callable[..., MagiVideoTransformer]) -> None:
+    def kept(temporal_position: str, **sampling: int) -> list[str]:
+        model = make_model(temporal_position=temporal_position)
+        text = card_of(MagiVideoPipeline(model, PixelCodec(), height=8, width=8, sampling=sampling), "me/model").text
+        return [line for line in text.splitlines() if "In sight" in line or line.startswith("- What leaves")]
+
+    (line,) = kept("rope")
+    assert "remembered for at most 5 frames" in line
+    row, line = kept("rope", sink_frames=1)
+    assert row == "| In sight | the first frame, the latest 4 frames |" and "the first frame, the latest 4" in line
+    row, _ = kept("rope", sink_frames=2, strided_frames=1, past_stride=8)
+    assert "the first 2 frames, of the older ones the latest one whose number is a multiple of 8, the latest 2" in row
+    assert kept("interpolate") == []
 
 
 def test_the_cards_snippet_runs(pipe: MagiVideoPipeline, folder: Path) -> None:
@@ -190,9 +217,10 @@ def test_a_hub_that_refuses_is_told_in_one_line(folder: Path, monkeypatch: pytes
     assert "\n" not in str(error.value)
 
 
-def test_the_shipped_card_is_the_one_that_would_be_written_now() -> None:
-    card = model_card(describe_model("doom"), load_codec(SHIPPED / "doom" / "codec"), "doom", license_id="apache-2.0")
-    assert (SHIPPED / "doom" / hub.CARD).read_text(encoding="utf-8") == str(card)
+@pytest.mark.parametrize("name", shipped_models())
+def test_the_shipped_card_is_the_one_that_would_be_written_now(name: str) -> None:
+    card = model_card(describe_model(name), load_codec(SHIPPED / name / "codec"), name, license_id="apache-2.0")
+    assert (SHIPPED / name / hub.CARD).read_text(encoding="utf-8") == str(card)
 
 
 @pytest.fixture(autouse=True)

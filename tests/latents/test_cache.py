@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -164,7 +166,9 @@ def test_a_killed_process_loses_only_the_shard_in_work(folder: VideoFolder, tmp_
     assert contents(tmp_path / "cache") == contents(tmp_path / "fresh")
 
 
-def test_an_error_leaves_no_half_written_shard(folder: VideoFolder, tmp_path: Path) -> None:
+def test_an_error_leaves_no_half_written_shard_and_no_thread(
+    folder: VideoFolder, tmp_path: Path, threads_left: Callable[..., list[threading.Thread]]
+) -> None:
     last = folder.videos[-1]
     for count in (last.num_frames - 1, last.num_frames + 1):
         write_numbered(last.path, count)
@@ -174,13 +178,7 @@ def test_an_error_leaves_no_half_written_shard(folder: VideoFolder, tmp_path: Pa
     last.path.write_bytes(b"not a video")
     with pytest.raises(MagiError, match=last.path.name):
         build(folder, tmp_path / "cache")
-    assert threads_alive() == 0
-
-
-def threads_alive() -> int:
-    import threading
-
-    return sum(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    assert not threads_left()
 
 
 def test_a_video_is_encoded_piece_by_piece(tmp_path: Path) -> None:

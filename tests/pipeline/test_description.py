@@ -23,6 +23,14 @@ def change(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
+def set_sampling(model: Path, sampling: dict[str, object]) -> None:
+    """As its own, in place of what the folder says in the way of earlier versions."""
+    path = model / "model_index.json"
+    index = json.loads(path.read_text(encoding="utf-8"))
+    index = {name: value for name, value in index.items() if name not in FORMER_SAMPLING}
+    path.write_text(json.dumps(index | {"sampling": sampling}), encoding="utf-8")
+
+
 def test_settings_that_are_left_out_are_the_pipelines_own() -> None:
     import inspect
 
@@ -43,9 +51,7 @@ def test_of_sampling_only_what_the_model_makes_use_of_is_shown(model: Path) -> N
         "mask_steps": 4, "denoise_steps": 10, "speed": "fast", "temperature": 0.9, "refresh": 2, "order": "random",
         "choice_temperature": 4.5, "top_p": 1.0, "guidance_scale": 2.0, "guide": ["action"],
     }  # fmt: skip
-    index = json.loads((model / "model_index.json").read_text(encoding="utf-8"))
-    index = {name: value for name, value in index.items() if name not in FORMER_SAMPLING}
-    (model / "model_index.json").write_text(json.dumps(index | {"sampling": sampling}), encoding="utf-8")
+    set_sampling(model, sampling)
     facts = model_facts(str(model))
     assert {name: facts[name] for name in ("refresh", "guidance_scale", "mask_steps")} == {
         "refresh": 2, "guidance_scale": 2.0, "mask_steps": 4,
@@ -53,6 +59,14 @@ def test_of_sampling_only_what_the_model_makes_use_of_is_shown(model: Path) -> N
     assert not {"order", "choice_temperature", "top_p"} & set(facts)
     change(model / "model_index.json", forcing="raster")
     assert "refresh" not in model_facts(str(model))
+
+
+def test_of_a_model_nothing_is_said_that_it_does_not_have(model: Path) -> None:
+    set_sampling(model, {"guidance_scale": 1.0, "guide": ["label", "text"]})
+    change(model / "transformer" / "config.json", max_interval=1)
+    facts = model_facts(str(model))
+    assert facts["guide"] == [] and facts["intervals"] == "1"
+    assert "label" not in json.dumps({name: one for name, one in facts.items() if name != "training_data"})
 
 
 @pytest.mark.parametrize(("file", "changes", "message"), [

@@ -9,7 +9,7 @@ from magi_video.fast.probes import Choice
 from magi_video.pipeline import ready
 from magi_video.pipeline.ready import make_ready
 
-pytest.importorskip("onnxruntime", reason="lacks onnxruntime: pip install 'magi-video[export]'")
+pytest.importorskip("onnxruntime", reason="lacks onnxruntime: pip install -e '.[export]'")
 
 
 @pytest.mark.usefixtures("measured", "settled_kernels")

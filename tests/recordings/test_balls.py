@@ -4,7 +4,7 @@ import pytest
 from magi_video.data.folder import VideoFolder
 from magi_video.recordings.record import record
 
-pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
 
 from magi_video.recordings.ball_looks import RADIUS
 from magi_video.recordings.balls import BouncingBalls

@@ -24,7 +24,7 @@ from tests.recordings.episodes import LENGTHS, NAMES, check_recording, clip, tra
 @pytest.fixture
 def lerobot(tmp_path: Path) -> Callable[..., Path]:
     """Writes a data set in layout v2.1 or v3.0, with the given changes of info.json."""
-    pyarrow = pytest.importorskip("pyarrow", reason='pip install "magi-video[datasets]"')
+    pyarrow = pytest.importorskip("pyarrow", reason='pip install -e ".[datasets]"')
     from pyarrow import parquet
 
     def table(episodes: range, kind: Any) -> Any:
@@ -254,7 +254,7 @@ def test_paths_and_names() -> None:
 
 
 def test_actions_of_one_number_are_no_lists(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason='pip install "magi-video[datasets]"')
+    pyarrow = pytest.importorskip("pyarrow", reason='pip install -e ".[datasets]"')
     from pyarrow import parquet
 
     rows = {"episode_index": [0, 0], "frame_index": [0, 1], "action": [0.5, -2.0]}

@@ -18,7 +18,7 @@ from tests.recordings.episodes import LENGTHS, clip, track
 @pytest.fixture
 def minari(tmp_path: Path) -> Callable[..., Path]:
     """Writes a data set; `pictures` says how observations are kept, `actions` of which kind they are."""
-    h5py = pytest.importorskip("h5py", reason='pip install "magi-video[datasets]"')
+    h5py = pytest.importorskip("h5py", reason='pip install -e ".[datasets]"')
 
     def write(pictures: str = "plain", discrete: bool = False) -> Path:
         root = tmp_path / "env"

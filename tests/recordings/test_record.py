@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -13,11 +14,12 @@ from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import HOST
 from magi_video.files.lock import alone
+from magi_video.installation import install_command
 from magi_video.recordings.environments import open_game
 from magi_video.recordings.record import record
 from magi_video.video.video import read_frames
 
-gymnasium = pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+gymnasium = pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
 
 
 class Counter(gymnasium.Env):
@@ -149,7 +151,7 @@ def test_names_that_are_no_game(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("vizdoom", "vizdoom.gymnasium_wrapper", "ale_py"):
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     for name in ("vizdoom/my_way_home", "ALE/Breakout-v5"):
-        with pytest.raises(MagiError, match=r"is not installed: pip install 'magi-video\[games\]'"):
+        with pytest.raises(MagiError, match=f"is not installed: {re.escape(install_command('games'))}"):
             open_game(name)
 
 
@@ -181,7 +183,7 @@ def test_an_unknown_game_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_doom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("vizdoom", reason="lacks ViZDoom: pip install 'magi-video[games]'")
+    pytest.importorskip("vizdoom", reason="lacks ViZDoom: pip install -e '.[games]'")
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         summary = record("vizdoom/my_way_home", tmp_path / name, episodes=2, max_frames=60)
@@ -204,7 +206,7 @@ def test_doom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_atari() -> None:
-    pytest.importorskip("ale_py", reason="lacks ale-py: pip install 'magi-video[games]'")
+    pytest.importorskip("ale_py", reason="lacks ale-py: pip install -e '.[games]'")
     shown = []
     for _ in range(2):
         game = open_game("ale/breakout-v5")

@@ -17,6 +17,7 @@ import pytest
 
 from magi_video.cli import main
 from magi_video.errors import MagiError
+from magi_video.installation import install_command
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving.server import address, listen
 from magi_video.video.image import write_image
@@ -35,7 +36,7 @@ def test_a_missing_extra_is_told_in_a_line(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", "doom", "--port", "0"]) == 1
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "pip install 'magi-video[serve]'" in error
+    assert error.count("\n") == 1 and install_command("serve") in error
 
 
 @pytest.mark.parametrize(("host", "port", "message"), [

@@ -158,7 +158,7 @@ def test_where_there_is_no_real_game_the_page_says_why(open_page: Callable[..., 
 def test_the_model_and_the_real_game_are_compared(
     open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiVideoPipeline]
 ) -> None:
-    pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+    pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
     page = open_page(start_server(make_pipe(training={"data": {"games": [GAME]}})), **DESK)
     page.check("#beside")
     page.click("#enter")
@@ -224,7 +224,7 @@ def test_the_model_and_the_real_game_are_compared(
 def test_what_is_compared_is_said(
     open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiVideoPipeline]
 ) -> None:
-    pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+    pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
     page = open_page(start_server(make_pipe(training={"data": {"games": [GAME]}})), **DESK)
     asked: list[dict[str, Any]] = []
     sent = lambda text: asked.append(json.loads(text))  # noqa: E731
@@ -245,7 +245,7 @@ def test_what_is_compared_is_said(
 def test_a_game_that_cannot_be_started_leaves_the_world_as_it_was(
     open_page: Callable[..., Any], start_server: Callable[..., Server], make_pipe: Callable[..., MagiVideoPipeline]
 ) -> None:
-    pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+    pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
     page = open_page(start_server(make_pipe(training={"data": {"games": ["magi/NoSuchGame-v0"]}})), **DESK)
     page.click("#enter")
     wait_for_frame(page, 2)

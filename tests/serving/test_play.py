@@ -107,7 +107,9 @@ def test_a_tap_between_two_frames_is_not_lost(site: Site, pipe: MagiVideoPipelin
 
 
 def test_a_frame_is_predicted_while_the_one_before_is_decoded(
-    make_pipe: Callable[..., MagiVideoPipeline], monkeypatch: pytest.MonkeyPatch
+    make_pipe: Callable[..., MagiVideoPipeline],
+    threads_left: Callable[..., list[threading.Thread]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipe, may_decode = make_pipe(), threading.Event()
     decode = pipe.codec.decode
@@ -146,7 +148,7 @@ def test_a_frame_is_predicted_while_the_one_before_is_decoded(
 
     frames = asyncio.run(made())
     assert [(one["index"], one["keys"]) for one in frames] == [(0, 0), (1, 7)]
-    assert not [one for one in threading.enumerate() if one.name == "magi-beside"]
+    assert not threads_left("magi-beside")
 
 
 def test_a_pause_stops_the_world(site: Site) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
 
 from magi_video.recordings.environments import open_game
 from magi_video.serving.real_game import RealGame, known_games, named_games, why_no_games, world_name

@@ -54,7 +54,7 @@ class Played:
 
 @pytest.mark.parametrize("name", PLAYED)
 def test_the_same_keys_lead_on_from_a_frame_as_they_did_before(
-    name: str, make_pipe: Callable[..., MagiVideoPipeline]
+    name: str, make_pipe: Callable[..., MagiVideoPipeline], threads_left: Callable[..., list[threading.Thread]]
 ) -> None:
     row = declared("paradigms")[name]
     transformer = {"head": row["head"]} if "head" in row else {}
@@ -89,7 +89,7 @@ def test_the_same_keys_lead_on_from_a_frame_as_they_did_before(
     numbers = [one["index"] for one in told if one["type"] == "frame"]
     assert numbers == [*range(23), *range(15, 23), *range(15, 23)], "what is read again is not shown again"
     assert [one for one in told if one["type"] not in ("frame", "begun")] == 2 * [{"type": "branched", "index": 14}]
-    assert not [one for one in threading.enumerate() if one.name == "magi-beside"]
+    assert not threads_left("magi-beside")
 
 
 def test_a_run_goes_on_with_the_frames_that_its_model_keeps_in_sight(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from magi_video.installation import install_command
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.serving.requests import MAX_TEXT
 from tests.serving.site import Site, picture
@@ -99,7 +100,7 @@ def test_the_missing_extra_is_told_and_the_rest_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     site = make_site(without_encoder(make_pipe, tmp_path, monkeypatch))
-    problem = "text needs the extra packages: pip install 'magi-video[text]'"
+    problem = f"text needs the extra packages: {install_command('text')}"
     assert site.client.get("/api/model").json()["text_problem"] == problem
     answer = site.client.post("/api/videos", json={"text": "a ball"})
     assert answer.status_code == 400 and answer.json()["error"] == problem

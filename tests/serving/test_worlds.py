@@ -18,7 +18,7 @@ from tests.serving.site import SIDE, Site, decoded
 def test_the_real_game_runs_beside_on_the_same_actions(
     make_site: Callable[..., Site], make_pipe: Callable[..., MagiVideoPipeline]
 ) -> None:
-    gymnasium = pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install 'magi-video[games]'")
+    gymnasium = pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
 
     class Levels(gymnasium.Env):  # type: ignore[misc, name-defined]
         """Shows the number of the step in red and the last button in green; ends after 7 steps."""

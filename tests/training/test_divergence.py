@@ -41,7 +41,7 @@ def test_it_stops_after_so_many_and_names_the_last_good_checkpoint(
 ) -> None:
     refuse(range(6, 100))
     preset = recipe(steps=30, checkpoint_every=1, stop_after_skips=4)
-    with pytest.raises(MagiError, match=r"the last 4 step\(s\) up to 9 .* good .*step_00000004;"):
+    with pytest.raises(MagiError, match=r"4 steps in a row skipped, the last of them 9, .* good .*step_00000004;"):
         train(preset, videos, tmp_path / "run")
     assert steps_kept(tmp_path / "run") == ["step_00000004", "step_00000005"], "none of skipped steps"
 
@@ -50,7 +50,7 @@ def test_a_run_whose_last_steps_were_skipped_is_not_trained(
     videos: Path, recipe: Callable[..., Preset], tmp_path: Path, refuse: Refuse
 ) -> None:
     refuse(range(5, 7))
-    with pytest.raises(MagiError, match=r"the last 2 step\(s\) up to 6 were all skipped"):
+    with pytest.raises(MagiError, match="2 steps in a row skipped, the last of them 6"):
         train(recipe(steps=6, checkpoint_every=3), videos, tmp_path / "run")
     assert steps_kept(tmp_path / "run") == ["step_00000003"]
 
@@ -69,5 +69,5 @@ def test_the_command_ends_with_an_error(videos: Path, tmp_path: Path, capsys: py
     arguments = ["train", "tiny", "--data", str(videos), "--out", str(tmp_path / "run"), "--sample-every", "0"]
     assert main([*arguments, "--learning-rate", "1e9", "--warmup-steps", "0", "--steps", "6", "--batch-size", "2"]) == 1
     told = capsys.readouterr().err
-    assert "training diverged: the last" in told and "there is no checkpoint from before" in told
+    assert "training diverged: " in told and "there is no checkpoint from before" in told
     assert "trained:" not in told and "Traceback" not in told

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 
 GIB = 2**30
 
@@ -99,6 +99,5 @@ def this_cpu() -> Hardware:
     available = available_memory_bytes(device)
     memory = None if available is None else available / GIB
     threads = torch.get_num_threads()
-    return Hardware(
-        "cpu", peaks["bf16"] / 1e3, peaks["float32"] / 1e3, memory, False, 0.7, f"measured now on {threads} thread(s)"
-    )
+    source = f"measured now on {counted(threads, 'thread')}"
+    return Hardware("cpu", peaks["bf16"] / 1e3, peaks["float32"] / 1e3, memory, False, 0.7, source)

@@ -9,7 +9,7 @@ from magi_video.bench.hardware import GIB, Hardware
 from magi_video.bench.memory import FLOAT32, Memory, Sharding, Workload, step_memory
 from magi_video.codecs.cost import Encoder, find_encoder
 from magi_video.codecs.sizes import untrained_codec
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 from magi_video.files.shapes import parameters_by_part
 from magi_video.models.architecture import Architecture
 from magi_video.recipe import Preset, check_cure_begins
@@ -160,7 +160,8 @@ def make_plan(
     accumulate = preset.train.accumulate
     if batch // devices % accumulate:
         raise MagiError(
-            f"--accumulate {accumulate} does not divide the {batch // devices} clips of each of {devices} device(s)"
+            f"--accumulate {accumulate} does not divide the {counted(batch // devices, 'clip')} of each of "
+            f"{counted(devices, 'device')}"
         )
     model, encoder = find_architecture(preset), find_encoder(preset)
     sizes = Sizes.of(model)

@@ -28,7 +28,7 @@ from magi_video.bench.profiling import Profile, profile_call
 from magi_video.bench.subject import Subject, open_subject
 from magi_video.bench.training import Progress, Stepper, Training, measure_training, sequence_frames
 from magi_video.distributed import find_device
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 from magi_video.fast.engine_choice import choose_engine
 from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.fast.probes import Choice, choose_precision
@@ -188,12 +188,14 @@ def check_memory(
         dtype = choices["generate"].dtype
         is_random = subject.kind == "preset"
         needed = generation_bytes(subject.outline, options.batch, 1 + options.frames, dtype, is_random)
-        require_memory(needed, device, f"generating {options.batch} video(s)", "take fewer or shorter videos (--batch)")
+        require_memory(
+            needed, device, f"generating {counted(options.batch, 'video')}", "take fewer or shorter videos (--batch)"
+        )
     if "train" in parts:
         batch = options.train_batch or 1
         needed = training_bytes(subject.outline, batch, sequence_frames(subject), choices["train"].dtype)
         advice = "take fewer clips (--train-batch) or leave training out (--parts generate)"
-        require_memory(needed, device, f"a training step of {batch} clip(s)", advice)
+        require_memory(needed, device, f"a training step of {counted(batch, 'clip')}", advice)
 
 
 def pick_batch(subject: Subject, dtype: torch.dtype, device: torch.device, peak_gflops: float) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from magi_video.errors import counted
+
 if TYPE_CHECKING:
     from magi_video.bench.generation import Generation
     from magi_video.bench.plan import Plan, Way
@@ -64,7 +66,7 @@ def about_generation(one: Generation) -> dict[str, str]:
     begins = "" if how.first_step is None else f" from {how.first_step}"
     rows = {
         "a frame": f"{how.speed}: {how.mask_steps} mask × {how.denoise_steps} denoise steps, {how.sampler}{begins}, "
-        f"batch {one.batch}, {one.precision}, {one.threads} thread(s), engine {one.engine}",
+        f"batch {one.batch}, {one.precision}, {counted(one.threads, 'thread')}, engine {one.engine}",
         "seconds a frame": f"{one.median_seconds:.4g} (median of {one.frames}; warm-up: {one.warm_up})",
         "frames/s": f"{one.frames_per_second:.4g}",
         "first over last frames": f"{one.first_over_last:.2f}",
@@ -80,8 +82,8 @@ def about_generation(one: Generation) -> dict[str, str]:
 def about_training(one: Training) -> dict[str, str]:
     """Figures of training."""
     return {
-        "a step": f"{one.batch} clip(s) of {one.clip_frames} frames (the recipe's {one.recipe_batch}), "
-        f"{one.precision}, {one.threads} thread(s)",
+        "a step": f"{counted(one.batch, 'clip')} of {counted(one.clip_frames, 'frame')} "
+        f"(the recipe's {one.recipe_batch}), {one.precision}, {counted(one.threads, 'thread')}",
         "seconds a step": f"{one.median_seconds:.4g} (median of {len(one.seconds_per_step)}; warm-up: {one.warm_up})",
         "clips/s": f"{one.clips_per_second:.4g}",
         "FLOPs a step": f"{amount(one.flops_total)}, executed {amount(one.flops_executed)}",
@@ -163,7 +165,7 @@ def best_way(plan: Plan) -> Tables:
     rows = {
         "settings": flags,
         "a step": f"{short(way.seconds_per_step)} s: {short(plan.batch_size / way.seconds_per_step)} clips/s, "
-        f"{way.micro_batch} clip(s) at a time on each device",
+        f"{counted(way.micro_batch, 'clip')} at a time on each device",
         "in all": f"{duration(way.days)}, {short(way.days * 24 * plan.devices)} device-hours",
     }
     if plan.devices > 1:
@@ -176,7 +178,7 @@ def about_memory(plan: Plan, way: Way) -> dict[str, str]:
     parts = {label: getattr(way.memory, part) / 2**30 for part, label in PARTS.items()}
     listed = ", ".join(f"{label} {value:.2f}" for label, value in parts.items() if value >= 0.005)
     total = f"{way.memory.total / 2**30:.1f} of {plan.hardware.memory_gib:.0f} GiB"
-    return {"memory": f"{total} at {way.micro_batch} clip(s): {listed}"}
+    return {"memory": f"{total} at {counted(way.micro_batch, 'clip')}: {listed}"}
 
 
 def duration(days: float) -> str:

@@ -20,7 +20,7 @@ from magi_video.files.limits import FOLLOW_LINKS
 ECHO = 2.0
 """Seconds within which the same signal again is a launcher's doing."""
 VERBS = {
-    "demo": "generate a video of 120 frames with the shipped model",
+    "demo": "generate a video of 120 frames with a shipped model",
     "record": "record gameplay: video files with the actions beside them",
     "import": "convert an action data set of LeRobot or Minari into a recording",
     "train": "train a model on a folder of videos",

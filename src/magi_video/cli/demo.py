@@ -12,6 +12,7 @@ from magi_video.cli.parsing import OutFolder, parse
 from magi_video.errors import MagiError
 from magi_video.fast.engine_name import AskedEngine
 from magi_video.fast.precision import Precision
+from magi_video.files.folders import check_folder
 from magi_video.files.weights import SHIPPED
 from magi_video.pipeline.options import GenerateOptions
 from magi_video.sampling.sampling import Sampling, Speed
@@ -39,8 +40,8 @@ class Demo:
 
     world: Annotated[Literal["doom", "atari", "coinrun"], Positional] = "doom"
     """Doom, Boxing as it was on the Atari 2600, or CoinRun of Procgen."""
-    out: OutFolder = Path("demo")
-    """Folder for the results."""
+    out: OutFolder | None = None
+    """Folder for the results; by default demo for Doom, and demo/atari and demo/coinrun."""
     frames: Annotated[int, Field(ge=1)] = 120
     """Frames of the video."""
     num: Annotated[int, Field(ge=1)] = 1
@@ -61,6 +62,11 @@ class Demo:
     """Print the content of generate.json."""
 
 
+def default_folder(world: str) -> Path:
+    """Where a world's results go if nothing is said: no two worlds share a folder."""
+    return Path("demo") if world == "doom" else Path("demo") / world
+
+
 def main(argv: list[str]) -> None:
     """Parse, generate, print."""
     from magi_video.files.atomic import replacing
@@ -70,12 +76,14 @@ def main(argv: list[str]) -> None:
     first_frame = SHIPPED / demo.world / "first_frame.png"
     if not first_frame.is_file():
         raise MagiError(f"{first_frame}: the package came without its model; install it again")
+    out = demo.out or default_folder(demo.world)
+    check_folder(out)
     interval = show.interval if demo.interval is None else demo.interval
     options = GenerateOptions(
         first_frame=first_frame, frames=demo.frames, interval=interval, actions=show.actions,
         sampling=Sampling(speed=demo.speed), num=demo.num, seed=demo.seed, precision=demo.precision,
         engine=demo.engine,
     )  # fmt: skip
-    generate(demo.world, demo.out, options, demo.json)
-    with replacing(demo.out / first_frame.name) as part:  # to begin another video from
+    generate(demo.world, out, options, demo.json)
+    with replacing(out / first_frame.name) as part:  # to begin another video from
         shutil.copyfile(first_frame, part)

@@ -16,7 +16,7 @@ from magi_video.cli.parsing import parse as parse_options
 from magi_video.cli.progress import TaskDisplay, is_main_process
 from magi_video.cli.recipe import CodecOptions, DataOptions, split_recipe
 from magi_video.codecs.config import SmallVAEConfig, VQConfig
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 from magi_video.presets import PRESETS, load_preset, run_preset
 from magi_video.recipe import CodecConfig, DataConfig, Preset, check_cure_begins
 from magi_video.training.stopping import StopSignals
@@ -109,9 +109,10 @@ def print_result(command: Command, encoded: "Encoded", seconds: float) -> None:
         for shard in figures[damaged]:
             print(f"{kind} {shard:05d} was damaged and is encoded again", file=sys.stderr)
     clips, captions, mirrored = figures["clips"], figures["captions"], figures["mirrored"]
-    what = f"{clips:,} clips of " if clips is not None else ""
-    what += f"{figures['frames']:,} frames" + (f", {captions:,} caption{'s' * (captions > 1)}" if captions else "")
+    what = f"{counted(clips, 'clip')} of " if clips is not None else ""
+    what += counted(figures["frames"], "frame") + (f", {counted(captions, 'caption')}" if captions else "")
     what += ", and as many mirrored" if mirrored else ""
     shards, made = figures["shards"], figures["encoded_shards"]
-    print(f"{command.out}: {figures['videos']:,} videos, {what}, {figures['bytes'] / 1e6:,.1f} MB in {shards} shards")
+    what = f"{counted(figures['videos'], 'video')}, {what}"
+    print(f"{command.out}: {what}, {figures['bytes'] / 1e6:,.1f} MB in {counted(shards, 'shard')}")
     print(f"encoded {made} of them in {seconds:.1f} s (try: magi train … --latents {command.out})")

@@ -17,7 +17,7 @@ class Export:
     out: OutFolder
     """Folder for the files."""
     form: Literal["pt2", "onnx"] = "pt2"
-    """torch.export programs, or ONNX graphs (pip install "magi-video[export]")."""
+    """torch.export programs, or ONNX graphs, which need the optional packages "export"."""
     frames: int | None = None
     """Of the longest video that will be made; by default those of a training clip. No limit to a model that goes on
     without end, unless its codec compresses time."""

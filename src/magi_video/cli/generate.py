@@ -6,6 +6,7 @@ from typing import Any
 
 from magi_video.cli.parsing import Grouped, Model, OutFolder, parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
+from magi_video.errors import counted
 from magi_video.pipeline.options import GenerateOptions
 from magi_video.settings import settings
 
@@ -50,7 +51,7 @@ def summary(report: dict[str, Any], out: Path) -> str:
     seconds = report["seconds_per_frame"]
     count = len(seconds) * len(report["seeds"])
     return (
-        f"{len(report['files'])} video(s) of {len(seconds)} frames in {report['seconds']:.1f} s "
+        f"{counted(len(report['files']), 'video')} of {counted(len(seconds), 'frame')} in {report['seconds']:.1f} s "
         f"({count / report['seconds']:.1f} frames/s, {sum(seconds) / len(seconds):.3f} s a frame in the mean)\n"
         f"video:         {out / report['files'][0]}\n"
         f"contact sheet: {out / 'contact.png'}\n"

@@ -9,13 +9,14 @@ from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import Check, OutFolder, arguments, check_given, parse
 from magi_video.cli.progress import TaskDisplay
+from magi_video.errors import counted
 
 
 @dataclass(frozen=True)
 class Import:
     """Convert an action data set of another project into a recording: videos with the actions beside them.
 
-    Needs pyarrow (lerobot) or h5py (minari): pip install "magi-video[datasets]". The same command continues.
+    Needs pyarrow (lerobot) or h5py (minari), the optional packages "datasets". The same command continues.
     """
 
     kind: Annotated[Positional[Literal["lerobot", "minari"]], arg(metavar="{lerobot,minari}")]
@@ -57,8 +58,8 @@ def main(argv: list[str]) -> None:
         print(json.dumps(asdict(summary) | {"skipped": skipped}, default=str))
         return
     print(
-        f"{summary.folder}: {summary.episodes} episodes, {summary.frames} frames of {summary.camera} at "
-        f"{summary.frame_rate:g} frames/s, actions {', '.join(summary.action_names)}"
+        f"{summary.folder}: {counted(summary.episodes, 'episode')}, {counted(summary.frames, 'frame')} "
+        f"of {summary.camera} at {summary.frame_rate:g} frames/s, actions {', '.join(summary.action_names)}"
     )
     for one in summary.skipped:
         print(f"left out  {one.path.stem}: {one.reason}")

@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import OutFolder, arguments, parse
 from magi_video.cli.progress import TaskDisplay
+from magi_video.errors import counted
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps(dataclasses.asdict(summary), default=str))
     else:
         print(
-            f"{summary.folder}: {summary.episodes} episodes ({summary.kept} were there), {summary.frames} frames "
+            f"{summary.folder}: {counted(summary.episodes, 'episode')} ({summary.kept} of before), "
+            f"{counted(summary.frames, 'frame')} "
             f"at {summary.frame_rate:g} frames/s, actions {', '.join(summary.action_names)}"
         )

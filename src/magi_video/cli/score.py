@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from magi_video.cli.parsing import Check, Grouped, OutFolder, check_given, parse
 from magi_video.cli.progress import TaskDisplay, is_main_process
+from magi_video.errors import counted
 from magi_video.evaluation.options import ScoreOptions
 from magi_video.settings import settings
 
@@ -74,7 +75,7 @@ def print_result(result: dict[str, Any], out: Path, as_json: bool) -> None:
     for name, row in result.get("baselines", {}).items():
         lines.append(f"         FVD of {name.replace('_', ' ')}: {row['fvd']:g}")
     if given := result["given_frames_scored"]:
-        lines.append(f"given    FVD and FID count the {given} given frame{'s' * (given > 1)} of each clip")
+        lines.append(f"given    FVD and FID count the {counted(given, 'given frame')} of each clip")
     lines += [f"warning  {text}" for text in result["warnings"]]
     lines.append(f"report   {out / 'report.html'}")
     lines.append(f"figures  {out / 'metrics.json'}")

@@ -2,6 +2,7 @@
 
 from magi_video.cli.parsing import Grouped, Model, parse
 from magi_video.errors import MagiError
+from magi_video.installation import install_command
 from magi_video.serving.options import ServeOptions
 from magi_video.settings import settings
 
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> None:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise MagiError(f"{error.name} is not installed: pip install 'magi-video[serve]'") from None
+        raise MagiError(f"{error.name} is not installed: {install_command('serve')}") from None
     from magi_video.serving.server import serve
 
     serve(asked.model, asked.options)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 
 from magi_video.codecs.base import Codec
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 
 
 class ChannelStatistics:
@@ -53,7 +53,10 @@ class ChannelStatistics:
             std_C[dead_C] = 1
         elif dead_C.any():
             dead = dead_C.nonzero().flatten().tolist()
-            raise MagiError(f"latent channel(s) {dead} never vary, so they cannot be scaled to unit deviation")
+            raise MagiError(
+                f"{counted(len(dead), 'latent channel')} ({', '.join(map(str, dead))}) without any variance, which "
+                "cannot be scaled to unit deviation"
+            )
         return self.mean_C.clone(), std_C
 
 

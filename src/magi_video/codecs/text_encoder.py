@@ -34,6 +34,7 @@ from magi_video.files.weights import (
     stored_sizes,
     weight_files,
 )
+from magi_video.installation import install_command
 
 ENCODER_FOLDER = "text_encoder"
 FILES = ("*.json", "*.txt", "*.safetensors")
@@ -81,7 +82,7 @@ class TextEncoder:
         try:
             import transformers
         except ImportError:
-            raise MagiError("text needs the extra packages: pip install 'magi-video[text]'") from None
+            raise MagiError(f"text needs the extra packages: {install_command('text')}") from None
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         sizes = stored_sizes(files)

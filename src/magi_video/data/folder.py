@@ -14,7 +14,7 @@ import torch
 from magi_video.data.actions import ActionTrack, actions_path, read_actions, recorded_game
 from magi_video.data.scan import Inspected, inspect_videos
 from magi_video.data.walk import Skipped, find_videos, is_inside, tell_ignored
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 from magi_video.files.limits import follows_links
 from magi_video.registry import Registry
 from magi_video.video.video import read_frames
@@ -236,7 +236,7 @@ class VideoFolder:
     def summary(self) -> str:
         """One line: "120 videos, 2 skipped (1 zero frames, 1 unreadable);
         9 files are no videos by their names (9 .jpg)"."""
-        line = f"{len(self.videos)} video" + ("" if len(self.videos) == 1 else "s")
+        line = counted(len(self.videos), "video")
         if self.skipped:
             reasons = Counter(skipped.reason.split(" (")[0].split(";")[0] for skipped in self.skipped)
             listed = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())

@@ -36,6 +36,17 @@ class FrameMemory:
     strided: int
     stride: int
 
+    @classmethod
+    def of(cls, window: int, sampling: Sampling) -> "FrameMemory | None":
+        """What a sampling asks for in a window of so many frames; None for the latest frames alone."""
+        sink, strided = sampling.sink_frames or 0, sampling.strided_frames or 0
+        return cls(window, sink, strided, sampling.past_stride or STRIDE) if sink + strided else None
+
+    @property
+    def latest(self) -> int:
+        """Frames in sight that follow each other up to the newest, once others have left the window."""
+        return self.window - self.kept
+
     @property
     def kept(self) -> int:
         """Most frames that stay."""
@@ -76,14 +87,13 @@ def find_memory(
     Raises:
         MagiError: the model or the paradigm cannot, or too many are asked for.
     """
-    sink, strided = sampling.sink_frames or 0, sampling.strided_frames or 0
     if sampling.past_stride is not None and sampling.strided_frames is None:
         raise MagiError(
             "past_stride is the distance between strided_frames: give strided_frames, their number, as well"
         )
-    if not sink + strided:
+    memory = FrameMemory.of(model.config.num_frames, sampling)
+    if memory is None:
         return None
-    window = model.config.num_frames
     if model.config.temporal_position != "rope":
         raise MagiError(
             "sink_frames and strided_frames are for models with relative positions (temporal_position='rope'): "
@@ -94,9 +104,9 @@ def find_memory(
             f"sink_frames and strided_frames need a paradigm that makes frames one by one over the frame cache; "
             f"{paradigm.name} generates in another way"
         )
-    if sink + strided > window - 2:
+    if memory.latest < 2:
         raise MagiError(
-            f"sink_frames and strided_frames must leave 2 of the {window} frames in sight for the latest ones: "
-            f"{window - 2} at most together; got {sink} and {strided}"
+            f"sink_frames and strided_frames must leave 2 of the {memory.window} frames in sight for the latest ones: "
+            f"{memory.window - 2} at most together; got {memory.sink} and {memory.strided}"
         )
-    return FrameMemory(window, sink, strided, sampling.past_stride or STRIDE)
+    return memory

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from magi_video.errors import MagiError
+from magi_video.installation import install_command
 
 EngineName = Literal["auto", "torch", "onnx"]
 """What computes frames: PyTorch, ONNX Runtime, or the quicker of the two (`magi_video.fast.engine_choice`)."""
@@ -20,7 +21,7 @@ def missing_packages(names: Sequence[str]) -> str | None:
 def check_engine(name: EngineName) -> EngineName:
     """The name; a `MagiError` if it is "onnx" and ONNX Runtime is not installed."""
     if name == "onnx" and missing_packages(("onnxruntime",)):
-        raise MagiError('ONNX Runtime is not installed: pip install "magi-video[export]"')
+        raise MagiError(f"ONNX Runtime is not installed: {install_command('export')}")
     return name
 
 

@@ -22,6 +22,7 @@ from magi_video.fast.graph_past import GraphPast, Steps
 from magi_video.fast.onnx_graph import TOLERANCE, Graph, GraphFiles, Session, export_graph
 from magi_video.fast.speed import prepare
 from magi_video.files.cache import report_unusable_cache
+from magi_video.installation import install_command
 from magi_video.models.head import DiffusionHead
 from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
@@ -266,7 +267,7 @@ class OnnxEngine(Engine):
 
     def _made(self, function: nn.Module, inputs: tuple[Any, ...], what: str) -> Graph:
         if lacking := missing_packages(("onnx", "onnxscript")):
-            raise MagiError(f'{lacking} is not installed, which makes graphs: pip install "magi-video[export]"')
+            raise MagiError(f"{lacking} is not installed, which makes graphs: {install_command('export')}")
         self.stage(f"making the graph of {what}, once for models of this kind")
         try:
             return export_graph(function, inputs)

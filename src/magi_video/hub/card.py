@@ -7,9 +7,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from magi_video.codecs.sizes import LatentSizes
+from magi_video.errors import counted, spanned
+from magi_video.exposure.memory import FrameMemory
 from magi_video.files.shapes import parameters_by_part
 from magi_video.models.architecture import ACTION, LABEL, TEXT
-from magi_video.pipeline.description import Description
+from magi_video.pipeline.description import Description, own_steps
 from magi_video.registry import declared
 from magi_video.sampling.sampling import Sampling
 
@@ -18,6 +20,7 @@ LIBRARY = "magi-video"
 SOURCES = {
     "vizdoom/": "Recorded in [ViZDoom](https://vizdoom.farama.org) with the [Freedoom](https://freedoom.github.io) "
     "assets (BSD).",
+    "procgen/": "Recorded in [Procgen](https://github.com/openai/procgen) (MIT).",
     "ALE/": "Recorded in the [Arcade Learning Environment](https://ale.farama.org); its games are their makers'.",
 }
 """What the games that a model was trained on ask to be said, by how their names begin."""
@@ -141,17 +144,20 @@ def model_facts(model: Description, sizes: LatentSizes) -> list[tuple[str, str]]
     head, rate = parts.pop("head"), _number(config["frame_rate"])
     position = network.temporal_position
     length = "without end" if position == "rope" else "fixed at the start, positions interpolated beyond training's"
-    sampling = Sampling.of(None, **config["sampling"]).complete()
+    words = {"mask_steps": "mask step", "denoise_steps": "denoise step"}
+    steps = {words[name]: count for name, count in own_steps(config, network).items() if count}
     rows = [
         ("Parameters", f"{_millions(sum(parts.values()))} transformer, {_millions(head)} diffusion head"),
         ("Codec", f"`{model.codec}`, {_millions(model.codec_parameters)} parameters"),
         ("Latent frame", f"{network.latent_channels}×{network.latent_height}×"
                          f"{network.latent_width}, {network.num_tokens} tokens"),
-        ("Time", f"{sizes.temporal_factor} frames a latent frame; {rate} frames/s at interval 1"),
-        ("Intervals", f"1 to {network.max_interval}"),
-        ("Length", f"trained on {sizes.num_pixel_frames(network.num_frames)} frames; rollouts {length}"),
-        ("Steps a frame", f"{sampling.mask_steps} mask steps, {sampling.denoise_steps} denoising steps"),
+        ("Time", f"{counted(sizes.temporal_factor, 'frame')} a latent frame; {rate} frames/s at interval 1"),
+        ("Intervals", spanned(1, network.max_interval)),
+        ("Length", f"trained on {counted(sizes.num_pixel_frames(network.num_frames), 'frame')}; rollouts {length}"),
+        ("Steps a frame", ", ".join(counted(count, what) for what, count in steps.items())),
     ]  # fmt: skip
+    if kept := kept_in_sight(model, sizes):
+        rows.append(("In sight", kept))
     if config["action_names"]:
         rows.append(("Actions", ", ".join(f"`{_plain(name)}`" for name in config["action_names"])))
     if config["class_names"]:
@@ -170,7 +176,7 @@ def training(model: Description) -> str:
     dataset = data_sets.get(str(clips.get("dataset")), data_sets["folder"])["title"]
     games = [_plain(one) for one in data.get("games") or []]
     source = f"Gameplay of {', '.join(games)}" if games else dataset
-    amounts = [f"{data[unit]:,} {unit}" for unit in ("videos", "frames") if isinstance(data.get(unit), int)]
+    amounts = [counted(data[f"{unit}s"], unit) for unit in ("video", "frame") if isinstance(data.get(f"{unit}s"), int)]
     rows = [("Data", f"{source}{': ' if amounts else ''}{', '.join(amounts)}")]
     wanted = {
         "Steps": ("steps", recipe), "Clips a step": ("batch_size", recipe), "Learning rate": ("learning_rate", recipe),
@@ -206,22 +212,43 @@ def scores(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 def limits(model: Description, sizes: LatentSizes) -> str:
     """What not to expect, from what the model is."""
-    height, width = model.settings["height"], model.settings["width"]
+    network, config = model.architecture, model.settings
+    kept = kept_in_sight(model, sizes)
+    trained = counted(sizes.num_pixel_frames(network.num_frames), "frame")
+    if network.temporal_position != "rope":
+        length = "Rollouts longer than the training clips are generated at interpolated positions, and get worse."
+    elif kept:
+        length = f"What leaves the picture is remembered while a frame that shows it is in sight, of these: {kept}; "
+        length += "errors add up in long rollouts."
+    else:
+        length = f"What leaves the picture is remembered for at most {trained}; errors add up in long rollouts."
     lines = [
         "It has seen nothing but its training data: a first frame of another kind is continued as if it were of that.",
-        f"Frames are {height}×{width} pixels; other pictures are cropped and resized.",
-        "What leaves the picture is remembered for at most "
-        f"{sizes.num_pixel_frames(model.architecture.num_frames)} frames; errors add up in long rollouts."
-        if model.architecture.temporal_position == "rope"
-        else "Rollouts longer than the training clips are generated at interpolated positions, and get worse.",
-        f"Intervals beyond {model.architecture.max_interval} are refused.",
+        f"Frames are {config['height']}×{config['width']} pixels; other pictures are cropped and resized.",
+        length,
+        f"Intervals beyond {network.max_interval} are refused.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
 
+def kept_in_sight(model: Description, sizes: LatentSizes) -> str:
+    """The frames in sight of a model that keeps more than the latest ones (`FrameMemory`), in words; else ""."""
+    network = model.architecture
+    memory = FrameMemory.of(network.num_frames, Sampling.of(None, **model.settings["sampling"]))
+    if memory is None or network.temporal_position != "rope":
+        return ""
+    frame = "frame" if sizes.temporal_factor == 1 else "latent frame"
+    parts = [f"the first {frame if memory.sink == 1 else counted(memory.sink, frame)}"] if memory.sink else []
+    if memory.strided:
+        which = "one whose number is" if memory.strided == 1 else f"{memory.strided} whose numbers are"
+        multiple = "a multiple" if memory.strided == 1 else "multiples"
+        parts.append(f"of the older ones the latest {which} {multiple} of {memory.stride}")
+    return ", ".join([*parts, f"the latest {counted(memory.latest, frame)}"])
+
+
 def licence(model: Description, license_id: str | None) -> str:
     """Of the weights, and where the data came from if that asks to be named."""
-    stated = f"The weights: {_plain(license_id)}." if license_id else "Its makers have not stated one."
+    stated = f"The weights: {_plain(license_id)}." if license_id else "No licence of the weights is stated."
     games = _mapping(model.settings["training"] or {}, "data").get("games") or []
     sources = [text for start, text in SOURCES.items() if any(str(one).startswith(start) for one in games)]
     return " ".join([stated, *sources])

@@ -29,6 +29,7 @@ from magi_video.fast.onnx_graph import quiet
 from magi_video.files.atomic import part_beside, write_json
 from magi_video.files.folders import make_folder
 from magi_video.files.shapes import head_inputs
+from magi_video.installation import install_command
 from magi_video.models.categorical import CategoricalHead
 from magi_video.models.conditions import unknown
 from magi_video.models.distributional import DistributionalHead, evenly_spaced_times, step_tables
@@ -329,7 +330,7 @@ def export_model(
         try:
             import onnxscript  # noqa: F401  (torch.onnx needs it)
         except ImportError:
-            raise MagiError('ONNX is not installed: pip install "magi-video[export]"') from None
+            raise MagiError(f"ONNX is not installed: {install_command('export')}") from None
     paradigm = find_paradigm(pipe.config.forcing)
     if not paradigm.frame_cache:
         raise MagiError(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, spanned
 from magi_video.registry import declared
 from magi_video.settings import MAX_SIZE, Size, settings
 
@@ -83,7 +83,8 @@ def check_interval(interval: int, largest: int, name: str = "interval") -> None:
         MagiError: it is none of 1…largest.
     """
     if not 1 <= interval <= largest:
-        raise MagiError(f"{name} must lie in 1…{largest} for this model, got {interval}")
+        expected = "be 1" if largest == 1 else f"lie in {spanned(1, largest)}"
+        raise MagiError(f"{name} must {expected} for this model, got {interval}")
 
 
 @settings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from magi_video.codecs.sizes import LatentSizes
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, spanned
 from magi_video.files.json import read_json
 from magi_video.files.shapes import architecture_of, parameters_by_part, weight_shapes
 from magi_video.files.weights import (
@@ -170,9 +170,6 @@ def model_facts(model: str) -> dict[str, Any]:
     described = describe_model(model)
     settings, architecture, training = described.settings, described.architecture, described.settings["training"]
     head, row = parameters_by_part(architecture)["head"], declared("paradigms")[settings["forcing"]]
-    own = vars(Sampling.of(None, **settings["sampling"]).complete())
-    if architecture.codes:
-        own = own | {"denoise_steps": 1}  # codes are drawn, not denoised
     return {
         "model": model,
         "forcing": settings["forcing"],
@@ -181,7 +178,7 @@ def model_facts(model: str) -> dict[str, Any]:
         "frame": f"{settings['height']}×{settings['width']} pixels, {architecture.num_tokens} tokens of "
         f"{architecture.token_dim}",
         "trained_frames": architecture.num_frames,
-        "intervals": f"1…{architecture.max_interval}",
+        "intervals": spanned(1, architecture.max_interval),
         "frame_rate": settings["frame_rate"],
         "temporal_position": architecture.temporal_position,
         "transformer_parameters": sum(parameters_by_part(architecture).values()) - head,
@@ -194,7 +191,7 @@ def model_facts(model: str) -> dict[str, Any]:
         "conditions": list(architecture.specs),
         "actions": list(settings["action_names"]),
         "classes": list(settings["class_names"]),
-        **{name: own[name] if row.get("steps", {}).get(name) != 0 else None for name in STEPS},
+        **own_steps(settings, architecture),
         **_other_sampling(settings["sampling"], row, architecture),
         "training_steps": training.get("steps"),
         "training_seed": training.get("seed"),
@@ -202,6 +199,19 @@ def model_facts(model: str) -> dict[str, Any]:
         **_distilled(training),
         "metrics": training.get("metrics"),
     }
+
+
+def own_steps(settings: dict[str, Any], architecture: Architecture) -> dict[str, int | None]:
+    """A model's own mask and denoise steps; None of those that its paradigm does not have.
+
+    Args:
+        settings: of the pipeline.
+        architecture: of the transformer.
+    """
+    own, row = vars(Sampling.of(None, **settings["sampling"]).complete()), declared("paradigms")[settings["forcing"]]
+    if architecture.codes:
+        own = own | {"denoise_steps": 1}  # codes are drawn, not denoised
+    return {name: own[name] if row.get("steps", {}).get(name) != 0 else None for name in STEPS}
 
 
 def _distilled(training: dict[str, Any]) -> dict[str, Any]:
@@ -221,9 +231,11 @@ def _other_sampling(sampling: dict[str, Any], row: dict[str, Any], architecture:
         useless |= {"order", "choice_temperature", "refresh"}
     if not row.get("frame_cache", True):
         useless.add("refresh")
-    if not {LABEL, TEXT, ACTION} & set(architecture.specs):
+    guided = [name for name in (LABEL, TEXT, ACTION) if name in architecture.specs]
+    if not guided:
         useless |= {"guidance_scale", "guidance_schedule", "guide"}
-    return {name: value for name, value in sampling.items() if name not in useless}
+    found = {name: value for name, value in sampling.items() if name not in useless}
+    return found | {name: [one for one in found[name] if one in guided] for name in ("guide",) if name in found}
 
 
 def _head(architecture: Architecture) -> str:

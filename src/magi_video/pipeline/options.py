@@ -14,6 +14,7 @@ from magi_video.pipeline.actions import find_actions
 from magi_video.pipeline.asked import check_controls, find_label, read_local
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import settings
+from magi_video.video.names import is_picture, is_video
 
 
 @settings
@@ -78,6 +79,10 @@ class GenerateOptions:
         for path, kind in ((self.first_frame, "a picture"), (self.context, "a video")):
             if path is not None and not path.exists():
                 raise MagiError(f"{path}: no such file; expected {kind}")
+        if self.first_frame is not None and is_video(self.first_frame) and not is_picture(self.first_frame):
+            raise MagiError(f"--first-frame {self.first_frame}: a video; --context begins from one")
+        if self.context is not None and is_picture(self.context) and not is_video(self.context):
+            raise MagiError(f"--context {self.context}: a picture; --first-frame begins from one")
         if (found := read_local(model)) is None:
             return
         settings, architecture = found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from magi_video.distributed import Processes
+from magi_video.errors import counted
 from magi_video.fast.engine import Say, Stage
 from magi_video.fast.engine_name import EngineName
 from magi_video.fast.kernel_choice import FAST_FLOAT32, generation_kernels, settle_kernels
@@ -43,7 +44,7 @@ class Ready:
 
     def __str__(self) -> str:
         on_cpu = self.pipe.device.type == "cpu"
-        threads = f"{self.threads} CPU thread{'s' * (self.threads > 1)}" if on_cpu else ""
+        threads = counted(self.threads, "CPU thread") if on_cpu else ""
         return "; ".join(filter(None, (str(self.choice), threads, self.engine)))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from typing_extensions import override
 
 from magi_video.errors import MagiError
+from magi_video.installation import install_command
 from magi_video.recordings.policy import Actions, Place, Surroundings
 
 DOOM_TICS_PER_SECOND = 35.0
@@ -219,7 +220,7 @@ def _need(module: str, package: str | None = None) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MagiError(f"{package or module} is not installed: pip install 'magi-video[games]'") from error
+        raise MagiError(f"{package or module} is not installed: {install_command('games')}") from error
 
 
 def _known_id(name: str, known: list[str]) -> str:

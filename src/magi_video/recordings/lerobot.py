@@ -20,6 +20,7 @@ from magi_video.data.walk import is_file, is_inside
 from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.limits import MAX_EPISODE_BYTES, MAX_FRAMES
+from magi_video.installation import install_command
 from magi_video.recordings.importing import Source, check_names, check_rate, check_size, choose_camera
 from magi_video.video.video import read_frames
 
@@ -217,7 +218,7 @@ def open_source(root: Path, camera: str | None, frame_rate: float | None) -> LeR
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise MagiError('LeRobot data sets need pyarrow: pip install "magi-video[datasets]"') from None
+        raise MagiError(f"LeRobot data sets need pyarrow: {install_command('datasets')}") from None
     return LeRobotSource(root, camera, frame_rate)
 
 

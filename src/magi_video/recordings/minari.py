@@ -22,6 +22,7 @@ from magi_video.data.walk import is_inside
 from magi_video.errors import MagiError
 from magi_video.files.json import parse_json, read_text
 from magi_video.files.limits import MAX_EPISODE_BYTES, MAX_FRAMES, MAX_PIXELS
+from magi_video.installation import install_command
 from magi_video.recordings.importing import Source, check_rate, check_size, choose_camera
 
 DEFAULT_RATE = 30.0
@@ -242,5 +243,5 @@ def open_source(root: Path, camera: str | None, frame_rate: float | None) -> Min
     try:
         import h5py  # noqa: F401
     except ImportError:
-        raise MagiError('Minari data sets need h5py: pip install "magi-video[datasets]"') from None
+        raise MagiError(f"Minari data sets need h5py: {install_command('datasets')}") from None
     return MinariSource(root, camera, frame_rate)

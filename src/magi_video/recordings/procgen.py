@@ -5,7 +5,7 @@ levels: train on one, test on another. An episode is one level, from its start u
 or the recording has enough.
 
 The package has a wheel for Python 3.11 on 64-bit x86 Linux only, and asks for NumPy 1, with which nothing else here
-works; it runs with NumPy 2 too if it is installed without what it asks for (`INSTALL`).
+works; it runs with NumPy 2 too if it is installed without what it asks for (`install_procgen`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 from typing_extensions import override
 
 from magi_video.errors import MagiError
+from magi_video.installation import install_command
 from magi_video.recordings.environments import Game
 from magi_video.recordings.policy import HOLD_TICS, Actions
 
-INSTALL = "pip install 'magi-video[procgen]' && pip install --no-deps procgen2 gym3 gym"
 FRAMES_PER_SECOND = 15.0
 """At which Procgen shows its games to people."""
 PREFIX = "procgen/"
@@ -36,6 +36,11 @@ IDLE_KEYS = {"coinrun": frozenset("DAWSQE"), "jumper": frozenset("DAWSQE")}
 PLATFORM_HOLD = (3, 16)
 """There, steps for which keys are held: a fifth of a second to a second. A jump in CoinRun takes a second, so most keys
 change in the air or soon after it."""
+
+
+def install_procgen() -> str:
+    """The shell command that installs Procgen here."""
+    return install_command("procgen", bare="procgen2 gym3 gym")
 
 
 class ProcgenGame(Game):
@@ -121,7 +126,7 @@ def load() -> Any:
         lacks = "" if error.name in (None, "procgen") else f" (it lacks {error.name})"
         fits = sys.version_info[:2] == (3, 11) and sys.platform == "linux"
         where = "" if fits else "; there is a wheel for Python 3.11 on Linux only"
-        raise MagiError(f"Procgen is not installed{lacks}{where}: {INSTALL}") from error
+        raise MagiError(f"Procgen is not installed{lacks}{where}: {install_procgen()}") from error
 
 
 def known_game(name: str, known: list[str]) -> str:

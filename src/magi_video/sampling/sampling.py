@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 from magi_video.settings import Items, settings
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Sampling:
         if resolved.last_denoise_steps is not None:
             if resolved.last_denoise_steps > steps:
                 raise MagiError(
-                    f"last_denoise_steps must be at most the {steps} denoise step{'s' * (steps > 1)} of the first, got "
+                    f"last_denoise_steps must be at most the {counted(steps, 'denoise step')} of the first, got "
                     f"{resolved.last_denoise_steps}"
                 )
             for fewer in range(resolved.last_denoise_steps, steps):

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from magi_video.errors import MagiError
-from magi_video.recordings.procgen import INSTALL, PREFIX, idle_keys
+from magi_video.installation import install_command
+from magi_video.recordings.procgen import PREFIX, idle_keys, install_procgen
 from magi_video.video.image import fit_frames
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def why_no_games(training: Any) -> str | None:
     if not known_games(training):
         return "the model does not say which game it has seen"
     games = known_games(training)
-    how = INSTALL if all(map(_is_procgen, games)) else "pip install 'magi-video[games]'"
+    how = install_procgen() if all(map(_is_procgen, games)) else install_command("games")
     return f"{world_name(games)} is not installed here ({how})"
 
 

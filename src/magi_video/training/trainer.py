@@ -21,7 +21,7 @@ from torch import nn
 
 from magi_video.data.clips import ClipSampler
 from magi_video.distributed import Processes
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 from magi_video.fast.compiling import compile_blocks
 from magi_video.fast.probes import choose_precision
 from magi_video.files.checkpoints import (
@@ -231,9 +231,10 @@ class Trainer:
         good = [one for one in checkpoint_steps(self.out / "checkpoints") if one < outcome.step - skipped]
         kept = f"the last good checkpoint is {checkpoint_folder(self.out / 'checkpoints', good[-1])}" if good else ""
         return (
-            f"training diverged: the last {skipped} step(s) up to {outcome.step} were all skipped, since their loss or "
-            f"gradient is not finite or above {self.guard.factor:g} × the usual norm {outcome.usual:.3g} "
-            f"(now loss {outcome.loss:.4g}, norm {outcome.norm:.4g}); {kept or 'there is no checkpoint from before'}; "
+            f"training diverged: {counted(skipped, 'step')} in a row skipped, the last of them {outcome.step}, since "
+            f"the loss or the gradient is not finite or above {self.guard.factor:g} × the usual norm "
+            f"{outcome.usual:.3g} (now loss {outcome.loss:.4g}, norm {outcome.norm:.4g}); "
+            f"{kept or 'there is no checkpoint from before'}; "
             "lower --learning-rate, with another --out"
         )
 
