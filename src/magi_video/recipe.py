@@ -90,7 +90,8 @@ class ModelConfig:
     text: bool = False
     """Give each frame its video's caption (docs/control.md says where captions lie)."""
     text_encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Hub name or folder of the encoder, of the transformers library; the extra "text" is needed."""
+    """Hub name or folder of the encoder, of the transformers library, for which the extra "text" is needed; "words":
+    the words of the captions, 1,024 different ones at most, learned by the model itself (docs/text.md)."""
     text_tokens: Annotated[int, Field(ge=1, le=512)] = 16
     """Condition tokens of a caption: its first so many word vectors; with 1, the mean of all of them."""
     condition_drop: Annotated[float, Field(ge=0, le=1)] = 0.1

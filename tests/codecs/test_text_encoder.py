@@ -270,8 +270,8 @@ def test_models_without_text_say_so() -> None:
 
 
 def test_the_encoder_that_was_copied_is_the_one(tiny_bert: Path, tmp_path: Path) -> None:
-    first = fetch_encoder(str(tiny_bert), tmp_path / "text_encoder")
-    assert fetch_encoder("elsewhere", tmp_path / "text_encoder").fingerprint() == first.fingerprint()
+    first = fetch_encoder(str(tiny_bert), tmp_path / "text_encoder", [])
+    assert fetch_encoder("elsewhere", tmp_path / "text_encoder", []).fingerprint() == first.fingerprint()
     assert first.fingerprint() != TextEncoder(copy(tiny_bert, tmp_path / "other", pad_token_id=1)).fingerprint()
 
 

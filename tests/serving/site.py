@@ -103,6 +103,8 @@ def make_pipe() -> Callable[..., MagiVideoPipeline]:
 class WordEncoder:
     """A text encoder that needs no package: a random vector for each text."""
 
+    example = "a text"
+
     def encode(self, texts: Sequence[str], tokens: int) -> torch.Tensor:
         seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) for text in texts]
         return torch.stack([torch.randn(tokens, 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

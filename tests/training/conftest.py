@@ -53,6 +53,7 @@ class LengthEncoder:
     """A text encoder that needs no package: a text's length."""
 
     size = 4
+    example = "a text"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,5 +69,5 @@ class LengthEncoder:
 @pytest.fixture
 def length_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training and generating encode texts by `LengthEncoder`."""
-    monkeypatch.setattr("magi_video.training.captions.fetch_encoder", lambda name, out: LengthEncoder(out))
-    monkeypatch.setattr("magi_video.pipeline.model.TextEncoder", LengthEncoder)
+    monkeypatch.setattr("magi_video.training.captions.fetch_encoder", lambda name, out, texts: LengthEncoder(out))
+    monkeypatch.setattr("magi_video.pipeline.model.load_encoder", LengthEncoder)

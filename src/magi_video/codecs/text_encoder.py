@@ -11,19 +11,21 @@ import inspect
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from magi_video.codecs.text import check_text
+from magi_video.codecs.words import WORDS, WORDS_FILE, WordEncoder, learn_words, read_words
 from magi_video.errors import MagiError
 from magi_video.files.atomic import files_sha256, link_or_copy
 from magi_video.files.folders import ensure_folder
-from magi_video.files.json import MAX_CHARACTERS, read_json, read_text
+from magi_video.files.json import read_json, read_text
 from magi_video.files.limits import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES
 from magi_video.files.weights import (
     check_finite,
@@ -36,7 +38,6 @@ from magi_video.files.weights import (
 )
 from magi_video.installation import install_command
 
-ENCODER_FOLDER = "text_encoder"
 FILES = ("*.json", "*.txt", "*.safetensors")
 WEIGHTS = "model"
 MAX_WORDS = 512
@@ -54,14 +55,6 @@ OURS = (
 """Settings of a config that choose code or files: they are dropped, as are all that begin with an underscore."""
 
 
-class Encoder(Protocol):
-    """What a pipeline asks for the vectors of texts."""
-
-    def encode(self, texts: Sequence[str], tokens: int) -> Tensor:
-        """As of `TextEncoder`."""
-        ...
-
-
 class TextEncoder:
     """A frozen text encoder on the CPU.
 
@@ -71,10 +64,13 @@ class TextEncoder:
     Attributes:
         folder: as given.
         size: numbers in a vector.
+        example: see `Encoder`.
 
     Raises:
         MagiError: the extra "text" is not installed, or the folder holds no such encoder.
     """
+
+    example = "a picture"
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -229,26 +225,40 @@ def _stumbling(what: str) -> Iterator[None]:
         raise MagiError(f"{what} ({' '.join(str(error).split())[:200] or type(error).__name__})") from None
 
 
-def check_text(text: Any) -> None:
-    """`MagiError` unless it is a text that can be encoded."""
-    if not isinstance(text, str) or not text.strip():
-        raise MagiError(f"a text is {text!r:.40}; expected some words")
-    if len(text) > MAX_CHARACTERS:
-        raise MagiError(f"a text of {len(text)} characters; expected at most {MAX_CHARACTERS}")
-
-
 def encoder_files(folder: Path) -> list[Path]:
     """The files of an encoder's folder itself, sorted."""
     return sorted(file for pattern in FILES for file in folder.glob(pattern) if file.is_file())
 
 
-def fetch_encoder(name: str, out: Path) -> TextEncoder:
-    """The encoder of that name as a copy in `out`; a finished copy found there is taken instead.
+def load_encoder(folder: Path) -> WordEncoder | TextEncoder:
+    """The encoder in a folder, of whichever kind it is."""
+    return WordEncoder(folder) if (folder / WORDS_FILE).is_file() else TextEncoder(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds no text encoder, as far as that can be said without the library that would run it.
+
+    Raises:
+        MagiError: as `check_encoder`, or `words.json` is no vocabulary.
+    """
+    if (folder / WORDS_FILE).is_file():
+        read_words(folder / WORDS_FILE)
+    else:
+        check_encoder(folder)
+
+
+def fetch_encoder(name: str, out: Path, texts: Iterable[str]) -> WordEncoder | TextEncoder:
+    """The encoder of that name in `out`, a copy or made there; a finished one found there is taken instead.
 
     Args:
-        name: folder or hub id.
-        out: the copy's folder, `ENCODER_FOLDER` of a run.
+        name: folder or hub id; `WORDS` for the words of the captions, which the model itself learns.
+        out: the encoder's folder, `ENCODER_FOLDER` of a run.
+        texts: the captions.
     """
+    if name == WORDS:
+        if not (out / WORDS_FILE).is_file():
+            learn_words(texts, out)
+        return WordEncoder(out)
     if not (out / "config.json").is_file():
         folder = Path(name)
         if not folder.is_dir():
@@ -259,8 +269,8 @@ def fetch_encoder(name: str, out: Path) -> TextEncoder:
 
 
 def copy_encoder(folder: Path, out: Path) -> None:
-    """Link or copy an encoder's files, config.json last; refused as by `check_encoder`."""
-    check_encoder(folder)
+    """Link or copy an encoder's files, config.json last; refused as by `check_folder`."""
+    check_folder(folder)
     ensure_folder(out)
     for file in sorted(encoder_files(folder), key=lambda file: file.name == "config.json"):
         part = out / f".{file.name}.part"

@@ -11,7 +11,8 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # which it exports lazily
 
-from magi_video.codecs.text_encoder import ENCODER_FOLDER, check_encoder
+from magi_video.codecs.text import ENCODER_FOLDER
+from magi_video.codecs.text_encoder import check_folder
 from magi_video.data.walk import is_inside
 from magi_video.errors import MagiError
 from magi_video.files.atomic import scratch_folder, write_json
@@ -63,7 +64,7 @@ def write_release(
     description = describe_model(folder)
     codec = read_pipeline(folder, torch.float32)["codec"]  # all weights are loaded, and so checked
     if (folder / ENCODER_FOLDER).is_dir():
-        check_encoder(folder / ENCODER_FOLDER)
+        check_folder(folder / ENCODER_FOLDER)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MagiError(f"{out}: is not empty; expected a new folder")
     if not metrics and (folder / "metrics.json").is_file():

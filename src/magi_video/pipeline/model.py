@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import check_codes
-from magi_video.codecs.text_encoder import ENCODER_FOLDER, Encoder, TextEncoder
+from magi_video.codecs.text import ENCODER_FOLDER, Encoder
+from magi_video.codecs.text_encoder import load_encoder
 from magi_video.errors import MagiError
 from magi_video.exposure.memory import find_memory
 from magi_video.exposure.noisy_past import check_noisy_past
@@ -189,10 +190,7 @@ class TrainedModel(ConventionalPipeline):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Texts as vectors for the model, `[number of texts, L, size]`; see `TextEncoder.encode`."""
         check_controls(self.transformer.condition_tokens.specs, {TEXT: texts})
-        if self.text_encoder is None:
-            if self.text_folder is None:
-                raise MagiError("this model lacks the text encoder it was trained with: set pipe.text_folder")
-            self.text_encoder = TextEncoder(self.text_folder)
+        self.text_encoder = self.find_text_encoder()
         spec = self.transformer.condition_tokens.specs[TEXT]
         vectors = self.text_encoder.encode(texts, spec.tokens)
         if vectors.shape[-1] != spec.size:
@@ -200,6 +198,18 @@ class TrainedModel(ConventionalPipeline):
                 f"{self.text_folder}: an encoder of {vectors.shape[-1]} numbers a word; expected {spec.size}"
             )
         return vectors
+
+    def find_text_encoder(self) -> Encoder:
+        """`text_encoder`, or that of `text_folder` if none is set.
+
+        Raises:
+            MagiError: there is no such folder, or no encoder in it.
+        """
+        if self.text_encoder is None:
+            if self.text_folder is None:
+                raise MagiError("this model lacks the text encoder it was trained with: set pipe.text_folder")
+            return load_encoder(self.text_folder)
+        return self.text_encoder
 
     def job(self, sampling: Sampling | str | None, num_videos: int, latent_frames: int | None) -> "Job":
         """The frames that an engine is chosen for; arguments as of `use_engine`."""

@@ -20,6 +20,7 @@ import numpy as np
 from typing_extensions import override
 
 from magi_video.errors import MagiError
+from magi_video.files.artifact import Record
 from magi_video.installation import install_command
 from magi_video.recordings.policy import Actions, Place, Surroundings
 
@@ -69,6 +70,14 @@ class Game:
     def around(self) -> Surroundings | None:
         """How far the way is free, and where the player is; None where the game does not know."""
         return None
+
+    def caption(self) -> str | None:
+        """What the episode shows, in words; None where the game has none for it."""
+        return None
+
+    def facts(self) -> Record:
+        """What a recording's record says of the game besides its actions and its frame rate."""
+        return {}
 
     def close(self) -> None:
         """Ends the environment and removes what it left on disk."""
@@ -167,7 +176,8 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
 
     Args:
         name: `vizdoom/SCENARIO` (`vizdoom/my_way_home`), an Atari id (`ALE/Breakout-v5`), our own
-            `magi/BouncingBalls-v0`, a game of Procgen (`procgen/coinrun`), or any registered Gymnasium id.
+            `magi/BouncingBalls-v0`, a game of Procgen (`procgen/coinrun`), moving shapes with captions (`shapes`), or any
+            registered Gymnasium id.
         frame_skip: steps of the game (Doom: tics of 1/35 s; Atari: frames of 1/60 s) for one recorded frame.
 
     Raises:
@@ -177,6 +187,8 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
         raise MagiError(f"frame skip {frame_skip}; expected 1 or more")
     if name.lower().startswith("procgen/"):
         return importlib.import_module("magi_video.recordings.procgen").ProcgenGame(name, frame_skip)
+    if re.match(r"shapes\b", name.lower()):
+        return importlib.import_module("magi_video.recordings.shapes").ShapesWorld(name, frame_skip)
     gymnasium = _need("gymnasium")
     if name.lower().startswith("vizdoom"):
         _need("vizdoom.gymnasium_wrapper", "vizdoom")
@@ -232,7 +244,7 @@ def _known_id(name: str, known: list[str]) -> str:
     close = [hints[i] for i in difflib.get_close_matches(name.lower(), hints, n=5, cutoff=0.3)]
     hint = f"; similar: {', '.join(close)}" if close else ""
     raise MagiError(
-        f"no game is called {name!r}{hint}; expected vizdoom/SCENARIO, ALE/GAME-v5, procgen/GAME or a Gymnasium id"
+        f"no game is called {name!r}{hint}; expected vizdoom/SCENARIO, ALE/GAME-v5, procgen/GAME, shapes or a Gymnasium id"
     )
 
 

@@ -26,7 +26,8 @@ def episode_name(episode: int) -> str:
 
 
 def complete_episodes(out: Path, record: Record | None) -> dict[str, int]:
-    """Frames of each recorded episode whose video and actions are there; none without a record.
+    """Frames of each recorded episode whose video and actions are there (of a world without actions: its caption);
+    none without a record.
 
     Raises:
         MagiError: the record is not that of a recording.
@@ -36,4 +37,9 @@ def complete_episodes(out: Path, record: Record | None) -> dict[str, int]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MagiError(f"{out / RECORDING_FILE}: not the description of a recording ({error!r})") from None
     paths = {episode: out / episode_name(episode) for episode in sorted(frames)}
-    return {str(n): frames[n] for n, path in paths.items() if path.is_file() and actions_path(path).is_file()}
+    captioned = record is not None and record.get("action_names") == []
+
+    def beside(path: Path) -> Path:
+        return path.with_suffix(".txt") if captioned else actions_path(path)
+
+    return {str(n): frames[n] for n, path in paths.items() if path.is_file() and beside(path).is_file()}

@@ -1,7 +1,8 @@
 """Recording gameplay: ordinary video files with the actions beside them.
 
 A recording is a folder: `recording.json` (what was recorded), and for each episode `episode_00000.mp4` and
-`episode_00000.actions.jsonl`. Row i of the latter, `{"frame": i, "action": {"TURN_LEFT": 1}}`, is the action taken
+`episode_00000.actions.jsonl`, or `episode_00000.txt` with its caption where the world has that and no actions. Row i of
+the actions, `{"frame": i, "action": {"TURN_LEFT": 1}}`, is the action taken
 after frame i, the one that leads to frame i+1; only entries that are not 0 are written, and the last row is empty. An
 episode is a pure function of (game, seed, episode number, settings), so recording more episodes into the same folder
 continues the set, and an interrupted recording is taken up where it stopped.
@@ -21,14 +22,15 @@ import numpy as np
 from magi_video.data.actions import write_actions
 from magi_video.errors import MagiError
 from magi_video.files.artifact import Record
+from magi_video.files.atomic import write_bytes
 from magi_video.recordings.environments import Game, open_game
 from magi_video.recordings.episodes import EPISODES, complete_episodes, episode_name, recording
 from magi_video.recordings.walker import player
 from magi_video.video.image import fit_frames
 from magi_video.video.video import RECORDED, VideoWriter
 
-FACTS = ("frame_rate", "action_names")
-"""Of the game, in a record."""
+FACTS = ("frame_rate", "action_names", "world")
+"""Of the game, in a record; the last only of one that says more (`Game.facts`)."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def record(
                 opened = open_game(game, frame_skip)
                 try:
                     known = {"frame_rate": opened.frame_rate, "action_names": list(opened.actions.names)}
+                    known |= opened.facts()
                     if not locked:  # now that the game is known to be there
                         held.enter_context(artifact.making(settings, carried=described))
                         locked = True
@@ -122,8 +125,8 @@ def record(
 
 
 def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any]) -> int:
-    """Plays one episode; returns its number of frames. The actions are in place before the video is, so a video is
-    always complete."""
+    """Plays one episode; returns its number of frames. Actions and caption are in place before the video is, so a video
+    is always complete."""
     seed = settings["seed"]
     game_seed = int(np.random.SeedSequence([seed, episode]).generate_state(1)[0] >> 1)
     explorer = player(game.actions, [seed, episode, 1], settings["frame_skip"])
@@ -142,7 +145,10 @@ def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any
             rows.append({names[i]: _number(vector[i]) for i in np.flatnonzero(vector)})
             frame = game.step(vector)
         rows[-1] = {}  # the last frame leads nowhere
-        write_actions(path, rows)
+        if names:
+            write_actions(path, rows)
+        if (caption := game.caption()) is not None:
+            write_bytes(path.with_suffix(".txt"), f"{caption}\n".encode())
     return len(rows)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from magi_video.codecs.text_encoder import check_text
+from magi_video.codecs.text import check_text
 from magi_video.errors import MagiError
 from magi_video.models.architecture import LABEL, TEXT
 from magi_video.pipeline.actions import parse_actions
@@ -151,7 +151,8 @@ def find_text_problem(pipe: MagiVideoPipeline) -> str | None:
     if TEXT not in pipe.transformer.condition_tokens.specs:
         return None
     try:
-        pipe.encode_text(["a picture"])
+        pipe.text_encoder = pipe.find_text_encoder()
+        pipe.encode_text([pipe.text_encoder.example])
     except MagiError as error:
         return public_message(error, pipe.text_folder, "the text encoder")
     return None

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from magi_video.codecs.text_encoder import ENCODER_FOLDER, fetch_encoder
+from magi_video.codecs.text import ENCODER_FOLDER
+from magi_video.codecs.text_encoder import fetch_encoder
 from magi_video.data.captions import Captions, read_captions
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
@@ -36,6 +37,11 @@ class CaptionTable:
     def __init__(self, texts: list[str], vectors_UKA: Tensor, index_V: Tensor, folder: Path, summary: str) -> None:
         self.texts, self.vectors_UKA, self.index_V, self.folder = texts, vectors_UKA, index_V, folder
         self.summary = summary
+
+    @property
+    def example(self) -> str:
+        """The first caption."""
+        return self.texts[0]
 
     @property
     def size(self) -> int:
@@ -64,7 +70,7 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
 
     Args:
         videos: the data set, or what a latent cache knows of it.
-        encoder_name: folder or hub id; a copy of it is kept in `out`.
+        encoder_name: see `fetch_encoder`; it is kept in `out`.
         tokens: vectors of a caption, see `TextEncoder.encode`.
         out: the run's folder.
 
@@ -80,7 +86,7 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
         raise MagiError(
             f"{videos.root}: the preset wants text, but no video has a caption: {where} ({captions.summary()})"
         )
-    encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER)
+    encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER, texts)
     place = {text: number for number, text in enumerate(texts)}
     index_V = torch.tensor([-1 if caption is None else place[caption] for caption in captions.texts])
     path = out / FILE

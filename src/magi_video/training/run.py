@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from magi_video.codecs.text_encoder import ENCODER_FOLDER
+from magi_video.codecs.text import ENCODER_FOLDER
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
