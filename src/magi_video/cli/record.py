@@ -17,7 +17,8 @@ class Record:
     """Record gameplay: one video file an episode and the actions beside it, the same for the same seed."""
 
     game: Annotated[Positional[str], arg(metavar="GAME")]
-    """`vizdoom/my_way_home`, `ALE/Breakout-v5`, … or any registered Gymnasium id that renders RGB."""
+    """`vizdoom/my_way_home`, `ALE/Breakout-v5`, … or any registered Gymnasium id that renders RGB; `shapes`: moving
+    shapes with captions."""
     out: OutFolder
     """Folder for the files; episodes that are there already are kept."""
     episodes: int = 10
@@ -49,6 +50,6 @@ def main(argv: list[str]) -> None:
     else:
         print(
             f"{summary.folder}: {counted(summary.episodes, 'episode')} ({summary.kept} of before), "
-            f"{counted(summary.frames, 'frame')} "
-            f"at {summary.frame_rate:g} frames/s, actions {', '.join(summary.action_names)}"
+            f"{counted(summary.frames, 'frame')} at {summary.frame_rate:g} frames/s, "
+            + (f"actions {', '.join(summary.action_names)}" if summary.action_names else "no actions")
         )

@@ -176,7 +176,7 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
 
     Args:
         name: `vizdoom/SCENARIO` (`vizdoom/my_way_home`), an Atari id (`ALE/Breakout-v5`), our own
-            `magi/BouncingBalls-v0`, a game of Procgen (`procgen/coinrun`), moving shapes with captions (`shapes`), or any
+            `magi/BouncingBalls-v0`, a game of Procgen (`procgen/coinrun`), the world of moving shapes (`shapes`), or any
             registered Gymnasium id.
         frame_skip: steps of the game (Doom: tics of 1/35 s; Atari: frames of 1/60 s) for one recorded frame.
 
@@ -244,7 +244,8 @@ def _known_id(name: str, known: list[str]) -> str:
     close = [hints[i] for i in difflib.get_close_matches(name.lower(), hints, n=5, cutoff=0.3)]
     hint = f"; similar: {', '.join(close)}" if close else ""
     raise MagiError(
-        f"no game is called {name!r}{hint}; expected vizdoom/SCENARIO, ALE/GAME-v5, procgen/GAME, shapes or a Gymnasium id"
+        f"no game is called {name!r}{hint}; expected vizdoom/SCENARIO, ALE/GAME-v5, procgen/GAME, shapes or a "
+        "Gymnasium id"
     )
 
 
