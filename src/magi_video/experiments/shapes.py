@@ -22,7 +22,7 @@ from magi_video.recordings.shapes import COLOURS, MOTIONS, SHAPES, SPEEDS, Scene
 LEAST_CONTRAST = 40.0
 """Distance of a shape's colour from the ground, of 441: less is no shape."""
 PEAK_SHARE = 0.03
-"""Of the pixels: those that differ most say how far a shape's colour lies; the smallest shape has three times as many."""
+"""Of the pixels: the most different ones say how a shape differs; the smallest shape has three times as many."""
 LEAST_AREA = 0.03
 """Of the picture, that a shape has at least."""
 FARTHEST_COLOUR = 90.0

@@ -176,8 +176,8 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
 
     Args:
         name: `vizdoom/SCENARIO` (`vizdoom/my_way_home`), an Atari id (`ALE/Breakout-v5`), our own
-            `magi/BouncingBalls-v0`, a game of Procgen (`procgen/coinrun`), the world of moving shapes (`shapes`), or any
-            registered Gymnasium id.
+            `magi/BouncingBalls-v0`, a game of Procgen (`procgen/coinrun`), moving shapes (`shapes`), or any registered
+            Gymnasium id.
         frame_skip: steps of the game (Doom: tics of 1/35 s; Atari: frames of 1/60 s) for one recorded frame.
 
     Raises:
