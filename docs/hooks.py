@@ -101,6 +101,7 @@ REFERENCE: dict[str, tuple[str, list[str]]] = {
             "magi_video.video.image.to_uint8",
             "magi_video.video.image.write_image",
             "magi_video.codecs.text_encoder.TextEncoder",
+            "magi_video.codecs.words.WordEncoder",
         ],
     ),
     "training": ("Training", ["magi_video.training.run.train", "magi_video.training.trainer.Trainer"]),
