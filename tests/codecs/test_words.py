@@ -13,8 +13,11 @@ from safetensors.torch import load_file
 from magi_video import MagiVideoPipeline
 from magi_video.cli import main
 from magi_video.codecs.text_encoder import check_folder, copy_encoder, fetch_encoder, load_encoder
-from magi_video.codecs.words import MOST_WORDS, WordEncoder, learn_words, split_words
+from magi_video.codecs.words import WordEncoder
 from magi_video.errors import MagiError
+from magi_video.files.words import MOST_WORDS, split_words, write_vocabulary
+from magi_video.hub.card import usage
+from magi_video.pipeline.description import describe_model, model_facts
 from magi_video.presets import load_preset
 from magi_video.recipe import Preset
 from magi_video.serving.requests import find_text_problem
@@ -51,7 +54,10 @@ def test_a_word_is_a_vector_of_its_own(encoder: WordEncoder) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a purple Video, purple and large", "did not learn: purple, and, large; it learned a, blue, green"),
+        (
+            "a purple Video, purple and large",
+            'unknown words: purple, and, large; this model learned a, blue, .* .such as "a red video"',
+        ),
         ("…!", "without a word"),
         (" ", "some words"),
         (None, "some words"),
@@ -63,14 +69,20 @@ def test_texts_it_cannot_read_are_refused(encoder: WordEncoder, text: Any, messa
         encoder.encode([text], 4)
 
 
+def vocabulary(words: object, example: object = "red") -> str:
+    return json.dumps({"words": words, "example": example})
+
+
 @pytest.mark.parametrize(
     "content",
     [
-        "", "[]", "{}", '{"words": []}', '{"words": "red"}', '{"words": [1]}', '{"words": ["red", "blue"]}',
-        '{"words": ["red", "red"]}', '{"words": ["Red"]}', '{"words": ["a red"]}', '{"words": [""]}',
-        '{"words": ["\\u202ered"]}', '{"words": ["red\\nMagiError"]}', '{"words": ["../red"]}', '{"words": [null]}',
-        json.dumps({"words": ["a" * 101]}), json.dumps({"words": [f"w{n:05d}" for n in range(MOST_WORDS + 1)]}),
-        '{"words": ["a"], "words": ["b"]}', '{"words": ["\\ud800"]}', "[" * 100_000,
+        "", "[]", "{}", vocabulary([]), vocabulary("red"), vocabulary([1]), vocabulary(["red", "blue"]),
+        vocabulary(["red", "red"]), vocabulary(["Red"]), vocabulary(["a red"]), vocabulary([""]), vocabulary([None]),
+        vocabulary(["\u202ered"]), vocabulary(["red\nMagiError"]), vocabulary(["../red"]), vocabulary(["a" * 101]),
+        vocabulary([f"w{n:05d}" for n in range(MOST_WORDS + 1)]), '{"words": ["a"], "words": ["b"], "example": "a"}',
+        '{"words": ["\\ud800"], "example": "a"}', "[" * 100_000, '{"words": ["a"]}', vocabulary(["a"], None),
+        vocabulary(["a"], ""), vocabulary(["a"], "…"), vocabulary(["a"], "b"), vocabulary(["a"], "a\na"),
+        vocabulary(["a"], "a " * 5001),
     ],
 )  # fmt: skip
 def test_hostile_vocabularies_are_refused(tmp_path: Path, content: str) -> None:
@@ -82,7 +94,7 @@ def test_hostile_vocabularies_are_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_captions_that_are_not_of_few_words_need_another_encoder(tmp_path: Path) -> None:
-    learn_words([" ".join(f"w{n}" for n in range(MOST_WORDS))], tmp_path)
+    write_vocabulary([" ".join(f"w{n}" for n in range(MOST_WORDS))], tmp_path)
     assert load_encoder(tmp_path).size == MOST_WORDS
     for texts, message in (
         ([f"w{n}" for n in range(MOST_WORDS + 1)], "1,025 different words; .* 1 to 1,024: give another"),
@@ -90,7 +102,7 @@ def test_captions_that_are_not_of_few_words_need_another_encoder(tmp_path: Path)
         (["a" * 101], "a word of 101 letters"),
     ):
         with pytest.raises(MagiError, match=message):
-            learn_words(texts, tmp_path / "new")
+            write_vocabulary(texts, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -150,7 +162,7 @@ def test_the_words_choose_the_video(run: Path) -> None:
             assert distance.argmin() == index
     away = colour("red", guidance_scale=3.0, negative_text="blue")
     assert not np.array_equal(away, colour("red", guidance_scale=3.0))
-    with pytest.raises(MagiError, match="did not learn: purple; it learned a, blue"):
+    with pytest.raises(MagiError, match="unknown words: purple; this model learned a, blue"):
         colour("a purple video")
     assert find_text_problem(pipe) is None
 
@@ -161,10 +173,12 @@ def test_saved_copies_commands_and_the_page_have_the_words(run: Path, tmp_path: 
     options = ["--frames", "1", "--text", "a red video", "--guidance-scale", "2"]
     main(["generate", str(tmp_path / "copy"), "--out", str(tmp_path / "out"), *options])
     assert json.loads((tmp_path / "out/generate.json").read_text())["settings"]["text"] == "a red video"
-    (tmp_path / "copy/text_encoder/words.json").write_text('{"words": ["a", "b"]}')
+    assert model_facts(str(tmp_path / "copy"))["words"] == ["a", "blue", "green", "is", "red", "the", "video"]
+    assert 'text="a blue video"' in usage(describe_model(tmp_path / "copy"), "name/model")
+    (tmp_path / "copy/text_encoder/words.json").write_text(vocabulary(["a", "b"], "a b"))
     with pytest.raises(MagiError, match="an encoder of 2 numbers a word; expected 7"):
         MagiVideoPipeline.from_pretrained(tmp_path / "copy").encode_text(["a"])
-    (tmp_path / "copy/text_encoder/words.json").write_text('{"words": 3}')
+    (tmp_path / "copy/text_encoder/words.json").write_text(vocabulary(3))
     assert "no vocabulary" in str(find_text_problem(MagiVideoPipeline.from_pretrained(tmp_path / "copy")))
 
 

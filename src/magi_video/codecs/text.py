@@ -8,9 +8,6 @@ from torch import Tensor
 from magi_video.errors import MagiError
 from magi_video.files.json import MAX_CHARACTERS
 
-ENCODER_FOLDER = "text_encoder"
-"""Of a model that takes text."""
-
 
 class Encoder(Protocol):
     """What a pipeline asks for the vectors of texts."""

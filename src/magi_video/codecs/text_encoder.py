@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from magi_video.codecs.text import check_text
-from magi_video.codecs.words import WORDS, WORDS_FILE, WordEncoder, learn_words, read_words
+from magi_video.codecs.words import WORDS, WordEncoder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import files_sha256, link_or_copy
 from magi_video.files.folders import ensure_folder
@@ -36,6 +36,7 @@ from magi_video.files.weights import (
     stored_sizes,
     weight_files,
 )
+from magi_video.files.words import WORDS_FILE, read_vocabulary
 from magi_video.installation import install_command
 
 FILES = ("*.json", "*.txt", "*.safetensors")
@@ -232,7 +233,7 @@ def encoder_files(folder: Path) -> list[Path]:
 
 def load_encoder(folder: Path) -> WordEncoder | TextEncoder:
     """The encoder in a folder, of whichever kind it is."""
-    return WordEncoder(folder) if (folder / WORDS_FILE).is_file() else TextEncoder(folder)
+    return WordEncoder(folder) if (folder / WORDS_FILE).exists() else TextEncoder(folder)
 
 
 def check_folder(folder: Path) -> None:
@@ -241,9 +242,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         MagiError: as `check_encoder`, or `words.json` is no vocabulary.
     """
-    if (folder / WORDS_FILE).is_file():
-        read_words(folder / WORDS_FILE)
-    else:
+    if read_vocabulary(folder) is None:
         check_encoder(folder)
 
 
@@ -256,9 +255,7 @@ def fetch_encoder(name: str, out: Path, texts: Iterable[str]) -> WordEncoder | T
         texts: the captions.
     """
     if name == WORDS:
-        if not (out / WORDS_FILE).is_file():
-            learn_words(texts, out)
-        return WordEncoder(out)
+        return WordEncoder.learn(texts, out)
     if not (out / "config.json").is_file():
         folder = Path(name)
         if not folder.is_dir():

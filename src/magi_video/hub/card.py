@@ -124,7 +124,9 @@ def usage(model: Description, name: str) -> str:
     if names := list(model.settings["action_names"]):
         lines.append(f'actions = [pipe.action("{_plain(names[0])}")] * 32  # the one that leads to each frame, or None')
         arguments = " actions=actions,"
-    arguments += ' text="a sentence",' if TEXT in model.architecture.specs else ""
+    if TEXT in model.architecture.specs:
+        text = "a sentence" if model.vocabulary is None else _plain(model.vocabulary.example)
+        arguments += f' text="{text}",'
     lines += [
         "video = pipe(",
         f"    image=first_frame, num_frames=32,{arguments} generator=torch.Generator().manual_seed(0)",

@@ -11,7 +11,6 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # which it exports lazily
 
-from magi_video.codecs.text import ENCODER_FOLDER
 from magi_video.codecs.text_encoder import check_folder
 from magi_video.data.walk import is_inside
 from magi_video.errors import MagiError
@@ -19,6 +18,7 @@ from magi_video.files.atomic import scratch_folder, write_json
 from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json
 from magi_video.files.weights import resolve_model
+from magi_video.files.words import ENCODER_FOLDER
 from magi_video.hub.card import model_card
 from magi_video.pipeline.description import describe_model
 from magi_video.pipeline.saving import read_pipeline

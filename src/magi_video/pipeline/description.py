@@ -19,6 +19,7 @@ from magi_video.files.weights import (
     stored_shapes,
     weight_files,
 )
+from magi_video.files.words import ENCODER_FOLDER, Vocabulary, read_vocabulary
 from magi_video.models.architecture import ACTION, LABEL, TEXT, Architecture, check_first_step
 from magi_video.registry import CLASS, declared
 from magi_video.sampling.sampling import Sampling
@@ -50,6 +51,7 @@ class Description:
         codec: name of the codec's class.
         codec_parameters: numbers in its weights.
         code_use: how a discrete codec's codes are used, in words; "" of a continuous one.
+        vocabulary: the words that the model learned from its captions; None of one that takes no text, or any.
     """
 
     settings: dict[str, Any]
@@ -57,6 +59,7 @@ class Description:
     codec: str
     codec_parameters: int
     code_use: str = ""
+    vocabulary: Vocabulary | None = None
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -97,7 +100,8 @@ def describe_model(name: str | Path) -> Description:
         raise MagiError(f"{folder / 'codec'} holds {codec}; expected a codec: {', '.join(known)}")
     stored = stored_shapes(weight_files(folder / "codec", WEIGHTS))
     parameters = sum(math.prod(shape) for _, shape in stored)
-    return Description(settings, architecture, codec, parameters, read_use(config))
+    vocabulary = read_vocabulary(folder / ENCODER_FOLDER) if TEXT in architecture.specs else None
+    return Description(settings, architecture, codec, parameters, read_use(config), vocabulary)
 
 
 def check_settings(settings: dict[str, Any], architecture: Architecture, codec: LatentSizes | None, where: str) -> None:
@@ -191,6 +195,7 @@ def model_facts(model: str) -> dict[str, Any]:
         "conditions": list(architecture.specs),
         "actions": list(settings["action_names"]),
         "classes": list(settings["class_names"]),
+        **({} if described.vocabulary is None else {"words": described.vocabulary.words}),
         **own_steps(settings, architecture),
         **_other_sampling(settings["sampling"], row, architecture),
         "training_steps": training.get("steps"),

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import check_codes
-from magi_video.codecs.text import ENCODER_FOLDER, Encoder
+from magi_video.codecs.text import Encoder
 from magi_video.codecs.text_encoder import load_encoder
 from magi_video.errors import MagiError
 from magi_video.exposure.memory import find_memory
@@ -21,6 +21,7 @@ from magi_video.fast.engine import Engine, Say, Stage
 from magi_video.fast.engine_name import EngineName
 from magi_video.files.atomic import link_or_copy
 from magi_video.files.weights import resolve_model
+from magi_video.files.words import ENCODER_FOLDER
 from magi_video.models.architecture import TEXT
 from magi_video.models.configured import WEIGHTS
 from magi_video.models.transformer import MagiVideoTransformer

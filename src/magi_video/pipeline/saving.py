@@ -10,12 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from magi_video.codecs.registry import load_codec
-from magi_video.codecs.text import ENCODER_FOLDER
 from magi_video.codecs.text_encoder import copy_encoder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import part_beside
 from magi_video.files.folders import ensure_folder
 from magi_video.files.weights import load_strictly
+from magi_video.files.words import ENCODER_FOLDER
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.pipeline.description import INDEX_FILE, check_settings, read_architecture, read_index
 

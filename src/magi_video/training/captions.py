@@ -12,12 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from magi_video.codecs.text import ENCODER_FOLDER
 from magi_video.codecs.text_encoder import fetch_encoder
 from magi_video.data.captions import Captions, read_captions
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import replacing
+from magi_video.files.words import ENCODER_FOLDER
 from magi_video.latents.table import CachedVideos
 
 FILE = "captions.safetensors"

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from magi_video.codecs.text import ENCODER_FOLDER
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
@@ -15,6 +14,7 @@ from magi_video.fast.kernel_choice import missing_kernels, settle_kernels, train
 from magi_video.files.artifact import Artifact, differences
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.files.json import read_json
+from magi_video.files.words import ENCODER_FOLDER
 from magi_video.recipe import Preset, codec_groups, former
 from magi_video.settings import from_json
 from magi_video.training.build import TrainingData

@@ -1,0 +1,81 @@
+"""The vocabulary of a model that learns the words of its captions: the file `words.json`, read and written strictly.
+
+{"words": ["a", "blue", …], "example": "a blue circle moves up"}: 1 to `MOST_WORDS` different words, sorted, as
+`split_words` gives them, and a text of these words.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from magi_video.errors import MagiError, counted
+from magi_video.files.atomic import write_json
+from magi_video.files.folders import ensure_folder
+from magi_video.files.json import MAX_CHARACTERS, read_json
+
+ENCODER_FOLDER = "text_encoder"
+"""Of a model that takes text."""
+WORDS_FILE = "words.json"
+MOST_WORDS = 1024
+MOST_LETTERS = 100
+"""Of a word."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Attributes: see above."""
+
+    words: list[str]
+    example: str
+
+
+def split_words(text: str) -> list[str]:
+    """A text's words in their order, without case and punctuation: letters and digits of any script."""
+    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())
+
+
+def read_vocabulary(folder: Path) -> Vocabulary | None:
+    """The vocabulary in a folder; None where there is none.
+
+    Raises:
+        MagiError: the file is not as described above.
+    """
+    path = folder / WORDS_FILE
+    if not path.exists():
+        return None
+    content = read_json(path)
+    words, example = content.get("words"), content.get("example")
+    if not isinstance(words, list) or not 1 <= len(words) <= MOST_WORDS:
+        raise MagiError(f"{path}: no vocabulary; expected a list of 1 to {MOST_WORDS:,} words")
+    for word in words:
+        if not isinstance(word, str) or len(word) > MOST_LETTERS or split_words(word) != [word]:
+            raise MagiError(f"{path}: {word!r:.60} is no word of a vocabulary")
+    if words != sorted(set(words)):
+        raise MagiError(f"{path}: no vocabulary; expected different words, sorted")
+    if not isinstance(example, str) or len(example) > MAX_CHARACTERS or not example.isprintable():
+        raise MagiError(f"{path}: example is no text")
+    if not (known := split_words(example)) or not set(known) <= set(words):
+        raise MagiError(f"{path}: the example {example!r:.60} is not of the words of the vocabulary")
+    return Vocabulary(words, example)
+
+
+def write_vocabulary(texts: Iterable[str], folder: Path) -> None:
+    """Write the vocabulary of captions, the first of which is the example.
+
+    Raises:
+        MagiError: there are no words, too many, or one that is too long.
+    """
+    texts = list(texts)
+    words = sorted({word for text in texts for word in split_words(text)})
+    if not 1 <= len(words) <= MOST_WORDS:
+        raise MagiError(
+            f"the captions have {counted(len(words), 'different word')}; the text encoder 'words' takes 1 to "
+            f"{MOST_WORDS:,}: give another with --text-encoder"
+        )
+    if longest := max((word for word in words if len(word) > MOST_LETTERS), key=len, default=""):
+        raise MagiError(f"a word of {len(longest)} letters in the captions; expected at most {MOST_LETTERS}")
+    example = next(text for text in texts if split_words(text) and text.isprintable())
+    ensure_folder(folder)
+    write_json(folder / WORDS_FILE, {"words": words, "example": example})
