@@ -1,10 +1,11 @@
-"""Steps where they matter, at 64 tokens a frame: one model of table 1's `balls`, sampled in many ways, oracle and all.
+"""Steps where they matter: one model of table 1's `balls`, sampled in many ways, oracle and all.
 
     magi reproduce table1 --worlds balls --seeds 0 --rows complete --out reproduction
     magi distill MODEL --data reproduction/balls/train --out few
     python benchmarks/steps.py MODEL few --world reproduction/balls --out steps.json            # oracle scores
     python benchmarks/steps.py MODEL few --world reproduction/balls --out steps.json --fvd --only exact few-8x2
     python benchmarks/steps.py MODEL few --world reproduction/balls --out steps.json --seconds  # in turns
+    python benchmarks/steps.py MODEL --tokens 256 --world reproduction/balls --out steps256.json
 
 Every candidate continues the same clips with the same seeds, so what differs from `exact` is told clip by clip: each
 score's difference, with its 95 % interval over the clips (bootstrap). Figures that are there are not computed again.
@@ -27,7 +28,7 @@ from magi_video.experiments.measure import Measures
 from magi_video.experiments.runs import Workplace
 from magi_video.experiments.worlds import CPU_WORLDS
 from magi_video.files.atomic import write_json
-from magi_video.sampling.sampling import Sampling
+from magi_video.sampling.sampling import Order, Sampling
 from magi_video.training.display import Silent
 from rollouts import start_rollout
 
@@ -40,6 +41,7 @@ class Candidate:
     denoise_steps: int
     refresh: int = 1
     few: bool = False
+    order: Order = "random"
     last_denoise_steps: int | None = None
     last_temperature: float | None = None
 
@@ -49,7 +51,7 @@ class Candidate:
         return Sampling.of(None, **fields)
 
 
-CANDIDATES = {
+AT_64 = {
     "exact": Candidate(8, 20),
     "disa-8x20-5": Candidate(8, 20, last_denoise_steps=5),
     "cool-8x20": Candidate(8, 20, last_temperature=0.9),
@@ -65,6 +67,23 @@ CANDIDATES = {
     "few-2x4": Candidate(2, 4, 4, few=True),
     "few-1x2": Candidate(1, 2, 4, few=True),
 }
+AT_256 = {
+    "exact-256": Candidate(16, 20),
+    "reuse-256": Candidate(16, 20, 4),
+    "disa-16x20-5-256": Candidate(16, 20, last_denoise_steps=5),
+    "sparse-16x20-256": Candidate(16, 20, order="sparse-to-dense"),
+    "8x20-256": Candidate(8, 20),
+    "sparse-8x20-256": Candidate(8, 20, order="sparse-to-dense"),
+    "sparse-8x20-5-256": Candidate(8, 20, order="sparse-to-dense", last_denoise_steps=5),
+    "balanced-256": Candidate(4, 10, 4),
+    "sparse-4x10-256": Candidate(4, 10, 1, order="sparse-to-dense"),
+    "fast-256": Candidate(4, 8, 4),
+    "realtime-256": Candidate(2, 8, 4),
+    "1x8-256": Candidate(1, 8, 4),
+}
+CANDIDATES = AT_64 | AT_256
+BY_TOKENS = {64: AT_64, 256: AT_256}
+"""Candidates of a model of so many tokens a frame; the first is its `exact`."""
 SCORES = ("position", "area", "speed", "number")
 """Of the oracle; lower is better but for "number"."""
 RESAMPLES = 4000
@@ -98,7 +117,8 @@ def score(m: Measures, model: Path, name: str, fvd: bool) -> dict[str, Any]:
 @torch.no_grad()
 def milliseconds(models: dict[bool, Path], names: list[str], rounds: int) -> dict[str, float]:
     """Processor milliseconds of a frame of one video without decoding: medians over rounds in which all take turns."""
-    pipes = {few: MagiVideoPipeline.from_pretrained(model) for few, model in models.items()}
+    wanted = {CANDIDATES[name].few for name in names}
+    pipes = {few: MagiVideoPipeline.from_pretrained(models[few]) for few in wanted}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
@@ -135,28 +155,31 @@ def table(book: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("few", type=Path, help="the same model with a few-step head")
+    parser.add_argument("few", type=Path, nargs="?", help="the same model with a few-step head")
+    parser.add_argument("--tokens", type=int, choices=BY_TOKENS, default=64, help="of a frame: which candidates")
     parser.add_argument("--world", type=Path, required=True, help="folder of `balls`, by magi reproduce table1")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
+    parser.add_argument("--only", nargs="+", choices=CANDIDATES)
     parser.add_argument("--fvd", action="store_true")
     parser.add_argument("--seconds", action="store_true", help="time the candidates in turns, nothing else")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    models = {False: arguments.model, True: arguments.few}
+    models = {False: arguments.model, True: arguments.few or arguments.model}
+    names = arguments.only or list(BY_TOKENS[arguments.tokens])
+    best = next(iter(BY_TOKENS[arguments.tokens]))
     book = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
     if arguments.seconds:
-        for name, value in milliseconds(models, arguments.only, arguments.rounds).items():
+        for name, value in milliseconds(models, names, arguments.rounds).items():
             book.setdefault(name, {})["cpu_milliseconds"] = value
             write_json(arguments.out, book)
     else:
         world = next(one for one in CPU_WORLDS if one.name == "balls")
         measures = Measures(Workplace(world, arguments.world, None, Silent()))
-        for name in arguments.only:
+        for name in names:
             figures = score(measures, models[CANDIDATES[name].few], name, arguments.fvd)
-            if name != "exact" and "exact" in book:
-                exact = book["exact"]["per_clip"]
+            if name != best and best in book:
+                exact = book[best]["per_clip"]
                 figures["against_exact"] = {key: difference(figures["per_clip"][key], exact[key]) for key in SCORES}
             book[name] = book.get(name, {}) | figures
             write_json(arguments.out, book)

@@ -122,7 +122,7 @@ def test_confidence_is_maskgits(model: MagiVideoTransformer) -> None:
     assert isinstance(head, CategoricalHead)
     counts, z = unmasking_schedule(N, 6), torch.randn(6, 2, N, 32)
     order, unknown = (
-        ConfidenceOrder(noise, N, Sampling(choice_temperature=4.5).complete()),
+        ConfidenceOrder(noise, N, 4, Sampling(choice_temperature=4.5).complete()),
         torch.ones(2, N, dtype=torch.bool),
     )
     for step, count in enumerate(counts):
@@ -146,7 +146,7 @@ def test_confidence_is_maskgits(model: MagiVideoTransformer) -> None:
 def test_without_noise_the_surest_come_first(model: MagiVideoTransformer) -> None:
     head, noise = model.diffusion_head, SampleNoise.from_seeds([0])
     z = torch.randn(1, N, 32)
-    order = ConfidenceOrder(noise, N, Sampling(choice_temperature=0.0).complete())
+    order = ConfidenceOrder(noise, N, 4, Sampling(choice_temperature=0.0).complete())
     places, _ = order.predict(given_step(head, z, noise, 0.25, temperature=0), 3)
     assert places[0].tolist() == head.logits(z)[0].log_softmax(-1).amax(-1).topk(3).indices.tolist()
     assert sorted(order.left_Bm[0].tolist() + places[0].tolist()) == list(range(N))
@@ -155,7 +155,7 @@ def test_without_noise_the_surest_come_first(model: MagiVideoTransformer) -> Non
 def test_the_random_order_is_a_permutation(model: MagiVideoTransformer) -> None:
     noise = SampleNoise.from_seeds([0, 1])
     order, step = (
-        RandomOrder(noise, N, Sampling().complete()),
+        RandomOrder(noise, N, 4, Sampling().complete()),
         given_step(model.diffusion_head, torch.randn(2, N, 32), noise, 0.5),
     )
     places = torch.cat([order.predict(step, 4)[0] for _ in range(4)], 1)
@@ -177,7 +177,7 @@ def test_choosing_codes_is_refused_of_a_continuous_head(
 @pytest.mark.parametrize(("options", "message"), [
     ({"top_k": 0}, "top_k must be at least 1, got 0"), ({"top_p": 0}, "top_p must be above 0, got 0"),
     ({"top_p": 1.1}, "top_p must be at most 1"),
-    ({"order": "raster"}, "order must be one of random, confidence, got 'raster'"),
+    ({"order": "raster"}, "order must be one of random, sparse-to-dense, confidence, got 'raster'"),
     ({"choice_temperature": -1}, "choice_temperature must lie in 0…100"),
     ({"num_denoise_steps": 10}, "draws a token at once"), ({"sampler": "ddim"}, "this head has categorical"),
     ({"first_step": 5}, "no first denoise step"),

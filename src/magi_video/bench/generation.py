@@ -21,7 +21,7 @@ from magi_video.fast.noise import make_noise
 from magi_video.fast.onnx_engine import Job
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
-from magi_video.paradigms.masking import unmasking_schedule
+from magi_video.paradigms.masked_frames import unmasking_counts
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import ResolvedSampling
 from magi_video.training.sizing import attends_flat
@@ -250,12 +250,12 @@ def middle_flops(generator: Generator, frames: int) -> Flops:
     if paradigm.past == "noisy":  # a pass for every denoise step, and one call of the head on all tokens
         return frame_flops(sizes, batch, [model.num_tokens] * sampling.denoise_steps, 1, past, window)
     if paradigm.cached:
-        schedule = unmasking_schedule(model.num_tokens, sampling.mask_steps)
+        schedule = unmasking_counts(model, sampling)
         return frame_flops(sizes, batch, schedule, denoise(len(schedule)), past, window)
     whole = paradigm.unit == "clip"
     read = model.config.num_frames if whole else paradigm.given_frames + 1
     new = read - paradigm.given_frames
-    schedule = unmasking_schedule(new * model.num_tokens, sampling.mask_steps)
+    schedule = unmasking_counts(model, sampling, new)
     return reread_flops(sizes, batch, schedule, denoise(len(schedule)), read, generator.middle_frames(frames))
 
 

@@ -27,8 +27,7 @@ from magi_video.models.head import DiffusionHead
 from magi_video.models.random import SampleNoise
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Paradigm
-from magi_video.paradigms.masked_frames import MaskedFrames
-from magi_video.paradigms.masking import unmasking_schedule
+from magi_video.paradigms.masked_frames import MaskedFrames, unmasking_counts
 from magi_video.sampling.past import Past
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import ResolvedSampling
@@ -98,6 +97,8 @@ def not_covered(job: Job, use_cache: bool | None = None) -> str | None:
         return f"graphs hold a diffusion head, and the model's is {model.config.head}"
     if job.sampling.last_denoise_steps not in (None, job.sampling.denoise_steps):
         return "graphs have the same number of denoise steps in every mask step"
+    if job.sampling.order == "sparse-to-dense":
+        return "graphs compute every mask step for as many tokens as the largest, here half of the frame"
     if model.canvas_out is not None:
         return "graphs begin with the mask token, and the model paints a canvas"
     if job.sampling.sink_frames or job.sampling.strided_frames:
@@ -118,7 +119,7 @@ def cache_slots(model: MagiVideoTransformer, total_frames: int | None) -> int:
 def step_forms(job: Job) -> list[StepForm]:
     """The graphs that a frame of a job needs."""
     model, sampling = job.model, job.sampling
-    counts = unmasking_schedule(model.num_tokens, sampling.mask_steps)
+    counts = unmasking_counts(model, sampling)
     slots = cache_slots(model, job.total_frames)
     names = sorted(set(model.diffusion_head.options) - {"temperature"})
     options = tuple((name, getattr(sampling, name)) for name in names)

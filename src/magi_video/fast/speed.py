@@ -10,9 +10,11 @@ from magi_video.exposure.memory import find_memory
 from magi_video.fast import head, kernels, layers, linear
 from magi_video.fast.kernel_choice import KERNELS, PACKED_WEIGHTS
 from magi_video.fast.past import FastPast
+from magi_video.fast.sparse_to_dense import SparseToDense
 from magi_video.models.layers import Block, SpatialLayer, TemporalLayer
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Paradigm
+from magi_video.paradigms.masked_frames import ORDERS
 from magi_video.sampling.past import Past
 from magi_video.sampling.sampling import Sampling
 
@@ -28,6 +30,7 @@ PLAIN = {fast: plain for plain, fast in FAST.items()} | {
     kernels.TrainingLayerNorm: nn.LayerNorm,
 }
 
+ORDERS["sparse-to-dense"] = SparseToDense
 
 M = TypeVar("M", bound=nn.Module)
 

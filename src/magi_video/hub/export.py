@@ -293,13 +293,18 @@ def check_own_sampling(pipe: MagiVideoPipeline) -> None:
     """Refuse a model whose own sampling `export.json` has no numbers for: a driver would sample it in another way.
 
     Raises:
-        MagiError: another sampler than the head's default, or denoise steps that fall over the mask steps.
+        MagiError: another sampler than the head's default, an order that is not drawn or chosen token by token, or
+            denoise steps that fall over the mask steps.
     """
     own, head = pipe.resolve(), pipe.transformer.diffusion_head
     if own.sampler != head.samplers[0]:
         raise MagiError(
             f"not for the sampler {own.sampler}, which this model is sampled with: a driver of the programs takes "
             f"{head.samplers[0]} steps"
+        )
+    if own.order == "sparse-to-dense":
+        raise MagiError(
+            "not for the order sparse-to-dense, as this model's own is: a driver of the programs takes a random one"
         )
     if own.last_denoise_steps not in (None, own.denoise_steps):
         raise MagiError(

@@ -163,9 +163,14 @@ class Architecture:
         return condition_specs(self.conditions or {NOISE_LEVEL: {"size": 6}})
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a frame's tokens."""
+        return self.latent_height // self.patch_size, self.latent_width // self.patch_size
+
+    @property
     def num_tokens(self) -> int:
         """N, of a frame."""
-        return (self.latent_height // self.patch_size) * (self.latent_width // self.patch_size)
+        return self.grid[0] * self.grid[1]
 
     @property
     def token_dim(self) -> int:

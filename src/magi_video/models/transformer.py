@@ -50,8 +50,7 @@ class MagiVideoTransformer(Network):
         super().__init__()
         self.register_to_config(**asdict(architecture))
         self.architecture = architecture
-        width, patch_size = architecture.width, architecture.patch_size
-        rows, columns = architecture.latent_height // patch_size, architecture.latent_width // patch_size
+        width = architecture.width
         self.num_tokens = architecture.num_tokens
         self.token_dim = architecture.token_dim
         self.head_dim = width // architecture.heads
@@ -70,7 +69,7 @@ class MagiVideoTransformer(Network):
         self.canvas_out = nn.Linear(width, self.token_dim) if architecture.canvas else None
         self.gradient_checkpointing = False
         self.spatial_position: Tensor
-        self.register_buffer("spatial_position", sinusoidal_2d(rows, columns, width), persistent=False)
+        self.register_buffer("spatial_position", sinusoidal_2d(*architecture.grid, width), persistent=False)
         self.reset_parameters()
 
     @classmethod
@@ -110,7 +109,7 @@ class MagiVideoTransformer(Network):
     def unpatchify(self, tokens_BTND: Tensor) -> Tensor:
         """Inverse of `patchify`: `[B, T, C, H, W]`."""
         p, channels = self.config.patch_size, self.config.latent_channels
-        rows, columns = self.config.latent_height // p, self.config.latent_width // p
+        rows, columns = self.architecture.grid
         batch, frames = tokens_BTND.shape[:2]
         x = tokens_BTND.reshape(batch, frames, rows, columns, channels, p, p)
         return x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, frames, channels, rows * p, columns * p)

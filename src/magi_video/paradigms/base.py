@@ -196,8 +196,8 @@ class Paradigm(ABC):
             for name in ("mask_steps", "refresh", "choice_temperature", "last_denoise_steps"):
                 if name in said:
                     raise MagiError(f"{self.name} has no mask steps, so {name} means nothing to it")
-            if asked.order == "confidence":
-                raise MagiError(f"{self.name} makes its tokens in an order of its own, not by confidence")
+            if asked.order not in (None, "random"):
+                raise MagiError(f"{self.name} makes its tokens in an order of its own, so order means nothing to it")
         if not self.frame_cache and said.get("refresh", 1) > 1:
             raise MagiError(f"{self.name} keeps nothing between its mask steps that refresh could use again")
 

@@ -18,7 +18,7 @@ class ConfidenceOrder(RandomOrder):
     """
 
     @override
-    def __init__(self, noise: SampleNoise, num_tokens: int, sampling: ResolvedSampling) -> None:
+    def __init__(self, noise: SampleNoise, num_tokens: int, columns: int, sampling: ResolvedSampling) -> None:
         self.temperature = sampling.choice_temperature
         self.left_Bm = torch.arange(num_tokens, device=noise.device).repeat(len(noise.generators), 1)
 

@@ -140,10 +140,22 @@ class MaskStep:
 
 
 class RandomOrder:
-    """Tokens appear in a uniformly random order, drawn at the start (MAR)."""
+    """Tokens appear in a uniformly random order, drawn at the start (MAR).
 
-    def __init__(self, noise: SampleNoise, num_tokens: int, sampling: ResolvedSampling) -> None:
+    Args:
+        noise: one generator a sample.
+        num_tokens: that appear together, of all their frames, row by row.
+        columns: tokens of a row.
+        sampling: the choices.
+    """
+
+    def __init__(self, noise: SampleNoise, num_tokens: int, columns: int, sampling: ResolvedSampling) -> None:
         self.left_Bm = noise.permutation(num_tokens)
+
+    @staticmethod
+    def counts(num_tokens: int, columns: int, mask_steps: int) -> list[int]:
+        """Tokens that appear in each mask step, at least one."""
+        return unmasking_schedule(num_tokens, mask_steps)
 
     def predict(self, step: MaskStep, count: int) -> tuple[Tensor, Tensor]:
         """Predict the tokens of a mask step, so many: their places `[B, count]`, and the tokens `[B, count, D]`."""
@@ -152,7 +164,12 @@ class RandomOrder:
 
 
 ORDERS: dict[str, type[RandomOrder]] = {"random": RandomOrder}
-"""By name, `Sampling.order`; `paradigms/confidence.py` adds its own."""
+"""By name, `Sampling.order`; `paradigms/confidence.py` and `fast/speed.py` add theirs."""
+
+
+def unmasking_counts(model: MagiVideoTransformer, sampling: ResolvedSampling, frames: int = 1) -> list[int]:
+    """Tokens that appear in each mask step, of so many frames that are made together."""
+    return ORDERS[sampling.order].counts(frames * model.num_tokens, model.architecture.grid[1], sampling.mask_steps)
 
 
 def masked_generation(
@@ -166,11 +183,11 @@ def masked_generation(
     tokens_RMD = frames.tokens_BSND.view(len(frames.tokens_BSND), -1, model.token_dim)
     masked_RM = frames.masked_BSN.view(len(tokens_RMD), -1)
     tokens, halves = masked_RM.shape[1], len(masked_RM) // len(noise.generators)
-    order = ORDERS[sampling.order](noise, tokens, sampling)
+    order = ORDERS[sampling.order](noise, tokens, model.architecture.grid[1], sampling)
     if model.canvas_out is not None:
         every_RM = torch.arange(tokens, device=masked_RM.device).expand(len(masked_RM), -1)
         frames.canvas_BCND = model.canvas_out(past.read(frames, every_RM)).view_as(frames.tokens_BSND)
-    counts, done = unmasking_schedule(tokens, sampling.mask_steps), 0
+    counts, done = unmasking_counts(model, sampling, frames.masked_BSN.shape[1]), 0
     appeared_Rn = torch.empty(len(masked_RM), 0, dtype=torch.long, device=masked_RM.device)
     for number, count in enumerate(counts):
         done += count
@@ -178,10 +195,8 @@ def masked_generation(
         options["guidance"] = sampling.guidance(done / tokens)
         if "denoise_steps" in options:
             options["denoise_steps"] = sampling.denoise_steps_at(number, len(counts))
-        may_reuse = number % sampling.refresh > 0
-        step = MaskStep(
-            past, frames, head, noise, options, (number + 1) / len(counts), appeared_Rn if may_reuse else None
-        )
+        appeared_Rm = appeared_Rn if number % sampling.refresh > 0 else None  # what is read again, if not all is
+        step = MaskStep(past, frames, head, noise, options, (number + 1) / len(counts), appeared_Rm)
         places_Bn, tokens_BnD = order.predict(step, count)
         appeared_Rn, tokens_RnD = places_Bn.repeat(halves, 1), tokens_BnD.repeat(halves, 1, 1)
         tokens_RMD.scatter_(1, appeared_Rn[..., None].expand_as(tokens_RnD), tokens_RnD)

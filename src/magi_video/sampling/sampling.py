@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Speed = Literal["exact", "balanced", "fast", "realtime"]
 GuidanceSchedule = Literal["linear", "constant"]
-Order = Literal["random", "confidence"]
+Order = Literal["random", "sparse-to-dense", "confidence"]
 Schedule = Literal["autoregressive", "pyramid", "full-sequence"]
 Guided = Literal["label", "text", "action"]
 
@@ -73,7 +73,8 @@ class Sampling:
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Draw from the fewest codes that together have this probability; 1 by default. For the categorical head."""
     order: Order | None = None
-    """Order in which masked tokens appear: random (default; MAR), or confidence, the surest first (MaskGIT; for the
+    """Order in which masked tokens appear: random (default; MAR); sparse-to-dense, those that lie apart in most of the
+    steps and the gaps between them in few (GtR, Yan et al. 2026); or confidence, the surest first (MaskGIT; for the
     categorical head)."""
     choice_temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     """Scale of the Gumbel noise on the confidence, which falls to 0 over the mask steps; 4.5 by default (MAGVIT)."""
