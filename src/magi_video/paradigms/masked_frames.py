@@ -187,12 +187,11 @@ def masked_generation(
     if model.canvas_out is not None:
         every_RM = torch.arange(tokens, device=masked_RM.device).expand(len(masked_RM), -1)
         frames.canvas_BCND = model.canvas_out(past.read(frames, every_RM)).view_as(frames.tokens_BSND)
-    counts, done = unmasking_counts(model, sampling, frames.masked_BSN.shape[1]), 0
+    counts = unmasking_counts(model, sampling, frames.masked_BSN.shape[1])
     appeared_Rn = torch.empty(len(masked_RM), 0, dtype=torch.long, device=masked_RM.device)
     for number, count in enumerate(counts):
-        done += count
         options = {name: getattr(sampling, name) for name in head.options}
-        options["guidance"] = sampling.guidance(done / tokens)
+        options["guidance"] = sampling.guidance(sum(counts[: number + 1]) / tokens)
         if "denoise_steps" in options:
             options["denoise_steps"] = sampling.denoise_steps_at(number, len(counts))
         appeared_Rm = appeared_Rn if number % sampling.refresh > 0 else None  # what is read again, if not all is
