@@ -1,18 +1,23 @@
 """Takes pictures of its game for a shipped model to begin from: the files of `first_frames/` in its folder.
 
-python examples/first_frames.py doom
+python examples/first_frames.py coinrun
+
+The same pictures come of the same player alone (`Explorer.identity`). Doom's were taken while version 1 of the walker
+played, which is gone: nothing of today's version would be at these places, and the pictures stay as they are.
 """
 
 import argparse
 
+from magi_video.errors import MagiError
 from magi_video.files.json import read_json
 from magi_video.files.weights import SHIPPED
 from magi_video.recordings.environments import open_game
 from magi_video.recordings.walker import player
 from magi_video.video.image import fit_frames, write_image
 
-PLACES = {  # model: steps of the game for a frame; name of a picture: game, seed of the episode, number of the frame
+PLACES = {  # model: player, steps of the game for a frame; name of a picture: game, seed of the episode, frame's number
     "doom": (
+        "walker 1",
         2,
         {
             "courtyard": ("vizdoom/deathmatch", 101, 240),
@@ -23,6 +28,7 @@ PLACES = {  # model: steps of the game for a frame; name of a picture: game, see
         },
     ),
     "coinrun": (
+        "explorer 1",
         1,
         {
             "start": ("procgen/coinrun", 906, 0),
@@ -34,6 +40,7 @@ PLACES = {  # model: steps of the game for a frame; name of a picture: game, see
         },
     ),
     "atari": (
+        "explorer 1",
         4,
         {
             "face_to_face": ("ALE/Boxing-v5", 102, 700),
@@ -49,10 +56,12 @@ def main() -> None:
     parser.add_argument("model", choices=PLACES, help="name of the shipped model")
     folder = SHIPPED / parser.parse_args().model
     config = read_json(folder / "model_index.json")
-    frame_skip, places = PLACES[folder.name]
+    taken_by, frame_skip, places = PLACES[folder.name]
     for name, (title, seed, number) in places.items():
         game = open_game(title, frame_skip)
         explorer = player(game.actions, [seed, 1], frame_skip)
+        if not explorer.identity.startswith(taken_by):
+            raise MagiError(f"{name}: {explorer.identity} would take another picture than {taken_by} did")
         frame = game.reset(seed)
         for _ in range(number):
             fitted = fit_frames(frame[None], config["height"], config["width"])[0]

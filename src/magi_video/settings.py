@@ -51,6 +51,28 @@ EXPECTED = {
 """Kind of a pydantic error → what was expected."""
 
 
+class SettingError(MagiError):
+    """A value that breaks the type or the bounds of a setting.
+
+    Attributes:
+        cls: the class of settings.
+        path: from its field to the value: names, and numbers of items.
+        problem: what was expected and what was given, without the name.
+    """
+
+    cls: type = object
+    path: tuple[int | str, ...] = ()
+    problem: str = ""
+
+    @classmethod
+    def of(cls, error: ValidationError, settings_class: type, *field: str) -> "SettingError":
+        """Of pydantic's first complaint about a class, or about the value of one `field` of it."""
+        path, problem = complaint(error, settings_class, *field)
+        made = cls(" ".join(filter(None, (_dotted(path), problem))))
+        made.cls, made.path, made.problem = settings_class, path, problem
+        return made
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def settings(cls: type[T]) -> type[T]:
     """Make a class of annotated fields a frozen dataclass that checks its values when it is made."""
@@ -62,7 +84,7 @@ def settings(cls: type[T]) -> type[T]:
         try:
             check(self, *map(_plain, args), **{name: _plain(value) for name, value in values.items()})
         except ValidationError as error:
-            raise MagiError(describe(error, cls)) from None
+            raise SettingError.of(error, cls) from None
 
     made.__init__ = initialise
     checked: type[T] = made
@@ -90,26 +112,50 @@ def from_json(cls: type[T], content: Any, where: str) -> T:
     try:
         made: T = TypeAdapter(cls).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        raise MagiError(f"{where}: {describe(error, cls)}") from None
+        raise MagiError(f"{where}: {SettingError.of(error, cls)}") from None
     except MagiError as error:  # of a check over several fields
         raise MagiError(f"{where}: {error}") from None
     return made
 
 
-def describe(error: ValidationError, cls: type) -> str:
-    """The first of pydantic's complaints about the fields of a class, in one line."""
+def check_fields(made: Any) -> None:
+    """Check the types of a plain dataclass's fields, as `settings` does when it makes one; groups of settings were.
+
+    Raises:
+        SettingError: which field, and what was expected.
+    """
+    if dataclasses.is_dataclass(made) and not hasattr(type(made), "__pydantic_validator__"):
+        for name, hint in get_type_hints(type(made), include_extras=True).items():
+            if not dataclasses.is_dataclass(_inner(type(made), (name,))):
+                try:
+                    TypeAdapter(hint, config=CONFIG).validate_python(getattr(made, name))
+                except ValidationError as error:
+                    raise SettingError.of(error, type(made), name) from None
+
+
+def complaint(error: ValidationError, cls: type, *field: str) -> tuple[tuple[int | str, ...], str]:
+    """The first of pydantic's complaints about a class, or about a field of it: where, and what is wrong."""
     first = error.errors(include_url=False)[0]
-    path, found = first["loc"], repr(first["input"])
-    name = ".".join(str(part) for part in path)
+    path, found = (*field, *first["loc"]), repr(first["input"])
     if first["type"] == "unexpected_keyword_argument":
         known = ", ".join(sorted(field.name for field in dataclasses.fields(_inner(cls, path[:-1]))))
-        group = "".join(f"{part}: " for part in (".".join(map(str, path[:-1])),) if part)
-        return f"{group}unknown setting {path[-1]!r}; known are {known}"
+        group = "".join(f"{part}: " for part in (_dotted(path[:-1]),) if part)
+        return (), f"{group}unknown setting {path[-1]!r}; known are {known}"
+    if first["type"] == "string_type" and first["input"] is None:
+        return path, "needs a value"
     expected = EXPECTED.get(first["type"], first["msg"]).format_map(_Context(first.get("ctx", {})))
     if bounds := _bounds(cls, path):
-        expected = expected if "_type" in first["type"] else f"must lie in {bounds}"
+        least, largest = bounds
+        if least and largest:
+            expected = f"{expected if '_type' in first['type'] else 'must lie'} in {least}…{largest}"
+        elif "_type" in first["type"]:
+            expected += f" of at least {least}" if least else f" of at most {largest}" if largest else ""
     found = found if len(found) <= MOST_SHOWN else f"{found[: MOST_SHOWN - 1]}…"
-    return f"{name} {expected}, got {found}" if name else f"{expected}, got {found}"
+    return path, f"{expected}, got {found}"
+
+
+def _dotted(path: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, path))
 
 
 class _Context(dict[str, Any]):
@@ -125,14 +171,15 @@ class _Context(dict[str, Any]):
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _bounds(cls: type, path: tuple[int | str, ...]) -> str | None:
-    """Of a field that has both a least and a largest value: "1…1000"."""
+def _bounds(cls: type, path: tuple[int | str, ...]) -> tuple[str, str] | None:
+    """The least and the largest value of a field, as text; "" where it has none."""
     if not path or not isinstance(path[-1], str):
         return None  # of all fields, or one of a tuple's items
     hint = get_type_hints(_inner(cls, path[:-1]), include_extras=True)[str(path[-1])]
     marks = [mark for one in (hint, *get_args(hint)) for mark in getattr(one, "__metadata__", ())]
     bounds = {type(bound).__name__: bound for mark in marks for bound in getattr(mark, "metadata", ())}
-    return f"{bounds['Ge'].ge:,}…{bounds['Le'].le:,}" if {"Ge", "Le"} <= set(bounds) else None
+    least, largest = bounds.get("Ge"), bounds.get("Le")
+    return "" if least is None else f"{least.ge:,}", "" if largest is None else f"{largest.le:,}"
 
 
 def _inner(cls: Any, path: tuple[int | str, ...]) -> Any:

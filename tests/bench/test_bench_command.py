@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from magi_video import MagiVideoPipeline
+from magi_video.bench.options import BenchOptions
+from magi_video.bench.report import ready_generator
 from magi_video.bench.subject import open_subject
 from magi_video.cli import main
 from magi_video.codecs.pixels import PixelCodec
+from magi_video.fast.probes import Choice
 from magi_video.sampling.sampling import Sampling
 
 FIXED = {"seconds_per_frame", "frames_per_second", "train_clips_per_second", "train_peak_share", "peak_memory_bytes"}
@@ -109,6 +112,24 @@ def test_the_shipped_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert (tmp_path / "deep" / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_it_says_where_longer_videos_may_take_graphs(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    options = ["--parts", "generate", "--frames", "1", "--speed", "realtime", "--precision", "float32", "--json", "-"]
+    assert main(["bench", "doom", *options]) == 0
+    generation = json.loads(capsys.readouterr().out)["generation"]
+    assert generation["engine"] == "torch" and "1 frame would not pay for loading graphs" in generation["engine_why"]
+
+
+def test_auto_is_what_generation_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_graphs = Choice("float32", "graphs are quicker")
+    monkeypatch.setattr("magi_video.bench.report.choose_with_graphs", lambda *_: by_graphs)
+    subject, low, device = open_subject("tiny"), Choice("bf16", "quicker"), torch.device("cpu")
+    sampling = Sampling().resolve(subject.outline.diffusion_head, subject.preset.own_sampling)
+    for options, expected in ((BenchOptions(), by_graphs), (BenchOptions(engine="torch"), low)):
+        generator, choice = ready_generator(subject, options, sampling, low, device, lambda *_: None)
+        assert choice == expected and next(generator.model.parameters()).dtype == expected.dtype
+
+
 def test_a_models_folder_and_a_single_part(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     model = open_subject("tiny-mtf").load(torch.float32)
     pipe = MagiVideoPipeline(model, PixelCodec(), forcing="masked", height=16, width=16, mask_steps=3, denoise_steps=2)
@@ -128,10 +149,10 @@ def test_a_models_folder_and_a_single_part(capsys: pytest.CaptureFixture[str], t
     (["nothing"], "no model or preset 'nothing'"),
     (["nothing.json"], "no model or preset 'nothing.json'"),
     (["tiny", "--frames", "0"], "frames must be at least 1, got 0"),
-    (["tiny", "--first-step", "1000"], "first_step must lie in 0…999, got 1000"),
-    (["tiny", "--train-batch", "-1"], "train_batch must be at least 1"),
-    (["tiny", "--mask-steps", "0"], "mask_steps must lie in 1…"),
-    (["tiny", "--parts", "uncached", "--uncached-frames", "0"], "uncached_frames must be at least 1"),
+    (["tiny", "--first-step", "1000"], "--first-step must lie in 0…999, got 1000"),
+    (["tiny", "--train-batch", "-1"], "--train-batch must be at least 1"),
+    (["tiny", "--mask-steps", "0"], "--mask-steps must lie in 1…"),
+    (["tiny", "--parts", "uncached", "--uncached-frames", "0"], "--uncached-frames must be at least 1"),
     (["tiny", "--device", "cuda"], "device 'cuda' is not available here"),
     (["tiny", "--json", "/proc/nowhere/f.json"], "/proc/nowhere"),
 ])  # fmt: skip

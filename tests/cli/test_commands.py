@@ -121,7 +121,7 @@ def test_generate_from_a_video_and_from_nothing(
 @pytest.mark.parametrize(("options", "message"), [
     (["--refresh", "0"], "refresh must be at least 1"),
     (["--first-frame", "nowhere.png"], "no such file"),
-    (["--first-frame", "{root}/videos/broken.mp4"], "not a readable picture"),
+    (["--first-frame", "{root}/videos/broken.mp4"], "a video; --context begins from one"),
     (["--context", "{root}/videos/broken.mp4"], "broken.mp4"),
     (["--context", "{root}/videos/0.mp4", "--context-frames", "30"], "do not fit its 20 frames"),
     (["--context", "{root}/videos/0.mp4", "--context-frames", "0"], "--context-frames 0; expected 1 or more"),
@@ -132,7 +132,7 @@ def test_generate_from_a_video_and_from_nothing(
     (["--frames", "0"], "frames must be at least 1, got 0"),
     (["--num", "0"], "num must lie in 1…"),
     (["--num", "99999999"], "num must lie in 1…"),
-    (["--mask-steps", "-3"], "mask_steps must lie in 1…16,384, got -3"),
+    (["--mask-steps", "-3"], "mask-steps must lie in 1…16,384, got -3"),
     (["--denoise-steps", "0"], "must lie in 1…1,000"),
     (["--denoise-steps", "2000"], "must lie in 1…1,000"),
     (["--sampler", "heun"], "unknown sampler"),

@@ -12,6 +12,7 @@ from magi_video.cli import main
 from magi_video.codecs.base import CODECS
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.fast.kernel_choice import FAST_FLOAT32, KERNELS, Kernel
 from magi_video.files.artifact import Artifact
 from magi_video.presets import load_preset
 from magi_video.recipe import Preset
@@ -64,6 +65,24 @@ def test_what_it_tells(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(told["mean"]) == len(told["std"]) == 3 and told["damaged_shards"] == []
     code, out, _ = run(capsys, *command)
     assert code == 0 and "5 videos, 110 frames, 1 caption" in out and "encoded 0 of them" in out
+
+
+def test_a_cache_goes_on_with_the_kernels_that_it_began_with(
+    root: Path, tmp_path: Path, settled_kernels: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again(pays: bool, folder: Path = tmp_path / "cache") -> tuple[object, bool | None]:
+        monkeypatch.setattr(Kernel, "pays", pays)
+        encode(load_preset("tiny"), root / "videos", folder)
+        return json.loads((folder / "recipe.json").read_text()).get("chosen"), KERNELS[FAST_FLOAT32].settled
+
+    monkeypatch.setattr(KERNELS[FAST_FLOAT32], "works", True)
+    began = {FAST_FLOAT32: True}
+    assert again(True) == again(False) == (began, True), "the record counts, not what pays now"
+    assert again(False, tmp_path / "other") == ({FAST_FLOAT32: False}, False)
+    recipe = tmp_path / "cache" / "recipe.json"
+    former = {name: one for name, one in json.loads(recipe.read_text()).items() if name != "chosen"}
+    recipe.write_text(json.dumps(former))
+    assert again(True) == ({FAST_FLOAT32: False}, False), "earlier versions used no kernel of ours"
 
 
 def test_training_with_flips_needs_the_mirror_images_which_the_same_command_adds(

@@ -98,7 +98,7 @@ def test_score_compares_any_two_folders(folder: Path, capsys: pytest.CaptureFixt
     (["evaluate", "{root}/run", "--data", "{root}/videos", "--actions"], "takes no action"),
     (["evaluate", "{root}/run", "--data", "{root}/videos", "--labels"], "takes no label"),
     (["evaluate", "{root}/run", "--data", "{root}/videos", "--sampler", "heun"], "unknown sampler"),
-    (["evaluate", "{root}/run", "--data", "{root}/videos", "--batch-size", "0"], "batch_size must be at least 1"),
+    (["evaluate", "{root}/run", "--data", "{root}/videos", "--batch-size", "0"], "--batch-size must be at least 1"),
     (["evaluate", "{root}/run", "--data", "{root}/videos", "--denoise-steps", "0"], "steps must lie in 1…1,000"),
 ])  # fmt: skip
 def test_bad_input_is_refused_in_one_line(

@@ -25,7 +25,7 @@ from tests.training.conftest import moving_square
 FOLDER = Path(__file__).parent
 STEPS, FRAMES = 20, 8
 RUNS = [(forcing, head) for forcing in ("complete", "masked") for head in ("epsilon", "flow")]
-VIDEOS = [(world, setting) for world in ("doom", "atari") for setting in ("exact", "balanced", "realtime")]
+VIDEOS = [(world, setting) for world in ("doom", "atari", "coinrun") for setting in ("exact", "balanced", "realtime")]
 
 
 def losses(forcing: str, head: str, folder: Path) -> list[float]:

@@ -54,7 +54,7 @@ def test_so_have_those_of_every_condition_and_head(changes: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"depth": 10**7}, "depth must lie in 1…65,536, got 10000000"),
-    ({"width": "64"}, "width must be a whole number, got '64'"),
+    ({"width": "64"}, "width must be a whole number in 1…65,536, got '64'"),
     ({"patch_size": 5}, "latent size 32×32 is not a multiple of patch size 5"),
     ({"conditions": [1]}, "conditions must be an object, got [1]"),
     ({"conditions": {"label": 3}}, "here: not the config of a transformer"),
@@ -66,7 +66,7 @@ def test_so_have_those_of_every_condition_and_head(changes: dict[str, Any]) -> N
     (CATEGORICAL | {"patch_size": 2}, "predicts one code a token: patch_size must be 1, got 2"),
     (CATEGORICAL | {"codes": None}, "a categorical head needs a codec of codes"),
     (CATEGORICAL | {"codes": 1}, "codes must lie in 2…65,536, got 1"),
-    (CATEGORICAL | {"codes": True}, "codes must be a whole number, got True"),
+    (CATEGORICAL | {"codes": True}, "codes must be a whole number in 2…65,536, got True"),
     ({"codes": 7}, "a model with codes (7) has a categorical head, not 'epsilon'"),
 ])  # fmt: skip
 def test_a_config_that_describes_no_model_is_refused(changes: dict[str, Any], message: str) -> None:

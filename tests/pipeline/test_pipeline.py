@@ -144,6 +144,19 @@ def test_actions_by_array_by_name_and_by_generator(pipe: MagiVideoPipeline) -> N
     assert np.array_equal(listed, generated) and not np.allclose(listed, without, atol=1e-3)
 
 
+def test_a_list_of_actions_has_one_for_every_frame(pipe: MagiVideoPipeline) -> None:
+    left = pipe.action("LEFT")
+    for short in ([left] * 3, (left,) * 3, np.stack([left] * 3), []):
+        for ask in (pipe, pipe.stream):
+            with pytest.raises(MagiError, match=rf"an entry for each of 4 frames.*got {len(short)}$"):
+                ask(image=picture(), num_frames=4, actions=short, **STEPS)
+    known = pipe(image=picture(), num_frames=4, actions=[left, left, None, None], generator=seeded(0), **STEPS).frames
+    ended = pipe(image=picture(), num_frames=4, actions=iter([left] * 2), generator=seeded(0), **STEPS).frames
+    longer = [left, left, None, None, left]
+    more = pipe(image=picture(), num_frames=4, actions=longer, generator=seeded(0), **STEPS).frames
+    assert np.array_equal(known, ended) and np.array_equal(known, more)
+
+
 @pytest.fixture
 def compressing(make_pipeline: Callable[..., MagiVideoPipeline]) -> MagiVideoPipeline:
     """A pipeline whose latent frames hold four frames each, but for the first."""
@@ -258,8 +271,8 @@ def test_pictures_of_another_size_are_cropped_and_resized(pipe: MagiVideoPipelin
     ({"sampler": "euler"}, "unknown sampler"),
     ({"first_step": 1000}, "must lie in 0…999, got 1000"),
     ({"first_step": 1}, "need a first step of at least"),
-    ({"first_step": 970.5}, "first_step must be a whole number, got 970.5"),
-    ({"num_denoise_steps": 2.5}, "denoise_steps must be a whole number, got 2.5"),
+    ({"first_step": 970.5}, "first_step must be a whole number in 0…999, got 970.5"),
+    ({"num_denoise_steps": 2.5}, "denoise_steps must be a whole number in 1…1,000, got 2.5"),
     ({"temperature": -1}, "temperature"),
     ({"output_type": "gif"}, "output_type"),
     ({"generator": [torch.Generator(), torch.Generator()]}, "2 generators"),

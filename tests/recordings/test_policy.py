@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 
 from magi_video.recordings.policy import Actions, Explorer
@@ -49,3 +51,11 @@ def test_brevity_changes_nothing_for_games_that_last() -> None:
     taken = play(Actions(("NOOP", "FIRE", "RIGHT", "LEFT"), "choice"), 120, 7).argmax(axis=1)
     changes = [0, *(np.flatnonzero(np.diff(taken)) + 1).tolist()]
     assert [(change, int(taken[change])) for change in changes] == [(0, 3), (22, 2), (75, 3), (88, 0), (102, 1)]
+
+
+def test_who_plays_otherwise_has_another_version() -> None:
+    """A recording is gone on with by the player that began it: with any change of these figures goes a version."""
+    taken = hashlib.sha256(play(PAD).tobytes()).hexdigest()[:16]
+    assert (Explorer.version, taken) == (1, "bbcc4a4b41539fc3")
+    held = Actions(("LEFT", "RIGHT"), "choice", weights=(1.0, 2.5), hold=(3, 16))
+    assert Explorer(held, [0]).identity == "explorer 1, holds of 3 to 16 steps, weights 1 2.5"

@@ -16,6 +16,7 @@ from magi_video.files.atomic import HOST
 from magi_video.files.lock import alone
 from magi_video.installation import install_command
 from magi_video.recordings.environments import open_game
+from magi_video.recordings.policy import Explorer
 from magi_video.recordings.record import record
 from magi_video.video.video import read_frames
 
@@ -122,6 +123,30 @@ def test_another_recording_is_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "r" / "recording.json").unlink()
     with pytest.raises(MagiError, match=r"holds episodes but no recording\.json"):
         record("MagiCounter-v0", tmp_path / "r", episodes=2)
+
+
+def test_only_the_player_that_began_a_recording_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "r"
+    record("MagiCounter-v0", folder, episodes=1)
+    described = json.loads((folder / "recording.json").read_text())
+    assert described["player"] == "explorer 1"
+    before = contents(folder)
+    for played, version, fits in (
+        ("explorer 1", 2, False), ("walker 2", 1, False), (["odd"], 1, False), (None, 2, False), (None, 1, True),
+    ):  # fmt: skip
+        monkeypatch.setattr(Explorer, "version", version)
+        changed = {name: one for name, one in (described | {"player": played}).items() if one is not None}
+        (folder / "recording.json").write_text(json.dumps(changed))
+        assert record("MagiCounter-v0", folder, episodes=1).kept == 1, "what is whole needs no player"
+        if fits:
+            record("MagiCounter-v0", folder, episodes=2)
+            assert json.loads((folder / "recording.json").read_text())["player"] == "explorer 1"
+        else:
+            with pytest.raises(MagiError, match=rf"another player \(.*\(explorer {version}\); use another --out"):
+                record("MagiCounter-v0", folder, episodes=2)
+    assert before.keys() < contents(folder).keys()
 
 
 def test_settings(tmp_path: Path) -> None:

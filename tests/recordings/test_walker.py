@@ -1,3 +1,4 @@
+import hashlib
 from itertools import combinations
 
 import numpy as np
@@ -80,3 +81,9 @@ def test_it_prefers_where_it_has_not_been(seen_to_the: str, turn: int) -> None:
             pass
         turned.append(bool(taken[turn]))
     assert np.mean(turned) > 0.8
+
+
+def test_who_plays_otherwise_has_another_version() -> None:
+    """A recording is gone on with by the player that began it: with any change of these figures goes a version."""
+    taken = hashlib.sha256(play(600).tobytes()).hexdigest()[:16]
+    assert (Walker.version, taken) == (2, "ae3c5d40764ab7e3")

@@ -70,7 +70,7 @@ def test_what_a_head_cannot_do_is_refused(head: EpsilonHead | FlowHead, asked: d
 @pytest.mark.parametrize(("asked", "message"), [
     ({"speed": "turbo"}, "speed must be one of exact, balanced, fast, realtime, got 'turbo'"),
     ({"mask_steps": 0}, "mask_steps must lie in 1…16,384, got 0"),
-    ({"mask_steps": True}, "mask_steps must be a whole number, got True"),
+    ({"mask_steps": True}, "mask_steps must be a whole number in 1…16,384, got True"),
     ({"first_step": 1000}, "first_step must lie in 0…999, got 1000"),
     ({"refresh": 0}, "refresh must be at least 1, got 0"),
     ({"temperature": float("nan")}, "temperature must lie in 0…10, got nan"),

@@ -229,10 +229,12 @@ def test_names_that_are_ours(host: str, names: tuple[str, ...], asked: str, fine
 
 
 def test_limits_are_above_zero() -> None:
-    with pytest.raises(MagiError, match="max-frames must be above 0"):
+    with pytest.raises(MagiError, match="max_frames must be at least 1, got 0"):
         ServingLimits(max_frames=0)
-    with pytest.raises(MagiError, match="idle-seconds"):
+    with pytest.raises(MagiError, match="idle_seconds must be a finite number"):
         ServingLimits(idle_seconds=float("nan"))
+    with pytest.raises(MagiError, match="max_share must be at most 1"):
+        ServingLimits(max_share=1.5)
 
 
 def test_a_game_has_its_own_pace(make_pipe: Callable[..., MagiVideoPipeline]) -> None:

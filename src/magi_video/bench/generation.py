@@ -51,6 +51,7 @@ class Generation:
         sampling: how frames were made.
         precision: of the weights.
         engine: what computed the frames.
+        engine_why: why it did, in a line; "" where there is nothing to say.
         threads: of the CPU.
         batch, frames: videos made together, and frames timed.
         warm_up: what ran before and does not count.
@@ -71,6 +72,7 @@ class Generation:
     sampling: ResolvedSampling
     precision: str
     engine: str
+    engine_why: str
     threads: int
     batch: int
     frames: int
@@ -101,6 +103,7 @@ class Generator:
         batch: videos made together.
         device: where.
         engine: what computes them.
+        engine_why: why, in a line; "" where there is nothing to say.
     """
 
     subject: Subject
@@ -109,6 +112,7 @@ class Generator:
     batch: int
     device: torch.device
     engine: Engine = field(default_factory=Engine)
+    engine_why: str = ""
 
     @property
     def conditions(self) -> dict[str, Tensor]:
@@ -209,6 +213,7 @@ def measure_generation(
         sampling=sampling,
         precision=precision,
         engine=generator.engine.name,
+        engine_why=generator.engine_why,
         threads=torch.get_num_threads(),
         batch=generator.batch,
         frames=frames,

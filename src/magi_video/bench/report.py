@@ -29,13 +29,13 @@ from magi_video.bench.subject import Subject, open_subject
 from magi_video.bench.training import Progress, Stepper, Training, measure_training, sequence_frames
 from magi_video.distributed import find_device
 from magi_video.errors import MagiError, counted
-from magi_video.fast.engine_choice import choose_engine
+from magi_video.fast.engine_choice import choose_engine, graphs_for
 from magi_video.fast.kernel_choice import use_fast_float32
 from magi_video.fast.probes import Choice, choose_precision
 from magi_video.fast.threads import choose_threads
 from magi_video.files.shapes import parameters_by_part
 from magi_video.paradigms import find_paradigm
-from magi_video.pipeline.ready import choose_for, product_flops, suited_precision
+from magi_video.pipeline.ready import choose_for, choose_with_graphs, product_flops, suited_precision
 from magi_video.registry import declared
 from magi_video.sampling.sampling import ResolvedSampling
 from magi_video.training.sizing import attends_flat
@@ -109,21 +109,15 @@ def benchmark(name: str, options: BenchOptions, progress: Progress = lambda *_: 
     machine, peaks = describe_machine(device, fast_float32), matmul_peaks(device)
     generation, training, uncached, profiles = None, None, None, {}
     if "generate" in parts:
-        choice = choices["generate"]
         choose_threads(product_flops(subject.outline, options.batch), options.threads)
-        model = subject.load(choice.dtype).to(device)
-        generator = Generator(subject, model, sampling, options.batch, device)
-        generator.engine, _ = choose_engine(
-            options.engine, generator.job(frames), subject.folder, frames, stage=lambda stage: progress(stage, 0, None)
-        )
-        peak = peaks[choice.precision]
-        generation = measure_generation(generator, choice.precision, frames, peak, progress)
+        generator, choice = ready_generator(subject, options, sampling, choices["generate"], device, progress)
+        generation = measure_generation(generator, choice.precision, frames, peaks[choice.precision], progress)
         if "uncached" in parts:
             count = min(frames, options.uncached_frames)
             uncached = measure_recomputation(generator, count, generation.seconds_per_frame, progress)
         if "profile" in parts:
-            profiles["generation"] = profile_call(model, generator.middle_frame(frames), device)
-        del model, generator
+            profiles["generation"] = profile_call(generator.model, generator.middle_frame(frames), device)
+        del generator
     torch.set_num_threads(threads)
     if "train" in parts:
         choice = choices["train"]
@@ -173,6 +167,40 @@ def choose_precisions(
         ),
         "train": choose_precision(options.precision, device, "training"),
     }
+
+
+def ready_generator(
+    subject: Subject,
+    options: BenchOptions,
+    sampling: ResolvedSampling,
+    choice: Choice,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[Generator, Choice]:
+    """What generates, in the precision and by the engine that `magi generate` would take for as many frames.
+
+    Args:
+        subject, options, sampling, device: what is measured, and how.
+        choice: the precision, as of `choose_precisions`; graphs may be quicker than a low one.
+        progress: called with (stage, done, total).
+    """
+
+    def generator(dtype: torch.dtype) -> Generator:
+        return Generator(subject, subject.load(dtype).to(device), sampling, options.batch, device)
+
+    frames, low = options.frames, choice.precision != "float32"
+    if low and options.precision == options.engine == "auto" and device.type == "cpu":
+        choice = choose_with_graphs(subject.folder, choice, generator(torch.float32).job(frames), frames)
+    made = generator(choice.dtype)
+    made.engine, made.engine_why = choose_engine(
+        options.engine, made.job(frames), subject.folder, frames, stage=lambda stage: progress(stage, 0, None)
+    )
+    if not made.engine_why and options.engine == "auto" and graphs_for(made.job(frames), subject.folder):
+        made.engine_why = (
+            f"engine torch: {counted(frames, 'frame')} would not pay for loading graphs; for more, magi generate may "
+            "take onnx (--frames, or --engine onnx)"
+        )
+    return made, choice
 
 
 def training_product_flops(subject: Subject, batch: int) -> int:

@@ -67,6 +67,7 @@ def about_generation(one: Generation) -> dict[str, str]:
     rows = {
         "a frame": f"{how.speed}: {how.mask_steps} mask × {how.denoise_steps} denoise steps, {how.sampler}{begins}, "
         f"batch {one.batch}, {one.precision}, {counted(one.threads, 'thread')}, engine {one.engine}",
+        **({"engine": one.engine_why.partition(": ")[2] or one.engine_why} if one.engine_why else {}),
         "seconds a frame": f"{one.median_seconds:.4g} (median of {one.frames}; warm-up: {one.warm_up})",
         "frames/s": f"{one.frames_per_second:.4g}",
         "first over last frames": f"{one.first_over_last:.2f}",

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -18,6 +18,7 @@ from magi_video.data.walk import check_videos
 from magi_video.errors import MagiError
 from magi_video.files.folders import check_file, check_folder
 from magi_video.files.weights import check_model_name
+from magi_video.settings import SettingError, check_fields
 
 Options = TypeVar("Options")
 
@@ -72,7 +73,11 @@ def parse(
     ]
     given: dict[str, Any] = {"registry": rules()} | ({} if default is None else {"default": default})
     if not {"-h", "--help"} & set(argv):
-        made = tyro.cli(options, prog=prog, description=description, args=argv, **given)
+        try:
+            made = tyro.cli(options, prog=prog, description=description, args=argv, **given)
+            check_fields(made)
+        except SettingError as wrong:
+            raise MagiError(f"{option_name(options, wrong)} {wrong.problem}") from None
         check_options(made)
         return made
     captured = _Captured(sys.stdout)
@@ -90,6 +95,28 @@ def check_options(options: Any) -> None:
         for mark in (mark for one in (hint, *get_args(hint)) for mark in getattr(one, "__metadata__", ())):
             if isinstance(mark, Check) and value is not None:
                 mark.function(value)
+
+
+def option_name(options: type, wrong: SettingError) -> str:
+    """As what a user knows a setting: "--sink-frames", "--small-vae.steps", "world" of one without a name in front."""
+    field, *keys = [str(part) for part in wrong.path if isinstance(part, str)]
+    name, positional = next(_places(options, wrong.cls, field), (field, False))
+    return " ".join([name if positional else f"--{name.replace('_', '-')}", *keys])
+
+
+def _places(
+    options: type, cls: type, field: str, prefix: str = "", omitted: bool = False
+) -> Iterator[tuple[str, bool]]:
+    """Names of a class's field among the options and their groups, and whether a value goes without the name."""
+    for name, hint in get_type_hints(options, include_extras=True).items():
+        marks = [mark for one in (hint, *get_args(hint)) for mark in getattr(one, "__metadata__", ())]
+        if options is cls and name == field:
+            yield prefix + name, Positional in marks
+        within = omitted or OmitArgPrefixes in marks
+        bare = within or any(getattr(mark, "name", None) == "" for mark in marks)
+        for group in (hint, *get_args(hint)):
+            if isinstance(group, type) and dataclasses.is_dataclass(group):
+                yield from _places(group, cls, field, prefix if bare else f"{prefix}{name}.", within)
 
 
 def arguments(options: Any, *others: str) -> dict[str, Any]:

@@ -1,6 +1,11 @@
-"""How the command line reads choices and pairs: rules of tyro, whose messages list the names and nothing else."""
+"""How the command line reads numbers, choices and pairs: rules of tyro that refuse nothing.
+
+A word that is no such value goes on as it is, and the class of options refuses it: with the words of a wrong value in a
+recipe or in Python, and the name of the option (`parsing.parse`).
+"""
 
 import functools
+from itertools import zip_longest
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -14,10 +19,52 @@ def rules() -> "ConstructorRegistry":
     from tyro.constructors import ConstructorRegistry
 
     registry = ConstructorRegistry()
+    registry.primitive_rule(number)
+    registry.primitive_rule(numbers)
     registry.primitive_rule(choice)
     registry.primitive_rule(choices)
     registry.primitive_rule(pairs)
     return registry
+
+
+def number(info: "PrimitiveTypeInfo") -> "PrimitiveConstructorSpec[Any] | None":
+    """A rule for a number: `int` or `float`, or that or None."""
+    kind, optional = _without_none(info.type)
+    if kind not in (int, float):
+        return None
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    def read(words: list[str]) -> Any:
+        return None if optional and words == ["None"] else _number(words[0], kind)
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.__name__.upper(),
+        instance_from_str=read,
+        is_instance=lambda value: _is_number(value, kind) or (optional and value is None),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def numbers(info: "PrimitiveTypeInfo") -> "PrimitiveConstructorSpec[Any] | None":
+    """A rule for some numbers: `tuple[int, ...]` or `tuple[float, ...]`, or that or None."""
+    inner, optional = _without_none(info.type)
+    kind = get_args(inner)[0] if get_origin(inner) is tuple and get_args(inner)[1:] == (...,) else None
+    if kind not in (int, float):
+        return None
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    def read(words: list[str]) -> Any:
+        return None if optional and words == ["None"] else tuple(_number(word, kind) for word in words)
+
+    one = kind.__name__.upper()
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"[{one} [{one} ...]]",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, tuple) or (optional and value is None),
+        str_from_instance=lambda value: [str(value)] if value is None else list(map(str, value)),
+    )
 
 
 def choice(info: "PrimitiveTypeInfo") -> "PrimitiveConstructorSpec[Any] | None":
@@ -29,7 +76,7 @@ def choice(info: "PrimitiveTypeInfo") -> "PrimitiveConstructorSpec[Any] | None":
     from tyro.constructors import PrimitiveConstructorSpec
 
     def read(words: list[str]) -> str | None:
-        return None if optional and words == ["None"] else _one_of(words[0], names)
+        return None if optional and words == ["None"] else words[0]
 
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -49,7 +96,7 @@ def choices(info: "PrimitiveTypeInfo") -> "PrimitiveConstructorSpec[Any] | None"
     from tyro.constructors import PrimitiveConstructorSpec
 
     def read(words: list[str]) -> tuple[str, ...] | None:
-        return None if optional and words == ["None"] else tuple(_one_of(word, names) for word in words)
+        return None if optional and words == ["None"] else tuple(words)
 
     one = f"{{{','.join(names)}}}"
     return PrimitiveConstructorSpec(
@@ -67,10 +114,8 @@ def pairs(info: "PrimitiveTypeInfo") -> "PrimitiveConstructorSpec[Any] | None":
         return None
     from tyro.constructors import PrimitiveConstructorSpec
 
-    def read(words: list[str]) -> dict[str, str]:
-        if len(words) % 2:
-            raise ValueError(f"expected a name and its value, NAME VALUE …; {words[-1]!r} has no value")
-        return dict(zip(words[::2], words[1::2], strict=True))
+    def read(words: list[str]) -> dict[str, str | None]:
+        return dict(zip_longest(words[::2], words[1::2]))
 
     return PrimitiveConstructorSpec(
         nargs="*",
@@ -81,10 +126,15 @@ def pairs(info: "PrimitiveTypeInfo") -> "PrimitiveConstructorSpec[Any] | None":
     )
 
 
-def _one_of(word: str, names: tuple[str, ...]) -> str:
-    if word not in names:
-        raise ValueError(f"must be one of {', '.join(names)}, got {word!r}")
-    return word
+def _number(word: str, kind: type) -> Any:
+    try:
+        return kind(word)
+    except ValueError:
+        return word
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:

@@ -113,6 +113,11 @@ def quicker_engine(engine: OnnxEngine, job: Job, frames: float) -> tuple[Engine,
     return engine, f"engine onnx: {figures}"
 
 
+def graphs_for(job: Job, folder: Path | None) -> bool:
+    """Whether ONNX Runtime is installed and has graphs for a job, in the model's folder or the user's."""
+    return not missing_packages(("onnxruntime",)) and not not_covered(job) and open_engine(folder).has_graphs(job)
+
+
 def compare_precisions(job: Job, dtype: torch.dtype, folder: Path | None, frames: float) -> tuple[float, float] | None:
     """Seconds of a frame by graphs, which compute in float32, and by PyTorch in another precision.
 

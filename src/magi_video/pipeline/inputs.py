@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 from magi_video.models.architecture import ACTION, LABEL, TEXT, ConditionSpec
 from magi_video.models.random import Generators
 
@@ -90,11 +90,28 @@ class FrameActions:
     def __init__(self, names: Sequence[str], batch: int, factor: int) -> None:
         self.names, self.batch, self.factor = names, batch, factor
 
-    def each_frame(self, actions: Actions, constant: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-        """Conditions of each latent frame, in order, without end: `constant`, and the mean of its known actions."""
-        for action in actions if isinstance(actions, np.ndarray | list) else ():
-            if action is not None:
-                self.vector(action)  # refuse a wrong shape before the first frame
+    def each_frame(
+        self, actions: Actions, constant: dict[str, Tensor], num_frames: int | None
+    ) -> Iterator[dict[str, Tensor]]:
+        """Conditions of each latent frame, in order, without end: `constant`, and the mean of its known actions.
+
+        Args:
+            actions: for each frame the one that leads to it. Behind the end of a generator they are unknown.
+            constant: conditions that stay.
+            num_frames: of the video, which an array or a list must have at least; None without end.
+
+        Raises:
+            MagiError: an array or a list is too short, or an action in it has a wrong shape.
+        """
+        if isinstance(actions, np.ndarray | list | tuple):
+            for action in actions:
+                if action is not None:
+                    self.vector(action)  # refuse a wrong shape before the first frame
+            if num_frames is not None and len(actions) < num_frames:
+                raise MagiError(
+                    f"actions must have an entry for each of {counted(num_frames, 'frame')}, None where nothing is "
+                    f"known, got {len(actions)}"
+                )
         return self._each_frame(iter(() if actions is None else actions), constant)
 
     def _each_frame(

@@ -135,9 +135,10 @@ class MagiVideoPipeline(TrainedModel):
             interval: frames of the training videos' time from one frame to the next, 1…25.
             sampling: how a frame is sampled: a `Sampling`, or the name of a speed: "exact", "balanced", "fast" or
                 "realtime" (docs/performance.md).
-            actions: for each frame the action that leads to it, `[A]` or `[B, A]` or None (unknown); the first is
-                not used. May be a generator: an entry is taken when its frame is begun. A latent frame that holds
-                several frames gets the mean of their known actions.
+            actions: for each of `num_frames` the action that leads to it, `[A]` or `[B, A]` or None (unknown); the
+                first is not used. Fewer are refused: nothing is repeated. May be a generator: an entry is taken when
+                its frame is begun, and behind its end nothing is known. A latent frame that holds several frames gets
+                the mean of their known actions.
             label: class of the videos.
             text: what the videos show, in words; one for all, or one for each video or given start.
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
@@ -208,6 +209,7 @@ class MagiVideoPipeline(TrainedModel):
 
         Arguments as of `__call__`, but for `num_frames`. They are checked at once, not when the first frame is asked
         for. A codec that compresses time completes several frames at once, which follow each other without waiting.
+        Behind the last entry of `actions` nothing is known of them where there is no last frame.
 
         Args:
             num_frames: None goes on without end where the model has relative temporal positions ("rope"), else for the
@@ -304,7 +306,7 @@ class MagiVideoPipeline(TrainedModel):
             given_too = ", as many as are given" if given else ""
             raise MagiError(f"num_frames must be at least {max(given, 1)}{given_too}, got {num_frames}")
         resolved = self.resolve(sampling, **fields)
-        conditions = self._conditions(controls, batch)
+        conditions = self._conditions(controls, batch, num_frames)
         if resolved.guided:
             check_guidance(self.transformer.condition_tokens.specs, resolved.guide, controls)
         elif negative_text is not None:
@@ -380,7 +382,7 @@ class MagiVideoPipeline(TrainedModel):
         self.visit(self.codec)
         yield from held
 
-    def _conditions(self, controls: dict[str, Any], batch: int) -> Iterator[dict[str, Tensor]]:
+    def _conditions(self, controls: dict[str, Any], batch: int, num_frames: int | None) -> Iterator[dict[str, Tensor]]:
         """Conditions of each latent frame, in order, without end."""
         specs = self.transformer.condition_tokens.specs
         check_controls(specs, controls)
@@ -390,7 +392,7 @@ class MagiVideoPipeline(TrainedModel):
         if (text := controls[TEXT]) is not None:
             constant[TEXT] = self.encode_text(spread_texts(text, batch))
         actions = FrameActions(self.config.action_names, batch, self.codec.temporal_factor)
-        return actions.each_frame(controls[ACTION], constant)
+        return actions.each_frame(controls[ACTION], constant, num_frames)
 
 
 MagiPipeline = MagiVideoPipeline

@@ -96,7 +96,7 @@ def make_ready(
         choose_threads(product_flops(pipe.transformer, videos), threads)
     if choice.precision != "float32":
         if precision == engine == "auto" and device.type == "cpu":
-            choice = choose_with_graphs(pipe, choice, pipe.job(sampling, videos, latent_frames), length)
+            choice = choose_with_graphs(pipe.folder, choice, pipe.job(sampling, videos, latent_frames), length)
         pipe.to(choice.dtype)
     pipe.to(device)
     line = pipe.use_engine(engine, sampling, videos, latent_frames, length, say, stage=stage)
@@ -134,11 +134,11 @@ def choose_for(
     return choose_precision(precision, device, "generation", shape, reason)
 
 
-def choose_with_graphs(pipe: MagiVideoPipeline, choice: Choice, job: "Job", frames: float) -> Choice:
+def choose_with_graphs(folder: Path | None, choice: Choice, job: "Job", frames: float) -> Choice:
     """A low precision that PyTorch gains by, or float32 where graphs, which have no other, make a frame as soon."""
     from magi_video.fast.engine_choice import compare_precisions  # not for those who only generate by PyTorch
 
-    seconds = compare_precisions(job, choice.dtype, pipe.folder, frames)
+    seconds = compare_precisions(job, choice.dtype, folder, frames)
     if seconds is None or seconds[0] > seconds[1]:
         return choice
     by_graph, by_torch = (f"{1000 * one:.1f} ms" for one in seconds)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -63,7 +63,15 @@ class Surroundings:
 
 
 class Explorer:
-    """Draws action vectors float32 [A]; a pure function of the seed and of what it is shown."""
+    """Draws action vectors float32 [A]; a pure function of the seed and of what it is shown.
+
+    Attributes:
+        name: of the player, in recordings.
+        version: one more with every change by which it plays anything else than before.
+    """
+
+    name: ClassVar[str] = "explorer"
+    version: ClassVar[int] = 1
 
     def __init__(self, actions: Actions, seed: Sequence[int], frame_skip: int = 1) -> None:
         self._actions = actions
@@ -73,6 +81,14 @@ class Explorer:
         self._tics_left = 0
         self._tics_played = 0
         self._chosen = np.zeros(len(actions.names), dtype=np.int64)  # how often each
+
+    @property
+    def identity(self) -> str:
+        """Who plays by what settings: "walker 2". Episodes of different players do not mix in a recording."""
+        hold, weights = self._actions.hold, self._actions.weights
+        held = "" if hold == HOLD_TICS else f", holds of {hold[0]} to {hold[1]} steps"
+        weighted = f", weights {' '.join(f'{one:g}' for one in weights)}" if weights else ""
+        return f"{self.name} {self.version}{held}{weighted}"
 
     def act(self, frame: np.ndarray, around: Surroundings | None = None) -> np.ndarray:
         """Chooses the next action.

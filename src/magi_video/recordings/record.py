@@ -5,7 +5,7 @@ A recording is a folder: `recording.json` (what was recorded), and for each epis
 the actions, `{"frame": i, "action": {"TURN_LEFT": 1}}`, is the action taken
 after frame i, the one that leads to frame i+1; only entries that are not 0 are written, and the last row is empty. An
 episode is a pure function of (game, seed, episode number, settings), so recording more episodes into the same folder
-continues the set, and an interrupted recording is taken up where it stopped.
+continues the set, and an interrupted recording is taken up where it stopped; but only by the player that began it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from magi_video.files.artifact import Record
 from magi_video.files.atomic import write_bytes
 from magi_video.recordings.environments import Game, open_game
 from magi_video.recordings.episodes import EPISODES, complete_episodes, episode_name, recording
+from magi_video.recordings.policy import Explorer
 from magi_video.recordings.walker import player
 from magi_video.video.image import fit_frames
 from magi_video.video.video import RECORDED, VideoWriter
 
-FACTS = ("frame_rate", "action_names", "world")
-"""Of the game, in a record; the last only of one that says more (`Game.facts`)."""
+FACTS = ("frame_rate", "action_names", "player", "world")
+"""Of the game and of who played it, in a record; the last only of a game that says more (`Game.facts`). Earlier
+versions did not name the player: it was version 1 of it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def record(
         progress: called after each episode with (episodes done, episodes asked for, frames of this episode).
 
     Raises:
-        MagiError: unknown game, a folder with another recording in it, one in which another process records, or one
-            that cannot be written.
+        MagiError: unknown game, a folder with another recording in it or with one of another player, one in which
+            another process records, or one that cannot be written.
     """
     out = Path(out)
     for name, value in {"episodes": episodes, "max_frames": max_frames, "height": height, "width": width}.items():
@@ -107,12 +109,15 @@ def record(
                 # A fresh environment each time: nothing of an earlier episode can leak into a later one.
                 opened = open_game(game, frame_skip)
                 try:
-                    known = {"frame_rate": opened.frame_rate, "action_names": list(opened.actions.names)}
+                    explorer = player(opened.actions, [seed, episode, 1], frame_skip)
+                    check_player(out, saved, explorer)
+                    names = list(opened.actions.names)
+                    known = {"frame_rate": opened.frame_rate, "action_names": names, "player": explorer.identity}
                     known |= opened.facts()
                     if not locked:  # now that the game is known to be there
                         held.enter_context(artifact.making(settings, carried=described))
                         locked = True
-                    frames[str(episode)] = _record_episode(opened, out, episode, settings)
+                    frames[str(episode)] = _record_episode(opened, explorer, out, episode, settings)
                     frames = dict(sorted(frames.items(), key=lambda item: int(item[0])))
                 finally:
                     opened.close()
@@ -124,12 +129,29 @@ def record(
     )
 
 
-def _record_episode(game: Game, out: Path, episode: int, settings: dict[str, Any]) -> int:
+def check_player(out: Path, record: Record | None, explorer: Explorer) -> None:
+    """Refuse to go on with the recording of another player, or of another version of it.
+
+    Raises:
+        MagiError: who played, and who would.
+    """
+    if record is None:
+        return
+    before = record.get("player")
+    same = explorer.version == 1 if before is None else before == explorer.identity
+    if not same:
+        began = str(before or f"{explorer.name} 1")[:100]
+        raise MagiError(
+            f"{out}: its episodes were played by another player ({began}) than new ones would be "
+            f"({explorer.identity}); use another --out"
+        )
+
+
+def _record_episode(game: Game, explorer: Explorer, out: Path, episode: int, settings: dict[str, Any]) -> int:
     """Plays one episode; returns its number of frames. Actions and caption are in place before the video is, so a video
     is always complete."""
     seed = settings["seed"]
     game_seed = int(np.random.SeedSequence([seed, episode]).generate_state(1)[0] >> 1)
-    explorer = player(game.actions, [seed, episode, 1], settings["frame_skip"])
     names = game.actions.names
     path = out / episode_name(episode)
     rows: list[dict[str, Any]] = []

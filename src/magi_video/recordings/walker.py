@@ -59,6 +59,9 @@ def _columns(actions: Actions) -> dict[str, int]:
 class Walker(Explorer):
     """Walks, turns, strafes, rests."""
 
+    name = "walker"
+    version = 2
+
     def __init__(self, actions: Actions, seed: Sequence[int], frame_skip: int = 1) -> None:
         super().__init__(actions, seed, frame_skip)
         column = _columns(actions)

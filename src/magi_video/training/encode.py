@@ -11,6 +11,13 @@ from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
+from magi_video.fast.kernel_choice import (
+    FAST_FLOAT32,
+    choose_kernels,
+    known_kernels,
+    missing_kernels,
+    settle_kernels,
+)
 from magi_video.files.artifact import Artifact
 from magi_video.latents.cache import CODEC_FOLDER, TABLE_FILE
 from magi_video.latents.encoding import Encoded
@@ -18,6 +25,7 @@ from magi_video.latents.grid import ClipGrid
 from magi_video.latents.table import CachedVideos, VideoTable
 from magi_video.recipe import Preset
 from magi_video.training.caches import RECIPE_FILE, SCAN_FILE, adopt_codec, latent_recipe, without_precision
+from magi_video.training.choices import CHOSEN
 from magi_video.training.display import Display, Silent
 from magi_video.training.feasibility import find_sizes
 from magi_video.training.preparation import finished_codec, open_videos
@@ -76,7 +84,8 @@ def encode(
         return without_precision({name: record.get(name) for name in ("recipe", "seed")})
 
     artifact = Artifact(out / RECIPE_FILE, "latents", lasting)
-    inputs = {"recipe": latent_recipe(preset), "seed": seed}
+    kernels = _settle_kernels(artifact, stages)
+    inputs = {"recipe": latent_recipe(preset), "seed": seed} | ({CHOSEN: kernels} if kernels else {})
     with artifact.making(inputs, stages.processes, lambda saved: provenance.carried(saved, True)):
         if provenance.news:
             kept = (out / CODEC_FOLDER / "config.json").is_file()
@@ -85,6 +94,18 @@ def encode(
         grid = _clip_grid(preset, made, intervals, stride)
         captions = _captions(videos, display)
         return stages.encode(preset, videos, made, out, grid=grid, captions=captions, **writing)
+
+
+def _settle_kernels(artifact: Artifact, stages: Stages) -> dict[str, bool]:
+    """Settle the kernels that compute the latents, those with which the cache began; what to record of them."""
+    saved = stages.processes.once(artifact.read)
+    kept = {FAST_FLOAT32: False} if saved is not None and CHOSEN not in saved else (saved or {}).get(CHOSEN)
+    if stages.processes.device.type != "cpu":
+        return known_kernels(kept)
+    chosen = stages.processes.once(lambda: choose_kernels([FAST_FLOAT32], kept))
+    if line := missing_kernels(chosen, settle_kernels([FAST_FLOAT32], stages.processes, chosen)):
+        stages.display.say(line)
+    return chosen
 
 
 def _known(out: Path) -> DataIdentity | None:
