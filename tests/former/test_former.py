@@ -52,8 +52,10 @@ def assert_same_weights(one: str, other: str) -> None:
 def test_a_recording_goes_on(tmp_path: Path) -> None:
     summary = record("magi/BouncingBalls-v0", "record_stopped", episodes=2, **GAME)
     assert (summary.kept, summary.episodes) == (1, 2)
-    for name in ("episode_00001.actions.jsonl", "recording.json"):
-        assert (Path("record_stopped") / name).read_text() == (Path("record") / name).read_text()
+    actions, described = "episode_00001.actions.jsonl", "recording.json"
+    assert (Path("record_stopped") / actions).read_text() == (Path("record") / actions).read_text()
+    now, whole = (json.loads((Path(name) / described).read_text()) for name in ("record_stopped", "record"))
+    assert now == whole | {"player": "explorer 1"}, "who played is recorded now"
     with pytest.raises(MagiError, match="seed 0 → 1"):
         record("magi/BouncingBalls-v0", "record_stopped", episodes=2, **GAME | {"seed": 1})
 

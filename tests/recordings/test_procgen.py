@@ -66,7 +66,7 @@ def test_what_is_missing_is_told_with_the_command(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_real_game() -> None:
-    pytest.importorskip("procgen", reason=f"lacks Procgen: {procgen.INSTALL}")
+    pytest.importorskip("procgen", reason=f"lacks Procgen: {procgen.install_procgen()}")
     game = procgen.ProcgenGame("procgen/coinrun", 1)
     assert len(game.actions.names) == 15
     frames = [game.reset(1), game.reset(2), game.reset(1)]
