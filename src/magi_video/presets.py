@@ -109,10 +109,11 @@ def coinrun() -> Preset:
 def shapes() -> Preset:
     """Text to video: 64×64 shapes whose captions say colour, shape and motion (`magi record shapes`, docs/text.md).
 
-    The model learns the captions' words by itself. 10,000 steps are about 40 minutes of one CPU core of its own. What they say is learned where the past does not show it yet, at a
+    The model learns the captions' words by itself. What they say is learned where the past does not show it yet, at a
     clip's first frames, so clips are as short as a motion allows: 4 frames. With rotary positions a video goes on
     without end. 16 tokens a frame, as `coinrun`. The first frame is made from nothing: training hides from a fifth of
     its tokens up, since of 16 tokens the paper's ratio would never show more than 4 beside those that are to be made.
+    The steps take about 40 minutes of a CPU core of their own.
     """
     return Preset(
         data=DataConfig(height=64, width=64, num_frames=4, max_interval=1),

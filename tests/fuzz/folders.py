@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from magi_video.codecs.text_encoder import TextEncoder
+from magi_video.codecs.text_encoder import TextEncoder, load_encoder
 from magi_video.data.captions import is_caption, read_captions
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
+from magi_video.files.words import MOST_WORDS, write_vocabulary
 from magi_video.recordings.importing import Source, open_source
 from magi_video.video.video import write_video
 from tests.fuzz.corpus import Reader
@@ -35,6 +36,16 @@ def make_captions(folder: Path) -> Reader:
         assert all(text is None or is_caption(text) for text in captions.texts) and captions.summary().isprintable()
 
     return Reader(("a.txt", "metadata.jsonl", "metadata.csv", "train/metadata.jsonl"), read)
+
+
+def make_words(folder: Path) -> Reader:
+    write_vocabulary(["a red ball rolls to the left", "zwei große Bälle, 2× blau", "球 rolls"], folder)
+
+    def read(folder: Path, name: str) -> None:
+        encoder = load_encoder(folder)
+        assert 1 <= encoder.size <= MOST_WORDS and encoder.encode([encoder.example], 3)[:, 0].isfinite().all()
+
+    return Reader(("words.json",), read)
 
 
 def make_encoders(folder: Path) -> Reader:

@@ -30,7 +30,7 @@ from magi_video.video.image import read_image
 from magi_video.video.video import inspect_video, read_frames
 from tests.data.examples import set_matrix
 from tests.fuzz.corpus import Reader
-from tests.fuzz.folders import make_captions, make_encoders, make_lerobot, make_minari
+from tests.fuzz.folders import make_captions, make_encoders, make_lerobot, make_minari, make_words
 from tests.fuzz.messages import make_headers, make_names, make_orders, make_starts
 from tests.fuzz.pictures import FRAMES, encode, pictures
 
@@ -238,6 +238,7 @@ MAKERS: dict[str, Callable[[Path], Reader]] = {
     "index": make_index,
     "checkpoint": make_checkpoints,
     "captions": make_captions,
+    "words": make_words,
     "encoder": make_encoders,
     "lerobot": make_lerobot,
     "minari": make_minari,
