@@ -18,7 +18,8 @@ from torch import Tensor
 
 from magi_video.fast.engine import Engine
 from magi_video.fast.engine_choice import GRAPHS, decoding_seconds
-from magi_video.fast.onnx_engine import Job, OnnxEngine
+from magi_video.fast.job import Job
+from magi_video.fast.onnx_engine import OnnxEngine
 from magi_video.fast.onnx_graph import GraphFiles
 from magi_video.files.atomic import write_json
 from magi_video.paradigms import make_paradigm
@@ -45,9 +46,9 @@ def measure(world: str, setting: str, folder: Path, frames: int) -> dict[str, An
     job = Job(make_paradigm(pipe.config.forcing), pipe.transformer, pipe.codec, pipe.resolve(setting))
     files, made = GraphFiles([folder]), list[str]()
     began = time.process_time()
-    OnnxEngine(files, say=made.append).prepare(job, build=True)
+    OnnxEngine(files=files, say=made.append).prepare(job, build=True)
     building = time.process_time() - began
-    engine = OnnxEngine(files)
+    engine = OnnxEngine(files=files)
     began = time.process_time()
     assert engine.prepare(job, build=False) is None
     loading = time.process_time() - began

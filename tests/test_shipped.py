@@ -10,7 +10,8 @@ import torch
 
 from magi_video.cli import demo, main
 from magi_video.fast.engine_choice import GRAPHS
-from magi_video.fast.onnx_engine import Job, OnnxEngine
+from magi_video.fast.job import Job
+from magi_video.fast.onnx_engine import OnnxEngine
 from magi_video.fast.onnx_graph import GraphFiles
 from magi_video.files.weights import SHIPPED
 from magi_video.paradigms import make_paradigm
@@ -53,7 +54,7 @@ def test_their_graphs_are_there_and_give_pytorchs_result(shipped: MagiVideoPipel
     `python benchmarks/engines.py doom atari coinrun --frames 1 --json FILE`, after the old ones are removed."""
     pytest.importorskip("onnxruntime")
     assert shipped.folder is not None
-    engine = OnnxEngine(GraphFiles([shipped.folder / GRAPHS]))
+    engine = OnnxEngine(files=GraphFiles([shipped.folder / GRAPHS]))
     paradigm = make_paradigm(shipped.config.forcing)
     jobs = [Job(paradigm, shipped.transformer, shipped.codec, shipped.resolve(speed)) for speed in SPEEDS]
     assert [engine.prepare(job, build=False) for job in jobs] == [None] * len(SPEEDS)

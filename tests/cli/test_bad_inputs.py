@@ -188,6 +188,8 @@ encode tiny --data videos --out out --device tpu
 generate run --out out --engine tensorrt
 generate run --out out --engine onnx --compile
 generate run --out out --engine onnx --precision bf16
+generate run --out out --engine cudagraphs --device cpu
+generate run --out out --engine cudagraphs --compile
 generate run --out out --precision fp4
 generate run --out out --threads 0
 generate run --out out --threads 99999

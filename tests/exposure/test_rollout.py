@@ -8,7 +8,8 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.exposure.noisy_past import check_noisy_past
-from magi_video.fast.onnx_engine import Job, not_covered
+from magi_video.fast.graph_engine import not_covered
+from magi_video.fast.job import Job
 from magi_video.fast.speed import begin_past
 from magi_video.models.random import SampleNoise
 from magi_video.models.sequence import FrameSequence

@@ -4,13 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
 from magi_video.codecs.image_vae import ImageVAECodec
@@ -18,20 +16,17 @@ from magi_video.errors import MagiError
 from magi_video.fast import engine_choice
 from magi_video.fast.engine import Engine
 from magi_video.fast.engine_choice import choose_engine
+from magi_video.fast.graph_engine import step_forms
 from magi_video.fast.graph_past import GraphPast
-from magi_video.fast.onnx_engine import Job, OnnxEngine, step_forms, step_name
+from magi_video.fast.job import Job
+from magi_video.fast.onnx_engine import OnnxEngine, step_name
 from magi_video.fast.onnx_graph import SUFFIX, Graph, GraphFiles
-from magi_video.models.random import SampleNoise
-from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
-from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
+from tests.fast.jobs import CASES, Make, make_job, roll
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-FRAMES = 8
-"""Past the 5 trained ones: the window slides, or positions interpolate."""
-Make = Callable[..., MagiVideoTransformer]
 
 
 @pytest.fixture(scope="module")
@@ -40,29 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("graphs")
 
 
-def make_job(make_model: Make, batch: int = 1, sampling: Sampling | None = None, **model: Any) -> Job:
-    """Six frames of a small model; one block, so that a graph takes a second."""
-    made = make_model(**{"depth": 1, "head_depth": 1, "temporal_position": "rope"} | model)
-    resolved = (sampling or Sampling(mask_steps=1, denoise_steps=3)).resolve(made.diffusion_head)
-    total = None if made.config.temporal_position == "rope" else FRAMES
-    return Job(make_paradigm("complete"), made, None, resolved, batch, total)
-
-
-def roll(job: Job, engine: Engine, given: int = 2) -> Tensor:
-    """Tokens `[B, T, N, D]` of a video with actions, after some given frames."""
-    past = engine.begin_past(job.paradigm, job.model, job.batch, job.total_frames, job.sampling)
-    noise, interval = SampleNoise.from_seeds(list(range(job.batch))), torch.full((job.batch,), 2)
-    rollout = Rollout(job.model, job.paradigm, noise, job.sampling, interval, job.total_frames, past=past)
-    generator = torch.Generator().manual_seed(1)
-    tokens = torch.randn(job.batch, given, job.model.num_tokens, job.model.token_dim, generator=generator)
-    actions = torch.rand(FRAMES, job.batch, 3, generator=generator)
-    for t in range(given):
-        rollout.observe(tokens[:, t], {"action": actions[t]})
-    return torch.stack([rollout.predict({"action": actions[t]}) for t in range(given, FRAMES)], dim=1)
-
-
 def prepared(job: Job, folder: Path) -> OnnxEngine:
-    engine = OnnxEngine(GraphFiles([folder]))
+    engine = OnnxEngine(files=GraphFiles([folder]))
     assert engine.prepare(job, build=True) is None
     return engine
 
@@ -73,23 +47,6 @@ def check(job: Job, engine: OnnxEngine, given: int = 2) -> None:
     plain, by_graph = roll(job, Engine(), given), roll(job, engine, given)
     assert plain.std() > 0.1
     assert (by_graph - plain).abs().max() <= 1e-5 * plain.abs().max()  # few steps of random weights make large tokens
-
-
-CASES: dict[str, dict[str, Any]] = {
-    "one mask step": {},
-    "every mask step reads the frame": {"sampling": Sampling(mask_steps=4, denoise_steps=2)},
-    "work is reused": {"sampling": Sampling(mask_steps=3, denoise_steps=2, refresh=4)},
-    "reused and read again": {"sampling": Sampling(mask_steps=4, denoise_steps=2, refresh=2, sampler="ddim")},
-    "guided, two videos": {
-        "batch": 2,
-        "sampling": Sampling(
-            mask_steps=2, denoise_steps=2, guidance_scale=2.5, guide=("action",), temperature=0.9, sampler="dpmsolver++"
-        ),
-    },
-    "positions interpolate": {"temporal_position": "interpolate"},
-    "few-step head": {"head": "distributional", "sampling": Sampling(mask_steps=2, denoise_steps=2)},
-    "flow head": {"head": "flow", "sampling": Sampling(mask_steps=1, denoise_steps=4, sampler="midpoint")},
-}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -129,9 +86,9 @@ def test_a_damaged_or_foreign_file_is_made_again(make_model: Make, folder: Path,
     foreign = GraphFiles([folder]).read(step_name(other.model, step_forms(other)[1]))
     assert foreign is not None
     files.write(name, foreign)  # whole, of the right name, and of other inputs
-    assert OnnxEngine(files).prepare(job, build=False)
+    assert OnnxEngine(files=files).prepare(job, build=False)
     stages: list[str] = []
-    engine = OnnxEngine(files, stage=stages.append)
+    engine = OnnxEngine(files=files, stage=stages.append)
     assert engine.prepare(job, build=True) is None
     assert stages[1:] == ["making the graph of a mask step, once for models of this kind"]
     assert files.read(name) != foreign
@@ -149,7 +106,7 @@ def test_a_graph_with_another_result_is_not_used(make_model: Make, folder: Path,
     assert graph is not None
     files = GraphFiles([tmp_path])
     files.write(step_name(job.model, step_forms(job)[0]), graph)
-    assert OnnxEngine(files).prepare(job, build=False)
+    assert OnnxEngine(files=files).prepare(job, build=False)
 
 
 def test_a_folder_that_cannot_be_written_is_done_without(make_model: Make, tmp_path: Path) -> None:
@@ -268,7 +225,7 @@ def test_a_cache_that_cannot_be_used_is_said_once(
 def test_what_has_no_graph_is_pytorchs_and_said_once(make_model: Make, folder: Path) -> None:
     job = make_job(make_model)
     said: list[str] = []
-    engine = OnnxEngine(GraphFiles([folder]), say=said.append)
+    engine = OnnxEngine(files=GraphFiles([folder]), say=said.append)
     assert engine.prepare(job, build=True) is None
     said.clear()
     other = Job(
@@ -285,7 +242,7 @@ def test_the_decoder_is_a_graph_too(make_model: Make, folder: Path) -> None:
     job = make_job(make_model)
     job = Job(job.paradigm, job.model, ImageVAECodec.from_module(vae), job.sampling, 2)
     assert job.codec is not None
-    engine = OnnxEngine(GraphFiles([folder]))
+    engine = OnnxEngine(files=GraphFiles([folder]))
     engine._decoder(job.codec, job.latents()[:1], build=True)
     latents = [job.latents(), 2 * job.latents()]
     plain = torch.cat(list(Engine().decode_stream(job.codec, iter(latents))), dim=1)

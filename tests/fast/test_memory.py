@@ -9,8 +9,9 @@ from torch import Tensor
 
 from magi_video.errors import MagiError
 from magi_video.exposure.memory import FrameMemory, find_memory
+from magi_video.fast.graph_engine import not_covered
+from magi_video.fast.job import Job
 from magi_video.fast.memory import MemoryCache
-from magi_video.fast.onnx_engine import Job, not_covered
 from magi_video.fast.past import FastPast
 from magi_video.fast.speed import begin_past, restore
 from magi_video.models.cache import LayerCache

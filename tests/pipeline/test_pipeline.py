@@ -297,7 +297,7 @@ def test_more_given_frames_than_asked_for(pipe: MagiVideoPipeline) -> None:
 
 
 def test_an_unknown_engine_is_refused(pipe: MagiVideoPipeline) -> None:
-    with pytest.raises(MagiError, match="engine must be one of auto, torch, onnx, got 'tensorrt'"):
+    with pytest.raises(MagiError, match="engine must be one of auto, torch, onnx, cudagraphs, got 'tensorrt'"):
         pipe.compile(engine="tensorrt", num_frames=2)  # type: ignore[arg-type]
 
 

@@ -17,8 +17,8 @@ from magi_video.bench.machine import clock, peak_memory_bytes
 from magi_video.bench.subject import Subject, blank_conditions
 from magi_video.codecs.base import Codec
 from magi_video.fast.engine import Engine
+from magi_video.fast.job import Job
 from magi_video.fast.noise import make_noise
-from magi_video.fast.onnx_engine import Job
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.paradigms.masked_frames import unmasking_counts

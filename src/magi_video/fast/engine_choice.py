@@ -1,18 +1,23 @@
 """Which engine computes frames: what is asked for, or the quicker one by measurement."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from magi_video.codecs.base import Codec
 from magi_video.errors import MagiError
+from magi_video.fast.cuda_graph import CudaGraphEngine
 from magi_video.fast.engine import Engine, Say, Stage
 from magi_video.fast.engine_name import EngineName, check_engine, missing_packages
-from magi_video.fast.onnx_engine import Job, OnnxEngine, decodable, not_covered
+from magi_video.fast.graph_engine import GraphEngine
+from magi_video.fast.job import Job
+from magi_video.fast.onnx_engine import OnnxEngine
 from magi_video.fast.onnx_graph import GraphFiles
 from magi_video.fast.probes import PROBES, probes_on
 from magi_video.fast.speed import prepare
@@ -22,8 +27,9 @@ GRAPHS = "graphs"
 """Folder of graphs, in a model's and in the user's."""
 FEW_FRAMES = 24
 """Below so many "auto" takes PyTorch: measuring takes some frames itself."""
-LOADING_PAYS, BUILDING_PAYS = 4.0, 60.0
-"""Seconds of PyTorch's time for a job from which "auto" loads graphs that are there, and makes those that are not."""
+LOADING_PAYS = 4.0
+"""Seconds of PyTorch's time for a job from which "auto" takes graphs; from more, if they have to be made first
+(`GraphEngine.builds`)."""
 GAIN = 1.1
 """How many times as fast a graph must be for "auto" to take it."""
 
@@ -38,7 +44,7 @@ def open_engine(
         say, threads, stage: see `OnnxEngine`; PyTorch's number of threads if not given.
     """
     folders = [cache_folder() / GRAPHS] if folder is None else [folder / GRAPHS, cache_folder() / GRAPHS]
-    return OnnxEngine(GraphFiles(folders), threads or torch.get_num_threads(), say, stage)
+    return OnnxEngine(files=GraphFiles(folders), threads=threads or torch.get_num_threads(), say=say, stage=stage)
 
 
 def choose_engine(
@@ -63,54 +69,56 @@ def choose_engine(
         stage: called when graphs are loaded or made, and engines compared.
 
     Raises:
-        MagiError: "onnx" is asked for and cannot be had.
+        MagiError: another than "auto" is asked for and cannot be had.
     """
     if asked == "torch":
         return Engine(), ""
     check_engine(asked)
-    if missing_packages(("onnxruntime",)):
+    engine: GraphEngine
+    if asked == "cudagraphs" or (asked == "auto" and job.model.device.type == "cuda"):
+        engine = CudaGraphEngine(say=say, stage=stage)
+    elif missing_packages(("onnxruntime",)):
         return Engine(), ""
-    if problem := not_covered(job):
-        if asked == "onnx":
-            raise MagiError(problem)
+    else:
+        engine = open_engine(folder, say, threads, stage)
+    problem = engine.not_covered(job)
+    if problem and asked == "auto":
         return Engine(), f"engine torch: {problem}"
-    engine = open_engine(folder, say, threads, stage)
     if asked == "auto":
         return quicker_engine(engine, job, frames)
-    if problem := engine.prepare(job, build=True):
+    if problem := problem or engine.prepare(job, build=True):
         raise MagiError(problem)
-    decodes = job.codec is None or decodable(job.codec)
-    return engine, "engine onnx, as asked" + ("" if decodes else "; torch decodes this codec's latents")
+    decodes = job.codec is None or engine.decodes_latents(job.codec)
+    return engine, f"engine {asked}, as asked" + ("" if decodes else "; torch decodes this codec's latents")
 
 
-def quicker_engine(engine: OnnxEngine, job: Job, frames: float) -> tuple[Engine, str]:
+def quicker_engine(engine: GraphEngine, job: Job, frames: float) -> tuple[Engine, str]:
     """The quicker of PyTorch and a graph engine, measured; arguments and result as of `choose_engine`."""
-    plain, can_build = Engine(), not missing_packages(("onnx", "onnxscript"))
-    there = engine.has_graphs(job)
-    if frames < FEW_FRAMES or not (there or can_build):
+    plain, there = Engine(), engine.has_graphs(job)
+    if frames < FEW_FRAMES or not (there or engine.builds(math.inf)):
         return plain, ""
     if not probes_on():
         return plain, f"engine torch: {PROBES}=off"
     prepare(job.model)
     (seconds,) = frame_seconds(job, [plain], trials=0)
-    can_build &= seconds * frames >= BUILDING_PAYS
-    if seconds * frames < LOADING_PAYS or not (there or can_build):
+    builds = engine.builds(seconds * frames)
+    if seconds * frames < LOADING_PAYS or not (there or builds):
         return plain, ""
     try:
-        problem = engine.prepare(job, build=can_build)
+        problem = engine.prepare(job, build=builds)
     except MagiError as error:
         problem = str(error)
     if problem:
         return plain, f"engine torch: {problem}"
-    engine.stage("comparing ONNX Runtime with PyTorch")
+    engine.stage(f"comparing {engine.title} with PyTorch")
     before, after = frame_seconds(job, [plain, engine], trials=2 if seconds < 0.1 else int(seconds < 1))
-    if job.codec is not None and decodable(job.codec):
+    if job.codec is not None and engine.decodes_latents(job.codec):
         slow, fast = decoding_seconds(job, job.codec, [plain, engine])
         engine.decodes = slow >= GAIN * fast
-    figures = f"a frame in {1000 * after:.1f} ms by onnx, in {1000 * before:.1f} by torch"
+    figures = f"a frame in {1000 * after:.1f} ms by {engine.name}, in {1000 * before:.1f} by torch"
     if before < GAIN * after:
         return plain, f"engine torch: {figures}"
-    return engine, f"engine onnx: {figures}"
+    return engine, f"engine {engine.name}: {figures}"
 
 
 def graphs_for(job: Job, folder: Path | None) -> bool:
@@ -129,10 +137,10 @@ def compare_precisions(job: Job, dtype: torch.dtype, folder: Path | None, frames
     Returns:
         None where "auto" would not take graphs that are there, or there are none.
     """
-    if frames < FEW_FRAMES or missing_packages(("onnxruntime",)) or not_covered(job):
+    if frames < FEW_FRAMES or missing_packages(("onnxruntime",)):
         return None
     engine = open_engine(folder)
-    if not engine.has_graphs(job):
+    if engine.not_covered(job) or not engine.has_graphs(job):
         return None
     exact, low = replace(job, model=deepcopy(job.model)), replace(job, model=deepcopy(job.model).to(dtype))
     (seconds,) = frame_seconds(low, [Engine()], trials=1)
@@ -147,7 +155,7 @@ def frame_seconds(job: Job, engines: Sequence[Engine], trials: int) -> list[floa
     best = [float("inf")] * len(engines)
     for trial in range(1 + trials):
         for number, rollout in enumerate(rollouts):
-            seconds = timed(rollout.predict)
+            seconds = timed(rollout.predict, job.model.device)
             if trial or not trials:
                 best[number] = min(best[number], seconds)
     return best
@@ -158,15 +166,22 @@ def decoding_seconds(job: Job, codec: Codec, engines: Sequence[Engine], trials: 
     latents, best = job.latents(), [float("inf")] * len(engines)
     for trial in range(1 + trials):
         for number, engine in enumerate(engines):
-            seconds = timed(lambda engine=engine: list(engine.decode_stream(codec, iter([latents]))))  # type: ignore[misc]
+            seconds = timed(
+                lambda engine=engine: list(engine.decode_stream(codec, iter([latents]))),  # type: ignore[misc]
+                latents.device,
+            )
             if trial:
                 best[number] = min(best[number], seconds)
     return best
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds of some work; of the processor where one thread does it, since other work may share the machine."""
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of some work, to its end on a GPU; of the processor where one of its threads does it, since other work
+    may share the machine."""
+    clock = time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    wait()
     began = clock()
     work()
+    wait()
     return max(clock() - began, 1e-9)

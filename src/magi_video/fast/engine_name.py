@@ -9,8 +9,9 @@ from pydantic import AfterValidator
 from magi_video.errors import MagiError
 from magi_video.installation import install_command
 
-EngineName = Literal["auto", "torch", "onnx"]
-"""What computes frames: PyTorch, ONNX Runtime, or the quicker of the two (`magi_video.fast.engine_choice`)."""
+EngineName = Literal["auto", "torch", "onnx", "cudagraphs"]
+"""What computes frames: PyTorch, on CPUs ONNX Runtime, on GPUs CUDA graphs, or the quicker of two
+(`magi_video.fast.engine_choice`)."""
 
 
 def missing_packages(names: Sequence[str]) -> str | None:
@@ -19,9 +20,16 @@ def missing_packages(names: Sequence[str]) -> str | None:
 
 
 def check_engine(name: EngineName) -> EngineName:
-    """The name; a `MagiError` if it is "onnx" and ONNX Runtime is not installed."""
+    """The name; a `MagiError` if ONNX Runtime is asked for and not installed, or CUDA graphs where there is no GPU."""
     if name == "onnx" and missing_packages(("onnxruntime",)):
         raise MagiError(f"ONNX Runtime is not installed: {install_command('export')}")
+    if name == "cudagraphs":
+        import torch  # which no other name needs so early
+
+        if not torch.cuda.is_available():
+            raise MagiError(
+                "CUDA graphs need a GPU, and PyTorch finds none here: choose the engine torch, onnx or auto"
+            )
     return name
 
 

@@ -1,17 +1,14 @@
 """A mask step and the decoder as pure functions of tensors, which can become one graph each.
 
-`MaskStepFunction` reads the finished frame (where there is one), reads the frame in the making and runs all denoise
-steps of the head. It is the model's own code over a past that is given (`GivenCache`) and draws that are given
-(`GivenNoise`): nothing is written down twice. Whatever changes from frame to frame is a tensor among its inputs: tokens
-and masks, kinds, positions, conditions, the cache with the slots that may be seen, places in the order of unmasking,
-noise, temperature, the scale of guidance. What remains is fixed when the graph is made (`StepForm`): the sampler with
-its times, and which of the inputs there are.
+`mask_step` reads the finished frame (where there is one), reads the frame in the making and runs all denoise steps of
+the head. It is the model's own code over a cache that is given and draws that are given (`GivenNoise`): nothing is
+written down twice. Whatever changes from frame to frame is a tensor among its inputs: tokens and masks, kinds,
+positions, conditions, places in the order of unmasking, noise, temperature, the scale of guidance. What remains is
+fixed when the graph is made (`StepForm`): the sampler with its times, and which of the inputs there are.
 
-`fast/onnx_engine.py` exports it. For a CUDA graph: allocate `example_inputs` of the form once, call the function once
-(kernels and tables warm up), capture it, and for every frame copy the new values into the inputs and replay. The cache
-is only read; the finished frame's keys and values are outputs, and one `index_copy_` with a tensor of the slot, inside
-the capture, makes them part of it. Noise, order and positions are drawn or counted outside, so nothing waits for the
-device. K mask steps are K calls in one capture, each with the tokens of the one before.
+ONNX Runtime takes it as a function without side effects, `MaskStepFunction`: the cache with the slots that may be seen
+is among its inputs, and what is to be written there among its outputs (`fast/onnx_engine.py`). A CUDA graph reads and
+writes memory that stays where it is (`fast/cuda_graph.py`).
 """
 
 from collections.abc import Sequence
@@ -107,13 +104,14 @@ class GivenNoise:
 class CountedNoise:
     """Zeros, for one sample; remembers the shapes that were asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.shapes: list[tuple[int, ...]] = []
+        self.device = device
 
     def normal(self, *shape: int) -> Tensor:
         """Zeros `[1, *shape]`."""
         self.shapes.append(shape)
-        return torch.zeros(1, *shape)
+        return torch.zeros(1, *shape, device=self.device)
 
     uniform = normal
 
@@ -151,45 +149,94 @@ class StepForm:
 
 @dataclass
 class StepInputs:
-    """Inputs of `MaskStepFunction`, of B samples: R = B rows, or 2B under guidance.
+    """Inputs of a mask step but for the cache, of B samples: R = B rows, or 2B under guidance.
 
     Attributes:
         frames: the finished frame, if the form has one, and the frame in the making.
-        keys, values: of every block, `[R, L, H, F, d]`.
-        visible_SF: boolean, the slots that each of the frames may see.
         places_Rn: tokens that are predicted.
         draws: what the head's `sample` draws, each `[B, …]`.
-        temperature: a number, float32.
+        temperature: of the noise, a number, float32.
         guidance: its scale, a number, float32; None without.
         appeared_Rn: tokens that have appeared since the frame was last read, for a form that reuses.
-        spatial: keys and values of every block, each `[R, L, H, d]`, for a form that reuses.
     """
 
     frames: FrameSequence
-    keys: list[Tensor]
-    values: list[Tensor]
-    visible_SF: Tensor
     places_Rn: Tensor
     draws: list[Tensor]
     temperature: Tensor
     guidance: Tensor | None = None
     appeared_Rn: Tensor | None = None
-    spatial: list[Tensor] | None = None
 
-    def tree(self) -> tuple[Any, ...]:
-        """As arguments of `MaskStepFunction.forward`; conditions in alphabetical order."""
+    def of_frames(self) -> list[Tensor]:
+        """Tokens, masks, kinds, positions and intervals."""
         one = self.frames
-        conditions = [one.conditions[name] for name in sorted(one.conditions)]
-        maybe = [part for part in (self.guidance, self.appeared_Rn) if part is not None]
-        return (
-            [one.tokens_BSND, one.masked_BSN, one.kind_S, one.position_S, one.interval_B],
-            conditions, self.keys, self.values, self.visible_SF, self.places_Rn, self.draws, self.temperature,
-            maybe, self.spatial or [],
-        )  # fmt: skip
+        return [one.tokens_BSND, one.masked_BSN, one.kind_S, one.position_S, one.interval_B]
 
-    def flat(self) -> list[Tensor]:
-        """All tensors, in the order of a graph's inputs."""
-        return [leaf for part in self.tree() for leaf in (part if isinstance(part, list) else [part])]
+    def conditions(self) -> list[Tensor]:
+        """In alphabetical order."""
+        return [self.frames.conditions[name] for name in sorted(self.frames.conditions)]
+
+    def optional(self) -> list[Tensor]:
+        """Those that not every form has."""
+        return [part for part in (self.guidance, self.appeared_Rn) if part is not None]
+
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [
+            *self.of_frames(), *self.conditions(), self.places_Rn, *self.draws, self.temperature, *self.optional()
+        ]  # fmt: skip
+
+
+def frames_of(tensors: list[Tensor], names: list[str], conditions: list[Tensor]) -> FrameSequence:
+    """Frames from what `StepInputs.of_frames` and `StepInputs.conditions` give."""
+    tokens, masked, kind, position, interval = tensors
+    return FrameSequence(tokens, masked, kind, position, interval, dict(zip(names, conditions, strict=True)))
+
+
+@dataclass
+class GivenPast:
+    """The cache as inputs of `MaskStepFunction`, R rows.
+
+    Attributes:
+        keys, values: of every block, `[R, L, H, F, d]`.
+        visible_SF: boolean, the slots that each of the frames may see.
+        spatial: keys and values of every block, each `[R, L, H, d]`, for a form that reuses; else none.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    visible_SF: Tensor
+    spatial: list[Tensor]
+
+
+def as_tree(inputs: StepInputs, past: GivenPast) -> tuple[Any, ...]:
+    """Arguments of `MaskStepFunction.forward`."""
+    return (
+        inputs.of_frames(), inputs.conditions(), past.keys, past.values, past.visible_SF, inputs.places_Rn,
+        inputs.draws, inputs.temperature, inputs.optional(), past.spatial,
+    )  # fmt: skip
+
+
+def flat(tree: tuple[Any, ...]) -> list[Tensor]:
+    """All tensors, in the order of a graph's inputs."""
+    return [leaf for part in tree for leaf in (part if isinstance(part, list) else [part])]
+
+
+def mask_step(model: MagiVideoTransformer, cache: Any, form: StepForm, inputs: StepInputs) -> Tensor:
+    """A mask step over a cache: tokens `[B, n, D]`, float32, out of noise.
+
+    Args:
+        model: in evaluation mode, sped up (`fast.speed`), with a `DiffusionHead`.
+        cache: a `PlacesCache` or what stands for one; the frames' keys and values are written to it.
+        form: what is fixed; `inputs` may have fewer tokens.
+        inputs: all else.
+    """
+    head, frames, places_Rn = model.diffusion_head, inputs.frames, inputs.places_Rn
+    assert isinstance(head, DiffusionHead)
+    changed_Rm = None if inputs.appeared_Rn is None else torch.cat([inputs.appeared_Rn, places_Rn], dim=1)
+    z_RnW = read_over(model, cache, frames, model.context(frames), slice(-1, None), places_Rn, changed_Rm)[:, 0]
+    options: dict[str, Any] = dict(form.options) | {"temperature": inputs.temperature, "guidance": inputs.guidance}
+    return head.sample(z_RnW, GivenNoise(inputs.draws), **options)
 
 
 class MaskStepFunction(nn.Module):
@@ -219,30 +266,28 @@ class MaskStepFunction(nn.Module):
         maybe: list[Tensor],
         spatial: list[Tensor],
     ) -> list[Tensor]:
-        """Arguments as of `StepInputs.tree`.
+        """Arguments as of `as_tree`.
 
         Returns:
             The tokens `[B, n, D]`, float32; with a finished frame its keys of every block `[R, L, H, d]`, then its
             values; if the form remembers, spatial keys and values of every block in turn, `[R, L, H, d]`.
         """
-        form, model, head = self.form, self.model, self.model.diffusion_head
-        assert isinstance(head, DiffusionHead)
-        tokens, masked, kind, position, interval = frames
-        sequence = FrameSequence(
-            tokens, masked, kind, position, interval, dict(zip(self.names, conditions, strict=True))
-        )
+        form = self.form
         given = iter(maybe)
-        guidance = next(given) if form.guided else None
-        changed_Rm = torch.cat([next(given), places_Rn], dim=1) if form.reuses else None
+        inputs = StepInputs(
+            frames_of(frames, self.names, conditions),
+            places_Rn,
+            draws,
+            temperature,
+            guidance=next(given) if form.guided else None,
+            appeared_Rn=next(given) if form.reuses else None,
+        )
         before: list[Any] = [None] * len(keys)
         if form.reuses:
             before = list(zip(spatial[::2], spatial[1::2], strict=True))
         remembers = form.remembers or form.reuses
         layers = [GivenLayer(k, v, remembers, one) for k, v, one in zip(keys, values, before, strict=True)]
-        cache: Any = GivenCache(layers, visible_SF)
-        z_RnW = read_over(model, cache, sequence, model.context(sequence), slice(-1, None), places_Rn, changed_Rm)[:, 0]
-        options: dict[str, Any] = dict(form.options) | {"temperature": temperature, "guidance": guidance}
-        made = [head.sample(z_RnW, GivenNoise(draws), **options)]
+        made = [mask_step(self.model, GivenCache(layers, visible_SF), form, inputs)]
         if form.finished:
             made += [layer.new[part][:, :, :, 0] for part in (0, 1) for layer in layers if layer.new is not None]
         if form.remembers:
@@ -252,15 +297,15 @@ class MaskStepFunction(nn.Module):
 
 def drawn_shapes(model: MagiVideoTransformer, form: StepForm) -> list[tuple[int, ...]]:
     """Shapes of what the head draws for the tokens of a sample, in order."""
-    noise, head = CountedNoise(), model.diffusion_head
-    z_RnW = torch.zeros(1 + form.guided, form.count, model.config.width, dtype=model.dtype)
+    noise, head = CountedNoise(model.device), model.diffusion_head
+    z_RnW = torch.zeros(1 + form.guided, form.count, model.config.width, dtype=model.dtype, device=model.device)
     options: dict[str, Any] = dict(form.options) | {"temperature": 1.0, "guidance": 1.0 if form.guided else None}
     head.sample(z_RnW, noise, **options)
     return noise.shapes
 
 
-def example_inputs(model: MagiVideoTransformer, form: StepForm) -> StepInputs:
-    """Inputs of a form, random but for what must make sense; from their own generator."""
+def example_inputs(model: MagiVideoTransformer, form: StepForm) -> tuple[Any, ...]:
+    """Arguments of `MaskStepFunction.forward`, random but for what must make sense; from their own generator."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -276,7 +321,7 @@ def example_inputs(model: MagiVideoTransformer, form: StepForm) -> StepInputs:
     visible_SF[:, -frames:] = False
     of_slots = (rows, model.num_places, config.heads, form.slots, model.head_dim)
     of_places = (rows, model.num_places, config.heads, model.head_dim)
-    return StepInputs(
+    inputs = StepInputs(
         frames=FrameSequence(
             tokens_BSND=normal(rows, frames, tokens, size),
             masked_BSN=masked_RSN,
@@ -285,16 +330,19 @@ def example_inputs(model: MagiVideoTransformer, form: StepForm) -> StepInputs:
             interval_B=torch.ones(rows, dtype=torch.long),
             conditions={name: unknown(one, rows, frames) for name, one in model.condition_tokens.specs.items()},
         ),
-        keys=[normal(*of_slots) for _ in model.blocks],
-        values=[normal(*of_slots) for _ in model.blocks],
-        visible_SF=visible_SF,
         places_Rn=order_RN[:, : form.count].contiguous(),
         draws=[normal(batch, *shape) for shape in drawn_shapes(model, form)],
         temperature=torch.tensor(1.0),
         guidance=torch.tensor(1.5) if form.guided else None,
         appeared_Rn=order_RN[:, -form.count :].contiguous() if form.reuses else None,
-        spatial=[normal(*of_places) for _ in range(2 * len(model.blocks))] if form.reuses else None,
     )
+    past = GivenPast(
+        keys=[normal(*of_slots) for _ in model.blocks],
+        values=[normal(*of_slots) for _ in model.blocks],
+        visible_SF=visible_SF,
+        spatial=[normal(*of_places) for _ in range(2 * len(model.blocks))] if form.reuses else [],
+    )
+    return as_tree(inputs, past)
 
 
 class DecodeFunction(nn.Module):

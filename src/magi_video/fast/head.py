@@ -17,7 +17,7 @@ from magi_video.models.categorical import CategoricalHead
 from magi_video.models.distributional import DistributionalHead
 from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.flow import FlowHead
-from magi_video.models.head import DenoisingMLP, DiffusionHead, Modulation, Predict
+from magi_video.models.head import DenoiseSteps, DenoisingMLP, DiffusionHead, Modulation, Predict
 
 ROWS_AT_ONCE = 512
 """Rows for which the modulations of several denoising steps are computed together."""
@@ -70,6 +70,17 @@ class FastHead(DiffusionHead):
             return self.guide(lambda y: self.net.denoise(y.to(dtype), modulation), x, guidance)
 
         return predict
+
+    def times(self, steps: DenoiseSteps, device: torch.device) -> Tensor:
+        """As of `DiffusionHead`, made once: to copy them to a GPU the host would wait for it in every mask step."""
+        if torch.compiler.is_compiling():
+            return super().times(steps, device)  # type: ignore[safe-super]
+        kept: dict[tuple[int, int | None, torch.device], Tensor] = self.__dict__.setdefault("_kept_times", {})
+        key = (steps.count, steps.first, device)
+        if key not in kept:
+            with torch.inference_mode(False):
+                kept[key] = super().times(steps, device)  # type: ignore[safe-super]
+        return kept[key]
 
     def counted_loss(
         self, target_LD: Tensor, z_LW: Tensor, uniform_RL: Tensor, eps_RLD: Tensor, counted_L: Tensor

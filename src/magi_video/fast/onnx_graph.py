@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from magi_video.errors import MagiError
+from magi_video.fast.graph_engine import largest_difference
 from magi_video.files.atomic import write_bytes
 
 SUFFIX = ".graph"
@@ -26,8 +27,6 @@ MOST_BYTES = 1 << 28
 """Of a graph, unpacked: its nodes alone, hundreds of kilobytes."""
 MOST_KEPT = 128
 """Graphs in the user's folder; the oldest make room for new ones."""
-TOLERANCE = 1e-3
-"""Largest difference to PyTorch's result on random inputs, of the largest number there; rounding makes 1e-5."""
 
 
 @contextmanager
@@ -192,13 +191,9 @@ class Session:
         return [torch.from_numpy(output) for output in self._session.run(None, feeds)]
 
     def difference(self, inputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-        """Largest difference to what is expected, of the largest number there; infinite where anything else differs."""
+        """As of `largest_difference`; infinite where the graph does not run."""
         try:
             made = self.run(inputs)
         except Exception:  # a graph of other inputs; errors of ONNX Runtime have no common class
             return float("inf")
-        if [one.shape for one in made] != [one.shape for one in expected]:
-            return float("inf")
-        pairs = zip(made, expected, strict=True)
-        ratios = torch.stack([(one - other).abs().max() / other.abs().max().clamp(min=1) for one, other in pairs])
-        return float(ratios.max().nan_to_num(nan=torch.inf))
+        return largest_difference(made, expected)

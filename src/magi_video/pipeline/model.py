@@ -33,7 +33,7 @@ from magi_video.pipeline.saving import read_pipeline, write_pipeline
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 if TYPE_CHECKING:
-    from magi_video.fast.onnx_engine import Job
+    from magi_video.fast.job import Job
 
 
 class TrainedModel(ConventionalPipeline):
@@ -214,7 +214,7 @@ class TrainedModel(ConventionalPipeline):
 
     def job(self, sampling: Sampling | str | None, num_videos: int, latent_frames: int | None) -> "Job":
         """The frames that an engine is chosen for; arguments as of `use_engine`."""
-        from magi_video.fast.onnx_engine import Job
+        from magi_video.fast.job import Job
 
         paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
         return Job(paradigm, self.transformer, self.codec, self.resolve(sampling), num_videos, latent_frames)
@@ -240,13 +240,13 @@ class TrainedModel(ConventionalPipeline):
             frames: latent frames that will be made in all, of all these videos together.
             say: called with a line about what is left to PyTorch, now and later.
             threads: of a graph's run; PyTorch's number if not given.
-            stage: called when graphs are loaded or made, and engines compared.
+            stage: called when graphs are loaded, made or captured, and engines compared.
 
         Returns:
             What was chosen and why, in a line; "" where there is nothing to say.
 
         Raises:
-            MagiError: "onnx" is asked for and cannot be had.
+            MagiError: "onnx" or "cudagraphs" is asked for and cannot be had.
         """
         from magi_video.fast.engine_choice import choose_engine  # not for those who only generate by PyTorch
 

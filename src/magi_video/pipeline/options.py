@@ -51,8 +51,9 @@ class GenerateOptions:
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
     engine: AskedEngine = "auto"
-    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; auto measures, takes the
-    quicker one and says so (torch where the videos are too short to gain)."""
+    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; cudagraphs, the same as a
+    CUDA graph, on GPUs; auto measures, takes the quicker one and says so (torch where the videos are too short to
+    gain)."""
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     """CPU threads; if not said, one for a small model, else all cores."""
     compile: bool = False
@@ -70,8 +71,8 @@ class GenerateOptions:
                 f"--context-frames {self.context_frames}; expected 1 or more (to begin from nothing, leave --context "
                 "out)"
             )
-        if self.compile and self.engine == "onnx":
-            raise MagiError("--compile is for PyTorch: choose that, or the engine onnx")
+        if self.compile and self.engine in ("onnx", "cudagraphs"):
+            raise MagiError(f"--compile is for PyTorch: choose that, or the engine {self.engine}")
 
     def check_model(self, model: str) -> None:
         """Raise a `MagiError` unless what a video begins from is there, and a model on this machine takes what is asked

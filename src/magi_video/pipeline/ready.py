@@ -21,7 +21,7 @@ from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 if TYPE_CHECKING:
-    from magi_video.fast.onnx_engine import Job
+    from magi_video.fast.job import Job
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Rollout:
                 "sink_frames and strided_frames need a past that keeps them: what a paradigm makes has the window alone"
             )
         self.past = past or paradigm.make_past(model, self.halves * self.batch, total_frames)
-        self._positions = None if total_frames is None else model.frame_positions(total_frames)
+        self._positions = None if total_frames is None else model.frame_positions(total_frames).to(noise.device)
         self.begun = 0  # frames observed or predicted
         self.predicted = 0
         self._pending: list[FrameSequence] = []  # finished frames that have yet to enter the past
@@ -152,14 +152,17 @@ class Rollout:
         self, first: int, tokens_RSND: Tensor, masked_RSN: Tensor, kind: int, conditions: Sequence[Conditions]
     ) -> FrameSequence:
         """Frames `first`, … as a sequence; it shares `tokens_RSND` and `masked_RSN`, which generation fills in."""
-        device, numbers = tokens_RSND.device, range(first, first + len(conditions))
-        positions = [float(t if self._positions is None else self._positions[t]) for t in numbers]
+        device, after = tokens_RSND.device, first + len(conditions)
+        if self._positions is None:
+            position_S = torch.arange(first, after, dtype=torch.float64, device=device)
+        else:
+            position_S = self._positions[first:after]
         values = [self._both_halves(one, device) for one in conditions]
         return FrameSequence(
             tokens_BSND=tokens_RSND,
             masked_BSN=masked_RSN,
-            kind_S=torch.full((len(positions),), kind, device=device),
-            position_S=torch.tensor(positions, dtype=torch.float64, device=device),
+            kind_S=torch.full((len(conditions),), kind, device=device),
+            position_S=position_S,
             interval_B=self.interval_R,
             conditions={name: torch.cat([one[name] for one in values], dim=1) for name in values[0]},
         )
@@ -178,5 +181,5 @@ class Rollout:
         """Every condition of one frame of B samples: as given, else unknown; noise level 0."""
         specs = self.model.condition_tokens.specs
         values = {name: unknown(spec, self.batch, 1, device) for name, spec in specs.items()}
-        values |= {name: value.to(device)[:, None] for name, value in given.items() if name in specs}
+        values |= {name: value.to(device, non_blocking=True)[:, None] for name, value in given.items() if name in specs}
         return values | {NOISE_LEVEL: torch.zeros(self.batch, 1, dtype=torch.long, device=device)}

@@ -1,0 +1,308 @@
+"""CUDA graphs without a GPU: what is captured is recorded as operators on memory, and replayed on that very memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
+from magi_video.codecs.image_vae import ImageVAECodec
+from magi_video.errors import MagiError
+from magi_video.fast import cuda_graph, engine_choice
+from magi_video.fast.cuda_graph import Capture, CapturedPast, CudaGraphEngine
+from magi_video.fast.engine import Engine
+from magi_video.fast.engine_choice import choose_engine, quicker_engine
+from magi_video.fast.engine_name import check_engine
+from magi_video.fast.graph_engine import step_forms
+from magi_video.fast.head import FastHead
+from magi_video.fast.job import Job
+from magi_video.models.epsilon import EpsilonHead
+from magi_video.sampling.sampling import Sampling
+from tests.fast.jobs import CASES, FRAMES, Make, begin, make_job, roll
+
+aten = torch.ops.aten
+WAITS = {aten.lift_fresh, aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.randn, aten.rand}
+"""What a stream that is being captured forbids: values of the host, and those that the host would wait for or draw."""
+
+
+class Recorded(TorchDispatchMode):
+    """The operators of some work, with the memory of their arguments and results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, list[Tensor]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        chosen = [one for one in tree_leaves(args) if isinstance(one, Tensor) and one.dtype == torch.bool]
+        if func.overloadpacket in WAITS or (func.overloadpacket in (aten.index, aten.index_put) and chosen):
+            raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
+        made = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, tree_leaves(made)))
+        return made
+
+    def replay(self) -> None:
+        """The same operators; what they made before is overwritten, and what nobody else holds is lost at the end."""
+        own: list[Tensor] = []
+        for func, args, kwargs, made in self.calls:
+            for held, new in zip(made, tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(held, Tensor) and held.data_ptr() != new.data_ptr():
+                    held.copy_(new)
+                    own.append(held)
+        for one in own:  # the next graph in the pool takes the memory
+            if one.is_floating_point():
+                one.fill_(torch.nan)
+
+
+class Recorder(Capture):
+    """Stands in for `CudaCapture`."""
+
+    device_type = "cpu"
+
+    def __init__(self) -> None:
+        self.made = self.replays = 0
+
+    def __call__(self, work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+        work()
+        with Recorded() as recorded:
+            work()
+        self.made += 1
+
+        def replay() -> None:
+            self.replays += 1
+            recorded.replay()
+
+        return replay
+
+
+def make_engine(**options: Any) -> tuple[CudaGraphEngine, Recorder]:
+    recorder = Recorder()
+    return CudaGraphEngine(capture=recorder, **options), recorder
+
+
+def check(job: Job, engine: CudaGraphEngine, given: int = 2, tolerance: float = 1e-5) -> None:
+    plain, by_graph = roll(job, Engine(), given), roll(job, engine, given)
+    assert plain.std() > 0.1
+    assert (by_graph - plain).abs().max() <= tolerance * plain.abs().max()
+    assert not [one.problem for one in engine._kinds.values() if one.problem]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_replays_give_pytorchs_frames(make_model: Make, name: str) -> None:
+    job = make_job(make_model, **CASES[name])
+    engine, recorder = make_engine()
+    assert engine.prepare(job, build=True) is None
+    made = recorder.made
+    assert made == len(step_forms(job)) > 0
+    before = recorder.replays
+    check(job, engine)
+    assert recorder.made == made  # whatever frame, nothing is captured again
+    steps = job.sampling.mask_steps * (FRAMES - 2)
+    assert recorder.replays - before == steps
+    check(job, engine, given=0)  # the first frame of a video from nothing is PyTorch's
+
+
+def test_rollouts_in_turn_keep_their_own_past(make_model: Make) -> None:
+    """Of one kind, over the same memory: two games at once, frame by frame, one of them given up in the middle."""
+    job = make_job(make_model, sampling=Sampling(mask_steps=3, denoise_steps=2, refresh=4))
+    engine, _ = make_engine()
+    videos = []
+    for one in (Engine(), engine):
+        rollouts = [begin(job, one) for _ in range(3)]
+        frames: list[Tensor] = []
+        for t in range(FRAMES):
+            for number, rollout in enumerate(rollouts):
+                if number < 2 or t < 4:
+                    frames.append(rollout.predict({"action": torch.full((1, 3), 0.3 * number + 0.1 * t)}))
+        videos.append(torch.stack(frames))
+    assert torch.allclose(videos[1], videos[0], rtol=0, atol=1e-5 * videos[0].abs().max().item())
+
+
+def test_kinds_in_turn_do_not_disturb_each_other(make_model: Make) -> None:
+    model = make_model(depth=1, head_depth=1, temporal_position="interpolate")
+    engine, recorder = make_engine()
+    jobs = [
+        make_job(lambda **_: model, batch, Sampling(mask_steps=2, denoise_steps=2), temporal_position="interpolate")
+        for batch in (1, 2)
+    ]
+    for job in (*jobs, *jobs):
+        check(job, engine)
+    assert recorder.made == 4
+    long = Job(jobs[0].paradigm, model, None, jobs[0].sampling, 1, 40)  # more slots
+    check(long, engine)
+    assert recorder.made == 6
+
+
+@pytest.mark.parametrize("precision", ["weights", "autocast"])
+def test_bfloat16(make_model: Make, precision: str) -> None:
+    """As a GPU's default has it: a half-precision cache, or autocast's casts, which must not outlive their block."""
+    job = make_job(make_model, sampling=Sampling(mask_steps=3, denoise_steps=2, refresh=2))
+    engine, recorder = make_engine()
+    if precision == "weights":
+        job.model.to(torch.bfloat16)
+        check(job, engine, tolerance=3e-2)
+        return
+    check(job, engine)
+    in_float32 = recorder.made
+    with torch.autocast("cpu", torch.bfloat16):
+        check(job, engine, tolerance=3e-2)
+    assert recorder.made == 2 * in_float32  # graphs of its own
+    with torch.no_grad():
+        for weight in job.model.parameters():
+            weight.mul_(1.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        check(job, engine, tolerance=3e-2)
+    assert recorder.made == 2 * in_float32
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_any_mode_of_gradients(make_model: Make, mode: Callable[[], Any]) -> None:
+    """Fixed memory is written in the next mode, whatever the one before was."""
+    job = make_job(make_model, sampling=Sampling(mask_steps=3, denoise_steps=2, refresh=4))
+    engine, recorder = make_engine()
+    with mode():
+        first = roll(job, engine)
+    for other in (torch.no_grad, torch.inference_mode):
+        with other():
+            assert torch.allclose(roll(job, engine), first, atol=1e-5 * first.abs().max().item())
+    assert recorder.made == 2
+
+
+def test_weights_are_seen_where_they_are(make_model: Make) -> None:
+    job = make_job(make_model)
+    engine, recorder = make_engine()
+    check(job, engine)
+    with torch.no_grad():
+        for weight in job.model.parameters():
+            weight.mul_(1.01)
+    check(job, engine)
+    assert recorder.made == 1
+    job.model.load_state_dict({name: 1.01 * one for name, one in job.model.state_dict().items()}, assign=True)
+    check(job, engine)  # elsewhere: captured anew
+    assert recorder.made == 2
+
+
+def test_the_oldest_kinds_make_room(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graph, "MOST_KINDS", 2)
+    model = make_model(depth=1, head_depth=1, temporal_position="rope")
+    engine, recorder = make_engine()
+    jobs = [make_job(lambda **_: model, batch) for batch in (1, 2, 3)]
+    first = begin(jobs[0], engine)
+    first.predict()
+    for job in jobs:
+        check(job, engine)
+    assert len(engine._kinds) == 2 and recorder.made == 3
+    first.predict()  # captured anew, over what it holds
+    assert recorder.made == 4
+
+
+def test_what_a_capture_forbids_is_found(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A form whose work brings numbers from the host has no graph; PyTorch goes on, and says so once."""
+    job = make_job(make_model)
+    said: list[str] = []
+    engine, recorder = make_engine(say=said.append)
+    engine.prepare(job, build=False)
+    monkeypatch.setattr(FastHead, "times", lambda self, *about: EpsilonHead.times(self, *about))  # made in every step
+    for _ in range(2):
+        assert torch.allclose(roll(job, engine), roll(job, Engine()), atol=1e-3)
+    line = "engine torch: a mask step has no CUDA graph: RuntimeError: operation not permitted when stream is capturing"
+    assert len(said) == 1 and said[0].startswith(line)
+    assert recorder.made == recorder.replays == 0
+    problem = engine.prepare(job, build=True)
+    assert problem is not None and problem.startswith("a mask step has no CUDA graph")
+
+
+def test_a_graph_with_another_result_is_not_used(make_model: Make) -> None:
+    job = make_job(make_model)
+
+    class Idle(Recorder):
+        """Leaves what was there before."""
+
+        def __call__(self, work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+            super().__call__(work, device)
+            return lambda: None
+
+    class Elsewhere(Recorder):
+        """Looks for the past in other slots."""
+
+        def __call__(self, work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+            replay = super().__call__(work, device)
+            (kind,) = engine._kinds.values()
+            cache = kind.cache
+            assert cache is not None
+            return lambda: (cache.length.add_(1), replay())
+
+    for capture in (Idle(), Elsewhere()):
+        said: list[str] = []
+        engine = CudaGraphEngine(capture=capture, say=said.append)
+        problem = engine.prepare(job, build=True)
+        assert problem == "the CUDA graph of a mask step does not give PyTorch's result"
+        assert said == [f"engine torch: {problem}"]
+        assert torch.allclose(roll(job, engine), roll(job, Engine()), atol=1e-3)
+
+
+def test_what_cannot_be_captured_is_refused_if_asked_for_and_else_left_to_pytorch(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(make_model)
+    with pytest.raises(MagiError, match="CUDA graphs need a GPU, and PyTorch finds none here"):
+        check_engine("cudagraphs")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(MagiError, match="CUDA graphs run on a GPU, and the model is on cpu"):
+        choose_engine("cudagraphs", job, None, 100)
+    monkeypatch.setattr(engine_choice, "CudaGraphEngine", lambda **options: make_engine(**options)[0])
+    engine, line = choose_engine("cudagraphs", job, None, 100)
+    assert engine.name == "cudagraphs" and line == "engine cudagraphs, as asked"
+    check(job, engine)  # type: ignore[arg-type]
+    falling = Sampling(mask_steps=2, denoise_steps=4, last_denoise_steps=2).resolve(job.model.diffusion_head)
+    other = Job(job.paradigm, job.model, None, falling, 1, None)
+    with pytest.raises(MagiError, match="graphs have the same number of denoise steps"):
+        choose_engine("cudagraphs", other, None, 100)
+    said: list[str] = []
+    engine, _ = make_engine(say=said.append)
+    for _ in range(2):
+        assert torch.equal(roll(other, engine), roll(other, Engine()))
+    assert said == ["engine torch: graphs have the same number of denoise steps in every mask step"]
+
+
+@pytest.mark.usefixtures("measured")
+def test_auto_takes_the_quicker_one(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job(make_model)
+    stages: list[str] = []
+    engine, recorder = make_engine(stage=stages.append)
+    seconds = {"torch": 0.1, "cudagraphs": 0.05}
+    monkeypatch.setattr(engine_choice, "frame_seconds", lambda _job, them, trials: [seconds[one.name] for one in them])
+    assert quicker_engine(engine, job, 20)[0].name == "torch" and recorder.made == 0
+    chosen, line = quicker_engine(engine, job, 100)
+    assert chosen is engine and recorder.made == 1
+    assert line == "engine cudagraphs: a frame in 50.0 ms by cudagraphs, in 100.0 by torch"
+    assert stages == ["capturing CUDA graphs", "comparing CUDA graphs with PyTorch"]
+    seconds["cudagraphs"] = 0.1
+    assert quicker_engine(engine, job, 100)[0].name == "torch"
+
+
+def test_the_decoder_is_captured_too(make_model: Make) -> None:
+    vae = AutoencoderTiny(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), latent_channels=3,
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))  # fmt: skip
+    job, codec = make_job(make_model, 2), ImageVAECodec.from_module(vae)
+    latents = [(1 + number) * job.latents() for number in range(4)]
+    engine, recorder = make_engine()
+    plain = torch.cat(list(Engine().decode_stream(codec, iter(latents))), dim=1)
+    with torch.no_grad():
+        by_graph = torch.cat(list(engine.decode_stream(codec, iter(latents))), dim=1)
+    assert plain.shape == (2, 4, 3, 16, 16)
+    assert torch.allclose(by_graph, plain, atol=1e-5)
+    assert (recorder.made, recorder.replays) == (1, 4)
+    one = torch.cat(list(engine.decode_stream(codec, iter([latents[0][:1]]))), dim=1)  # another number of videos
+    assert torch.allclose(one, plain[:1, :1], atol=1e-5) and recorder.made == 2
+
+
+def test_captured_pasts_are_what_a_rollout_gets(make_model: Make) -> None:
+    job = make_job(make_model)
+    engine, _ = make_engine()
+    assert isinstance(begin(job, engine).past, CapturedPast)
+    reference = engine.begin_past(job.paradigm, job.model, 1, FRAMES, job.sampling, use_cache=False)
+    assert not isinstance(reference, CapturedPast)
