@@ -233,7 +233,7 @@ def test_a_graph_with_another_result_is_not_used(make_model: Make) -> None:
             (kind,) = engine._kinds.values()
             cache = kind.cache
             assert cache is not None
-            return lambda: (cache.length.add_(1), replay())
+            return lambda: (cache.length_on_device.add_(1), replay())
 
     for capture in (Idle(), Elsewhere()):
         said: list[str] = []

@@ -43,7 +43,7 @@ from magi_video.fast.graph_engine import (
 from magi_video.fast.graph_past import GraphPast
 from magi_video.fast.job import Job
 from magi_video.fast.speed import prepare
-from magi_video.models.cache import visible_slots
+from magi_video.models.cache import FrameCache
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling.past import pick
 
@@ -122,7 +122,7 @@ class FixedLayer(PlaceCache):
         return self.spatial
 
 
-class FixedCache:
+class FixedCache(FrameCache):
     """Keys and values where graphs find them, lent to one rollout at a time.
 
     Args:
@@ -130,9 +130,9 @@ class FixedCache:
     """
 
     def __init__(self, like: PlacesCache) -> None:
-        self.layers = [FixedLayer(layer) for layer in like.layers]
+        self.layers: list[FixedLayer] = [FixedLayer(layer) for layer in like.layers]
         self.capacity, self.window, self.device = like.capacity, like.window, like.device
-        self.length = torch.zeros((), dtype=torch.long, device=like.device)
+        self.length_on_device = torch.zeros((), dtype=torch.long, device=like.device)
         self._borrower: Callable[[], PlacesCache | None] = lambda: None
 
     def lend(self, cache: PlacesCache) -> None:
@@ -153,7 +153,7 @@ class FixedCache:
                 for held, new in zip(mine.spatial, its.spatial, strict=True):
                     held.copy_(new)
                 its.spatial = mine.spatial
-        self.length.fill_(cache.length)
+        self.length_on_device.fill_(cache.length)
 
     def _give_back(self, cache: PlacesCache) -> None:
         for mine, its in zip(self.layers, cache.layers, strict=True):
@@ -164,10 +164,10 @@ class FixedCache:
 
     def begin(self, frames: int) -> Tensor:
         """See `FrameCache.begin`; `[S, F]`, reckoned on the device."""
-        slots_S = (self.length + torch.arange(frames, device=self.device)) % self.capacity
+        slots_S = (self.length_on_device + torch.arange(frames, device=self.device)) % self.capacity
         for layer in self.layers:
             layer.slots_S = slots_S
-        return visible_slots(self.length, frames, self.capacity, self.capacity, self.window, self.device)
+        return self.visible(self.length_on_device, frames, self.capacity)
 
 
 def fixed_like(one: Tensor) -> Tensor:

@@ -93,7 +93,18 @@ class FrameCache:
             layer.slots, layer.held = slots, held
         if frames == 1 and self.window is None:
             return None
-        return visible_slots(self.length, frames, held, self.capacity, self.window, self.device)
+        return self.visible(self.length, frames, held)
+
+    def visible(self, length: int | Tensor, frames: int, held: int) -> Tensor:
+        """Which of the held slots (column) each of the next frames (row) may see, boolean `[frames, held]`.
+
+        `length` frames are before them: a tensor of no dimensions where the device alone knows the number.
+        """
+        end = length + frames
+        newest_S1 = length + torch.arange(frames, device=self.device)[:, None]
+        slot = torch.arange(held, device=self.device)
+        frame = end - 1 - (end - 1 - slot) % self.capacity  # the newest one that belongs there; negative: none yet
+        return (frame >= 0) & (frame <= newest_S1) & (frame > newest_S1 - (end if self.window is None else self.window))
 
     def advance(self) -> None:
         """Make the first frame of the last pass part of the past."""
@@ -103,22 +114,3 @@ class FrameCache:
     def nbytes(self) -> int:
         """Memory held for frames, in bytes."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
-
-
-def visible_slots(
-    length: int | Tensor, frames: int, held: int, capacity: int, window: int | None, device: torch.device
-) -> Tensor:
-    """Which slots (column) each of the next frames (row) may see, boolean `[frames, held]`.
-
-    Args:
-        length: frames before them; a tensor of no dimensions where the device alone knows.
-        frames: of the pass.
-        held: slots that are looked at, of `capacity`.
-        capacity, window: as of `FrameCache`.
-        device: of the result.
-    """
-    end = length + frames
-    newest_S1 = length + torch.arange(frames, device=device)[:, None]
-    slot = torch.arange(held, device=device)
-    frame = end - 1 - (end - 1 - slot) % capacity  # the newest one that belongs there; negative: none yet
-    return (frame >= 0) & (frame <= newest_S1) & (frame > newest_S1 - (end if window is None else window))

@@ -153,10 +153,8 @@ class Rollout:
     ) -> FrameSequence:
         """Frames `first`, … as a sequence; it shares `tokens_RSND` and `masked_RSN`, which generation fills in."""
         device, after = tokens_RSND.device, first + len(conditions)
-        if self._positions is None:
-            position_S = torch.arange(first, after, dtype=torch.float64, device=device)
-        else:
-            position_S = self._positions[first:after]
+        number_S = torch.arange(first, after, dtype=torch.float64, device=device)
+        position_S = number_S if self._positions is None else self._positions[first:after]
         values = [self._both_halves(one, device) for one in conditions]
         return FrameSequence(
             tokens_BSND=tokens_RSND,
