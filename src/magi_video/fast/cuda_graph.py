@@ -167,7 +167,7 @@ class FixedCache(FrameCache):
         slots_S = (self.length_on_device + torch.arange(frames, device=self.device)) % self.capacity
         for layer in self.layers:
             layer.slots_S = slots_S
-        return self.visible(self.length_on_device, frames, self.capacity)
+        return self.visible(self.length_on_device + frames, frames, self.capacity)
 
 
 def fixed_like(one: Tensor) -> Tensor:

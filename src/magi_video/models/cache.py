@@ -91,17 +91,14 @@ class FrameCache:
         slots = [frame % self.capacity for frame in range(self.length, end)]
         for layer in self.layers:
             layer.slots, layer.held = slots, held
-        if frames == 1 and self.window is None:
-            return None
-        return self.visible(self.length, frames, held)
+        return None if frames == 1 and self.window is None else self.visible(end, frames, held)
 
-    def visible(self, length: int | Tensor, frames: int, held: int) -> Tensor:
+    def visible(self, end: int | Tensor, frames: int, held: int) -> Tensor:
         """Which of the held slots (column) each of the next frames (row) may see, boolean `[frames, held]`.
 
-        `length` frames are before them: a tensor of no dimensions where the device alone knows the number.
+        `end` frames are there with them: a tensor of no dimensions where the device alone knows the number.
         """
-        end = length + frames
-        newest_S1 = length + torch.arange(frames, device=self.device)[:, None]
+        newest_S1 = end - frames + torch.arange(frames, device=self.device)[:, None]
         slot = torch.arange(held, device=self.device)
         frame = end - 1 - (end - 1 - slot) % self.capacity  # the newest one that belongs there; negative: none yet
         return (frame >= 0) & (frame <= newest_S1) & (frame > newest_S1 - (end if self.window is None else self.window))

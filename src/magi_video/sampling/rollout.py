@@ -152,14 +152,13 @@ class Rollout:
         self, first: int, tokens_RSND: Tensor, masked_RSN: Tensor, kind: int, conditions: Sequence[Conditions]
     ) -> FrameSequence:
         """Frames `first`, … as a sequence; it shares `tokens_RSND` and `masked_RSN`, which generation fills in."""
-        device, after = tokens_RSND.device, first + len(conditions)
-        number_S = torch.arange(first, after, dtype=torch.float64, device=device)
-        position_S = number_S if self._positions is None else self._positions[first:after]
-        values = [self._both_halves(one, device) for one in conditions]
+        number_S = torch.arange(first, first + len(conditions), dtype=torch.float64, device=tokens_RSND.device)
+        position_S = number_S if self._positions is None else self._positions[first : first + len(conditions)]
+        values = [self._both_halves(one, tokens_RSND.device) for one in conditions]
         return FrameSequence(
             tokens_BSND=tokens_RSND,
             masked_BSN=masked_RSN,
-            kind_S=torch.full((len(conditions),), kind, device=device),
+            kind_S=torch.full((len(conditions),), kind, device=tokens_RSND.device),
             position_S=position_S,
             interval_B=self.interval_R,
             conditions={name: torch.cat([one[name] for one in values], dim=1) for name in values[0]},
