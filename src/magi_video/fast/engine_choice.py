@@ -123,7 +123,8 @@ def quicker_engine(engine: GraphEngine, job: Job, frames: float) -> tuple[Engine
 
 def graphs_for(job: Job, folder: Path | None) -> bool:
     """Whether ONNX Runtime is installed and has graphs for a job, in the model's folder or the user's."""
-    return not missing_packages(("onnxruntime",)) and not not_covered(job) and open_engine(folder).has_graphs(job)
+    engine = open_engine(folder)
+    return not (missing_packages(("onnxruntime",)) or engine.not_covered(job)) and engine.has_graphs(job)
 
 
 def compare_precisions(job: Job, dtype: torch.dtype, folder: Path | None, frames: float) -> tuple[float, float] | None:
@@ -137,11 +138,9 @@ def compare_precisions(job: Job, dtype: torch.dtype, folder: Path | None, frames
     Returns:
         None where "auto" would not take graphs that are there, or there are none.
     """
-    if frames < FEW_FRAMES or missing_packages(("onnxruntime",)):
+    if frames < FEW_FRAMES or not graphs_for(job, folder):
         return None
     engine = open_engine(folder)
-    if engine.not_covered(job) or not engine.has_graphs(job):
-        return None
     exact, low = replace(job, model=deepcopy(job.model)), replace(job, model=deepcopy(job.model).to(dtype))
     (seconds,) = frame_seconds(low, [Engine()], trials=1)
     if seconds * frames < LOADING_PAYS or engine.prepare(exact, build=False):
