@@ -33,6 +33,8 @@ def main() -> None:
             doom(browser, url, arguments.out)
         with served("atari") as url:
             boxing(browser, url, arguments.out)
+        with served("coinrun") as url:
+            coinrun(browser, url, arguments.out)
         browser.close()
 
 
@@ -75,6 +77,18 @@ def boxing(browser: Any, url: str, out: Path) -> None:
     page.click("[value=difference]")
     wait_for_frame(page, frame_number(page) + 4)
     save(out / "serve_atari.png", [both, picture(page)])
+
+
+def coinrun(browser: Any, url: str, out: Path) -> None:
+    """A run to the right, and a jump."""
+    page = open_page(browser, url, **DESK)
+    page.click("#enter")
+    page.keyboard.down("ArrowRight")
+    wait_for_frame(page, 12)
+    running = picture(page)
+    page.keyboard.down("ArrowUp")
+    wait_for_frame(page, frame_number(page) + 6)
+    save(out / "serve_coinrun.png", [running, picture(page)])
 
 
 def open_page(browser: Any, url: str, width: int, height: int, **look: Any) -> Any:

@@ -87,7 +87,7 @@ def test_a_straight_line_is_known_from_a_curve() -> None:
 
 def test_what_cannot_fit_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_memory_bytes", lambda device: 2**30)
-    with pytest.raises(MagiError, match=r"a training step of 2 clip\(s\) needs at least .* GiB, and 1.0 GiB are"):
+    with pytest.raises(MagiError, match=r"a training step of 2 clips needs at least .* GiB, and 1.0 GiB are"):
         benchmark("ucf101", BenchOptions(parts=("train",), train_batch=2))
     with pytest.raises(MagiError, match=r"generating 1 video\(s\) needs at least 5\.\d GiB"):
         benchmark("ucf101", BenchOptions(parts=("generate",), precision="bf16"))
