@@ -44,9 +44,10 @@ def measure(world: str, setting: str, folder: Path, frames: int) -> dict[str, An
     """Figures of one setting."""
     pipe = MagiVideoPipeline.from_pretrained(world)
     job = Job(make_paradigm(pipe.config.forcing), pipe.transformer, pipe.codec, pipe.resolve(setting))
-    files, made = GraphFiles([folder]), list[str]()
+    files, stages = GraphFiles([folder]), list[str]()
     began = time.process_time()
-    OnnxEngine(files=files, say=made.append).prepare(job, build=True)
+    OnnxEngine(files=files, stage=stages.append).prepare(job, build=True)
+    made = [one for one in stages if one.startswith("making")]
     building = time.process_time() - began
     engine = OnnxEngine(files=files)
     began = time.process_time()

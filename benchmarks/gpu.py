@@ -9,6 +9,7 @@
     doom        live Doom, decoded and on the host, frames/s; the aim is 200 of one video
     generation  seconds a frame, share of the peak and memory: three sizes, three speeds, one video and sixteen
     cache       the same frames with the cache and without
+    cudagraphs  the same frames by launches and by CUDA graphs (`--engine cudagraphs`): milliseconds, difference
     training    model FLOP/s utilisation (MFU) of a bfloat16 step: three sizes, and without what is made for GPUs
     graphs      the head's denoise loop launched kernel by kernel, as a CUDA graph, and compiled
 
@@ -36,6 +37,7 @@ import torch
 from torch import Tensor
 
 from denoise_graphs import time_denoising
+from frame_graphs import compare_frames, graph_engine
 from magi_video.bench.generation import Generator, middle_flops
 from magi_video.bench.machine import matmul_peaks, peak_memory_bytes
 from magi_video.bench.subject import Subject, open_preset, open_subject
@@ -141,17 +143,19 @@ def measure_doom(plan: Plan, found: dict[str, Any]) -> None:
     found["aim"] = AIM
     for precision, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         pipe = MagiVideoPipeline.from_pretrained("doom", torch_dtype=dtype).to(plan.device)
-        for videos in plan.batches:
-            watch(pipe, 2, videos)
-            began = time.perf_counter()
-            latencies = watch(pipe, plan.live_frames, videos)
-            rate = plan.live_frames / (time.perf_counter() - began)
-            found[f"{precision}, {videos} video{'s' * (videos > 1)}"] = {
-                "frames_per_second_of_each": round(rate, 2),
-                "frames_per_second_of_all": round(videos * rate, 2),
-                "predicted_to_picture_ms": round(1000 * statistics.median(latencies), 3),
-                "reaches_aim": rate >= AIM,
-            }
+        for engine in (pipe.engine, graph_engine(plan.device)):
+            pipe.engine = engine
+            for videos in plan.batches:
+                watch(pipe, 2, videos)
+                began = time.perf_counter()
+                latencies = watch(pipe, plan.live_frames, videos)
+                rate = plan.live_frames / (time.perf_counter() - began)
+                found[f"{precision}, {engine.name}, {videos} video{'s' * (videos > 1)}"] = {
+                    "frames_per_second_of_each": round(rate, 2),
+                    "frames_per_second_of_all": round(videos * rate, 2),
+                    "predicted_to_picture_ms": round(1000 * statistics.median(latencies), 3),
+                    "reaches_aim": rate >= AIM,
+                }
 
 
 def watch(pipe: MagiVideoPipeline, frames: int, videos: int) -> list[float]:
@@ -217,6 +221,18 @@ def time_generation(
         "share_of_bf16_peak": round(flops / seconds / peak / 1e9, 4),
         "peak_memory_gib": round(peak_memory_bytes(plan.device) / 2**30, 3),
     }
+
+
+def measure_cudagraphs(plan: Plan, found: dict[str, Any]) -> None:
+    """Every size and speed of one video in bfloat16; Doom in float32 too, where little may be between them."""
+    for size, dtype in (*((size, torch.bfloat16) for size in plan.sizes), (plan.sizes[0], torch.float32)):
+        subject = open_subject(size)
+        model = subject.load(dtype).to(plan.device)
+        prepare(model)
+        for speed in ("realtime", "balanced", "exact"):
+            sampling = Sampling.of(speed).resolve(model.diffusion_head, subject.preset.own_sampling)
+            name = f"{size}, {speed}, {str(dtype).removeprefix('torch.')}"
+            found[name] = compare_frames(subject, model, sampling, 1, plan.device, max(1, plan.frames // 4))
 
 
 def measure_cache(plan: Plan, found: dict[str, Any]) -> None:
@@ -304,12 +320,13 @@ PARTS: dict[str, tuple[float, Callable[[Plan, dict[str, Any]], None]]] = {
     "peaks": (15, measure_peaks),
     "equality": (40, measure_equality),
     "doom": (60, measure_doom),
-    "generation": (150, measure_generation),
+    "cudagraphs": (60, measure_cudagraphs),
+    "generation": (120, measure_generation),
     "cache": (30, measure_cache),
-    "training": (120, measure_training),
-    "graphs": (45, measure_graphs),
+    "training": (110, measure_training),
+    "graphs": (35, measure_graphs),
 }
-"""Seconds that each may take, 460 in all, in the order in which they run."""
+"""Seconds that each may take, 470 in all, in the order in which they run."""
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -33,7 +33,11 @@ def test_the_gpu_script_runs_dry(gpu: ModuleType, tmp_path: Path, monkeypatch: p
     assert {name: one["state"] for name, one in report["parts"].items()} == dict.fromkeys(gpu.PARTS, "done")
     found = {name: one["found"] for name, one in report["parts"].items()}
     assert found["peaks"]["bf16"] > 0 and found["equality"]["equal"] and found["equality"]["largest_difference"] == 0
-    assert found["doom"]["float32, 1 video"]["frames_per_second_of_each"] > 0
+    assert found["doom"]["float32, torch, 1 video"]["frames_per_second_of_each"] > 0
+    assert found["doom"]["bf16, cudagraphs, 2 videos"]["frames_per_second_of_each"] > 0
+    assert len(found["cudagraphs"]) == 2 * 3 and not any(one["left_to_pytorch"] for one in found["cudagraphs"].values())
+    exact = found["cudagraphs"]["tiny, exact, float32"]
+    assert exact["graphs_ms"] > 0 and exact["largest_difference_of_the_largest_number"] < 1e-4
     assert len(found["generation"]) == 3 * 2 and found["generation"]["tiny, exact, 2"]["seconds_per_frame"] > 0
     assert len(found["cache"]["cached_seconds_by_frame"]) == len(found["cache"]["uncached_seconds_by_frame"]) == 2
     assert len(found["training"]) == 4 and found["training"]["tiny"]["mfu_of_measured_bf16_peak"] > 0

@@ -11,8 +11,8 @@ from magi_video.bench.generation import Generator
 from magi_video.bench.subject import Subject, open_subject
 from magi_video.sampling.sampling import Sampling
 
-MOST = {"realtime": 1195, "balanced": 2540, "exact": 14070}
-"""Operators of a frame of Doom: counted 1,170, 2,489 and 13,793 (PyTorch 2.13), and 2 % more."""
+MOST = {"realtime": 1055, "balanced": 2190, "exact": 11270}
+"""Operators of a frame of Doom: counted 1,032, 2,144 and 11,050 (PyTorch 2.13), and 2 % more."""
 
 
 class CountOperators(TorchDispatchMode):

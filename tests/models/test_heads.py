@@ -145,7 +145,8 @@ def test_modulations_computed_together_are_those_of_each_step(rows: int, monkeyp
     assert isinstance(net, FastDenoisingMLP)
     z, x, times = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.tensor([990, 500, 20, 0])
     with torch.no_grad():
-        together = [net.denoise(x, modulations) for modulations in net.modulations(times, z)]
+        in_a_row = [net.denoise(x.flatten(0, 1), modulations) for modulations in net.modulations(times, z)]
+        together = [one.unflatten(0, x.shape[:2]) for one in in_a_row]
         apart = [net(x, time, net.condition_embed(z)) for time in times]
     assert len(together) == 4
     for one, other in zip(together, apart, strict=True):

@@ -5,7 +5,7 @@ would have to wait in every forward; there the loss is computed for all tokens, 
 out of the sum. That is 1 / (share of tokens that are masked) times the head's work.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -44,15 +44,20 @@ class FastDenoisingMLP(DenoisingMLP):
         return self.denoise(x, self.modulate(condition + embedded))
 
     def modulations(self, times: Tensor, z_BnW: Tensor) -> Iterator[list[Modulation]]:
-        """`modulate` for every denoising step in turn, times as of `DiffusionHead.denoiser`.
+        """`modulate` for every denoising step in turn, of all tokens in a row, `[B · n, …]`; times as of
+        `DiffusionHead.denoiser`.
 
         More than half of the network's weights are here. A sampling step of its own reads them for a few tokens; many
         steps together read them once.
         """
         condition = self.condition_embed(z_BnW.to(self.condition_embed.weight.dtype))
-        embedded = self.time_embed(times).view(len(times), 1, -1, condition.shape[-1])
-        for part in embedded.split(max(1, ROWS_AT_ONCE // max(1, condition.shape[:2].numel()))):
-            columns = [zip(*modulation, strict=True) for modulation in self.modulate(condition + part)]
+        embedded, rows = (
+            self.time_embed(times).view(len(times), 1, -1, condition.shape[-1]),
+            condition.shape[:2].numel(),
+        )
+        for part in embedded.split(max(1, ROWS_AT_ONCE // max(1, rows))):
+            of_steps = self.modulate((condition + part).flatten(0, -2))
+            columns = [zip(*(one.split(rows) for one in modulation), strict=True) for modulation in of_steps]
             yield from (list(row) for row in zip(*columns, strict=True))
 
 
@@ -65,11 +70,27 @@ class FastHead(DiffusionHead):
         """As of `DiffusionHead`; the steps must be asked for one after the other."""
         modulations, dtype = self.net.modulations(times, z_BnW), self.net.token_in.weight.dtype
 
+        def network(x: Tensor, modulation: list[Modulation]) -> Tensor:
+            made = self.net.denoise(x.flatten(0, -2).to(dtype), modulation)
+            return made if x.ndim == 2 else made.unflatten(0, x.shape[:-1])
+
         def predict(step: int, x: Tensor) -> Tensor:
             modulation = next(modulations)
-            return self.guide(lambda y: self.net.denoise(y.to(dtype), modulation), x, guidance)
+            return self.guide(lambda y: network(y, modulation), x, guidance)
 
         return predict
+
+    def solve(self, sampler: str, steps: DenoiseSteps, predict: Predict, normal: Callable[..., Tensor]) -> Tensor:
+        """As of `DiffusionHead`, of all tokens in a row, `[B · n, D]`: matrices are multiplied as they are."""
+        shape = torch.Size()
+
+        def normal_in_a_row(*count: int) -> Tensor:
+            nonlocal shape
+            draws = normal(*count)  # [B, draws, n, D], or without draws
+            shape = draws.shape[:1] + draws.shape[-2:]
+            return draws.movedim(-2, 1).flatten(0, 1)
+
+        return super().solve(sampler, steps, predict, normal_in_a_row).view(shape)  # type: ignore[safe-super]
 
     def times(self, steps: DenoiseSteps, device: torch.device) -> Tensor:
         """As of `DiffusionHead`, made once: to copy them to a GPU the host would wait for it in every mask step."""

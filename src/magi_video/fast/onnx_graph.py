@@ -25,6 +25,8 @@ from magi_video.files.atomic import write_bytes
 SUFFIX = ".graph"
 MOST_BYTES = 1 << 28
 """Of a graph, unpacked: its nodes alone, hundreds of kilobytes."""
+MOST_FOLDED = 1024
+"""Elements of a constant that is computed when a graph is made."""
 MOST_KEPT = 128
 """Graphs in the user's folder; the oldest make room for new ones."""
 
@@ -92,20 +94,29 @@ def export_graph(function: nn.Module, inputs: tuple[Any, ...]) -> Graph:
         inputs: an example of its arguments.
     """
     import onnx_ir
+    from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
     with quiet():
         program = torch.export.export(function, inputs)
-        # Not optimised here: that would fold weights into new ones. ONNX Runtime does it when a session begins.
+        # Weights must not be folded into new ones: ONNX Runtime does that when a session begins.
         exported = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
     assert exported is not None
-    graph, weights, used = exported.model.graph, tensors_of(function), []
+    graph, weights = exported.model.graph, tensors_of(function)
     for name, value in graph.initializers.items():
         if name in weights and value.const_value is not None:
-            used.append(name)
             held: Any = value.const_value
             value.const_value = onnx_ir.ExternalTensor(
                 "weights", 0, held.nbytes, held.dtype, shape=held.shape, name=name
             )
+    # Numbers and shapes are: casts of them and products with 1, a third of all nodes, would be computed in every run.
+    fold_constants(
+        exported.model,
+        onnx_shape_inference=False,
+        input_size_limit=MOST_FOLDED,
+        output_size_limit=MOST_FOLDED,
+        should_fold=lambda node: False if any(one is not None and one.name in weights for one in node.inputs) else None,
+    )
+    remove_unused_nodes(exported.model)
     for node in graph.all_nodes():  # where in the source it comes from
         node.doc_string = None
         node.metadata_props.clear()
@@ -113,6 +124,7 @@ def export_graph(function: nn.Module, inputs: tuple[Any, ...]) -> Graph:
             output.metadata_props.clear()
     for value in (*graph.inputs, *graph.outputs):
         value.metadata_props.clear()
+    used = [name for name in graph.initializers if name in weights]
     return Graph(used, onnx_ir.to_proto(exported.model).SerializeToString())
 
 

@@ -249,11 +249,11 @@ def ancestral(
     """Ancestral sampling with learned variance (Nichol & Dhariwal 2021, eq. 15); the last step takes the mean."""
     x, *draws = noise_BSnD.unbind(1)
     for i, (from_x, from_eps, low, high) in enumerate(tables):
-        eps, fraction = predict(i, x).chunk(2, dim=-1)
+        eps, fraction = predict(i, x).split(x.shape[-1], dim=-1)
         x = from_x * x - from_eps * eps
         if i < len(draws):
-            log_variance = (low + high) / 2 + (high - low) / 2 * fraction
-            x = x + torch.exp(0.5 * log_variance) * draws[i] * temperature
+            log_deviation = (low + high) / 4 + (high - low) / 4 * fraction
+            x = x + torch.exp(log_deviation) * draws[i] * temperature
     return x
 
 

@@ -252,7 +252,7 @@ class DenoisingHead(TokenHead):
         """The output of `network` for `x`, in float32, under guidance if there is any: see `DiffusionHead.denoiser`."""
         if guidance is None:
             return network(x).float()
-        cond, uncond = network(x.repeat(2, 1, 1)).float().chunk(2)
+        cond, uncond = network(torch.cat([x, x])).float().chunk(2)
         guided = torch.lerp(uncond[..., : self.token_dim], cond[..., : self.token_dim], guidance)
         return torch.cat([guided, cond[..., self.token_dim :]], dim=-1)
 
