@@ -181,8 +181,8 @@ def test_weights_are_seen_where_they_are(make_model: Make) -> None:
     check(job, engine)
     assert recorder.made == 1
     job.model.load_state_dict({name: 1.01 * one for name, one in job.model.state_dict().items()}, assign=True)
-    check(job, engine)  # elsewhere: captured anew
-    assert recorder.made == 2
+    check(job, engine)  # elsewhere: captured anew, and the old graphs do not keep the old weights
+    assert recorder.made == 2 and len(engine._kinds) == 1
 
 
 def test_the_oldest_kinds_make_room(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -356,6 +356,8 @@ class CudaGraphEngine(GraphEngine):
 
     def _graphs(self, model: MagiVideoTransformer, kind: tuple[Any, ...]) -> StepGraphs:
         key = (*kind, product_dtype(model))
+        # Weights that were moved (`enable_model_cpu_offload` does it in every call) would be kept by the old graphs.
+        self._kinds = {other: one for other, one in self._kinds.items() if other[-2] == kind[-1]}
         graphs = self._kinds.pop(key) if key in self._kinds else StepGraphs(model, self.capture, self.say_once)
         self._kinds[key] = graphs  # the latest at the end
         for old in list(self._kinds)[:-MOST_KINDS]:
@@ -383,7 +385,8 @@ class CudaGraphEngine(GraphEngine):
         with self._lock:
             if key not in self._decoders:
                 expected = codec.decode(latents_BCHW[:, None])
-                self._decoders = dict(list(self._decoders.items())[1 - MOST_KINDS :])
+                kept = [(other, one) for other, one in self._decoders.items() if other[-1] == key[-1]]
+                self._decoders = dict(kept[1 - MOST_KINDS :])
                 self._decoders[key] = self._checked_decoder(codec, latents_BCHW, expected)
                 return expected
             decoder = self._decoders[key]
