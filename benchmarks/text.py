@@ -157,7 +157,7 @@ def main() -> None:
             rows[f"{name}, {row}"] = figures
             print(line(f"{name}, {row}", figures), flush=True)
         frames = spread_frames(options.frames, FRAMES_SHOWN)
-        for index in range(0, len(asked), len(asked) // ROWS_SHOWN):
+        for index in np.random.default_rng(4).permutation(len(asked))[:ROWS_SHOWN]:
             (scene, caption), one = asked[index], seen[index]
             wrong = "" if one.agrees(scene)["all"] else f"; read as: {one.colour}, {one.shape}, {one.motion}"
             sheet.append(videos[index][frames])
