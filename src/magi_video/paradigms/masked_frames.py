@@ -164,7 +164,8 @@ class RandomOrder:
 
 
 ORDERS: dict[str, type[RandomOrder]] = {"random": RandomOrder}
-"""By name, `Sampling.order`; `paradigms/confidence.py` and `fast/speed.py` add theirs."""
+"""By name, `Sampling.order`; `paradigms/confidence.py` adds its own, and importing
+`magi_video.fast.speed`, as the pipeline does, "sparse-to-dense"."""
 
 
 def unmasking_counts(model: MagiVideoTransformer, sampling: ResolvedSampling, frames: int = 1) -> list[int]:
