@@ -272,6 +272,10 @@ def test_models_without_text_say_so() -> None:
 def test_the_encoder_that_was_copied_is_the_one(tiny_bert: Path, tmp_path: Path) -> None:
     first = fetch_encoder(str(tiny_bert), tmp_path / "text_encoder", [])
     assert fetch_encoder("elsewhere", tmp_path / "text_encoder", []).fingerprint() == first.fingerprint()
+    (tmp_path / "text_encoder/words.json").write_text('{"words": ["a"], "example": "a"}')
+    again = fetch_encoder(str(tiny_bert), tmp_path / "text_encoder", [])
+    assert isinstance(again, TextEncoder) and again.fingerprint() == first.fingerprint()
+    assert not (tmp_path / "text_encoder/words.json").exists(), "of another encoder that was here before"
     assert first.fingerprint() != TextEncoder(copy(tiny_bert, tmp_path / "other", pad_token_id=1)).fingerprint()
 
 

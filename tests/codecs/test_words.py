@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from magi_video import MagiVideoPipeline
 from magi_video.cli import main
 from magi_video.codecs.text_encoder import check_folder, copy_encoder, fetch_encoder, load_encoder
 from magi_video.codecs.words import WordEncoder
 from magi_video.errors import MagiError
-from magi_video.files.words import MOST_WORDS, split_words, write_vocabulary
+from magi_video.files.words import MOST_WORDS, holds_words, split_words, write_vocabulary
 from magi_video.hub.card import usage
 from magi_video.pipeline.description import describe_model, model_facts
 from magi_video.presets import load_preset
@@ -38,6 +38,64 @@ def test_words_are_those_of_the_captions(encoder: WordEncoder) -> None:
     assert split_words("Ein ROTES Quadrat, 2× größer—\u2460!") == ["ein", "rotes", "quadrat", "2", "grösser", "1"]
     again = fetch_encoder("words", encoder.folder, ["other captions"])
     assert again.fingerprint() == encoder.fingerprint(), "what is there is taken up"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("लड़का का", ["लड\u093cका", "का"]),
+        ("लड़की की", ["लड\u093cकी", "की"]),
+        ("ภาพ\u200bแดง", ["ภาพ", "แดง"]),
+        ("می\u200cرود", ["میرود"]),
+        ("İstanbul", ["i\u0307stanbul"]),
+        ("CAFÉ cafe\u0301 ca\u00adfé", ["café"] * 3),
+        ("ΰ \u1fb3", ["\u03b0", "αι"]),
+        ("\u0301a 1\ufe0f\u20e3 \u2764\ufe0f", ["a", "1"]),
+    ],
+)
+def test_words_of_every_script_stay_whole(text: str, words: list[str]) -> None:
+    assert split_words(text) == words
+
+
+def test_a_word_of_a_vocabulary_is_one_word_again() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(2000):
+        for word in split_words("".join(map(chr, random.integers(32, 0x3000, 8)))):
+            assert split_words(word) == [word] and word.isprintable()
+
+
+@pytest.mark.parametrize("captions", [["می\u200cرود"], ["a red\nvideo"], ["red\u3000\u2764\u200d"], ["…", "red\ta"]])
+def test_an_example_is_made_where_no_caption_can_be_printed(tmp_path: Path, captions: list[str]) -> None:
+    write_vocabulary(captions, tmp_path)
+    example = WordEncoder(tmp_path).example
+    assert example.isprintable() and split_words(example) == split_words(captions[-1])
+
+
+def test_captions_are_kept_as_numbers_of_words(encoder: WordEncoder) -> None:
+    texts = ["the video is green", "red red blue", "a video"]
+    for tokens in (1, 2, 6):
+        kept = encoder.number(texts, tokens, torch.float16)
+        assert kept.shape == (3, tokens, 7)
+        expected = encoder.encode(texts, tokens).half()
+        assert torch.equal(kept[torch.tensor([2, 0, 2])].nan_to_num(9), expected[[2, 0, 2]].nan_to_num(9))
+
+
+def test_a_folder_has_one_encoder(encoder: WordEncoder, tmp_path: Path) -> None:
+    other = tmp_path / "library"
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    (other / "tokenizer.json").write_text("{}")
+    save_file({"a": torch.zeros(1)}, other / "model.safetensors")
+    out = tmp_path / "out"
+    for folder in (encoder.folder, other, encoder.folder):
+        copy_encoder(folder, out)
+        assert {file.name for file in out.iterdir()} == {file.name for file in folder.iterdir()}
+        assert holds_words(out) == (folder == encoder.folder)
+    copy_encoder(other, out)
+    assert isinstance(fetch_encoder("words", out, CAPTIONS), WordEncoder)
+    assert [file.name for file in out.iterdir()] == ["words.json"]
+    with pytest.raises(MagiError, match="the words that another model learned"):
+        fetch_encoder(str(encoder.folder), tmp_path / "new", CAPTIONS)
 
 
 def test_a_word_is_a_vector_of_its_own(encoder: WordEncoder) -> None:

@@ -36,7 +36,7 @@ from magi_video.files.weights import (
     stored_sizes,
     weight_files,
 )
-from magi_video.files.words import WORDS_FILE, read_vocabulary
+from magi_video.files.words import WORDS_FILE, holds_words, read_vocabulary, write_vocabulary
 from magi_video.installation import install_command
 
 FILES = ("*.json", "*.txt", "*.safetensors")
@@ -227,13 +227,15 @@ def _stumbling(what: str) -> Iterator[None]:
 
 
 def encoder_files(folder: Path) -> list[Path]:
-    """The files of an encoder's folder itself, sorted."""
-    return sorted(file for pattern in FILES for file in folder.glob(pattern) if file.is_file())
+    """The files of a library's encoder in the folder itself, sorted."""
+    return sorted(
+        file for pattern in FILES for file in folder.glob(pattern) if file.is_file() and file.name != WORDS_FILE
+    )
 
 
 def load_encoder(folder: Path) -> WordEncoder | TextEncoder:
-    """The encoder in a folder, of whichever kind it is."""
-    return WordEncoder(folder) if (folder / WORDS_FILE).exists() else TextEncoder(folder)
+    """The encoder in a folder, of whichever kind it is (`holds_words`)."""
+    return WordEncoder(folder) if holds_words(folder) else TextEncoder(folder)
 
 
 def check_folder(folder: Path) -> None:
@@ -247,7 +249,8 @@ def check_folder(folder: Path) -> None:
 
 
 def fetch_encoder(name: str, out: Path, texts: Iterable[str]) -> WordEncoder | TextEncoder:
-    """The encoder of that name in `out`, a copy or made there; a finished one found there is taken instead.
+    """The encoder of that name in `out`, a copy or made there; a finished one of the same kind found there is taken
+    instead.
 
     Args:
         name: folder or hub id; `WORDS` for the words of the captions, which the model itself learns.
@@ -255,25 +258,42 @@ def fetch_encoder(name: str, out: Path, texts: Iterable[str]) -> WordEncoder | T
         texts: the captions.
     """
     if name == WORDS:
-        return WordEncoder.learn(texts, out)
-    if not (out / "config.json").is_file():
+        if not holds_words(out):
+            write_vocabulary(texts, out)
+        _keep_only({WORDS_FILE}, out)
+    elif holds_words(out) or not (out / "config.json").is_file():
         folder = Path(name)
         if not folder.is_dir():
             folder = download_files(name, list(FILES))
+        if holds_words(folder):
+            raise MagiError(f"{folder}: the words that another model learned; to learn those here give {WORDS!r}")
         TextEncoder(folder)  # refuses before anything is copied
         copy_encoder(folder, out)
-    return TextEncoder(out)
+    return load_encoder(out)
 
 
 def copy_encoder(folder: Path, out: Path) -> None:
-    """Link or copy an encoder's files, config.json last; refused as by `check_folder`."""
+    """Link or copy an encoder's files, config.json last; refused as by `check_folder`. Files of another encoder that
+    was in `out` before are removed."""
     check_folder(folder)
     ensure_folder(out)
-    for file in sorted(encoder_files(folder), key=lambda file: file.name == "config.json"):
-        part = out / f".{file.name}.part"
-        part.unlink(missing_ok=True)
-        try:
+    files = [folder / WORDS_FILE] if holds_words(folder) else encoder_files(folder)
+    names = {file.name for file in files}
+    try:
+        for file in sorted(files, key=lambda file: file.name == "config.json"):
+            if file.name == "config.json":
+                _keep_only(names, out)  # first: `words.json` would decide what the folder holds
+            part = out / f".{file.name}.part"
+            part.unlink(missing_ok=True)
             link_or_copy(file.resolve(), part)  # the hub's cache is made of links
             part.replace(out / file.name)
-        except (OSError, shutil.Error) as error:
-            raise MagiError(f"{out}: cannot copy the text encoder ({error})") from None
+        _keep_only(names, out)
+    except (OSError, shutil.Error) as error:
+        raise MagiError(f"{out}: cannot copy the text encoder ({error})") from None
+
+
+def _keep_only(names: set[str], folder: Path) -> None:
+    """Remove all files of an encoder's folder, of either kind, that have other names."""
+    for file in (*encoder_files(folder), folder / WORDS_FILE):
+        if file.name not in names:
+            file.unlink(missing_ok=True)

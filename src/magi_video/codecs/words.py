@@ -8,17 +8,18 @@ holds the vocabulary alone (`files/words.py`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from magi_video.codecs.text import check_text
 from magi_video.errors import MagiError, listed
-from magi_video.files.words import WORDS_FILE, read_vocabulary, split_words, write_vocabulary
+from magi_video.files.words import WORDS_FILE, read_vocabulary, split_words
 
 WORDS = "words"
 """Name of this encoder in a recipe."""
@@ -50,14 +51,6 @@ class WordEncoder:
         self.size = len(self.words)
         self._number = {word: number for number, word in enumerate(self.words)}
 
-    @classmethod
-    def learn(cls, texts: Iterable[str], folder: Path) -> WordEncoder:
-        """The encoder of the words of captions, whose vocabulary is written into a folder; one that is there already is
-        taken instead."""
-        if read_vocabulary(folder) is None:
-            write_vocabulary(texts, folder)
-        return cls(folder)
-
     def encode(self, texts: Sequence[str], tokens: int) -> Tensor:
         """Texts as float32 `[number of texts, tokens, size]`: their first words, NaN after the last; with one token the
         mean over all words.
@@ -65,15 +58,11 @@ class WordEncoder:
         Raises:
             MagiError: no text, or one with words that are not in the vocabulary.
         """
-        numbers = [self._numbers(text) for text in texts]
-        vectors = torch.full((len(texts), tokens, self.size), torch.nan)
-        for vector_LA, of_text in zip(vectors, numbers, strict=True):
-            hot_LA = F.one_hot(torch.tensor(of_text), self.size).float()
-            if tokens == 1:
-                vector_LA[0] = hot_LA.mean(0)
-            else:
-                vector_LA[: len(of_text)] = hot_LA[:tokens]
-        return vectors
+        return self.number(texts, tokens)[torch.arange(len(texts))]
+
+    def number(self, texts: Sequence[str], tokens: int, dtype: torch.dtype = torch.float32) -> OneHot:
+        """The vectors of `encode` in little memory, for all captions of a data set."""
+        return OneHot([self._numbers(text) for text in texts], tokens, self.size, dtype)
 
     def _numbers(self, text: Any) -> list[int]:
         check_text(text)
@@ -88,3 +77,32 @@ class WordEncoder:
     def fingerprint(self) -> str:
         """SHA-256 of the vocabulary."""
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()
+
+
+class OneHot:
+    """Vectors of texts, kept as the numbers of their words and made one-hot when they are looked up.
+
+    Args:
+        numbers: of each text's words, at least one.
+        tokens: vectors of a text; one is the mean over its words.
+        size: numbers in a vector.
+        dtype: of the vectors.
+
+    Attributes:
+        shape: `[texts, tokens, size]`.
+    """
+
+    def __init__(self, numbers: Sequence[Sequence[int]], tokens: int, size: int, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self.shape = torch.Size((len(numbers), tokens, size))
+        most = None if tokens == 1 else tokens
+        self._numbers = [np.array(of_text[:most], np.int16) for of_text in numbers]
+
+    def __getitem__(self, text_B: Tensor) -> Tensor:
+        """`[B, tokens, size]` of texts by their number, NaN after a text's last word."""
+        _, tokens, size = self.shape
+        vectors_BKA = torch.full((len(text_B), tokens, size), torch.nan, dtype=self._dtype)
+        for vector_KA, text in zip(vectors_BKA, text_B.tolist(), strict=True):
+            hot_LA = F.one_hot(torch.from_numpy(self._numbers[text]).long(), size).float()
+            vector_KA[: len(hot_LA)] = hot_LA.mean(0) if tokens == 1 else hot_LA
+        return vectors_BKA

@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from magi_video.codecs.text_encoder import fetch_encoder
+from magi_video.codecs.text_encoder import BATCH, TextEncoder, fetch_encoder
+from magi_video.codecs.words import OneHot, WordEncoder
 from magi_video.data.captions import Captions, read_captions
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
@@ -24,7 +25,7 @@ FILE = "captions.safetensors"
 
 
 class CaptionTable:
-    """The vectors of a data set's captions, each different one once; float16, mapped into memory.
+    """The vectors of a data set's captions, each different one once.
 
     Args:
         texts: U captions.
@@ -34,7 +35,9 @@ class CaptionTable:
         summary: how many videos have one, in words.
     """
 
-    def __init__(self, texts: list[str], vectors_UKA: Tensor, index_V: Tensor, folder: Path, summary: str) -> None:
+    def __init__(
+        self, texts: list[str], vectors_UKA: Tensor | OneHot, index_V: Tensor, folder: Path, summary: str
+    ) -> None:
         self.texts, self.vectors_UKA, self.index_V, self.folder = texts, vectors_UKA, index_V, folder
         self.summary = summary
 
@@ -54,15 +57,18 @@ class CaptionTable:
         return None if index < 0 else self.texts[index]
 
     def encode(self, texts: Sequence[str], tokens: int) -> Tensor:
-        """Captions of the data set as `TextEncoder.encode` gives them, but for the float16 they were kept in."""
-        return self.vectors_UKA[[self.texts.index(text) for text in texts], :tokens].float()
+        """Captions of the data set as their encoder gives them, but for the rounding to float16."""
+        return self._vectors(torch.tensor([self.texts.index(text) for text in texts]))[:, :tokens]
 
     def look_up(self, video_B: Tensor, frames: int) -> Tensor:
         """Of clips of these videos, float32 `[B, frames, tokens, size]`, NaN where there is no caption."""
         index_B = self.index_V[video_B.cpu()]
-        found = self.vectors_UKA[index_B.clamp(min=0)].float()
+        found = self._vectors(index_B.clamp(min=0))
         found[index_B < 0] = torch.nan
         return found[:, None].expand(-1, frames, -1, -1)
+
+    def _vectors(self, index_B: Tensor) -> Tensor:
+        return self.vectors_UKA[index_B].float()
 
 
 def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: Path) -> CaptionTable:
@@ -89,14 +95,22 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
     encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER, texts)
     place = {text: number for number, text in enumerate(texts)}
     index_V = torch.tensor([-1 if caption is None else place[caption] for caption in captions.texts])
-    path = out / FILE
+    return CaptionTable(texts, _encode(encoder, texts, tokens, out), index_V, encoder.folder, captions.summary())
+
+
+def _encode(encoder: WordEncoder | TextEncoder, texts: list[str], tokens: int, out: Path) -> Tensor | OneHot:
+    """The captions' vectors; those that a network makes are kept in `out`, and read from there if they are the same."""
+    if isinstance(encoder, WordEncoder):
+        return encoder.number(texts, tokens, torch.float16)
+    path, shape = out / FILE, (len(texts), tokens, encoder.size)
     key = hashlib.sha256(json.dumps([encoder.fingerprint(), tokens, texts]).encode()).hexdigest()
-    if (vectors := _saved(path, key, (len(texts), tokens, encoder.size))) is None:
-        made = encoder.encode(texts, tokens).half()
+    if (vectors := _saved(path, key, shape)) is None:
+        vectors = torch.empty(shape, dtype=torch.float16)
+        for first in range(0, len(texts), BATCH):
+            vectors[first : first + BATCH] = encoder.encode(texts[first : first + BATCH], tokens)
         with replacing(path) as part:
-            save_file({"vectors": made.contiguous()}, part, {"key": key})
-        vectors = made
-    return CaptionTable(texts, vectors, index_V, encoder.folder, captions.summary())
+            save_file({"vectors": vectors}, part, {"key": key})
+    return vectors
 
 
 def _saved(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:

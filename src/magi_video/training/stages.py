@@ -128,7 +128,7 @@ class Stages:
             )
 
     def captions(self, preset: Preset, videos: VideoFolder) -> CaptionTable | None:
-        """The captions' vectors in `captions.safetensors`; None where the recipe wants no text."""
+        """The captions' vectors; None where the recipe wants no text."""
         if not preset.model.text:
             return None
         name, tokens = preset.model.text_encoder, preset.model.text_tokens
