@@ -70,4 +70,4 @@ class LengthEncoder:
 def length_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training and generating encode texts by `LengthEncoder`."""
     monkeypatch.setattr("magi_video.training.captions.fetch_encoder", lambda name, out, texts: LengthEncoder(out))
-    monkeypatch.setattr("magi_video.pipeline.model.load_encoder", LengthEncoder)
+    monkeypatch.setattr("magi_video.codecs.text_encoder.load_encoder", LengthEncoder)

@@ -70,7 +70,7 @@ def test_sheets_take_the_captions_vectors_from_the_training(
     monkeypatch.setattr(
         MagiVideoPipeline, "encode_text", lambda *given: (made.append(encode_text(*given)), made[-1])[1]
     )
-    monkeypatch.setattr("magi_video.pipeline.model.load_encoder", None)  # which nobody asks for
+    monkeypatch.setattr("magi_video.codecs.text_encoder.load_encoder", None)  # which nobody asks for
     captions = ["a blue ball", "a red ball, still"]
     for number, caption in enumerate(captions):
         write_video(tmp_path / "data" / f"{number}.mp4", moving_square(12, number, 1), 10.0)

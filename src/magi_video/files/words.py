@@ -14,8 +14,6 @@ from magi_video.files.atomic import write_json
 from magi_video.files.folders import ensure_folder
 from magi_video.files.json import MAX_CHARACTERS, read_json
 
-ENCODER_FOLDER = "text_encoder"
-"""Of a model that takes text."""
 WORDS_FILE = "words.json"
 MOST_WORDS = 1024
 MOST_LETTERS = 100

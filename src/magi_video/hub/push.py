@@ -18,9 +18,8 @@ from magi_video.files.atomic import scratch_folder, write_json
 from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json
 from magi_video.files.weights import resolve_model
-from magi_video.files.words import ENCODER_FOLDER
 from magi_video.hub.card import model_card
-from magi_video.pipeline.description import describe_model
+from magi_video.pipeline.description import ENCODER_FOLDER, describe_model
 from magi_video.pipeline.saving import read_pipeline
 
 SENT = (

@@ -5,7 +5,7 @@ imported. The weights themselves are not looked at; loading the model does that.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magi_video.codecs.sizes import LatentSizes
 from magi_video.errors import MagiError, spanned
@@ -19,13 +19,17 @@ from magi_video.files.weights import (
     stored_shapes,
     weight_files,
 )
-from magi_video.files.words import ENCODER_FOLDER, Vocabulary, read_vocabulary
 from magi_video.models.architecture import ACTION, LABEL, TEXT, Architecture, check_first_step
 from magi_video.registry import CLASS, declared
 from magi_video.sampling.sampling import Sampling
 from magi_video.settings import from_json
 
+if TYPE_CHECKING:
+    from magi_video.files.words import Vocabulary
+
 INDEX_FILE = "model_index.json"
+ENCODER_FOLDER = "text_encoder"
+"""Of a model that takes text."""
 PIPELINES = ("MagiVideoPipeline", "MagiPipeline")
 TRANSFORMERS = ("MagiVideoTransformer", "MagiTransformer")
 """Names of the classes in saved files, today's first."""
@@ -59,7 +63,7 @@ class Description:
     codec: str
     codec_parameters: int
     code_use: str = ""
-    vocabulary: Vocabulary | None = None
+    vocabulary: "Vocabulary | None" = None
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -100,7 +104,11 @@ def describe_model(name: str | Path) -> Description:
         raise MagiError(f"{folder / 'codec'} holds {codec}; expected a codec: {', '.join(known)}")
     stored = stored_shapes(weight_files(folder / "codec", WEIGHTS))
     parameters = sum(math.prod(shape) for _, shape in stored)
-    vocabulary = read_vocabulary(folder / ENCODER_FOLDER) if TEXT in architecture.specs else None
+    vocabulary = None
+    if TEXT in architecture.specs:
+        from magi_video.files.words import read_vocabulary  # most models take no text
+
+        vocabulary = read_vocabulary(folder / ENCODER_FOLDER)
     return Description(settings, architecture, codec, parameters, read_use(config), vocabulary)
 
 

@@ -12,8 +12,6 @@ from typing_extensions import override
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import check_codes
-from magi_video.codecs.text import Encoder
-from magi_video.codecs.text_encoder import load_encoder
 from magi_video.errors import MagiError
 from magi_video.exposure.memory import find_memory
 from magi_video.exposure.noisy_past import check_noisy_past
@@ -21,18 +19,18 @@ from magi_video.fast.engine import Engine, Say, Stage
 from magi_video.fast.engine_name import EngineName
 from magi_video.files.atomic import link_or_copy
 from magi_video.files.weights import resolve_model
-from magi_video.files.words import ENCODER_FOLDER
 from magi_video.models.architecture import TEXT
 from magi_video.models.configured import WEIGHTS
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms import make_paradigm
 from magi_video.pipeline.asked import check_controls, hold_actions
-from magi_video.pipeline.description import INDEX_FILE
+from magi_video.pipeline.description import ENCODER_FOLDER, INDEX_FILE
 from magi_video.pipeline.diffusers_api import ConventionalPipeline
 from magi_video.pipeline.saving import read_pipeline, write_pipeline
 from magi_video.sampling.sampling import ResolvedSampling, Sampling
 
 if TYPE_CHECKING:
+    from magi_video.codecs.text import Encoder
     from magi_video.fast.job import Job
 
 
@@ -200,7 +198,7 @@ class TrainedModel(ConventionalPipeline):
             )
         return vectors
 
-    def find_text_encoder(self) -> Encoder:
+    def find_text_encoder(self) -> "Encoder":
         """`text_encoder`, or that of `text_folder` if none is set.
 
         Raises:
@@ -209,6 +207,8 @@ class TrainedModel(ConventionalPipeline):
         if self.text_encoder is None:
             if self.text_folder is None:
                 raise MagiError("this model lacks the text encoder it was trained with: set pipe.text_folder")
+            from magi_video.codecs.text_encoder import load_encoder  # most models take no text
+
             return load_encoder(self.text_folder)
         return self.text_encoder
 

@@ -10,14 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from magi_video.codecs.registry import load_codec
-from magi_video.codecs.text_encoder import copy_encoder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import part_beside
 from magi_video.files.folders import ensure_folder
 from magi_video.files.weights import load_strictly
-from magi_video.files.words import ENCODER_FOLDER
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.pipeline.description import INDEX_FILE, check_settings, read_architecture, read_index
+from magi_video.pipeline.description import ENCODER_FOLDER, INDEX_FILE, check_settings, read_architecture, read_index
 
 
 def read_pipeline(folder: Path, torch_dtype: torch.dtype) -> dict[str, Any]:
@@ -58,6 +56,8 @@ def write_pipeline(
     try:
         write(part)
         if text_folder is not None and text_folder.parent != folder:
+            from magi_video.codecs.text_encoder import copy_encoder  # most models take no text
+
             copy_encoder(text_folder, folder / ENCODER_FOLDER)
         if torch_dtype is not None:
             for file in list(part.rglob("*.safetensors")):

@@ -18,8 +18,8 @@ from magi_video.data.captions import Captions, read_captions
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.files.atomic import replacing
-from magi_video.files.words import ENCODER_FOLDER
 from magi_video.latents.table import CachedVideos
+from magi_video.pipeline.description import ENCODER_FOLDER
 
 FILE = "captions.safetensors"
 

@@ -14,7 +14,7 @@ from magi_video.fast.kernel_choice import missing_kernels, settle_kernels, train
 from magi_video.files.artifact import Artifact, differences
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.files.json import read_json
-from magi_video.files.words import ENCODER_FOLDER
+from magi_video.pipeline.description import ENCODER_FOLDER
 from magi_video.recipe import Preset, codec_groups, former
 from magi_video.settings import from_json
 from magi_video.training.build import TrainingData
