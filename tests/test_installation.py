@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from magi_video import installation
-from magi_video.installation import install_command
+from magi_video.installation import hide_address, install_command
 
+WHEEL = {"url": "file:///home/alice/magi_video-0.1.0-py3-none-any.whl", "archive_info": {}}
+COPY = {"url": "file:///home/alice/magi.git", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
 PLAIN = 'pip install "magi-video[games]"'
 
 
@@ -42,10 +44,16 @@ def test_what_came_from_an_address_is_installed_from_there(monkeypatch: pytest.M
     git = {"url": "https://example.org/it.git", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
     address = "git+https://example.org/it.git@c0ffee"
     assert installed_from(git, monkeypatch) == f'pip install "magi-video[games] @ {address}"'
+    assert hide_address(f"no games: {install_command('games')}!") == f"no games: {PLAIN}!"
+    monkeypatch.chdir(Path(__file__).parents[1])
+    clone = {"url": Path.cwd().as_uri(), "dir_info": {"editable": True}}
+    assert hide_address(installed_from(clone, monkeypatch)) == installed_from(clone, monkeypatch)
 
 
-@pytest.mark.parametrize("record", [None, "", "{", "[]", "{}", {"vcs_info": {}}, {"dir_info": []}])
-def test_what_came_from_an_index_is_installed_by_its_name(record: object, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("record", [None, "", "{", "[]", "{}", {"vcs_info": {}}, {"dir_info": []}, WHEEL, COPY])
+def test_what_came_from_an_index_or_this_machine_is_installed_by_its_name(
+    record: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert installed_from(record, monkeypatch) == PLAIN
 
 

@@ -21,6 +21,19 @@ class MagiError(Exception):
         return f"{message[: MAX_MESSAGE // 2]} … {message[-MAX_MESSAGE // 2 :]}"
 
 
+def first_line(error: BaseException, kind: bool = False) -> str:
+    """The first line of another library's error, for a message; the error's class where it says nothing.
+
+    Args:
+        error: that was caught.
+        kind: name its class before the line too.
+    """
+    name, message = type(error).__name__, str(error).strip()
+    if not message:
+        return name
+    return f"{name}: {message.splitlines()[0]}" if kind else message.splitlines()[0]
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """Names for a message: the first of many, "" of none."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")

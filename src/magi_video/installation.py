@@ -12,8 +12,8 @@ PACKAGE = "magi-video"
 def install_command(extra: str, bare: str = "") -> str:
     """The shell command that installs a set of optional packages beside this installation.
 
-    Of a clone it is the README's, to be typed in its folder (whose path is not shown: the message may be on a page for
-    others); else pip gets the address that the package came from, or its name where it came from an index.
+    Of a clone it is the README's, to be typed in its folder. Else pip gets the address that the package came from, or
+    its name where that was an index or a file of this machine: no path is shown.
 
     Args:
         extra: name of the set in `pyproject.toml`: "games", "serve", …
@@ -28,6 +28,12 @@ def install_command(extra: str, bare: str = "") -> str:
     return f'pip install {pinned}{source}".[{extra}]"{after}{where}'
 
 
+def hide_address(message: str) -> str:
+    """A message without the address in its `install_command`, which may be internal: for a page that others read."""
+    clone, source = _origin()
+    return message.replace(source, "") if clone is None and source else message
+
+
 def _origin() -> tuple[Path | None, str]:
     """The clone that the package was installed from, "-e " if as a link to it; else None and " @ ADDRESS" or ""."""
     try:
@@ -35,6 +41,8 @@ def _origin() -> tuple[Path | None, str]:
         address = str(record.get("url", ""))
         if "dir_info" in record:
             return Path(unquote(urlparse(address).path)), "-e " if record["dir_info"].get("editable") else ""
+        if urlparse(address).scheme == "file":
+            return None, ""
         if "vcs_info" in record:
             address = f"{record['vcs_info']['vcs']}+{address}@{record['vcs_info']['commit_id']}"
         return None, f" @ {address}" if address else ""

@@ -223,6 +223,7 @@ def test_the_words_choose_the_video(run: Path) -> None:
     with pytest.raises(MagiError, match="unknown words: purple; this model learned a, blue"):
         colour("a purple video")
     assert find_text_problem(pipe) is None
+    assert pipe.find_text_encoder() is pipe.find_text_encoder() is pipe.text_encoder
 
 
 def test_saved_copies_commands_and_the_page_have_the_words(run: Path, tmp_path: Path) -> None:

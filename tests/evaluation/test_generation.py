@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from magi_video.data.folder import VideoFolder
+from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.evaluation.features import Detectors
 from magi_video.evaluation.generation import Generation, evaluate
@@ -19,6 +20,7 @@ from magi_video.evaluation.options import EvaluateOptions
 from magi_video.evaluation.paired import psnr
 from magi_video.evaluation.protocols import PROTOCOLS
 from magi_video.evaluation.realset import real_clips
+from magi_video.evaluation.record import engine_as_before
 from magi_video.evaluation.scoring import score
 from magi_video.fast.kernel_choice import KERNELS, Kernel
 from magi_video.files.lock import alone
@@ -173,6 +175,16 @@ def test_samples_keep_to_the_videos_that_they_continue(
     replace_unseen(data / "video_0.mp4")
     with pytest.raises(MagiError, match="other videos of the same names"):
         evaluated(data=data, out=out)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "engine"), [("onnx", "onnx"), ("torch", "torch"), ([], "torch"), ({}, "torch"), (None, "torch")]
+)
+def test_an_evaluation_goes_on_with_its_engine(tmp_path: Path, recorded: object, engine: str) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples/0.npy").touch()
+    (tmp_path / "evaluate.json").write_text(json.dumps({"engine": recorded}))
+    assert engine_as_before(EvaluateOptions(), tmp_path, Processes("cpu")) == engine
 
 
 def test_one_evaluation_at_a_time(evaluated: Evaluated, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_brevity_changes_nothing_for_games_that_last() -> None:
 
 
 def test_who_plays_otherwise_has_another_version() -> None:
-    """A recording is gone on with by the player that began it: with any change of these figures goes a version."""
+    """A recording is continued by the player that began it alone: a change of these figures needs a new version."""
     taken = hashlib.sha256(play(PAD).tobytes()).hexdigest()[:16]
     assert (Explorer.version, taken) == (1, "bbcc4a4b41539fc3")
     held = Actions(("LEFT", "RIGHT"), "choice", weights=(1.0, 2.5), hold=(3, 16))

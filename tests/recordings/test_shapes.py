@@ -101,3 +101,13 @@ def test_a_video_is_of_its_seed(tmp_path: Path) -> None:
 def test_other_worlds_of_shapes_are_refused() -> None:
     with pytest.raises(MagiError, match="expected shapes or shapes/held-out"):
         open_game("shapes/unseen")
+
+
+def test_a_game_that_is_called_like_the_world_is_gymnasiums() -> None:
+    gymnasium = pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
+    gymnasium.register("Shapes-v0", lambda **_: 1 / 0)
+    try:
+        with pytest.raises(MagiError, match="Shapes-v0 cannot be started: division by zero"):
+            open_game("Shapes-v0")
+    finally:
+        del gymnasium.registry["Shapes-v0"]

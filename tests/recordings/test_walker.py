@@ -84,6 +84,6 @@ def test_it_prefers_where_it_has_not_been(seen_to_the: str, turn: int) -> None:
 
 
 def test_who_plays_otherwise_has_another_version() -> None:
-    """A recording is gone on with by the player that began it: with any change of these figures goes a version."""
+    """A recording is continued by the player that began it alone: a change of these figures needs a new version."""
     taken = hashlib.sha256(play(600).tobytes()).hexdigest()[:16]
     assert (Walker.version, taken) == (2, "ae3c5d40764ab7e3")

@@ -1,11 +1,17 @@
 """The real game beside the model keeps the model's time, whatever steps of the game its recordings skipped."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("gymnasium", reason="lacks gymnasium: pip install -e '.[games]'")
 
+from magi_video.errors import MagiError
+from magi_video.installation import install_command
 from magi_video.recordings.environments import open_game
+from magi_video.serving.errors import public_message
 from magi_video.serving.real_game import RealGame, known_games, named_games, why_no_games, world_name
 
 GAME = "magi/BouncingBalls-v0"
@@ -32,6 +38,19 @@ def test_a_world_is_called_by_its_games() -> None:
     assert world_name(known_games(recipe)) == "Doom and Boxing"
     for without in (None, {}, {"data": {"games": []}}, {"data": {"games": "vizdoom/deathmatch"}}):
         assert world_name(known_games(without)) is None
+
+
+def test_no_address_of_the_package_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    git = {"url": "https://git.internal/it.git", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
+    package = SimpleNamespace(read_text=lambda file: json.dumps(git))
+    monkeypatch.setattr("magi_video.installation.distribution", lambda name: package)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    missing = MagiError(f"text needs the extra packages: {install_command('text')}")
+    assert "git.internal" in str(missing)
+    assert public_message(missing) == 'text needs the extra packages: pip install "magi-video[text]"'
+    for game, command in (("ALE/Boxing-v5", "games"), ("procgen/coinrun", "procgen")):
+        problem = why_no_games({"data": {"games": [game]}})
+        assert problem is not None and f'pip install "magi-video[{command}]"' in problem and "git" not in problem
 
 
 def test_procgen_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps(dataclasses.asdict(summary), default=str))
     else:
         print(
-            f"{summary.folder}: {counted(summary.episodes, 'episode')} ({summary.kept} of before), "
+            f"{summary.folder}: {counted(summary.episodes, 'episode')} ({summary.kept} were there), "
             f"{counted(summary.frames, 'frame')} at {summary.frame_rate:g} frames/s, "
             + (f"actions {', '.join(summary.action_names)}" if summary.action_names else "no actions")
         )

@@ -58,8 +58,8 @@ def engine_as_before(options: EvaluateOptions, out: Path, processes: Processes) 
     """The engine that is asked for; by "auto" that of the samples there are. Many processes have the same one."""
     asked = options.engine
     if asked == "auto" and (record := processes.once(lambda: record_before(out))):
-        engines: dict[object, EngineName] = {"onnx": "onnx", "cudagraphs": "cudagraphs"}
-        return engines.get(record.get("engine"), "torch")
+        graphs: tuple[EngineName, ...] = ("onnx", "cudagraphs")
+        return next((name for name in graphs if name == record.get("engine")), "torch")
     return "torch" if asked == "auto" and processes.count > 1 else asked
 
 

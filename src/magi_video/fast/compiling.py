@@ -6,6 +6,7 @@ from types import ModuleType
 
 import torch
 
+from magi_video.errors import first_line
 from magi_video.fast import attention
 from magi_video.models import dropout
 from magi_video.models.transformer import MagiVideoTransformer
@@ -46,5 +47,5 @@ def compile_blocks(model: MagiVideoTransformer, attempt: Callable[[], object]) -
             block._compiled_call_impl = None
         torch._dynamo.reset()
         cause = getattr(error, "inner_exception", error)
-        return f"{type(cause).__name__}: {cause}".split("\n")[0]
+        return first_line(cause, kind=True)
     return None

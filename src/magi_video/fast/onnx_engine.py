@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from magi_video.codecs.base import Codec
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, first_line
 from magi_video.fast.engine_name import EngineName, missing_packages
 from magi_video.fast.graph import DecodeFunction, MaskStepFunction, StepForm, example_inputs, flat
 from magi_video.fast.graph_engine import TOLERANCE, GraphEngine, decodes_frames, step_forms
@@ -163,7 +163,7 @@ class OnnxEngine(GraphEngine):
         try:
             return export_graph(function, inputs)
         except Exception as error:  # exporters have no common one
-            raise MagiError(f"{what} has no graph: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+            raise MagiError(f"{what} has no graph: {first_line(error, kind=True)}") from None
 
     def _checked(
         self, graph: Graph, function: nn.Module, leaves: list[Tensor], expected: Sequence[Tensor]

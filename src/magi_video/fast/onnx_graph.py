@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, first_line
 from magi_video.fast.graph_engine import largest_difference
 from magi_video.files.atomic import write_bytes
 
@@ -194,7 +194,7 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common class
-            raise MagiError(f"ONNX Runtime: {str(error).splitlines()[0]}") from None
+            raise MagiError(f"ONNX Runtime: {first_line(error)}") from None
         self._names = [one.name for one in self._session.get_inputs()]
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:

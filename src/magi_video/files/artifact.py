@@ -62,7 +62,7 @@ class Artifact:
         return read_json(self.record) if self.record.exists() else None
 
     def check(self, inputs: Record) -> Record | None:
-        """The record so far, if what was made of it may be gone on with; None if nothing was made yet.
+        """The record so far, if what was made of it may be continued; None if nothing was made yet.
 
         Raises:
             MagiError: it was made of other inputs, or there is no record of what was made.

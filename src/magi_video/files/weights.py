@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, first_line
 from magi_video.files.json import read_json
 from magi_video.files.limits import MAX_JSON_BYTES, MAX_TENSORS, machine_memory
 
@@ -374,7 +374,7 @@ def download_files(name: str, files: list[str], revision: str | None = None) -> 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except Exception as error:  # the hub client raises many kinds; all mean "not available"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise MagiError(f"model {name!r}: no such folder, and not to be had from the hub ({reason})") from None
 
 

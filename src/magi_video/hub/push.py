@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from magi_video.codecs.text_encoder import check_folder
 from magi_video.data.walk import is_inside
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, first_line
 from magi_video.files.atomic import scratch_folder, write_json
 from magi_video.files.folders import ensure_folder
 from magi_video.files.json import read_json
@@ -148,8 +148,9 @@ def send(
             repo_id=repo_id, folder_path=folder, commit_message=commit_message, create_pr=create_pr or None
         )
     except Exception as error:  # the hub client raises many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MagiError(f"{repo_id}: the hub refuses ({reason}); hf auth login tells it who you are") from error
+        raise MagiError(
+            f"{repo_id}: the hub refuses ({first_line(error)}); hf auth login tells it who you are"
+        ) from error
     return str(address)
 
 

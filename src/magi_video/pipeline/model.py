@@ -189,9 +189,8 @@ class TrainedModel(ConventionalPipeline):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Texts as vectors for the model, `[number of texts, L, size]`; see `TextEncoder.encode`."""
         check_controls(self.transformer.condition_tokens.specs, {TEXT: texts})
-        self.text_encoder = self.find_text_encoder()
-        spec = self.transformer.condition_tokens.specs[TEXT]
-        vectors = self.text_encoder.encode(texts, spec.tokens)
+        encoder, spec = self.find_text_encoder(), self.transformer.condition_tokens.specs[TEXT]
+        vectors = encoder.encode(texts, spec.tokens)
         if vectors.shape[-1] != spec.size:
             raise MagiError(
                 f"{self.text_folder}: an encoder of {vectors.shape[-1]} numbers a word; expected {spec.size}"
@@ -199,7 +198,7 @@ class TrainedModel(ConventionalPipeline):
         return vectors
 
     def find_text_encoder(self) -> "Encoder":
-        """`text_encoder`, or that of `text_folder` if none is set.
+        """`text_encoder`; that of `text_folder`, loaded once, if none is set.
 
         Raises:
             MagiError: there is no such folder, or no encoder in it.
@@ -209,7 +208,7 @@ class TrainedModel(ConventionalPipeline):
                 raise MagiError("this model lacks the text encoder it was trained with: set pipe.text_folder")
             from magi_video.codecs.text_encoder import load_encoder  # most models take no text
 
-            return load_encoder(self.text_folder)
+            self.text_encoder = load_encoder(self.text_folder)
         return self.text_encoder
 
     def job(self, sampling: Sampling | str | None, num_videos: int, latent_frames: int | None) -> "Job":

@@ -187,7 +187,7 @@ def open_game(name: str, frame_skip: int = 1) -> Game:
         raise MagiError(f"frame skip {frame_skip}; expected 1 or more")
     if name.lower().startswith("procgen/"):
         return importlib.import_module("magi_video.recordings.procgen").ProcgenGame(name, frame_skip)
-    if re.match(r"shapes\b", name.lower()):
+    if name.lower() == "shapes" or name.lower().startswith("shapes/"):
         return importlib.import_module("magi_video.recordings.shapes").ShapesWorld(name, frame_skip)
     gymnasium = _need("gymnasium")
     if name.lower().startswith("vizdoom"):

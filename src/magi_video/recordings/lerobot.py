@@ -17,7 +17,7 @@ import numpy as np
 from typing_extensions import override
 
 from magi_video.data.walk import is_file, is_inside
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, first_line
 from magi_video.files.json import read_json
 from magi_video.files.limits import MAX_EPISODE_BYTES, MAX_FRAMES
 from magi_video.installation import install_command
@@ -261,7 +261,7 @@ def read_columns(file: Path, names: list[str], optional: Sequence[str] = ()) -> 
         table = opened.read(columns=wanted, use_threads=False)
         return {name: table.column(name).combine_chunks() for name in wanted}
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise MagiError(f"{file}: unreadable Parquet ({(str(error) or 'memory').splitlines()[0][:150]})") from None
+        raise MagiError(f"{file}: unreadable Parquet ({first_line(error)[:150]})") from None
 
 
 def decoded_size(metadata: Any, names: Sequence[str]) -> int:

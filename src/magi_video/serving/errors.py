@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from magi_video.errors import MagiError
+from magi_video.installation import hide_address
 
 logger = logging.getLogger(__name__)
 WITHHELD = "something went wrong; the server's log says what"
@@ -23,7 +24,7 @@ def public_message(error: MagiError, place: Path | None = None, name: str = "") 
         place: folder or file of which they may hear by a name.
         name: that name, instead of the place and of anything in it.
     """
-    message = str(error)
+    message = hide_address(str(error))
     if place is not None:
         message = re.sub(rf"{re.escape(str(place))}[^\s:]*", name, message)
     if any(separator in message for separator in SEPARATORS):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from magi_video.errors import MagiError
-from magi_video.installation import install_command
+from magi_video.installation import hide_address, install_command
 from magi_video.recordings.procgen import PREFIX, idle_keys, install_procgen
 from magi_video.video.image import fit_frames
 
@@ -41,7 +41,7 @@ def why_no_games(training: Any) -> str | None:
         return "the model does not say which game it has seen"
     games = known_games(training)
     how = install_procgen() if all(map(_is_procgen, games)) else install_command("games")
-    return f"{world_name(games)} is not installed here ({how})"
+    return f"{world_name(games)} is not installed here ({hide_address(how)})"
 
 
 def idle_controls(training: Any) -> frozenset[str]:

@@ -151,8 +151,7 @@ def find_text_problem(pipe: MagiVideoPipeline) -> str | None:
     if TEXT not in pipe.transformer.condition_tokens.specs:
         return None
     try:
-        pipe.text_encoder = pipe.find_text_encoder()
-        pipe.encode_text([pipe.text_encoder.example])
+        pipe.encode_text([pipe.find_text_encoder().example])
     except MagiError as error:
         return public_message(error, pipe.text_folder, "the text encoder")
     return None

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, first_line
 from magi_video.recipe import Preset
 
 PROJECT = "magi-video"
@@ -53,5 +53,4 @@ def start_tracker(accelerator: Accelerator, preset: Preset, out: Path, step: int
     try:
         accelerator.init_trackers(PROJECT, config=config, init_kwargs={name: settings})
     except Exception as error:  # each library has its own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MagiError(f"tracker {name} cannot be started ({reason})") from error
+        raise MagiError(f"tracker {name} cannot be started ({first_line(error)})") from error
