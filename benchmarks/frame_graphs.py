@@ -12,7 +12,8 @@ from torch import Tensor
 
 from magi_video.bench.generation import Generator
 from magi_video.bench.subject import Subject
-from magi_video.fast.cuda_graph import Capture, CudaGraphEngine
+from magi_video.fast.cuda_capture import Capture
+from magi_video.fast.cuda_graph import CudaGraphEngine
 from magi_video.fast.engine import Engine
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling.sampling import ResolvedSampling

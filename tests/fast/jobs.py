@@ -20,7 +20,7 @@ Make = Callable[..., MagiVideoTransformer]
 
 
 def make_job(make_model: Make, batch: int = 1, sampling: Sampling | None = None, **model: Any) -> Job:
-    """Six frames of a small model; one block, so that a graph takes a second."""
+    """`FRAMES` frames of a small model; one block, so that a graph takes a second."""
     made = make_model(**{"depth": 1, "head_depth": 1, "temporal_position": "rope"} | model)
     resolved = (sampling or Sampling(mask_steps=1, denoise_steps=3)).resolve(made.diffusion_head)
     total = None if made.config.temporal_position == "rope" else FRAMES

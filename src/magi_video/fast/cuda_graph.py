@@ -1,8 +1,8 @@
 """CUDA graphs as an engine: a mask step with all its denoise steps is captured once and replayed, likewise the decoder.
 
 A small frame on a GPU is bound by launches: Doom's takes some 1,000 operators at `realtime`, 11,000 at `exact`. A
-graph launches them all at once. It is the same work on the same memory, whatever happened since: so what changes from
-step to step lies in memory that stays where it is, and is copied there before a replay.
+graph launches them all at once. It repeats the same operators on the same addresses: so what changes from step to step
+lies in memory that stays where it is (`fast/fixed_memory.py`), and is copied there before a replay.
 
 - The inputs of each form of a mask step (`StepInputs`), allocated once. Noise is drawn outside, from a generator for
   each sample, on whichever device the generators are.
@@ -11,27 +11,38 @@ step to step lies in memory that stays where it is, and is copied there before a
 - Results are copied out of the graphs' memory pool inside the graph. Graphs share one pool, so that a replay may
   overwrite whatever another one left in it.
 
-How work is captured is behind a seam, `Capture`. The tests put a recorder there, which replays the recorded operators
-on the recorded memory; nothing here has run on a GPU yet.
+How work is captured is behind a seam, `Capture` (`fast/cuda_capture.py`). The tests put a recorder there, which replays
+the recorded operators on the recorded memory; nothing here has run on a GPU yet.
 """
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from threading import RLock
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from magi_video.codecs.base import Codec
-from magi_video.fast.cache import PlaceCache, PlacesCache, sample_index
+from magi_video.fast.cache import PlacesCache
+from magi_video.fast.cuda_capture import Capture, CudaCapture, uncached_casts
 from magi_video.fast.engine_name import EngineName
-from magi_video.fast.graph import StepForm, StepInputs, frames_of, mask_step
+from magi_video.fast.fixed_memory import (
+    Content,
+    FixedCache,
+    both_of,
+    content_of,
+    fixed_inputs,
+    fixed_like,
+    tensors_of,
+    without_changes,
+)
+from magi_video.fast.graph import StepForm, StepInputs, mask_step
 from magi_video.fast.graph_engine import (
     LOW_TOLERANCE,
     TOLERANCE,
@@ -43,149 +54,13 @@ from magi_video.fast.graph_engine import (
 from magi_video.fast.graph_past import GraphPast
 from magi_video.fast.job import Job
 from magi_video.fast.speed import prepare
-from magi_video.models.cache import FrameCache
+from magi_video.models.head import Noise, TokenHead
+from magi_video.models.sequence import FrameSequence
 from magi_video.models.transformer import MagiVideoTransformer
-from magi_video.sampling.past import pick
 
-WARM_UPS = 3
-"""Runs before a capture: libraries choose kernels and allocate their workspaces in the first ones."""
 MOST_KINDS = 8
 """Kinds of rollout (number of videos, length, guidance, precision) whose graphs are kept; the oldest make room."""
-
-
-class Capture(Protocol):
-    """Makes of work on memory that stays where it is what does the same work again."""
-
-    device_type: str
-    """Where it can."""
-
-    def __call__(self, work: Callable[[], object], device: torch.device) -> Callable[[], object]:
-        """Called with no gradients and no cached casts; the work is done at least once."""
-        ...
-
-
-class CudaCapture(Capture):
-    """`torch.cuda.CUDAGraph`s, which share one memory pool."""
-
-    device_type = "cuda"
-
-    def __init__(self) -> None:
-        self._pool: Any = None
-
-    @override
-    def __call__(self, work: Callable[[], object], device: torch.device) -> Callable[[], object]:
-        with torch.cuda.device(device):
-            aside = torch.cuda.Stream()  # warm-up and capture in one stream: libraries keep a workspace for each
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(WARM_UPS):
-                    work()
-            torch.cuda.current_stream().wait_stream(aside)
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            graph = torch.cuda.CUDAGraph()
-            # Another thread may decode meanwhile: what it does is no error of this capture.
-            with torch.cuda.graph(graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"):
-                work()
-        return graph.replay
-
-
-class FixedLayer(PlaceCache):
-    """A block's cache that is written at slots given by a tensor, and attended to whole.
-
-    Args:
-        like: the layer of a rollout; memory of the same shape is allocated.
-    """
-
-    def __init__(self, like: PlaceCache) -> None:
-        self.keys, self.values = torch.zeros_like(like.keys), torch.zeros_like(like.values)
-        self.remembers = like.remembers
-        self.spatial: tuple[Tensor, Tensor] | None = None
-
-    @override
-    def write(self, k_BLHSd: Tensor, v_BLHSd: Tensor, at_Bn: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """See `PlaceCache.write`: of all slots."""
-        for held, new in ((self.keys, k_BLHSd), (self.values, v_BLHSd)):
-            if at_Bn is None:
-                held.index_copy_(3, self.slots_S, new.to(held.dtype))
-            else:  # one frame: S = 1
-                held[sample_index(at_Bn), at_Bn, :, self.slots_S] = new[:, :, :, 0].to(held.dtype)
-        return (self.keys, self.values) if at_Bn is None else (pick(self.keys, at_Bn), pick(self.values, at_Bn))
-
-    @override
-    def remember(self, k_BLHd: Tensor, v_BLHd: Tensor, at_Bn: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See `PlaceCache.remember`: always in the same memory."""
-        assert self.spatial is not None, "a rollout's own pass comes before"
-        if at_Bn is not None:
-            return super().remember(k_BLHd, v_BLHd, at_Bn)
-        for held, new in zip(self.spatial, (k_BLHd, v_BLHd), strict=True):
-            held.copy_(new)
-        return self.spatial
-
-
-class FixedCache(FrameCache):
-    """Keys and values where graphs find them, lent to one rollout at a time.
-
-    Args:
-        like: the cache of a rollout; memory of the same shapes is allocated.
-    """
-
-    def __init__(self, like: PlacesCache) -> None:
-        self.layers: list[FixedLayer] = [FixedLayer(layer) for layer in like.layers]
-        self.capacity, self.window, self.device = like.capacity, like.window, like.device
-        self.length_on_device = torch.zeros((), dtype=torch.long, device=like.device)
-        self._borrower: Callable[[], PlacesCache | None] = lambda: None
-
-    def lend(self, cache: PlacesCache) -> None:
-        """Make this a rollout's memory: what it holds is copied here, and the one before gets its own back."""
-        before = self._borrower()
-        if before is not cache:
-            if before is not None:
-                self._give_back(before)
-            self._borrower = weakref.ref(cache)
-        for mine, its in zip(self.layers, cache.layers, strict=True):
-            if its.keys is not mine.keys:
-                mine.keys.copy_(its.keys)
-                mine.values.copy_(its.values)
-                its.keys, its.values = mine.keys, mine.values
-            if its.spatial is not None and its.spatial is not mine.spatial:
-                if mine.spatial is None:
-                    mine.spatial = fixed_like(its.spatial[0]), fixed_like(its.spatial[1])
-                for held, new in zip(mine.spatial, its.spatial, strict=True):
-                    held.copy_(new)
-                its.spatial = mine.spatial
-        self.length_on_device.fill_(cache.length)
-
-    def _give_back(self, cache: PlacesCache) -> None:
-        for mine, its in zip(self.layers, cache.layers, strict=True):
-            if its.keys is mine.keys:
-                its.keys, its.values = mine.keys.clone(), mine.values.clone()
-            if mine.spatial is not None and its.spatial is mine.spatial:
-                its.spatial = mine.spatial[0].clone(), mine.spatial[1].clone()
-
-    def begin(self, frames: int) -> Tensor:
-        """See `FrameCache.begin`; `[S, F]`, reckoned on the device."""
-        slots_S = (self.length_on_device + torch.arange(frames, device=self.device)) % self.capacity
-        for layer in self.layers:
-            layer.slots_S = slots_S
-        return self.visible(self.length_on_device + frames, frames, self.capacity)
-
-
-def fixed_like(one: Tensor) -> Tensor:
-    """Memory for a tensor of this shape and type."""
-    return torch.empty(one.shape, dtype=one.dtype, device=one.device)
-
-
-def fixed_inputs(inputs: StepInputs) -> StepInputs:
-    """Memory for inputs of these shapes."""
-    frames, conditions = [[fixed_like(one) for one in part] for part in (inputs.of_frames(), inputs.conditions())]
-    return StepInputs(
-        frames_of(frames, sorted(inputs.frames.conditions), conditions),
-        fixed_like(inputs.places_Rn),
-        [fixed_like(one) for one in inputs.draws],
-        fixed_like(inputs.temperature),
-        None if inputs.guidance is None else fixed_like(inputs.guidance),
-        None if inputs.appeared_Rn is None else fixed_like(inputs.appeared_Rn),
-    )
+G = TypeVar("G")
 
 
 class Captured(NamedTuple):
@@ -201,11 +76,6 @@ class Captured(NamedTuple):
     output: Tensor
     replay: Callable[[], object]
 
-    def difference(self, inputs: Sequence[Tensor], expected: Tensor) -> float:
-        """See `largest_difference`; what work left before a replay does not count."""
-        self.output.fill_(torch.nan)
-        return largest_difference([self.run(inputs)], [expected])
-
     def run(self, inputs: Sequence[Tensor]) -> Tensor:
         """The output for these inputs, in memory of its own."""
         for mine, new in zip(self.inputs, inputs, strict=True):
@@ -213,26 +83,53 @@ class Captured(NamedTuple):
         self.replay()
         return self.output.clone()
 
+    def run_first(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The same, with NaN for all that a replay does not write: what the capture left there does not count."""
+        self.output.fill_(torch.nan)
+        return self.run(inputs)
+
+
+class KeptGraphs(Generic[G]):
+    """Graphs by kind, over the weights of a module where they are: those of the latest kinds."""
+
+    def __init__(self) -> None:
+        self.graphs: dict[Any, G] = {}
+        self._addresses: list[int] = []
+        self._weights: list[Tensor] = []  # kept where they are: graphs read them, and no others take their addresses
+
+    def find(self, module: nn.Module, kind: Any, make: Callable[[], G]) -> G:
+        """The graphs of a kind; made if there are none, or if the module's weights have moved since."""
+        weights = [*module.parameters(), *module.buffers()]
+        addresses = [one.data_ptr() for one in weights]
+        if addresses != self._addresses:  # moved, as `enable_model_cpu_offload` does in every call
+            self.graphs.clear()
+            self._addresses, self._weights = addresses, [one.detach() for one in weights]
+        graphs = self.graphs.pop(kind) if kind in self.graphs else make()
+        self.graphs[kind] = graphs  # the latest at the end
+        for old in list(self.graphs)[:-MOST_KINDS]:
+            del self.graphs[old]
+        return graphs
+
 
 class StepGraphs:
     """The graphs of one kind of rollout, over one cache.
 
     Args:
-        model: sped up; its weights are kept where they are.
+        model: sped up; its weights stay where they are.
         capture: by which a graph is made.
         say: called with a line when a graph is not used.
     """
 
     def __init__(self, model: MagiVideoTransformer, capture: Capture, say: Callable[[str], object]) -> None:
         self.model, self.capture, self.say = model, capture, say
+        self.dtype = product_dtype(model)
         self.cache: FixedCache | None = None
         self.steps: dict[StepForm, Captured | None] = {}
         self.problem: str | None = None
         """Why a form is left to PyTorch: the first reason."""
-        self._weights = [one.detach() for one in (*model.parameters(), *model.buffers())]
 
     def run(self, form: StepForm, inputs: StepInputs, cache: PlacesCache) -> Tensor:
-        """A mask step of a rollout, `[B, n, D]`; the first of a form by PyTorch too, with which it has to agree.
+        """A mask step of a rollout, `[B, n, D]`; the first of a form by PyTorch, with which its graph has to agree.
 
         Args:
             form: of the step.
@@ -240,10 +137,10 @@ class StepGraphs:
             cache: of the rollout.
         """
         if form not in self.steps:
-            expected = mask_step(self.model, cache, form, inputs)
-            self.steps[form] = self._checked(form, inputs, cache, expected)
-            if self.steps[form] is None:
-                return expected
+            before = content_of(cache)
+            expected_BnD = mask_step(self.model, cache, form, inputs)
+            self.steps[form] = self._checked(form, inputs, cache, before, expected_BnD)
+            return expected_BnD
         step = self.steps[form]
         if step is None:
             return mask_step(self.model, cache, form, inputs)
@@ -251,17 +148,26 @@ class StepGraphs:
         self.cache.lend(cache)
         return step.run(inputs.tensors())
 
-    def _checked(self, form: StepForm, inputs: StepInputs, cache: PlacesCache, expected: Tensor) -> Captured | None:
+    def _checked(
+        self, form: StepForm, inputs: StepInputs, cache: PlacesCache, before: Content, expected_BnD: Tensor
+    ) -> Captured | None:
+        """A form's graph if it makes of the cache before what PyTorch made; the cache is left as PyTorch left it."""
         try:
             with torch.inference_mode(False), torch.no_grad():
+                after = content_of(cache)
                 self.cache = self.cache or FixedCache(cache)
                 self.cache.lend(cache)
-                step = self._captured(form, inputs)
-            difference = step.difference(inputs.tensors(), expected)
+                try:
+                    step = self._captured(form, inputs)
+                    self.cache.fill(without_changes(before, after))
+                    made: Content = [step.run_first(inputs.tensors()), *tensors_of(self.cache)]
+                    difference = largest_difference(*both_of(made, [expected_BnD, *after]))
+                finally:
+                    self.cache.fill(after)
         except Exception as error:  # whatever it is, PyTorch goes on
             self._report(f"a mask step has no CUDA graph: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
             return None
-        if difference > (TOLERANCE if product_dtype(self.model) == torch.float32 else LOW_TOLERANCE):
+        if difference > (TOLERANCE if self.dtype == torch.float32 else LOW_TOLERANCE):
             self._report("the CUDA graph of a mask step does not give PyTorch's result")
             return None
         return step
@@ -291,8 +197,8 @@ class CapturedPast(GraphPast):
 
     Args:
         model, total_frames, forms: as of `GraphPast`.
-        graphs: finds the graphs of its kind; called in every step, since autocast may come and go.
-        lock: held while the graphs' memory is in use.
+        find: finds the graphs of its kind, over the weights as they are and in the precision that there is.
+        lock: held while the graphs' memory is in use: PyTorch's own passes over a cache that is lent use it too.
     """
 
     def __init__(
@@ -300,16 +206,44 @@ class CapturedPast(GraphPast):
         model: MagiVideoTransformer,
         total_frames: int | None,
         forms: Sequence[StepForm],
-        graphs: Callable[[], StepGraphs],
-        lock: Any,
+        find: Callable[[], StepGraphs],
+        lock: AbstractContextManager[Any],
     ) -> None:
         super().__init__(model, total_frames, forms)
-        self.graphs, self._lock = graphs, lock
+        self.find, self._lock = find, lock
+        self._found: Callable[[], StepGraphs | None] = lambda: None  # others of a kind decide how long they are kept
+
+    @override
+    def append(self, frame: FrameSequence) -> None:
+        with self._lock:
+            super().append(frame)
+
+    @override
+    def read(self, frame: FrameSequence, places_Bn: Tensor, changed_Bm: Tensor | None = None) -> Tensor:
+        with self._lock:
+            return super().read(frame, places_Bn, changed_Bm)
+
+    @override
+    def sample(
+        self,
+        head: TokenHead,
+        frame: FrameSequence,
+        places_Bn: Tensor,
+        changed_Bm: Tensor | None,
+        noise: Noise,
+        options: dict[str, Any],
+    ) -> Tensor:
+        with self._lock:
+            return super().sample(head, frame, places_Bn, changed_Bm, noise, options)
 
     @override
     def step(self, form: StepForm, inputs: StepInputs) -> Tensor:
-        with self._lock:
-            return self.graphs().run(form, inputs, self.cache)
+        """See `GraphPast.step`; graphs are looked for once a frame, and where autocast has come or gone."""
+        graphs = self._found()
+        if graphs is None or form.finished or graphs.dtype != product_dtype(self.model):
+            graphs = self.find()
+            self._found = weakref.ref(graphs)
+        return graphs.run(form, inputs, self.cache)
 
 
 @dataclass(kw_only=True)
@@ -324,8 +258,8 @@ class CudaGraphEngine(GraphEngine):
     capture: Capture = field(default_factory=CudaCapture)
     name: ClassVar[EngineName] = "cudagraphs"
     title: ClassVar[str] = "CUDA graphs"
-    _kinds: dict[Any, StepGraphs] = field(default_factory=dict)
-    _decoders: dict[Any, Captured | None] = field(default_factory=dict)
+    _steps: KeptGraphs[StepGraphs] = field(default_factory=KeptGraphs)
+    _decoders: KeptGraphs[Captured | None] = field(default_factory=KeptGraphs)
     _lock: Any = field(default_factory=RLock)
 
     @override
@@ -345,24 +279,19 @@ class CudaGraphEngine(GraphEngine):
             rollout = job.begin(self)
             rollout.predict()
             assert isinstance(rollout.past, CapturedPast)
-            return rollout.past.graphs().problem
+            return rollout.past.find().problem
         return None
 
     @override
     def make_past(self, job: Job) -> GraphPast:
         forms = step_forms(job)
-        kind = (forms[0].batch, forms[0].rows, forms[0].slots, job.sampling.refresh > 1, addresses(job.model))
-        return CapturedPast(job.model, job.total_frames, forms, partial(self._graphs, job.model, kind), self._lock)
+        kind = (forms[0].batch, forms[0].rows, forms[0].slots, job.sampling.refresh > 1)
+        return CapturedPast(job.model, job.total_frames, forms, partial(self._find, job.model, kind), self._lock)
 
-    def _graphs(self, model: MagiVideoTransformer, kind: tuple[Any, ...]) -> StepGraphs:
-        key = (*kind, product_dtype(model))
-        # Weights that were moved (`enable_model_cpu_offload` does it in every call) would be kept by the old graphs.
-        self._kinds = {other: one for other, one in self._kinds.items() if other[-2] == kind[-1]}
-        graphs = self._kinds.pop(key) if key in self._kinds else StepGraphs(model, self.capture, self.say_once)
-        self._kinds[key] = graphs  # the latest at the end
-        for old in list(self._kinds)[:-MOST_KINDS]:
-            del self._kinds[old]
-        return graphs
+    def _find(self, model: MagiVideoTransformer, kind: tuple[Any, ...]) -> StepGraphs:
+        make = partial(StepGraphs, model, self.capture, self.say_once)
+        with self._lock:
+            return self._steps.find(model, (*kind, product_dtype(model)), make)
 
     @override
     def decodes_latents(self, codec: Codec) -> bool:
@@ -381,26 +310,20 @@ class CudaGraphEngine(GraphEngine):
 
     def _decode(self, codec: Codec, latents_BCHW: Tensor) -> Tensor:
         """Pixels `[B, 1, 3, height, width]`; by PyTorch where there is no graph that gives its result."""
-        key = (latents_BCHW.shape, latents_BCHW.dtype, addresses(codec))
+        kind = latents_BCHW.shape, latents_BCHW.dtype
         with self._lock:
-            if key not in self._decoders:
-                expected = codec.decode(latents_BCHW[:, None])
-                kept = [(other, one) for other, one in self._decoders.items() if other[-1] == key[-1]]
-                self._decoders = dict(kept[1 - MOST_KINDS :])
-                self._decoders[key] = self._checked_decoder(codec, latents_BCHW, expected)
-                return expected
-            decoder = self._decoders[key]
+            decoder = self._decoders.find(codec, kind, partial(self._checked_decoder, codec, latents_BCHW))
             return codec.decode(latents_BCHW[:, None]) if decoder is None else decoder.run([latents_BCHW])
 
-    def _checked_decoder(self, codec: Codec, latents_BCHW: Tensor, expected: Tensor) -> Captured | None:
-        weights = [one.detach() for one in (*codec.parameters(), *codec.buffers())]  # kept where they are
+    def _checked_decoder(self, codec: Codec, latents_BCHW: Tensor) -> Captured | None:
+        expected = codec.decode(latents_BCHW[:, None])
         try:
             with torch.inference_mode(False), torch.no_grad(), uncached_casts():
                 mine, pixels_B1CHW = fixed_like(latents_BCHW), fixed_like(expected)
                 mine.copy_(latents_BCHW)
-                again = self.capture(lambda: pixels_B1CHW.copy_(codec.decode(mine[:, None])), mine.device)
-                decoder = Captured([mine], pixels_B1CHW, lambda: (again(), weights))
-            difference = decoder.difference([latents_BCHW], expected)
+                replay = self.capture(lambda: pixels_B1CHW.copy_(codec.decode(mine[:, None])), mine.device)
+                decoder = Captured([mine], pixels_B1CHW, replay)
+                difference = largest_difference([decoder.run_first([latents_BCHW])], [expected])
         except Exception as error:  # whatever it is, PyTorch goes on
             self.say_once(f"torch decodes: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
             return None
@@ -410,23 +333,7 @@ class CudaGraphEngine(GraphEngine):
         return decoder
 
 
-def addresses(module: nn.Module) -> tuple[int, ...]:
-    """Where the weights are: graphs read them there, and see it when they are changed in place."""
-    return tuple(one.data_ptr() for one in module.parameters())
-
-
 def product_dtype(model: MagiVideoTransformer) -> torch.dtype:
     """The precision of a model's products: autocast's, where it is on."""
     kind = model.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
-
-
-@contextmanager
-def uncached_casts() -> Iterator[None]:
-    """Under autocast, weights are cast in the graph: casts that autocast keeps are freed where its block ends."""
-    before = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(before)

@@ -177,7 +177,7 @@ class StepInputs:
         return [self.frames.conditions[name] for name in sorted(self.frames.conditions)]
 
     def optional(self) -> list[Tensor]:
-        """Those that not every form has."""
+        """The scale of guidance and the tokens that have appeared, where the form has them."""
         return [part for part in (self.guidance, self.appeared_Rn) if part is not None]
 
     def tensors(self) -> list[Tensor]:
@@ -263,7 +263,7 @@ class MaskStepFunction(nn.Module):
         places_Rn: Tensor,
         draws: list[Tensor],
         temperature: Tensor,
-        maybe: list[Tensor],
+        optional: list[Tensor],
         spatial: list[Tensor],
     ) -> list[Tensor]:
         """Arguments as of `as_tree`.
@@ -273,7 +273,7 @@ class MaskStepFunction(nn.Module):
             values; if the form remembers, spatial keys and values of every block in turn, `[R, L, H, d]`.
         """
         form = self.form
-        given = iter(maybe)
+        given = iter(optional)
         inputs = StepInputs(
             frames_of(frames, self.names, conditions),
             places_Rn,

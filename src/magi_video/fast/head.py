@@ -51,10 +51,8 @@ class FastDenoisingMLP(DenoisingMLP):
         steps together read them once.
         """
         condition = self.condition_embed(z_BnW.to(self.condition_embed.weight.dtype))
-        embedded, rows = (
-            self.time_embed(times).view(len(times), 1, -1, condition.shape[-1]),
-            condition.shape[:2].numel(),
-        )
+        embedded = self.time_embed(times).view(len(times), 1, -1, condition.shape[-1])
+        rows = condition.shape[:2].numel()
         for part in embedded.split(max(1, ROWS_AT_ONCE // max(1, rows))):
             of_steps = self.modulate((condition + part).flatten(0, -2))
             columns = [zip(*(one.split(rows) for one in modulation), strict=True) for modulation in of_steps]

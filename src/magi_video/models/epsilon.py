@@ -244,10 +244,17 @@ class EpsilonHead(CosineHead, DiffusionHead):
 
 
 def ancestral(
-    predict: Callable[[int, Tensor], Tensor], tables: list[tuple[float, ...]], noise_BSnD: Tensor, temperature: float
+    predict: Callable[[int, Tensor], Tensor], tables: list[tuple[float, ...]], noise: Tensor, temperature: float
 ) -> Tensor:
-    """Ancestral sampling with learned variance (Nichol & Dhariwal 2021, eq. 15); the last step takes the mean."""
-    x, *draws = noise_BSnD.unbind(1)
+    """Ancestral sampling with learned variance (Nichol & Dhariwal 2021, eq. 15); the last step takes the mean.
+
+    Args:
+        predict: ε and the variance's fraction, joined in the last dimension, of a step's number and tokens x.
+        tables: `ancestral_tables`, S steps.
+        noise: standard normal, S draws along the second dimension: `[B, S, n, D]`, or `[B·n, S, D]` of tokens in a row.
+        temperature: of all draws but the first, from which x begins.
+    """
+    x, *draws = noise.unbind(1)
     for i, (from_x, from_eps, low, high) in enumerate(tables):
         eps, fraction = predict(i, x).split(x.shape[-1], dim=-1)
         x = from_x * x - from_eps * eps

@@ -111,7 +111,7 @@ class DenoisingMLP(nn.Module):
 
 
 Predict = Callable[[int, Tensor], Tensor]
-"""The network as a sampler sees it: output for noisy tokens `[B, n, D]` at the time of that number."""
+"""The network as a sampler sees it: output for noisy tokens, `[B, n, D]` or `[B·n, D]`, at the time of that number."""
 
 
 @dataclass(frozen=True)
@@ -373,13 +373,14 @@ class DiffusionHead(DenoisingHead):
 
     @abstractmethod
     def solve(self, sampler: str, steps: DenoiseSteps, predict: Predict, normal: Callable[..., Tensor]) -> Tensor:
-        """From noise to clean tokens `[B, n, D]`, float32.
+        """From noise to clean tokens `[B, n, D]`, float32; or `[B·n, D]`, where `normal` gives tokens in a row.
 
         Args:
             sampler: one of `samplers`.
             steps: for which `find_first_step` has found the beginning.
             predict: of `denoiser`, for `times`.
-            normal: standard normal noise `[B, n, D]`, or with a number of draws `[B, draws, n, D]`.
+            normal: standard normal noise `[B, n, D]`, or with a number of draws `[B, draws, n, D]`; of tokens in a row
+                `[B·n, D]` or `[B·n, draws, D]`.
         """
 
 
