@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from magi_video.codecs.base import Codec
+from magi_video.errors import first_line
 from magi_video.fast.cache import PlacesCache
 from magi_video.fast.cuda_capture import Capture, CudaCapture, uncached_casts
 from magi_video.fast.engine_name import EngineName
@@ -165,7 +166,7 @@ class StepGraphs:
                 finally:
                     self.cache.fill(after)
         except Exception as error:  # whatever it is, PyTorch goes on
-            self._report(f"a mask step has no CUDA graph: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            self._report(f"a mask step has no CUDA graph: {first_line(error, kind=True)}")
             return None
         if difference > (TOLERANCE if self.dtype == torch.float32 else LOW_TOLERANCE):
             self._report("the CUDA graph of a mask step does not give PyTorch's result")
@@ -325,7 +326,7 @@ class CudaGraphEngine(GraphEngine):
                 decoder = Captured([mine], pixels_B1CHW, replay)
                 difference = largest_difference([decoder.run_first([latents_BCHW])], [expected])
         except Exception as error:  # whatever it is, PyTorch goes on
-            self.say_once(f"torch decodes: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            self.say_once(f"torch decodes: {first_line(error, kind=True)}")
             return None
         if difference > (TOLERANCE if codec.dtype == torch.float32 else LOW_TOLERANCE):
             self.say_once("torch decodes: the CUDA graph of the decoder does not give PyTorch's result")
