@@ -38,9 +38,6 @@ class BenchOptions:
     precision: Precision = "auto"
     """Of the weights in generation, of autocast in training; auto as the other commands choose it on this machine."""
     engine: AskedEngine = "auto"
-    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; cudagraphs, the same as a
-    CUDA graph, on GPUs; auto measures, takes the quicker one and says so (torch where the videos are too short to
-    gain)."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; by default one for a small model's generation or training, else all cores."""
     device: str = "auto"

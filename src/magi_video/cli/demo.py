@@ -56,9 +56,6 @@ class Demo:
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
     engine: AskedEngine = "auto"
-    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; cudagraphs, the same as a
-    CUDA graph, on GPUs; auto measures, takes the quicker one and says so (torch where the videos are too short to
-    gain)."""
     json: bool = False
     """Print the content of generate.json."""
 

@@ -52,9 +52,6 @@ class EvaluateOptions(ScoreOptions):
     """Of all weights of the model; auto takes that of the samples there are, else the quicker one on this machine, and
     says which."""
     engine: AskedEngine = "auto"
-    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; cudagraphs, the same as a
-    CUDA graph, on GPUs; auto takes that of the samples there are, else the quicker one on this machine, and says
-    which."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Videos made together."""
     seed: int = 0

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
+from typing_extensions import Doc
 
 from magi_video.errors import MagiError
 from magi_video.installation import install_command
@@ -33,5 +34,13 @@ def check_engine(name: EngineName) -> EngineName:
     return name
 
 
-AskedEngine = Annotated[EngineName, AfterValidator(check_engine)]
-"""An engine in options: refused as soon as they are made, before any model is loaded."""
+AskedEngine = Annotated[
+    EngineName,
+    AfterValidator(check_engine),
+    Doc(
+        "What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; cudagraphs, the same "
+        "as a CUDA graph, on GPUs; auto measures, takes the quicker one and says so (torch where the videos are too "
+        "short to gain; an evaluation that is continued keeps that of its samples)."
+    ),
+]
+"""An engine in options, with its `--help`: refused as soon as they are made, before any model is loaded."""

@@ -51,9 +51,6 @@ class GenerateOptions:
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
     engine: AskedEngine = "auto"
-    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; cudagraphs, the same as a
-    CUDA graph, on GPUs; auto measures, takes the quicker one and says so (torch where the videos are too short to
-    gain)."""
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     """CPU threads; if not said, one for a small model, else all cores."""
     compile: bool = False

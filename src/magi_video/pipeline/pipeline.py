@@ -1,7 +1,6 @@
 """What a user calls: from a first frame, a few frames or nothing to a video, all at once or frame by frame."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -32,6 +31,7 @@ from magi_video.pipeline.inputs import (
 )
 from magi_video.pipeline.model import TrainedModel
 from magi_video.pipeline.pictures import Picture, check_output, convert_output, given_frames, given_latents, unit_range
+from magi_video.pipeline.task import Task
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
 
@@ -46,28 +46,6 @@ class MagiVideoPipelineOutput(Output):
     """
 
     frames: Any
-
-
-@dataclass
-class Task:
-    """A batch of videos in the making.
-
-    Attributes:
-        rollout: over latent frames.
-        given_BTCHW: given frames `[B, K, 3, height, width]` in [−1, 1], or, as `latents` says, latent frames
-            `[B, K, C, h, w]`; None if there are none.
-        conditions: of each latent frame, in order, without end.
-    """
-
-    rollout: Rollout
-    given_BTCHW: Tensor | None
-    conditions: Iterator[dict[str, Tensor]]
-    latents: bool = False
-
-    @property
-    def total_frames(self) -> float:
-        """Latent frames in all; infinite for a rollout without end."""
-        return math.inf if self.rollout.total_frames is None else self.rollout.total_frames
 
 
 class MagiVideoPipeline(TrainedModel):

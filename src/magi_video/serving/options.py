@@ -27,8 +27,6 @@ class ServeOptions:
     precision: Precision = "auto"
     """Of the weights; auto takes the quicker one on this machine and says which."""
     engine: AskedEngine = "auto"
-    """What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; cudagraphs, the same as a
-    CUDA graph, on GPUs; auto measures, takes the quicker one and says so."""
     threads: int | None = None
     """CPU threads; if not said, one for a small model, else all cores, as long as the pace holds."""
     limits: Annotated[ServingLimits, arg(name="")] = ServingLimits()

@@ -71,6 +71,13 @@ class CaptionTable:
         return self.vectors_UKA[index_B].float()
 
 
+def number_texts(captions: Captions) -> tuple[list[str], Tensor]:
+    """The U different captions, sorted, and of each video the number of its own, int64 `[V]`, −1 for none."""
+    texts = sorted({text for text in captions.texts if text is not None})
+    number = {text: index for index, text in enumerate(texts)}
+    return texts, torch.tensor([-1 if text is None else number[text] for text in captions.texts])
+
+
 def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: Path) -> CaptionTable:
     """Encode a data set's captions, or take up what an earlier call with the same captions and encoder left in `out`.
 
@@ -84,7 +91,7 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
         MagiError: no video has a caption, or the encoder cannot be had.
     """
     captions = Captions(videos.captions, []) if isinstance(videos, CachedVideos) else read_captions(videos)
-    texts = sorted({caption for caption in captions.texts if caption is not None})
+    texts, index_V = number_texts(captions)
     if not texts:
         where = "a .txt beside it, or a metadata.jsonl or metadata.csv with file_name and text"
         if isinstance(videos, CachedVideos):
@@ -93,8 +100,6 @@ def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: P
             f"{videos.root}: the preset wants text, but no video has a caption: {where} ({captions.summary()})"
         )
     encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER, texts)
-    place = {text: number for number, text in enumerate(texts)}
-    index_V = torch.tensor([-1 if caption is None else place[caption] for caption in captions.texts])
     return CaptionTable(texts, _encode(encoder, texts, tokens, out), index_V, encoder.folder, captions.summary())
 
 

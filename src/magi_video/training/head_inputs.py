@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from magi_video.codecs.base import Codec
+from magi_video.codecs.words import OneHot, WordEncoder
 from magi_video.data.captions import read_captions
 from magi_video.data.clips import ClipDataset, ClipSampler, PixelReader
 from magi_video.data.folder import VideoFolder
@@ -26,7 +27,7 @@ from magi_video.paradigms.base import Paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import ResolvedSampling, Speed
-from magi_video.training.captions import CaptionTable
+from magi_video.training.captions import CaptionTable, number_texts
 from magi_video.training.clips import as_clip
 
 ROLLOUT_SPEEDS: tuple[Speed, ...] = ("exact", "balanced", "realtime")
@@ -150,11 +151,13 @@ def read_texts(pipe: MagiVideoPipeline, videos: VideoFolder) -> CaptionTable:
         MagiError: no video has one.
     """
     captions = read_captions(videos)
-    texts = sorted({text for text in captions.texts if text is not None})
+    texts, index_V = number_texts(captions)
     if not texts or pipe.text_folder is None:
         raise MagiError(f"{videos.root}: the model takes text, but no video has a caption ({captions.summary()})")
-    index_V = torch.tensor([-1 if text is None else texts.index(text) for text in captions.texts])
-    return CaptionTable(texts, pipe.encode_text(texts), index_V, pipe.text_folder, captions.summary())
+    vectors_UKA: Tensor | OneHot = pipe.encode_text(texts[:1])  # refuses an encoder that is not this model's
+    encoder, tokens = pipe.find_text_encoder(), vectors_UKA.shape[1]
+    vectors_UKA = encoder.number(texts, tokens) if isinstance(encoder, WordEncoder) else pipe.encode_text(texts)
+    return CaptionTable(texts, vectors_UKA, index_V, pipe.text_folder, captions.summary())
 
 
 def random_conditions(
