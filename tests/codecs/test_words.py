@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from magi_video import MagiVideoPipeline
 from magi_video.cli import main
 from magi_video.codecs.text_encoder import check_folder, copy_encoder, fetch_encoder, load_encoder
-from magi_video.codecs.words import WordEncoder
+from magi_video.codecs.words import OneHot, WordEncoder
+from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.files.words import MOST_WORDS, holds_words, split_words, write_vocabulary
 from magi_video.hub.card import usage
@@ -21,6 +22,7 @@ from magi_video.pipeline.description import describe_model, model_facts
 from magi_video.presets import load_preset
 from magi_video.recipe import Preset
 from magi_video.serving.requests import find_text_problem
+from magi_video.training.head_inputs import read_texts
 from magi_video.training.run import train
 from magi_video.video.video import write_video
 
@@ -224,6 +226,14 @@ def test_the_words_choose_the_video(run: Path) -> None:
         colour("a purple video")
     assert find_text_problem(pipe) is None
     assert pipe.find_text_encoder() is pipe.find_text_encoder() is pipe.text_encoder
+
+
+def test_distillation_reads_the_captions_as_the_model_does(run: Path, data: Path) -> None:
+    pipe = MagiVideoPipeline.from_pretrained(run)
+    table = read_texts(pipe, VideoFolder(data))
+    assert isinstance(table.vectors_UKA, OneHot) and table.size == 7
+    found = table.look_up(torch.tensor([5, 0]), 2)[:, 1]
+    assert torch.equal(found.nan_to_num(9), pipe.encode_text([CAPTIONS[2], CAPTIONS[0]]).nan_to_num(9))
 
 
 def test_saved_copies_commands_and_the_page_have_the_words(run: Path, tmp_path: Path) -> None:
