@@ -104,6 +104,13 @@ def test_the_cards_snippet_runs(pipe: MagiVideoPipeline, folder: Path) -> None:
     assert scope["video"].shape == (2, 8, 8, 3) and np.isfinite(scope["video"]).all()
 
 
+@pytest.mark.parametrize("evil", [5, "five", {"a": 1}, [[]], True])
+def test_a_record_of_other_types_makes_a_card(pipe: MagiVideoPipeline, evil: Any) -> None:
+    pipe.register_to_config(training={"preset": {"data": evil, "train": evil}, "data": {"games": evil, "videos": evil}})
+    text = card_of(pipe, "me/model", [METRICS | {"warnings": evil, "num_real": evil, "paired": evil}]).text
+    assert "| Data | " in text and "| small | " in text
+
+
 def test_recorded_words_cannot_write_the_card(pipe: MagiVideoPipeline) -> None:
     evil = 'x"\n---\nlicense: mit\n---\n<script>[a](http://b)|`'
     pipe.register_to_config(action_names=[evil], training={"preset": {"data": {}}, "data": {"games": [evil]}})

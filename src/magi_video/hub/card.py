@@ -176,7 +176,7 @@ def training(model: Description) -> str:
         return "Not recorded."
     data_sets = declared("data")
     dataset = data_sets.get(str(clips.get("dataset")), data_sets["folder"])["title"]
-    games = [_plain(one) for one in data.get("games") or []]
+    games = [_plain(one) for one in _items(data, "games")]
     source = f"Gameplay of {', '.join(games)}" if games else dataset
     amounts = [counted(data[f"{unit}s"], unit) for unit in ("video", "frame") if isinstance(data.get(f"{unit}s"), int)]
     rows = [("Data", f"{source}{': ' if amounts else ''}{', '.join(amounts)}")]
@@ -208,7 +208,7 @@ def scores(metrics: Sequence[Mapping[str, Any]]) -> str:
         paired = [_number(_mapping(result, "paired").get(name)) for name in ("psnr", "ssim", "lpips")]
         rows.append((_plain(protocol.get("name", "?")), clips, size, *figures, *paired))
     head = ("protocol", "clips", "frames × interval", "FVD", "FID", "PSNR", "SSIM", "LPIPS")
-    warnings = sorted({_plain(text) for result in metrics for text in result.get("warnings") or []})
+    warnings = sorted({_plain(text) for result in metrics for text in _items(result, "warnings")})
     return "\n\n".join([table(head, rows), *(f"- {text}" for text in warnings)])
 
 
@@ -251,7 +251,7 @@ def kept_in_sight(model: Description, sizes: LatentSizes) -> str:
 def licence(model: Description, license_id: str | None) -> str:
     """Of the weights, and where the data came from if that asks to be named."""
     stated = f"The weights: {_plain(license_id)}." if license_id else "No licence of the weights is stated."
-    games = _mapping(model.settings["training"] or {}, "data").get("games") or []
+    games = _items(_mapping(model.settings["training"] or {}, "data"), "games")
     sources = [text for start, text in SOURCES.items() if any(str(one).startswith(start) for one in games)]
     return " ".join([stated, *sources])
 
@@ -274,6 +274,11 @@ def _number(value: Any) -> str:
 def _mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = record.get(key)
     return found if isinstance(found, Mapping) else {}
+
+
+def _items(record: Mapping[str, Any], key: str) -> Sequence[Any]:
+    found = record.get(key)
+    return found if isinstance(found, list | tuple) else ()
 
 
 def _protocol(result: Mapping[str, Any]) -> Mapping[str, Any]:
