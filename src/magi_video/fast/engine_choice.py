@@ -1,11 +1,10 @@
-"""Which engine computes frames: what is asked for, or the quicker one by measurement."""
+"""Which engine computes frames: what is asked for, or on CPUs the quicker one by measurement."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,8 +58,9 @@ def choose_engine(
     """The engine for a job, and why in a line; "" where there is nothing to say.
 
     Args:
-        asked: "auto" takes the quicker one, measured on a frame or two; where graphs have to be loaded or made first,
-            only if the job is long enough; PyTorch where nothing is to be measured (`probes_on`).
+        asked: "auto" takes on a CPU the quicker of "torch" and "onnx", measured on a frame or two; where graphs have to
+            be loaded or made first, only if the job is long enough; PyTorch where nothing is to be measured
+            (`probes_on`), and on a GPU.
         job: what is to be made.
         folder: of the model; None if it has none.
         frames: how many frames will be made, each of `job.batch` videos; infinite for no end.
@@ -74,8 +74,10 @@ def choose_engine(
     if asked == "torch":
         return Engine(), ""
     check_engine(asked)
+    if asked == "auto" and job.model.device.type == "cuda":
+        return Engine(), "engine torch: on a GPU cudagraphs is used by name alone, until it has been measured there"
     engine: GraphEngine
-    if asked == "cudagraphs" or (asked == "auto" and job.model.device.type == "cuda"):
+    if asked == "cudagraphs":
         engine = CudaGraphEngine(say=say, stage=stage)
     elif missing_packages(("onnxruntime",)):
         return Engine(), ""
@@ -154,7 +156,7 @@ def frame_seconds(job: Job, engines: Sequence[Engine], trials: int) -> list[floa
     best = [float("inf")] * len(engines)
     for trial in range(1 + trials):
         for number, rollout in enumerate(rollouts):
-            seconds = timed(rollout.predict, job.model.device)
+            seconds = timed(rollout.predict)
             if trial or not trials:
                 best[number] = min(best[number], seconds)
     return best
@@ -165,22 +167,16 @@ def decoding_seconds(job: Job, codec: Codec, engines: Sequence[Engine], trials: 
     latents, best = job.latents(), [float("inf")] * len(engines)
     for trial in range(1 + trials):
         for number, engine in enumerate(engines):
-            seconds = timed(
-                lambda engine=engine: list(engine.decode_stream(codec, iter([latents]))),  # type: ignore[misc]
-                latents.device,
-            )
+            seconds = timed(lambda engine=engine: list(engine.decode_stream(codec, iter([latents]))))  # type: ignore[misc]
             if trial:
                 best[number] = min(best[number], seconds)
     return best
 
 
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of some work, to its end on a GPU; of the processor where one of its threads does it, since other work
-    may share the machine."""
-    clock = time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
-    wait()
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of some work on a CPU; of the processor where one of its threads does it, since other work may share the
+    machine."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     began = clock()
     work()
-    wait()
     return max(clock() - began, 1e-9)

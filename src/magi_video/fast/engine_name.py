@@ -11,8 +11,8 @@ from magi_video.errors import MagiError
 from magi_video.installation import install_command
 
 EngineName = Literal["auto", "torch", "onnx", "cudagraphs"]
-"""What computes frames: PyTorch, on CPUs ONNX Runtime, on GPUs CUDA graphs, or the quicker of two
-(`magi_video.fast.engine_choice`)."""
+"""What computes frames: PyTorch, on CPUs ONNX Runtime, on GPUs CUDA graphs; "auto": on CPUs the quicker of two, on GPUs
+PyTorch (`magi_video.fast.engine_choice`)."""
 
 
 def missing_packages(names: Sequence[str]) -> str | None:
@@ -39,8 +39,8 @@ AskedEngine = Annotated[
     AfterValidator(check_engine),
     Doc(
         "What computes frames: torch; onnx, ONNX Runtime, with one graph for all of a mask step; cudagraphs, the same "
-        "as a CUDA graph, on GPUs; auto measures, takes the quicker one and says so (torch where the videos are too "
-        "short to gain; an evaluation that is continued keeps that of its samples)."
+        "as a CUDA graph, on GPUs; auto measures torch and onnx, takes the quicker one and says so (torch on GPUs, and "
+        "where the videos are too short to gain; an evaluation that is continued keeps that of its samples)."
     ),
 ]
 """An engine in options, with its `--help`: refused as soon as they are made, before any model is loaded."""

@@ -57,9 +57,9 @@ class MagiVideoPipeline(TrainedModel):
         Args:
             engine: "torch" lets PyTorch compile the transformer's blocks, tens of seconds, which pays on GPUs. "onnx"
                 makes one graph of a mask step and one of the decoder, for ONNX Runtime, which pays on CPUs: seconds,
-                once for models of this kind. "cudagraphs" captures a mask step and the decoder as CUDA graphs, which
-                pays on GPUs: a second, in each process. "auto" measures that of the two which the model's device has
-                against PyTorch, and takes the quicker one.
+                once for models of this kind. "cudagraphs" captures a mask step and the decoder as CUDA graphs, for
+                GPUs, in each process; it has not run on one yet. "auto" measures "onnx" against PyTorch and takes the
+                quicker one; on GPUs it takes PyTorch.
             stream: arguments of `stream` as it will be called, since every shape is compiled for itself; a generator is
                 left as it is.
 
