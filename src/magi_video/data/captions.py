@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
@@ -37,10 +38,12 @@ class Captions:
     Attributes:
         texts: of every video, None of those that have none.
         unmatched: names in metadata files, as written there, that no video has.
+        places: of every video, the file of its caption and the line in it, for messages; "" where it has none.
     """
 
     texts: list[str | None]
     unmatched: list[str]
+    places: list[str]
 
     def summary(self) -> str:
         """ "captions: 2 of 6 videos; 4 lines name no video (v2.mp4, clips/v3.mp4, v4.mp4, …)"."""
@@ -55,6 +58,13 @@ class Captions:
         return f"{line}; {lines} no video ({names})"
 
 
+class Found(NamedTuple):
+    """A caption, and the file that it is in (with its line, of a metadata file)."""
+
+    text: str
+    place: str
+
+
 def read_captions(videos: VideoFolder) -> Captions:
     """The captions of a data set.
 
@@ -67,7 +77,7 @@ def read_captions(videos: VideoFolder) -> Captions:
     folded: dict[str, list[int]] = {}
     for name, i in number.items():
         folded.setdefault(_fold(name), []).append(i)
-    texts: list[str | None] = [None] * len(paths)
+    found: list[Found | None] = [None] * len(paths)
     unmatched: list[str] = []
     folders = {folder for name in names for folder in _folders_of(name)} or {""}
     for folder in sorted(folders, key=lambda folder: (folder.count("/") + bool(folder), folder)):  # nearer ones later
@@ -76,13 +86,17 @@ def read_captions(videos: VideoFolder) -> Captions:
         for name in sorted(listed, key=lambda name: keys[name] in number):  # so that exact names hold
             key, caption = keys[name], listed[name]
             alike = folded.get(_fold(key), [])
-            found = number.get(key, alike[0] if len(alike) == 1 else None)
-            if found is None:
+            video = number.get(key, alike[0] if len(alike) == 1 else None)
+            if video is None:
                 unmatched.append(name)
             else:
-                texts[found] = caption
-    beside = [_beside(path, videos) for path in paths]
-    return Captions([own or listed for own, listed in zip(beside, texts, strict=True)], unmatched)
+                found[video] = caption
+    found = [_beside(path, videos) or listed for path, listed in zip(paths, found, strict=True)]
+    return Captions(
+        [None if one is None else one.text for one in found],
+        unmatched,
+        ["" if one is None else one.place for one in found],
+    )
 
 
 def _folders_of(name: str) -> list[str]:
@@ -100,7 +114,7 @@ def _fold(name: str) -> str:
     return name.casefold()
 
 
-def _beside(video: Path, videos: VideoFolder) -> str | None:
+def _beside(video: Path, videos: VideoFolder) -> Found | None:
     path = next((one for one in (video.with_suffix(".txt"), video.with_suffix(".TXT")) if one.is_file()), None)
     if path is None:
         return None
@@ -109,9 +123,9 @@ def _beside(video: Path, videos: VideoFolder) -> str | None:
     return _checked(read_text(path, 4 * MAX_CHARACTERS), str(path))
 
 
-def _read_folder(videos: VideoFolder, folder: str) -> dict[str, str]:
+def _read_folder(videos: VideoFolder, folder: str) -> dict[str, Found]:
     """Names and captions of the metadata files of a folder below the root."""
-    listed: dict[str, str] = {}
+    listed: dict[str, Found] = {}
     for path in (videos.root / folder / name for name in METADATA):
         if path.exists():
             if not videos.holds(path):
@@ -120,9 +134,9 @@ def _read_folder(videos: VideoFolder, folder: str) -> dict[str, str]:
     return listed
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
+def _read_metadata(path: Path) -> dict[str, Found]:
     text = read_text(path, MAX_TEXT_BYTES)
-    captions: dict[str, str] = {}
+    captions: dict[str, Found] = {}
     seen: set[str] = set()
     for number, (name, caption) in _rows(path, text):
         if _normal(name) in seen:
@@ -165,13 +179,13 @@ def _pair(row: dict[str, object], where: str) -> tuple[str, str]:
     return name, caption
 
 
-def _checked(caption: str, where: str) -> str | None:
+def _checked(caption: str, where: str) -> Found | None:
     caption = " ".join(caption.split())
     if len(caption) > MAX_CHARACTERS:
         raise MagiError(f"{where}: a caption of {len(caption)} characters; expected at most {MAX_CHARACTERS}")
     if caption and not is_caption(caption):
         raise MagiError(f"{where}: half a character, which is no text")
-    return caption or None
+    return Found(caption, where) if caption else None
 
 
 def is_caption(value: object) -> bool:

@@ -88,9 +88,9 @@ def read_vocabulary(folder: Path) -> Vocabulary | None:
     return Vocabulary(words, example)
 
 
-def write_vocabulary(texts: Iterable[str], folder: Path) -> None:
-    """Write the vocabulary of captions. The example is the first of them that can be printed as it is, else the words
-    that one begins with.
+def make_vocabulary(texts: Iterable[str]) -> Vocabulary:
+    """The vocabulary of captions. The example is the first of them that can be printed as it is, else the words that
+    one begins with.
 
     Raises:
         MagiError: there are no words, too many, or one that is too long.
@@ -107,5 +107,11 @@ def write_vocabulary(texts: Iterable[str], folder: Path) -> None:
     said = [text for text in texts if split_words(text)]
     shown = next((text for text in said if text.isprintable() and len(text) <= MAX_CHARACTERS), None)
     example = " ".join(split_words(said[0])[:EXAMPLE_WORDS]) if shown is None else shown
+    return Vocabulary(words, example)
+
+
+def write_vocabulary(texts: Iterable[str], folder: Path) -> None:
+    """Write the vocabulary of captions, see `make_vocabulary`."""
+    made = make_vocabulary(texts)
     ensure_folder(folder)
-    write_json(folder / WORDS_FILE, {"words": words, "example": example})
+    write_json(folder / WORDS_FILE, {"words": made.words, "example": made.example})

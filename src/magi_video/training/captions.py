@@ -1,10 +1,12 @@
-"""Captions as a model is trained on them: encoded once, kept in the run's folder, looked up clip by clip."""
+"""Captions as a model is trained on them: checked before anything is made of the videos, encoded once, kept in the
+run's folder, looked up clip by clip."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,11 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from magi_video.codecs.text_encoder import BATCH, TextEncoder, fetch_encoder
-from magi_video.codecs.words import OneHot, WordEncoder
+from magi_video.codecs.words import WORDS, OneHot, WordEncoder
 from magi_video.data.captions import Captions, read_captions
 from magi_video.data.folder import VideoFolder
-from magi_video.errors import MagiError
+from magi_video.errors import MagiError, counted
 from magi_video.files.atomic import replacing
+from magi_video.files.words import WORDS_FILE, holds_words, make_vocabulary, split_words
 from magi_video.latents.table import CachedVideos
 from magi_video.pipeline.description import ENCODER_FOLDER
 
@@ -32,14 +35,10 @@ class CaptionTable:
         vectors_UKA: of each, `tokens` vectors, NaN where there is none.
         index_V: which of them a video has, −1 for none.
         folder: of the encoder.
-        summary: how many videos have one, in words.
     """
 
-    def __init__(
-        self, texts: list[str], vectors_UKA: Tensor | OneHot, index_V: Tensor, folder: Path, summary: str
-    ) -> None:
+    def __init__(self, texts: list[str], vectors_UKA: Tensor | OneHot, index_V: Tensor, folder: Path) -> None:
         self.texts, self.vectors_UKA, self.index_V, self.folder = texts, vectors_UKA, index_V, folder
-        self.summary = summary
 
     @property
     def example(self) -> str:
@@ -71,36 +70,130 @@ class CaptionTable:
         return self.vectors_UKA[index_B].float()
 
 
-def number_texts(captions: Captions) -> tuple[list[str], Tensor]:
-    """The U different captions, sorted, and of each video the number of its own, int64 `[V]`, −1 for none."""
-    texts = sorted({text for text in captions.texts if text is not None})
+@dataclass(frozen=True)
+class Texts:
+    """The U different captions of a data set, sorted.
+
+    Attributes:
+        texts: the captions.
+        index_V: of each video the number of its own, int64, −1 for none.
+        places: of each caption the first file that has it, for messages.
+        root: of the data set.
+        summary: how many videos have one, in words.
+    """
+
+    texts: list[str]
+    index_V: Tensor
+    places: list[str]
+    root: Path
+    summary: str
+
+    def check(self, read: Callable[[str], object]) -> None:
+        """Read every caption.
+
+        Raises:
+            MagiError: `read` refuses one; the message names its file.
+        """
+        for text, place in zip(self.texts, self.places, strict=True):
+            try:
+                read(text)
+            except MagiError as error:
+                raise MagiError(f"{place}: {error}") from None
+
+    def longer_than(self, tokens: int) -> str | None:
+        """A line about videos with captions of more than so many words; None where there are none."""
+        longer = torch.tensor([len(split_words(text)) > tokens for text in self.texts])
+        if not (count := int(longer[self.index_V[self.index_V >= 0]].sum())):
+            return None
+        captions = "1 caption is" if count == 1 else f"{count:,} captions are"
+        return f"{captions} longer than {counted(tokens, 'word')}; the rest is not read"
+
+
+def find_texts(videos: VideoFolder) -> Texts:
+    """The captions of a data set, or those that a latent cache knows of it; there may be none.
+
+    Raises:
+        MagiError: a file with captions is unusable, see `read_captions`.
+    """
+    if isinstance(videos, CachedVideos):
+        captions = Captions(videos.captions, [], [str(video.path) for video in videos.videos])
+    else:
+        captions = read_captions(videos)
+    places: dict[str, str] = {}
+    for text, place in zip(captions.texts, captions.places, strict=True):
+        if text is not None:
+            places.setdefault(text, place)
+    texts = sorted(places)
     number = {text: index for index, text in enumerate(texts)}
-    return texts, torch.tensor([-1 if text is None else number[text] for text in captions.texts])
+    index_V = torch.tensor([-1 if text is None else number[text] for text in captions.texts], dtype=torch.int64)
+    return Texts(texts, index_V, [places[text] for text in texts], videos.root, captions.summary())
 
 
-def prepare_captions(videos: VideoFolder, encoder_name: str, tokens: int, out: Path) -> CaptionTable:
-    """Encode a data set's captions, or take up what an earlier call with the same captions and encoder left in `out`.
+def check_captions(videos: VideoFolder, encoder_name: str, out: Path, begun: bool) -> Texts:
+    """The captions of a data set, as far as they can be checked without the encoder's package or download.
 
     Args:
         videos: the data set, or what a latent cache knows of it.
+        encoder_name: see `fetch_encoder`.
+        out: the run's folder.
+        begun: whether the run has trained its model for some steps.
+
+    Raises:
+        MagiError: no video has a caption, or one is unusable; of a model that learns words, one is without a word or
+            has words that the run does not know, there are too many words, or the run's vocabulary is lost.
+    """
+    found = find_texts(videos)
+    if not found.texts:
+        where = "a .txt beside it, or a metadata.jsonl or metadata.csv with file_name and text"
+        if isinstance(videos, CachedVideos):
+            where = "run magi encode again, which takes up what captions there are, or give --data too"
+        raise MagiError(f"{videos.root}: the preset wants text, but no video has a caption: {where} ({found.summary})")
+    if encoder_name == WORDS:
+        _check_words(found, out, begun)
+    return found
+
+
+def _check_words(found: Texts, out: Path, begun: bool) -> None:
+    folder = out / ENCODER_FOLDER
+    if holds_words(folder):
+        encoder = WordEncoder(folder)
+        try:
+            found.check(lambda text: encoder.number([text], 1))
+        except MagiError as error:
+            raise MagiError(f"{error}; the run in {out} keeps its words: use another --out for others") from None
+        return
+    if begun:
+        raise MagiError(
+            f"{folder / WORDS_FILE}: no such file; expected the vocabulary that the run's checkpoints were trained "
+            "with: put it back, or use another --out"
+        )
+    found.check(_read_words)
+    try:
+        make_vocabulary(found.texts)
+    except MagiError as error:
+        raise MagiError(f"{found.root}: {error}") from None
+
+
+def _read_words(text: str) -> None:
+    if not split_words(text):
+        raise MagiError(f"a caption without a word: {text!r:.60}")
+    make_vocabulary([text])
+
+
+def encode_captions(found: Texts, encoder_name: str, tokens: int, out: Path) -> CaptionTable:
+    """Encode a data set's captions, or take up what an earlier call with the same captions and encoder left in `out`.
+
+    Args:
+        found: the captions, as `check_captions` gives them.
         encoder_name: see `fetch_encoder`; it is kept in `out`.
         tokens: vectors of a caption, see `TextEncoder.encode`.
         out: the run's folder.
 
     Raises:
-        MagiError: no video has a caption, or the encoder cannot be had.
+        MagiError: the encoder cannot be had.
     """
-    captions = Captions(videos.captions, []) if isinstance(videos, CachedVideos) else read_captions(videos)
-    texts, index_V = number_texts(captions)
-    if not texts:
-        where = "a .txt beside it, or a metadata.jsonl or metadata.csv with file_name and text"
-        if isinstance(videos, CachedVideos):
-            where = "run magi encode again, which takes up what captions there are, or give --data too"
-        raise MagiError(
-            f"{videos.root}: the preset wants text, but no video has a caption: {where} ({captions.summary()})"
-        )
-    encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER, texts)
-    return CaptionTable(texts, _encode(encoder, texts, tokens, out), index_V, encoder.folder, captions.summary())
+    encoder = fetch_encoder(encoder_name, out / ENCODER_FOLDER, found.texts)
+    return CaptionTable(found.texts, _encode(encoder, found.texts, tokens, out), found.index_V, encoder.folder)
 
 
 def _encode(encoder: WordEncoder | TextEncoder, texts: list[str], tokens: int, out: Path) -> Tensor | OneHot:

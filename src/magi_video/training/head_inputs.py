@@ -14,7 +14,6 @@ from torch import Tensor
 
 from magi_video.codecs.base import Codec
 from magi_video.codecs.words import OneHot, WordEncoder
-from magi_video.data.captions import read_captions
 from magi_video.data.clips import ClipDataset, ClipSampler, PixelReader
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
@@ -27,7 +26,7 @@ from magi_video.paradigms.base import Paradigm
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import ResolvedSampling, Speed
-from magi_video.training.captions import CaptionTable, number_texts
+from magi_video.training.captions import CaptionTable, find_texts
 from magi_video.training.clips import as_clip
 
 ROLLOUT_SPEEDS: tuple[Speed, ...] = ("exact", "balanced", "realtime")
@@ -148,16 +147,21 @@ def read_texts(pipe: MagiVideoPipeline, videos: VideoFolder) -> CaptionTable:
     """The videos' captions, encoded as the model takes them.
 
     Raises:
-        MagiError: no video has one.
+        MagiError: no video has one, or one has words that the model does not know.
     """
-    captions = read_captions(videos)
-    texts, index_V = number_texts(captions)
+    found = find_texts(videos)
+    texts = found.texts
     if not texts or pipe.text_folder is None:
-        raise MagiError(f"{videos.root}: the model takes text, but no video has a caption ({captions.summary()})")
-    vectors_UKA: Tensor | OneHot = pipe.encode_text(texts[:1])  # refuses an encoder that is not this model's
-    encoder, tokens = pipe.find_text_encoder(), vectors_UKA.shape[1]
-    vectors_UKA = encoder.number(texts, tokens) if isinstance(encoder, WordEncoder) else pipe.encode_text(texts)
-    return CaptionTable(texts, vectors_UKA, index_V, pipe.text_folder, captions.summary())
+        raise MagiError(f"{videos.root}: the model takes text, but no video has a caption ({found.summary})")
+    encoder = pipe.find_text_encoder()
+    vectors_UKA: Tensor | OneHot = pipe.encode_text([encoder.example])  # refuses an encoder that is not this model's
+    tokens = vectors_UKA.shape[1]
+    if isinstance(encoder, WordEncoder):
+        found.check(lambda text: encoder.number([text], tokens))
+        vectors_UKA = encoder.number(texts, tokens)
+    else:
+        vectors_UKA = pipe.encode_text(texts)
+    return CaptionTable(texts, vectors_UKA, found.index_V, pipe.text_folder)
 
 
 def random_conditions(

@@ -1,7 +1,8 @@
 """From a preset, a folder of videos and an output folder to a trained model: what `magi train` does."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.fast.kernel_choice import missing_kernels, settle_kernels, training_kernels
 from magi_video.files.artifact import Artifact, differences
+from magi_video.files.atomic import write_bytes
 from magi_video.files.checkpoints import latest_checkpoint
 from magi_video.files.json import read_json
 from magi_video.pipeline.description import ENCODER_FOLDER
@@ -84,25 +86,45 @@ def train(
     processes.once(lambda: artifact.check(record))  # another run is refused as such, not for what it holds
     stages = Stages(out, seed, processes, display, signals)
     cache = None if latents is None else open_cache(asked, latents)
-    videos = stages.videos(asked, data, cache)
-    if cache is not None and not cache.table.contents:
-        display.say(f"{latents}: made before the contents of videos were recorded; taken for latents of these videos")
-    provenance = Provenance(f"the run in {out}", DataIdentity.of(videos), DataIdentity.read(out / LIST_FILE))
+    begun = made_in(out)
+    index = out / "videos.json" if begun - {ENCODER_FOLDER} else None  # else nothing has come of the data yet
+    with ExitStack() as at_work:
+        with unchanged_if_refused(index if processes.main else None):
+            videos = stages.videos(asked, data, cache)
+            if cache is not None and not cache.table.contents:
+                display.say(
+                    f"{latents}: made before the contents of videos were recorded; taken for latents of these videos"
+                )
+            texts = stages.check_captions(preset, videos, "checkpoints" in begun)
+            provenance = Provenance(f"the run in {out}", DataIdentity.of(videos), DataIdentity.read(out / LIST_FILE))
 
-    def carried(saved: dict[str, Any] | None) -> dict[str, Any]:
-        used = bool(made_in(out) - {ENCODER_FOLDER})  # else nothing has come of the data yet
-        return provenance.carried(saved if used else None, allow_other_data, lambda: {"until_step": newest_step(out)})
+            def carried(saved: dict[str, Any] | None) -> dict[str, Any]:
+                used = bool(made_in(out) - {ENCODER_FOLDER})
+                recorded = saved if used else None
+                return provenance.carried(recorded, allow_other_data, lambda: {"until_step": newest_step(out)})
 
-    with artifact.making(record, processes, carried):
+            at_work.enter_context(artifact.making(record, processes, carried))
         processes.once(lambda: provenance.write_list(out))
         if provenance.news:
             display.say(provenance.news)
         codec = stages.codec(asked, videos, None if cache is None else partial(cached_codec, cache, out))
         reader, encoded = stages.latents(asked, videos, codec, cache)
-        made = TrainingData(videos, codec, reader, encoded, stages.captions(preset, videos))
+        made = TrainingData(videos, codec, reader, encoded, stages.captions(preset, texts))
         origin = processes.once(lambda: recorded_data(out))
         stages.model(preset, made, origin, chosen.kernels)
     return out
+
+
+@contextmanager
+def unchanged_if_refused(index: Path | None) -> Iterator[None]:
+    """While entered, a `MagiError` leaves the index of a run's videos as it was; None has no index to keep."""
+    before = index.read_bytes() if index is not None and index.is_file() else None
+    try:
+        yield
+    except MagiError:
+        if index is not None and before is not None:
+            write_bytes(index, before)
+        raise
 
 
 def recorded_data(out: Path) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The stages of a run: videos → codec → latents → captions → model. `magi encode` takes the first three.
+"""The stages of a run: videos → codec → latents → captions → model. `magi encode` takes the first three. Captions are
+checked right after the videos, before anything takes time.
 
 Each takes what the stages before it made, and finds its own artifact in the run's folder, whole or begun, or makes it.
 """
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from magi_video.codecs.base import Codec
+from magi_video.codecs.words import WORDS
 from magi_video.data.clips import FrameReader, PixelReader, check_lengths
 from magi_video.data.folder import VideoFolder
 from magi_video.distributed import Processes
@@ -17,7 +19,7 @@ from magi_video.latents.encoding import Encoded, encode_latents
 from magi_video.recipe import Preset
 from magi_video.training.build import TrainingData
 from magi_video.training.caches import cached_videos
-from magi_video.training.captions import CaptionTable, prepare_captions
+from magi_video.training.captions import CaptionTable, Texts, check_captions, encode_captions
 from magi_video.training.display import Display
 from magi_video.training.feasibility import check_recipe
 from magi_video.training.preparation import caches_latents, finished_codec, open_videos, prepare_codec
@@ -127,14 +129,23 @@ class Stages:
                 **options,
             )
 
-    def captions(self, preset: Preset, videos: VideoFolder) -> CaptionTable | None:
-        """The captions' vectors; None where the recipe wants no text."""
+    def check_captions(self, preset: Preset, videos: VideoFolder, begun: bool) -> Texts | None:
+        """The captions; None where the recipe wants no text. For the arguments and errors see `check_captions`."""
         if not preset.model.text:
             return None
         name, tokens = preset.model.text_encoder, preset.model.text_tokens
-        table = self.processes.main_first(lambda: prepare_captions(videos, name, tokens, self.out))
-        self.display.say(table.summary)
-        return table
+        found = self.processes.main_first(lambda: check_captions(videos, name, self.out, begun))
+        self.display.say(found.summary)
+        if name == WORDS and tokens > 1 and (line := found.longer_than(tokens)):
+            self.display.say(line)
+        return found
+
+    def captions(self, preset: Preset, found: Texts | None) -> CaptionTable | None:
+        """The captions' vectors; None where the recipe wants no text."""
+        if found is None:
+            return None
+        name, tokens = preset.model.text_encoder, preset.model.text_tokens
+        return self.processes.main_first(lambda: encode_captions(found, name, tokens, self.out))
 
     def model(
         self, preset: Preset, data: TrainingData, origin: dict[str, Any], kernels: Mapping[str, bool] | None = None
