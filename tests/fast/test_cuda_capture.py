@@ -1,7 +1,8 @@
 """What a capture leaves behind, by PyTorch's own `torch.cuda.graph` over a CUDA that only keeps count."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -36,14 +37,6 @@ class Cuda:
     def set_stream(self, stream: Stream) -> None:
         self.current = stream
 
-    @contextmanager
-    def stream(self, stream: Stream) -> Iterator[None]:
-        before, self.current = self.current, stream
-        try:
-            yield
-        finally:
-            self.current = before
-
     def end_allocate_to_pool(self, device: int, pool: object) -> None:
         if pool not in self.recording:
             raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
@@ -53,6 +46,19 @@ class Cuda:
         if self.fails == where:
             self.fails = None
             raise RuntimeError(f"operation failed at the {where} of a capture")
+
+
+class StreamContext:
+    """`torch.cuda.StreamContext`; no generator, which would set the stream of before when it is collected."""
+
+    def __init__(self, cuda: Cuda, stream: Stream) -> None:
+        self.cuda, self.stream = cuda, stream
+
+    def __enter__(self) -> None:
+        self.before, self.cuda.current = self.cuda.current, self.stream
+
+    def __exit__(self, *_: object) -> None:
+        self.cuda.current = self.before
 
 
 @pytest.fixture
@@ -80,7 +86,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 
     replaced = {
         "Stream": Stream, "CUDAGraph": Graph, "graph_pool_handle": object, "current_device": lambda: 0,
-        "current_stream": lambda: made.current, "set_stream": made.set_stream, "stream": made.stream,
+        "current_stream": lambda: made.current, "set_stream": made.set_stream, "stream": partial(StreamContext, made),
         "device": lambda _: nullcontext(), "synchronize": lambda: None, "empty_cache": lambda: None,
     }  # fmt: skip
     for name, one in replaced.items():
