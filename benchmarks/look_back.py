@@ -171,6 +171,7 @@ def roll(
     """The model's frames `[B, given + …, H, W, 3]` under the keys of a turn."""
     names, buttons = pipe.config.action_names, ["TURN_LEFT"] * given + pressed[step - 1 :: step]
     actions = np.array([[name == button for name in names] for button in buttons], dtype=np.float32)
+    actions = actions[: views.shape[1]]
     sampling = Sampling.of(speed, **row.keeps)
     seeds = [torch.Generator().manual_seed(seed) for seed in range(len(views))]
     with seen_by(row.rule):

@@ -146,14 +146,14 @@ def test_actions_by_array_by_name_and_by_generator(pipe: MagiVideoPipeline) -> N
 
 def test_a_list_of_actions_has_one_for_every_frame(pipe: MagiVideoPipeline) -> None:
     left = pipe.action("LEFT")
-    for short in ([left] * 3, (left,) * 3, np.stack([left] * 3), []):
+    for wrong in ([left] * 3, (left,) * 3, np.stack([left] * 3), [], [left] * 5, np.stack([left] * 5)):
         for ask in (pipe, pipe.stream):
-            with pytest.raises(MagiError, match=rf"an entry for each of 4 frames.*got {len(short)}$"):
-                ask(image=picture(), num_frames=4, actions=short, **STEPS)
+            with pytest.raises(MagiError, match=rf"an entry for each of 4 frames.*got {len(wrong)}$"):
+                ask(image=picture(), num_frames=4, actions=wrong, **STEPS)
     known = pipe(image=picture(), num_frames=4, actions=[left, left, None, None], generator=seeded(0), **STEPS).frames
     ended = pipe(image=picture(), num_frames=4, actions=iter([left] * 2), generator=seeded(0), **STEPS).frames
-    longer = [left, left, None, None, left]
-    more = pipe(image=picture(), num_frames=4, actions=longer, generator=seeded(0), **STEPS).frames
+    endless = itertools.chain([left, left, None, None], itertools.repeat(left))
+    more = pipe(image=picture(), num_frames=4, actions=endless, generator=seeded(0), **STEPS).frames
     assert np.array_equal(known, ended) and np.array_equal(known, more)
 
 

@@ -145,7 +145,7 @@ def roll_part(m: Measures, windows: Windows, real: LongSet, model: Path, row: Dr
         video=given,
         num_frames=length,
         interval=m.world.interval,
-        actions=None if actions_TNA is None else actions_TNA[:, first : first + len(given)],
+        actions=None if actions_TNA is None else actions_TNA[:length, first : first + len(given)],
         generator=[torch.Generator().manual_seed(first + place) for place in range(len(given))],
         **row.sampling,
     )

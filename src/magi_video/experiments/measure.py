@@ -136,7 +136,7 @@ class Measures:
                 num_videos=1 if count else len(batch),
                 num_frames=length,
                 interval=self.world.interval,
-                actions=None if actions_TNA is None else actions_TNA[:, first : first + len(batch)],
+                actions=None if actions_TNA is None else actions_TNA[:length, first : first + len(batch)],
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 **settings,
             ).frames

@@ -98,16 +98,16 @@ class FrameActions:
         Args:
             actions: for each frame the one that leads to it. Behind the end of a generator they are unknown.
             constant: conditions that stay.
-            num_frames: of the video, which an array or a list must have at least; None without end.
+            num_frames: of the video, for each of which an array or a list must have an entry; None without end.
 
         Raises:
-            MagiError: an array or a list is too short, or an action in it has a wrong shape.
+            MagiError: an array or a list is too short or too long, or an action in it has a wrong shape.
         """
         if isinstance(actions, np.ndarray | list | tuple):
             for action in actions:
                 if action is not None:
                     self.vector(action)  # refuse a wrong shape before the first frame
-            if num_frames is not None and len(actions) < num_frames:
+            if num_frames is not None and len(actions) != num_frames:
                 raise MagiError(
                     f"actions must have an entry for each of {counted(num_frames, 'frame')}, None where nothing is "
                     f"known, got {len(actions)}"

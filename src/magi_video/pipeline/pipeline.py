@@ -116,7 +116,7 @@ class MagiVideoPipeline(TrainedModel):
             sampling: how a frame is sampled: a `Sampling`, or the name of a speed: "exact", "balanced", "fast" or
                 "realtime" (docs/performance.md).
             actions: for each of `num_frames` the action that leads to it, `[A]` or `[B, A]` or None (unknown); the
-                first is not used. Fewer are refused: nothing is repeated. May be a generator: an entry is taken when
+                first is not used. Fewer or more are refused: nothing is repeated. May be a generator: an entry is taken when
                 its frame is begun, and behind its end nothing is known. A latent frame that holds several frames gets
                 the mean of their known actions.
             label: class of the videos.
