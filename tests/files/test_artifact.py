@@ -87,3 +87,14 @@ def test_published_files_appear_whole_and_the_record_last(tmp_path: Path, monkey
 def test_differences_name_what_changed_and_stay_short() -> None:
     before, now = {"a": {"b": 1, "c": "x" * 50}, "d": []}, {"a": {"b": 1, "c": None}, "d": [3]}
     assert differences(before, now) == ["c xxxxxxxxxxxx… → None", "d none → 3"]
+
+
+def test_a_name_that_several_groups_have_is_named_with_its_group(tmp_path: Path) -> None:
+    before, now = {"vae": {"steps": 2, "width": 1}, "seed": 0}, {"vae": {"steps": 8, "width": 2}, "seed": 1}
+    assert differences(before, now) == ["seed 0 → 1", "steps 2 → 8", "width 1 → 2"]
+    whole = {"recipe": {"train": {"steps": 5}, "vae": {"steps": 2}}}
+    assert differences(before, now, [whole]) == ["seed 0 → 1", "vae.steps 2 → 8", "width 1 → 2"]
+    artifact = Artifact(tmp_path / "run.json", "a run", lambda record: {"vae": record["vae"]})
+    artifact.settle({"vae": {"steps": 2}, "train": {"steps": 5}})
+    with pytest.raises(MagiError, match=r"other settings \(vae\.steps 2 → 8\)"):
+        artifact.check({"vae": {"steps": 8}, "train": {"steps": 6}})

@@ -27,7 +27,8 @@ def record(seed: int = 0, **groups: dict[str, Any]) -> dict[str, Any]:
 
 
 def changes(now: dict[str, Any], before: dict[str, Any] | None = None, **options: Any) -> list[str]:
-    return differences(lasting(record() if before is None else before, **options), lasting(now, **options))
+    before = record() if before is None else before
+    return differences(lasting(before, **options), lasting(now, **options), (before, now))
 
 
 def test_a_run_keeps_to_what_is_made_of_it() -> None:
@@ -40,8 +41,8 @@ def test_a_run_keeps_to_what_is_made_of_it() -> None:
 
 def test_how_long_and_how_often_may_change_and_what_is_learned_may_not() -> None:
     assert changes(record(train={"steps": 7, "workers": 3, "sharding": "full"}, sample={"mask_steps": 3})) == []
-    assert changes(record(train={"batch_size": 3})) == [f"batch_size {load_preset('tiny').train.batch_size} → 3"]
-    assert changes(record(small_vae={"steps": 7})) == [f"steps {load_preset('tiny').small_vae.steps} → 7"]
+    assert changes(record(train={"batch_size": 3})) == [f"train.batch_size {load_preset('tiny').train.batch_size} → 3"]
+    assert changes(record(small_vae={"steps": 7})) == [f"small_vae.steps {load_preset('tiny').small_vae.steps} → 7"]
     assert changes(record(seed=1)) == ["seed 0 → 1"]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,8 @@ class Artifact:
 
     def compare(self, saved: Record, inputs: Record) -> None:
         """Raise a `MagiError` if a record, of the folder or of a part of it, is of other inputs."""
-        if changes := differences(self.lasting(saved), self.lasting(_as_json(inputs))):
+        now = _as_json(inputs)
+        if changes := differences(self.lasting(saved), self.lasting(now), (saved, now)):
             raise MagiError(
                 f"{self.folder} holds {self.holds} made with other settings ({'; '.join(changes)}); use another --out"
             )
@@ -155,15 +156,39 @@ class Artifact:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def differences(before: Record, now: Record) -> list[str]:
-    """What is not the same in two (nested) settings: "name before → now"."""
+def differences(before: Record, now: Record, known: Collection[Record] = ()) -> list[str]:
+    """What is not the same in two (nested) settings: "name before → now"; "group.name before → now" where several
+    groups have a setting of that name.
+
+    Args:
+        before, now: the settings.
+        known: records whose names count as well, though they are not compared.
+    """
+    groups: dict[str, set[str]] = {}
+    for record in (before, now, *known):
+        for group, name in _names(record):
+            groups.setdefault(name, set()).add(group)
+    return _differences(before, now, {name for name, found in groups.items() if len(found) > 1}, "")
+
+
+def _names(record: Record, group: str = "") -> Iterator[tuple[str, str]]:
+    """The group (the innermost; "" of none) and name of every setting."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _names(value, name)
+        else:
+            yield group, name
+
+
+def _differences(before: Record, now: Record, ambiguous: Collection[str], group: str) -> list[str]:
     found = []
     for name in sorted({*before, *now}):
         a, b = before.get(name), now.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b)
+            found += _differences(a, b, ambiguous, name)
         elif a != b:
-            found.append(f"{name} {_short(a)} → {_short(b)}")
+            full = f"{group}.{name}" if group and name in ambiguous else name
+            found.append(f"{full} {_short(a)} → {_short(b)}")
     return found
 
 

@@ -116,9 +116,9 @@ class MagiVideoPipeline(TrainedModel):
             sampling: how a frame is sampled: a `Sampling`, or the name of a speed: "exact", "balanced", "fast" or
                 "realtime" (docs/performance.md).
             actions: for each of `num_frames` the action that leads to it, `[A]` or `[B, A]` or None (unknown); the
-                first is not used. Fewer or more are refused: nothing is repeated. May be a generator: an entry is taken when
-                its frame is begun, and behind its end nothing is known. A latent frame that holds several frames gets
-                the mean of their known actions.
+                first is not used. Fewer or more are refused: nothing is repeated. May be a generator: an entry is taken
+                when its frame is begun, and behind its end nothing is known. A latent frame that holds several frames
+                gets the mean of their known actions.
             label: class of the videos.
             text: what the videos show, in words; one for all, or one for each video or given start.
             generator: one for each video, or one from which theirs are seeded: a video depends on its own alone.
