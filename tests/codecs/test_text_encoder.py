@@ -18,7 +18,7 @@ from magi_video.codecs.text_encoder import TextEncoder, check_encoder, copy_enco
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
 from magi_video.presets import PRESETS
-from magi_video.training.captions import prepare_captions
+from magi_video.training.captions import CaptionTable, check_captions, encode_captions
 from magi_video.training.run import train
 from magi_video.video.video import write_video
 
@@ -204,7 +204,7 @@ def test_a_run_carries_its_encoder_and_needs_captions(run: Path, tiny_bert: Path
     assert pipe.transformer.condition_tokens.specs["text"].tokens == 5
     assert (run / "text_encoder" / "model.safetensors").is_file()
     with pytest.raises(MagiError, match="no video has a caption"):
-        prepare_captions(VideoFolder(run.parent), str(tiny_bert), 5, run)
+        check_captions(VideoFolder(run.parent), str(tiny_bert), run, begun=True)
 
 
 def test_captions_are_encoded_once(run: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,12 @@ def test_captions_are_encoded_once(run: Path, tiny_bert: Path, tmp_path: Path, m
         write_video(tmp_path / f"data/{index}.mp4", np.zeros((2, 16, 16, 3), np.uint8), 5.0)
     (tmp_path / "data/1.txt").write_text("a red ball")
     videos = VideoFolder(tmp_path / "data")
-    table = prepare_captions(videos, str(tiny_bert), 4, tmp_path / "run")
+
+    def prepare(encoder: str) -> CaptionTable:
+        out = tmp_path / "run"
+        return encode_captions(check_captions(videos, encoder, out, begun=False), encoder, 4, out)
+
+    table = prepare(str(tiny_bert))
     values = table.look_up(torch.tensor([1, 0, 1]), 3)
     assert values.shape == (3, 3, 4, 12) and values[1].isnan().all()
     expected = TextEncoder(tiny_bert).encode(["a red ball"], 4)[0].half().float()
@@ -220,10 +225,10 @@ def test_captions_are_encoded_once(run: Path, tiny_bert: Path, tmp_path: Path, m
     encode = TextEncoder.encode
     calls: list[int] = []
     monkeypatch.setattr(TextEncoder, "encode", lambda self, *a: (calls.append(1), encode(self, *a))[1])
-    again = prepare_captions(videos, "no such encoder", 4, tmp_path / "run")
+    again = prepare("no such encoder")
     assert not calls and torch.equal(again.vectors_UKA, table.vectors_UKA)
     (tmp_path / "data/0.txt").write_text("a blue ball")
-    assert prepare_captions(videos, "", 4, tmp_path / "run").vectors_UKA.shape[0] == 2 and calls
+    assert prepare("").vectors_UKA.shape[0] == 2 and calls
 
 
 def test_text_and_guidance_change_the_video(run: Path) -> None:

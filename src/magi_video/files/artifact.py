@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magi_video.errors import MagiError
-from magi_video.files.atomic import part_beside, write_json
+from magi_video.files.atomic import part_beside, set_usual_mode, write_json
 from magi_video.files.json import read_json
 from magi_video.files.lock import alone
 
@@ -151,6 +151,7 @@ class Artifact:
             if record is not None:
                 write_json(part / self.record.name, record)
             for path in sorted(part.iterdir(), key=lambda path: path.name == self.record.name):
+                set_usual_mode(path)
                 os.replace(path, self.folder / path.name)
         finally:
             shutil.rmtree(part, ignore_errors=True)

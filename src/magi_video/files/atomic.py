@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -83,6 +84,24 @@ def scratch_folder(what: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def set_usual_mode(part: Path) -> None:
+    """Give a file that is about to get its name the mode of any new file, 0o666 without the process's umask.
+
+    safetensors renames a temporary file of its own, which its owner alone may read.
+
+    Args:
+        part: the file, under a name of this process's own or in such a folder.
+    """
+    if stat.S_IMODE(part.stat().st_mode) != 0o600:
+        return
+    fresh = part.with_name(f"{part.name}.mode")
+    try:
+        fresh.touch()  # to ask for the umask is to change it, for all threads
+        part.chmod(stat.S_IMODE(fresh.stat().st_mode))
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; renames it on success, removes it otherwise. An OSError
@@ -91,6 +110,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         ensure_folder(path.parent)
         yield part
+        set_usual_mode(part)
         part.replace(path)
     except OSError as error:
         raise MagiError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from magi_video.codecs.registry import load_codec
 from magi_video.errors import MagiError
-from magi_video.files.atomic import part_beside
+from magi_video.files.atomic import part_beside, set_usual_mode
 from magi_video.files.folders import ensure_folder
 from magi_video.files.weights import load_strictly
 from magi_video.models.transformer import MagiVideoTransformer
@@ -66,6 +66,7 @@ def write_pipeline(
             if file.is_file():
                 target = folder / file.relative_to(part)
                 ensure_folder(target.parent)
+                set_usual_mode(file)
                 file.replace(target)
     except (OSError, SafetensorError) as error:
         raise MagiError(f"{folder}: cannot save the model ({error})") from None
