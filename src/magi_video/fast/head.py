@@ -69,7 +69,11 @@ class FastHead(DiffusionHead):
         modulations, dtype = self.net.modulations(times, z_BnW), self.net.token_in.weight.dtype
 
         def network(x: Tensor, modulation: list[Modulation]) -> Tensor:
-            made = self.net.denoise(x.flatten(0, -2).to(dtype), modulation)
+            in_a_row, rows = x.flatten(0, -2).to(dtype), len(modulation[0][0])
+            if len(in_a_row) == rows:
+                made = self.net.denoise(in_a_row, modulation)
+            else:  # several draws for the same tokens, `z_BnW` `[1, n, W]`
+                made = self.net.denoise(in_a_row.unflatten(0, (-1, rows)), modulation).flatten(0, 1)
             return made if x.ndim == 2 else made.unflatten(0, x.shape[:-1])
 
         def predict(step: int, x: Tensor) -> Tensor:
