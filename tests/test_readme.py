@@ -208,8 +208,8 @@ def test_scores_run(block: Block, arguments: list[str], reader: Path) -> None:
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python_runs(block: Block, reader: Path) -> None:
-    """As it stands, but for the number of frames."""
-    text = re.sub(r"num_frames=\d+", "num_frames=3", block.text)
+    """As it stands, but for the number of frames, and of their actions."""
+    text = re.sub(r"(num_frames=|\] \* )\d+", r"\g<1>3", block.text)
     exec(compile(text, str(block), "exec"), {"__name__": "page"})
 
 
