@@ -149,7 +149,7 @@ def test_the_command_prints_json_and_takes_fields_of_the_preset(capsys: pytest.C
     (["k600", "--devices", "0"], "devices 0; expected at least 1"),
     (["k600", "--devices", "1", "--hardware", "h1000"], "unknown hardware 'h1000'; expected one of a100,"),
     (["k600", "--devices", "1", "--peak-tflops", "-3"], "peak-tflops -3.0; expected a number above 0"),
-    (["k600", "--devices", "1", "--peak-tflops", "nan"], "peak-tflops nan"),
+    (["k600", "--devices", "1", "--peak-tflops", "nan"], "--peak-tflops must be a finite number"),
     (["k600", "--devices", "1", "--peak-tflops", "100"], "give --device-memory"),
     (["k600", "--devices", "1", "--mfu", "40"], "mfu 40.0; expected a share"),
     (["k600", "--devices", "1", "--data", "/nowhere"], "/nowhere: no such folder"),

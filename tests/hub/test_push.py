@@ -98,7 +98,8 @@ def test_the_card_names_the_frames_that_stay_in_sight(make_model: Callable[..., 
 
 def test_the_cards_snippet_runs(pipe: MagiVideoPipeline, folder: Path) -> None:
     text = card_of(pipe, str(folder)).text
-    code = text.split("```python\n")[1].split("```")[0].replace("num_frames=32", "num_frames=2, denoise_steps=2")
+    code = text.split("```python\n")[1].split("```")[0].replace("* 32", "* 2")
+    code = code.replace("num_frames=32", "num_frames=2, denoise_steps=2")
     scope: dict[str, Any] = {}
     exec(code, scope)
     assert scope["video"].shape == (2, 8, 8, 3) and np.isfinite(scope["video"]).all()

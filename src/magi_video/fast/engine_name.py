@@ -8,7 +8,6 @@ from pydantic import AfterValidator
 from typing_extensions import Doc
 
 from magi_video.errors import MagiError
-from magi_video.installation import install_command
 
 EngineName = Literal["auto", "torch", "onnx", "cudagraphs"]
 """What computes frames: PyTorch, on CPUs ONNX Runtime, on GPUs CUDA graphs; "auto": on CPUs the quicker of two, on GPUs
@@ -23,6 +22,8 @@ def missing_packages(names: Sequence[str]) -> str | None:
 def check_engine(name: EngineName) -> EngineName:
     """The name; a `MagiError` if ONNX Runtime is asked for and not installed, or CUDA graphs where there is no GPU."""
     if name == "onnx" and missing_packages(("onnxruntime",)):
+        from magi_video.installation import install_command  # which a pipeline does not need
+
         raise MagiError(f"ONNX Runtime is not installed: {install_command('export')}")
     if name == "cudagraphs":
         import torch  # which no other name needs so early
