@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from threading import RLock
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -45,12 +44,11 @@ from magi_video.fast.fixed_memory import (
 )
 from magi_video.fast.graph import StepForm, StepInputs, mask_step
 from magi_video.fast.graph_engine import (
-    LOW_TOLERANCE,
-    TOLERANCE,
     GraphEngine,
     decodes_frames,
     largest_difference,
     step_forms,
+    tolerance,
 )
 from magi_video.fast.graph_past import GraphPast
 from magi_video.fast.job import Job
@@ -168,7 +166,7 @@ class StepGraphs:
         except Exception as error:  # whatever it is, PyTorch goes on
             self._report(f"a mask step has no CUDA graph: {first_line(error, kind=True)}")
             return None
-        if difference > (TOLERANCE if self.dtype == torch.float32 else LOW_TOLERANCE):
+        if difference > tolerance(self.dtype):
             self._report("the CUDA graph of a mask step does not give PyTorch's result")
             return None
         return step
@@ -299,15 +297,8 @@ class CudaGraphEngine(GraphEngine):
         return decodes_frames(codec) and codec.device.type == self.capture.device_type
 
     @override
-    def decode_stream(self, codec: Codec, latents: Iterator[Tensor]) -> Iterator[Tensor]:
-        if not (self.decodes and self.decodes_latents(codec)):
-            yield from super().decode_stream(codec, latents)
-            return
-        first = next(latents, None)
-        if first is None:
-            return
-        for latents_BCHW in chain([first], latents):
-            yield self._decode(codec, latents_BCHW)
+    def decode_by_graph(self, codec: Codec, latents: Iterator[Tensor]) -> Iterator[Tensor]:
+        return (self._decode(codec, latents_BCHW) for latents_BCHW in latents)
 
     def _decode(self, codec: Codec, latents_BCHW: Tensor) -> Tensor:
         """Pixels `[B, 1, 3, height, width]`; by PyTorch where there is no graph that gives its result."""
@@ -328,7 +319,7 @@ class CudaGraphEngine(GraphEngine):
         except Exception as error:  # whatever it is, PyTorch goes on
             self.say_once(f"torch decodes: {first_line(error, kind=True)}")
             return None
-        if difference > (TOLERANCE if codec.dtype == torch.float32 else LOW_TOLERANCE):
+        if difference > tolerance(codec.dtype):
             self.say_once("torch decodes: the CUDA graph of the decoder does not give PyTorch's result")
             return None
         return decoder

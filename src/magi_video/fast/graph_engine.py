@@ -2,7 +2,7 @@
 graph is compared with PyTorch before it is used."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -26,6 +26,11 @@ TOLERANCE = 1e-3
 """Largest difference to PyTorch's result in float32, of the largest number there; rounding makes 1e-5."""
 LOW_TOLERANCE = 3e-2
 """The same in bfloat16, which rounds by up to 4e-3; rounding of a whole mask step makes 1e-2."""
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest difference to PyTorch's result in a precision, of the largest number there."""
+    return TOLERANCE if dtype == torch.float32 else LOW_TOLERANCE
 
 
 @dataclass
@@ -83,6 +88,16 @@ class GraphEngine(Engine):
     @abstractmethod
     def decodes_latents(self, codec: Codec) -> bool:
         """Whether a codec's decoder can be a graph, where and in the precision that it is."""
+
+    @abstractmethod
+    def decode_by_graph(self, codec: Codec, latents: Iterator[Tensor]) -> Iterator[Tensor]:
+        """`decode_stream` of a codec whose decoder can be a graph; by PyTorch if there is none."""
+
+    @override
+    def decode_stream(self, codec: Codec, latents: Iterator[Tensor]) -> Iterator[Tensor]:
+        if self.decodes and self.decodes_latents(codec):
+            return self.decode_by_graph(codec, latents)
+        return super().decode_stream(codec, latents)
 
     @override
     def begin_past(

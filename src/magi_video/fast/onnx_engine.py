@@ -89,16 +89,13 @@ class OnnxEngine(GraphEngine):
         return FunctionPast(job.model, job.total_frames, runs)
 
     @override
-    def decode_stream(self, codec: Codec, latents: Iterator[Tensor]) -> Iterator[Tensor]:
-        if not (self.decodes and self.decodes_latents(codec)):
-            yield from super().decode_stream(codec, latents)
-            return
+    def decode_by_graph(self, codec: Codec, latents: Iterator[Tensor]) -> Iterator[Tensor]:
         first = next(latents, None)
         if first is None:
             return
         decoder, latents = self._decoder(codec, first[:1], build=False), chain([first], latents)
         if decoder is None:
-            yield from super().decode_stream(codec, latents)
+            yield from codec.decode_stream(latents)
             return
         for latents_BCHW in latents:
             yield torch.stack([decoder.run([one_CHW[None]])[0] for one_CHW in latents_BCHW.float()])
