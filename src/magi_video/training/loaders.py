@@ -3,7 +3,7 @@
 import multiprocessing
 import multiprocessing.util
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -102,19 +102,31 @@ def loading_reason(error: Exception) -> str:
 
 
 @contextmanager
-def workers_ended(batches: Any) -> Iterator[None]:
+def workers_ended(batches: Any, step: Callable[[], int]) -> Iterator[None]:
     """End the processes of a `DataLoader`'s iterator with what uses it, or when Python exits before.
 
     At exit Python sends SIGTERM to what is left and waits; but these processes do not heed it (`stopping.py`).
+
+    Args:
+        batches: the iterator.
+        step: gives the optimiser steps done.
+
+    Raises:
+        MagiError: a process died, and PyTorch told it (in a signal handler) while something else was under way.
     """
     workers = list(getattr(batches, "_workers", ()))  # none where this process itself loads
     at_exit = multiprocessing.util.Finalize(None, _kill, args=(workers,), exitpriority=0)
     try:
         yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise MagiError(f"loading data failed at step {step()}: {loading_reason(error)}") from None
     finally:
         at_exit.cancel()
         if workers:
-            batches._shutdown_workers()  # PyTorch no longer watches them, and their death is no error
+            with suppress(RuntimeError):  # an earlier death may be told only now; the error that ends the run stays
+                batches._shutdown_workers()  # PyTorch no longer watches them, and their death is no error
         _kill(workers)
 
 

@@ -158,7 +158,7 @@ class Trainer:
         loader = clip_loader(self.clips, sampler, self.micro, self.processes, self.config.workers)
         with loading_errors(self.step):
             batches = iter(loader)
-        with workers_ended(batches):
+        with workers_ended(batches, lambda: self.step):
             yield from self._steps(batches, preview)
         for tracker in self.accelerator.trackers:  # `end_training` would take the process group down as well
             tracker.finish()
