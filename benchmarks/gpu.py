@@ -204,7 +204,7 @@ def time_generation(
     plan: Plan, subject: Subject, model: MagiVideoTransformer, speed: str, batch: int, peak: float
 ) -> dict[str, Any]:
     """One case."""
-    sampling = Sampling.of(speed).resolve(model.diffusion_head, subject.preset.own_sampling)
+    sampling = Sampling.of(speed).resolve(model.diffusion_head, subject.preset.own_sampling, model.num_tokens)
     generator = Generator(subject, model, sampling, batch, plan.device)
     reset_memory(plan.device)
     generator.time_frames(1)
@@ -230,7 +230,7 @@ def measure_cudagraphs(plan: Plan, found: dict[str, Any]) -> None:
         model = subject.load(dtype).to(plan.device)
         prepare(model)
         for speed in ("realtime", "balanced", "exact"):
-            sampling = Sampling.of(speed).resolve(model.diffusion_head, subject.preset.own_sampling)
+            sampling = Sampling.of(speed).resolve(model.diffusion_head, subject.preset.own_sampling, model.num_tokens)
             name = f"{size}, {speed}, {str(dtype).removeprefix('torch.')}"
             found[name] = compare_frames(subject, model, sampling, 1, plan.device, max(1, plan.frames // 4))
 

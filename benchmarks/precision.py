@@ -67,7 +67,8 @@ def played_frames(precision: str) -> Callable[[], None]:
 
 def resolved(subject: Subject, setting: str) -> ResolvedSampling:
     """The steps of a setting."""
-    return Sampling.of(setting).resolve(subject.outline.diffusion_head, subject.preset.own_sampling)
+    outline = subject.outline
+    return Sampling.of(setting).resolve(outline.diffusion_head, subject.preset.own_sampling, outline.num_tokens)
 
 
 def base_frame(subject: Subject, precision: str) -> Callable[[], object]:

@@ -41,7 +41,7 @@ def measure(tokens: int, batch: int, speed: str, frames: int) -> dict[str, Any]:
     subject = make_subject(f"{tokens} tokens", preset)
     model = subject.load(torch.float32)
     assert model.num_tokens == tokens, model.num_tokens
-    sampling = Sampling(speed=cast(Any, speed)).resolve(model.diffusion_head, preset.own_sampling)
+    sampling = Sampling(speed=cast(Any, speed)).resolve(model.diffusion_head, preset.own_sampling, model.num_tokens)
     generator = Generator(subject, model, sampling, batch, torch.device("cpu"))
     before = held()
     rollout = generator.begin(frames + 2)

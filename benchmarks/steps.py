@@ -81,6 +81,7 @@ AT_256 = {
     "sparse-4x10-256": Candidate(4, 10, order="sparse-to-dense"),
     "sparse-4x10-reuse-256": Candidate(4, 10, 4, order="sparse-to-dense"),
     "4x8-refresh2-256": Candidate(4, 8, 2),
+    "2x8-256": Candidate(2, 8),
     "realtime-256": Candidate(2, 8, 4),
     "1x8-256": Candidate(1, 8, 4),
 }

@@ -13,8 +13,11 @@ from PIL import Image
 from magi_video.errors import MagiError
 from magi_video.fast.beside import work_beside
 from magi_video.models.layers import Block
+from magi_video.models.random import SampleNoise
+from magi_video.paradigms.complete import CompleteTeacherForcing
 from magi_video.pipeline.pipeline import MagiVideoPipeline
-from magi_video.sampling.sampling import Sampling
+from magi_video.sampling.rollout import Rollout
+from magi_video.sampling.sampling import SPEEDS, Sampling
 from tests.codecs.codec_examples import Causal4x
 from tests.pipeline.pipeline_examples import STEPS, picture, seeded
 
@@ -63,6 +66,16 @@ def test_a_video_goes_on_from_any_of_its_latent_frames(
 
 def one_key(held: int) -> np.ndarray:
     return np.eye(3, dtype=np.float32)[held]
+
+
+def test_a_speed_knows_how_many_tokens_the_model_has(pipe: MagiVideoPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = pipe.transformer.num_tokens
+    for most, refresh in ((tokens, SPEEDS["fast"].refresh), (tokens - 1, 1)):
+        monkeypatch.setattr("magi_video.sampling.sampling.MOST_TOKENS_REUSED", most)
+        assert pipe.resolve("fast").refresh == refresh
+        noise, interval = SampleNoise([seeded(0)]), torch.ones(1)
+        rollout = Rollout(pipe.transformer, CompleteTeacherForcing(), noise, Sampling("fast"), interval, 4)
+        assert rollout.sampling.refresh == refresh, "without a pipeline too"
 
 
 def test_a_speed_setting_is_the_steps_that_it_stands_for(pipe: MagiVideoPipeline) -> None:

@@ -90,6 +90,16 @@ def test_keywords_of_before_and_speeds_by_name() -> None:
     assert Sampling.of(Sampling("fast", 3), mask_steps=4) == Sampling("fast", 4)
 
 
+@pytest.mark.parametrize("speed", ["balanced", "fast", "realtime"])
+def test_no_speed_reuses_work_where_a_frame_has_many_tokens(speed: Speed) -> None:
+    own = Sampling(mask_steps=16, denoise_steps=20)
+    few, many = (Sampling(speed).resolve(EPSILON, own, tokens) for tokens in (64, 65))
+    assert (few.refresh, many.refresh) == (4, 1)
+    assert few.given() | {"refresh": 1} == many.given(), "nothing else depends on it"
+    assert Sampling(speed, refresh=2).resolve(EPSILON, own, 256).refresh == 2, "what is asked for is done"
+    assert Sampling(speed).resolve(EPSILON, Sampling.of(own, refresh=3), 256).refresh == 3, "or is the model's own"
+
+
 @pytest.mark.parametrize(("mask_steps", "denoise_steps"), [(64, 100), (8, 20), (8, 10), (1, 1)])
 def test_each_speed_is_at_most_as_much_work_as_the_one_before(mask_steps: int, denoise_steps: int) -> None:
     own = Sampling(mask_steps=mask_steps, denoise_steps=denoise_steps)

@@ -99,7 +99,8 @@ def benchmark(name: str, options: BenchOptions, progress: Progress = lambda *_: 
     parts = parts_to_run(options.parts)
     if "uncached" in parts and not find_paradigm(subject.preset.forcing).cached:
         raise MagiError(f"{subject.preset.forcing} has no cache to leave out: take the part uncached away")
-    sampling = options.sampling.resolve(subject.outline.diffusion_head, subject.preset.own_sampling)
+    outline, own = subject.outline, subject.preset.own_sampling
+    sampling = options.sampling.resolve(outline.diffusion_head, own, outline.num_tokens)
     choices = choose_precisions(subject, options, sampling, device)
     check_memory(subject, options, parts, device, choices)
 

@@ -84,7 +84,7 @@ def begin_past(
     if use_cache is False:
         return paradigm.make_recomputed_past(model)
     prepare(model)
-    resolved = sampling.resolve(model.diffusion_head)
+    resolved = sampling.resolve(model.diffusion_head, tokens=model.num_tokens)
     rows = batch * (2 if resolved.guided else 1)
     if not paradigm.frame_cache:
         return paradigm.make_past(model, rows, total_frames)

@@ -167,7 +167,7 @@ class TrainedModel(ConventionalPipeline):
         asked = Sampling.of(sampling, **options)
         paradigm = make_paradigm(self.config.forcing, self.config.forcing_options)
         paradigm.check_sampling(asked)
-        resolved = asked.resolve(self.transformer.diffusion_head, self.own_sampling)
+        resolved = asked.resolve(self.transformer.diffusion_head, self.own_sampling, self.transformer.num_tokens)
         check_noisy_past(self.transformer, paradigm, resolved)
         find_memory(self.transformer, paradigm.sampled(resolved), resolved)
         return resolved

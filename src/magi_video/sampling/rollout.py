@@ -69,7 +69,7 @@ class Rollout:
         self.model = model
         self.paradigm = paradigm
         self.noise = noise
-        self.sampling = sampling.resolve(model.diffusion_head)
+        self.sampling = sampling.resolve(model.diffusion_head, tokens=model.num_tokens)
         self.batch = len(noise.generators)
         self.halves = 2 if self.sampling.guided else 1
         self.negative = negative or {}

@@ -44,6 +44,10 @@ They are relative to a model's own steps, since the number of steps that a frame
 the head's default sampler: of the epsilon head's, the ancestral chain keeps pictures whole in one or two mask steps;
 the deterministic ones change more from frame to frame, and much of that is flicker (docs/performance.md)."""
 
+MOST_TOKENS_REUSED = 64
+"""Tokens of a frame up to which a speed reuses work between mask steps. At 16 and 64 that costs nothing measurable; at
+256 it costs shape, so there every mask step reads the whole frame (docs/performance.md)."""
+
 
 @settings
 class Sampling:
@@ -144,13 +148,14 @@ class Sampling:
         """With the default choices where it makes none; the sampler may still be the head's."""
         return ResolvedSampling(**DEFAULTS.given() | self.given())
 
-    def resolve(self, head: TokenHead, own: Sampling | None = None) -> ResolvedSampling:
+    def resolve(self, head: TokenHead, own: Sampling | None = None, tokens: int = 1) -> ResolvedSampling:
         """Leave nothing open.
 
         Args:
             head: the model's.
             own: the model's own sampling. Its `first_step` is for the head's default sampler; more denoise steps than
                 lie below it begin higher.
+            tokens: of a frame of the model: with more than `MOST_TOKENS_REUSED` no speed reuses work.
 
         Raises:
             MagiError: the head has no such sampler, or cannot take so many steps, or steps from there.
@@ -160,7 +165,7 @@ class Sampling:
         saving = SPEEDS[asked.get("speed", fields["speed"])]
         fields["mask_steps"] = max(1, round(fields["mask_steps"] * saving.mask_share))
         fields["denoise_steps"] = min(fields["denoise_steps"], saving.most_denoise_steps or fields["denoise_steps"])
-        fields["refresh"] = max(fields["refresh"], saving.refresh)
+        fields["refresh"] = max(fields["refresh"], saving.refresh if tokens <= MOST_TOKENS_REUSED else 1)
         fields |= asked
         fields["denoise_steps"] = head.find_denoise_steps(asked.get("denoise_steps"), fields["denoise_steps"])
         if "last_denoise_steps" in fields and "last_denoise_steps" not in asked:  # the model's own, for its own steps
@@ -173,10 +178,9 @@ class Sampling:
         resolved = ResolvedSampling(**fields)
         if resolved.last_denoise_steps is not None:
             if resolved.last_denoise_steps > steps:
-                raise MagiError(
-                    f"last_denoise_steps must be at most the {counted(steps, 'denoise step')} of the first, got "
-                    f"{resolved.last_denoise_steps}"
-                )
+                most = counted(steps, "denoise step")
+                last = resolved.last_denoise_steps
+                raise MagiError(f"last_denoise_steps must be at most the {most} of the first, got {last}")
             for fewer in range(resolved.last_denoise_steps, steps):
                 head.find_first_step(fields["sampler"], fewer, resolved.first_step)
         if resolved.chooses_codes and "top_k" not in head.options:
