@@ -72,9 +72,9 @@ def test_a_speed_knows_how_many_tokens_the_model_has(pipe: MagiVideoPipeline, mo
     tokens = pipe.transformer.num_tokens
     for most, refresh in ((tokens, SPEEDS["fast"].refresh), (tokens - 1, 1)):
         monkeypatch.setattr("magi_video.sampling.sampling.MOST_TOKENS_REUSED", most)
-        assert pipe.resolve("fast").refresh == refresh
+        assert pipe.resolve("fast", mask_steps=3).refresh == refresh
         noise, interval = SampleNoise([seeded(0)]), torch.ones(1)
-        rollout = Rollout(pipe.transformer, CompleteTeacherForcing(), noise, Sampling("fast"), interval, 4)
+        rollout = Rollout(pipe.transformer, CompleteTeacherForcing(), noise, Sampling("fast", 3), interval, 4)
         assert rollout.sampling.refresh == refresh, "without a pipeline too"
 
 

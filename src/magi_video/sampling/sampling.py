@@ -44,9 +44,9 @@ They are relative to a model's own steps, since the number of steps that a frame
 the head's default sampler: of the epsilon head's, the ancestral chain keeps pictures whole in one or two mask steps;
 the deterministic ones change more from frame to frame, and much of that is flicker (docs/performance.md)."""
 
-MOST_TOKENS_REUSED = 64
-"""Tokens of a frame up to which a speed reuses work between mask steps. At 16 and 64 that costs nothing measurable; at
-256 it costs shape, so there every mask step reads the whole frame (docs/performance.md)."""
+MOST_TOKENS_REUSED, MOST_STEPS_REUSED = 64, 2
+"""A speed reuses work between mask steps where a frame has at most so many tokens, or takes at most so many mask steps.
+There it costs nothing measurable; four mask steps at 256 tokens lose shape by it (docs/performance.md)."""
 
 
 @settings
@@ -155,7 +155,7 @@ class Sampling:
             head: the model's.
             own: the model's own sampling. Its `first_step` is for the head's default sampler; more denoise steps than
                 lie below it begin higher.
-            tokens: of a frame of the model: with more than `MOST_TOKENS_REUSED` no speed reuses work.
+            tokens: of a frame of the model; with many of them no speed reuses work over more than two mask steps.
 
         Raises:
             MagiError: the head has no such sampler, or cannot take so many steps, or steps from there.
@@ -163,10 +163,11 @@ class Sampling:
         own = own or Sampling()
         fields, asked = own.complete().given(), self.given()
         saving = SPEEDS[asked.get("speed", fields["speed"])]
-        fields["mask_steps"] = max(1, round(fields["mask_steps"] * saving.mask_share))
+        mask_steps = asked.get("mask_steps", max(1, round(fields["mask_steps"] * saving.mask_share)))
         fields["denoise_steps"] = min(fields["denoise_steps"], saving.most_denoise_steps or fields["denoise_steps"])
-        fields["refresh"] = max(fields["refresh"], saving.refresh if tokens <= MOST_TOKENS_REUSED else 1)
-        fields |= asked
+        if tokens <= MOST_TOKENS_REUSED or mask_steps <= MOST_STEPS_REUSED:
+            fields["refresh"] = max(fields["refresh"], saving.refresh)
+        fields |= asked | {"mask_steps": mask_steps}
         fields["denoise_steps"] = head.find_denoise_steps(asked.get("denoise_steps"), fields["denoise_steps"])
         if "last_denoise_steps" in fields and "last_denoise_steps" not in asked:  # the model's own, for its own steps
             fields["last_denoise_steps"] = min(fields["last_denoise_steps"], fields["denoise_steps"])
@@ -176,12 +177,11 @@ class Sampling:
             first_step = max(own.first_step, steps - 1)
         fields["first_step"] = head.find_first_step(fields["sampler"], steps, first_step)
         resolved = ResolvedSampling(**fields)
-        if resolved.last_denoise_steps is not None:
-            if resolved.last_denoise_steps > steps:
+        if (last := resolved.last_denoise_steps) is not None:
+            if last > steps:
                 most = counted(steps, "denoise step")
-                last = resolved.last_denoise_steps
                 raise MagiError(f"last_denoise_steps must be at most the {most} of the first, got {last}")
-            for fewer in range(resolved.last_denoise_steps, steps):
+            for fewer in range(last, steps):
                 head.find_first_step(fields["sampler"], fewer, resolved.first_step)
         if resolved.chooses_codes and "top_k" not in head.options:
             raise MagiError(
