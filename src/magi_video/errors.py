@@ -1,9 +1,11 @@
 """What ends a command in one line: a mistake that the user can fix, or a signal. And how such lines name and count."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 MAX_MESSAGE = 1500
 """Characters of a message: what it quotes of a file may be of any length."""
+MAX_NAME = 60
+"""Characters of a word that is compared with known names."""
 
 
 class MagiError(Exception):
@@ -37,6 +39,22 @@ def first_line(error: BaseException, kind: bool = False) -> str:
 def listed(names: Sequence[str], most: int = 8) -> str:
     """Names for a message: the first of many, "" of none."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean --frames?": the known name that is most like a word, "" if none is.
+
+    Args:
+        word: that is none of them.
+        known: the names; dashes in front and the case of letters make no difference.
+    """
+    from difflib import get_close_matches
+
+    names = {name.lstrip("-").lower(): name for name in known}
+    word = word[:MAX_NAME].lstrip("-").lower()
+    begun = [name for name in names if name.startswith(word)]
+    found = begun if len(begun) == 1 else get_close_matches(word, names, n=1)
+    return f"; did you mean {names[found[0]]}?" if found else ""
 
 
 def counted(count: int, what: str) -> str:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from magi_video.cli.output import write_any_text
-from magi_video.errors import Interrupted, MagiError
+from magi_video.errors import MAX_NAME, Interrupted, MagiError, nearest
 from magi_video.fast.threads import wait_passively
 from magi_video.files.limits import FOLLOW_LINKS
 
@@ -46,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     line, 128 and the signal's number when one stopped it (a page that is no longer served has ended in order: 0)."""
     argv = sys.argv[1:] if argv is None else argv
     write_any_text()
+    if argv[:1] == ["--follow-links"]:
+        os.environ[FOLLOW_LINKS] = "1"  # so that processes of ours know too
+        argv = argv[1:]
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
@@ -63,12 +66,10 @@ def main(argv: list[str] | None = None) -> int:
             print(f"magi: {error}", file=sys.stderr)
             return 2
         return 0
-    if argv[0] == "--follow-links":
-        os.environ[FOLLOW_LINKS] = "1"  # so that processes of ours know too
-        argv = argv[1:] or ["nothing"]
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
-        print(f"magi: unknown command {verb!r}; expected one of {', '.join(VERBS)}", file=sys.stderr)
+        known = nearest(verb, VERBS) or f"; expected one of {', '.join(VERBS)}"
+        print(f"magi: unknown command {verb[:MAX_NAME]!r}{known}", file=sys.stderr)
         return 2
     from magi_video.files.folders import no_empty_folders
 

@@ -25,15 +25,17 @@ def main(argv: list[str]) -> None:
     if settings.json:
         print(json.dumps(facts))
         return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:{width}}  {as_text(value)}")
+    lines = {name: text for name, value in facts.items() if (text := as_text(value))}
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        print(f"{name:{width}}  {text}")
 
 
 def as_text(value: Any) -> str:
-    """A fact as a line."""
+    """A fact as a line; "" where there is nothing to say: no value, an empty list, a group of such."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {as_text(one)}" for name, one in value.items()) or "none"
+        texts = {name: as_text(one) for name, one in value.items()}
+        return ", ".join(f"{name} {text}" for name, text in texts.items() if text)
     if isinstance(value, list):
-        return ", ".join(map(as_text, value)) or "none"
-    return "none" if value is None else str(value)
+        return ", ".join(map(as_text, value))
+    return "" if value is None else str(value)

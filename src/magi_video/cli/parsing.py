@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -57,7 +57,7 @@ OPTIONAL = re.compile(r"\{None\}\|(?:\{(\[.*\])\}|(\S+))")
 def parse(
     options: type[Options], prog: str, argv: list[str], description: str | None = None, default: Options | None = None
 ) -> Options:
-    """A command line as a dataclass whose fields are the options; ends the process after --help or a mistake.
+    """A command line as a dataclass whose fields are the options; ends the process after --help.
 
     Args:
         options: the dataclass; its docstring and those of its fields are what --help shows.
@@ -65,6 +65,9 @@ def parse(
         argv: what follows it.
         description: for --help; that of the dataclass if not given.
         default: an instance whose values are the defaults.
+
+    Raises:
+        MagiError: a value is wrong (of the class `UsageError`, whose exit code is 2: an option is unknown or missing).
     """
     import tyro
 
@@ -73,11 +76,23 @@ def parse(
     ]
     given: dict[str, Any] = {"registry": rules()} | ({} if default is None else {"default": default})
     if not {"-h", "--help"} & set(argv):
+        printed = io.StringIO()
         try:
-            made = tyro.cli(options, prog=prog, description=description, args=argv, **given)
+            with contextlib.redirect_stderr(printed):
+                made = tyro.cli(options, prog=prog, description=description, args=argv, **given)
             check_fields(made)
         except SettingError as wrong:
+            from magi_video.cli.mistakes import option_name
+
             raise MagiError(f"{option_name(options, wrong)} {wrong.problem}") from None
+        except SystemExit as ended:
+            if not ended.code:
+                raise
+            from magi_video.cli.mistakes import UsageError, describe_mistake
+
+            problem = describe_mistake(options, prog, argv, tyro.MISSING if default is None else default)
+            raise UsageError(problem or unboxed(printed.getvalue())) from None
+        print(printed.getvalue(), end="", file=sys.stderr)
         check_options(made)
         return made
     captured = _Captured(sys.stdout)
@@ -95,28 +110,6 @@ def check_options(options: Any) -> None:
         for mark in (mark for one in (hint, *get_args(hint)) for mark in getattr(one, "__metadata__", ())):
             if isinstance(mark, Check) and value is not None:
                 mark.function(value)
-
-
-def option_name(options: type, wrong: SettingError) -> str:
-    """As what a user knows a setting: "--sink-frames", "--small-vae.steps", "world" of one without a name in front."""
-    field, *keys = [str(part) for part in wrong.path if isinstance(part, str)]
-    name, positional = next(_places(options, wrong.cls, field), (field, False))
-    return " ".join([name if positional else f"--{name.replace('_', '-')}", *keys])
-
-
-def _places(
-    options: type, cls: type, field: str, prefix: str = "", omitted: bool = False
-) -> Iterator[tuple[str, bool]]:
-    """Names of a class's field among the options and their groups, and whether a value goes without the name."""
-    for name, hint in get_type_hints(options, include_extras=True).items():
-        marks = [mark for one in (hint, *get_args(hint)) for mark in getattr(one, "__metadata__", ())]
-        if options is cls and name == field:
-            yield prefix + name, Positional in marks
-        within = omitted or OmitArgPrefixes in marks
-        bare = within or any(getattr(mark, "name", None) == "" for mark in marks)
-        for group in (hint, *get_args(hint)):
-            if isinstance(group, type) and dataclasses.is_dataclass(group):
-                yield from _places(group, cls, field, prefix if bare else f"{prefix}{name}.", within)
 
 
 def arguments(options: Any, *others: str) -> dict[str, Any]:
@@ -143,6 +136,11 @@ def fit(text: str) -> str:
         indent = "  " if line.startswith("usage:") else line[: len(line) - len(line.lstrip())]
         lines += textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
     return "".join(f"{line}\n" for line in lines)
+
+
+def unboxed(text: str) -> str:
+    """What the parser prints in a box of several lines, as one line."""
+    return " ".join(re.sub(r"[\u2500-\u257f]", " ", text).split())
 
 
 class _Captured(io.StringIO):
