@@ -30,7 +30,15 @@ from magi_video.pipeline.inputs import (
     spread_texts,
 )
 from magi_video.pipeline.model import TrainedModel
-from magi_video.pipeline.pictures import Picture, check_output, convert_output, given_frames, given_latents, unit_range
+from magi_video.pipeline.pictures import (
+    Pictures,
+    Video,
+    check_output,
+    convert_output,
+    given_frames,
+    given_latents,
+    unit_range,
+)
 from magi_video.pipeline.task import Task
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
@@ -89,8 +97,8 @@ class MagiVideoPipeline(TrainedModel):
     @torch.no_grad()
     def __call__(
         self,
-        image: Picture | list[Picture] | None = None,
-        video: np.ndarray | None = None,
+        image: Pictures | None = None,
+        video: Video | None = None,
         num_frames: int = 16,
         interval: int = 1,
         sampling: Sampling | str | None = None,
@@ -106,10 +114,12 @@ class MagiVideoPipeline(TrainedModel):
         """Generate whole videos.
 
         Args:
-            image: first frame, or a list of B of them: PIL or uint8 `[H, W, 3]`; another size is centre-cropped to the
-                model's aspect and resized.
-            video: given frames instead, uint8 `[K, H, W, 3]` or `[B, K, H, W, 3]`. Neither: unconditional. A codec that
-                compresses time by c takes K = 1, 1 + c, 1 + 2c, …
+            image: first frame, or B of them as a list or with a dimension in front: PIL, an array `[H, W, 3]` or a
+                tensor `[3, H, W]`, of uint8 or of floating-point numbers in [0, 1], as frames are given back. Another
+                size is centre-cropped to the model's aspect and resized.
+            video: given frames instead, `[K, H, W, 3]` or `[B, K, H, W, 3]` (tensors with the channels before height),
+                or lists of pictures. Neither: unconditional. A codec that compresses time by c takes K = 1, 1 + c,
+                1 + 2c, …
             num_frames: frames of the result, the given ones included. With a codec that compresses time the last latent
                 frame may hold more than are asked for; the rest of it is dropped.
             interval: frames of the training videos' time from one frame to the next, 1…25.
@@ -173,8 +183,8 @@ class MagiVideoPipeline(TrainedModel):
 
     def stream(
         self,
-        image: Picture | list[Picture] | None = None,
-        video: np.ndarray | None = None,
+        image: Pictures | None = None,
+        video: Video | None = None,
         num_frames: int | None = None,
         interval: int = 1,
         sampling: Sampling | str | None = None,
@@ -252,8 +262,8 @@ class MagiVideoPipeline(TrainedModel):
     def _prepare(
         self,
         *,
-        image: Picture | list[Picture] | None,
-        video: np.ndarray | None,
+        image: Pictures | None,
+        video: Video | None,
         num_frames: int | None,
         interval: int,
         sampling: Sampling | str | None,
