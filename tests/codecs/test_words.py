@@ -1,6 +1,7 @@
 """The text encoder of learned words: its vocabulary, and a model that is trained, saved and asked with it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from magi_video.codecs.text_encoder import check_folder, copy_encoder, fetch_enc
 from magi_video.codecs.words import OneHot, WordEncoder
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError
+from magi_video.evaluation.generation import Generation
+from magi_video.evaluation.options import EvaluateOptions
+from magi_video.evaluation.protocols import PROTOCOLS
+from magi_video.evaluation.realset import Pick
 from magi_video.files.words import MOST_WORDS, holds_words, split_words, write_vocabulary
 from magi_video.hub.card import usage
 from magi_video.pipeline.description import describe_model, model_facts
@@ -234,6 +239,28 @@ def test_distillation_reads_the_captions_as_the_model_does(run: Path, data: Path
     assert isinstance(table.vectors_UKA, OneHot) and table.size == 7
     found = table.look_up(torch.tensor([5, 0]), 2)[:, 1]
     assert torch.equal(found.nan_to_num(9), pipe.encode_text([CAPTIONS[2], CAPTIONS[0]]).nan_to_num(9))
+
+
+def test_evaluation_names_the_file_and_the_line_of_a_caption(run: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data", ignore=shutil.ignore_patterns("4.txt", "5.txt"))
+    names = {4: "a purple video", 5: "a red video"}
+    lines = [json.dumps({"file_name": f"{name}.mp4", "text": text}) for name, text in names.items()]
+    pipe = MagiVideoPipeline.from_pretrained(run)
+
+    def captions(lines: list[str], *numbers: int) -> list[str] | None:
+        (tmp_path / "data/metadata.jsonl").write_text("\n".join(lines))
+        picks: Any = [Pick(number, 0) for number in numbers]
+        protocol = replace(PROTOCOLS["small"], frames=1, given=0)
+        options = EvaluateOptions(captions=True)
+        return Generation(pipe, VideoFolder(tmp_path / "data"), picks, picks, protocol, options, tmp_path).captions
+
+    assert captions(lines, 0, 5) == ["a red video", "a red video"]
+    with pytest.raises(MagiError, match=r"metadata.jsonl: line 1: unknown words: purple; this model learned a, blue"):
+        captions(lines, 0, 4)
+    with pytest.raises(MagiError, match=r"metadata.jsonl: line 2 is not JSON"):
+        captions([lines[0], "{"], 0)
+    with pytest.raises(MagiError, match=r"5.mp4: no caption, which --captions asks for"):
+        captions(lines[:1], 5)
 
 
 def test_saved_copies_commands_and_the_page_have_the_words(run: Path, tmp_path: Path) -> None:

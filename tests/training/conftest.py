@@ -62,6 +62,9 @@ class LengthEncoder:
         lengths = torch.tensor([float(len(text)) for text in texts])
         return torch.sin(lengths[:, None, None] * torch.arange(1, self.size + 1)).expand(-1, tokens, -1)
 
+    def check(self, text: str) -> None:
+        """Any text will do."""
+
     def fingerprint(self) -> str:
         return "length"
 

@@ -21,6 +21,10 @@ class Encoder(Protocol):
         """Texts as vectors `[number of texts, tokens, size]`, NaN where a text has none; see `TextEncoder.encode`."""
         ...
 
+    def check(self, text: str) -> None:
+        """Raise the `MagiError` with which `encode` would refuse a text, without the work of encoding it."""
+        ...
+
 
 def check_text(text: Any) -> None:
     """`MagiError` unless it is a text that can be encoded."""

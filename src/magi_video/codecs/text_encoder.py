@@ -122,6 +122,10 @@ class TextEncoder:
         known = [most for most in (positions, self.tokenizer.model_max_length) if isinstance(most, int) and most > 0]
         self._most_words = min(MAX_WORDS, *known) if known else MAX_WORDS
 
+    def check(self, text: str) -> None:
+        """See `Encoder`."""
+        check_text(text)
+
     @torch.no_grad()
     def encode(self, texts: Sequence[str], tokens: int) -> Tensor:
         """Texts as float32 `[number of texts, tokens, size]` on the CPU.
@@ -134,7 +138,7 @@ class TextEncoder:
                 other: it stumbles, or its vectors are not finite.
         """
         for text in texts:
-            check_text(text)
+            self.check(text)
         made = [self._encode(texts[first : first + BATCH], tokens) for first in range(0, len(texts), BATCH)]
         return torch.cat(made) if made else torch.zeros(0, tokens, self.size)
 

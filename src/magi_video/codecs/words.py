@@ -60,6 +60,10 @@ class WordEncoder:
         """
         return self.number(texts, tokens)[torch.arange(len(texts))]
 
+    def check(self, text: str) -> None:
+        """See `Encoder`."""
+        self._numbers(text)
+
     def number(self, texts: Sequence[str], tokens: int, dtype: torch.dtype = torch.float32) -> OneHot:
         """The vectors of `encode` in little memory, for all captions of a data set."""
         return OneHot([self._numbers(text) for text in texts], tokens, self.size, dtype)

@@ -16,7 +16,7 @@ import io
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +63,24 @@ class Found(NamedTuple):
 
     text: str
     place: str
+
+
+def check_each(texts: Iterable[str], places: Iterable[str], check: Callable[[str], object]) -> None:
+    """Check captions one by one.
+
+    Args:
+        texts: the captions.
+        places: of each, the file and the line, see `Captions`.
+        check: raises a `MagiError` of a caption that will not do.
+
+    Raises:
+        MagiError: that of `check`, the file and the line in front.
+    """
+    for text, place in zip(texts, places, strict=True):
+        try:
+            check(text)
+        except MagiError as error:
+            raise MagiError(f"{place}: {error}") from None
 
 
 def read_captions(videos: VideoFolder) -> Captions:

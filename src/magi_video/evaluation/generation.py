@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magi_video.data.captions import read_captions
+from magi_video.data.captions import check_each, read_captions
 from magi_video.data.clips import clip_actions, clip_frames
 from magi_video.data.folder import VideoFolder
 from magi_video.data.identity import DataIdentity
@@ -60,6 +60,7 @@ from magi_video.files.artifact import Artifact
 from magi_video.files.atomic import write_array
 from magi_video.files.cache import report_unusable_cache
 from magi_video.files.weights import is_local
+from magi_video.models.architecture import TEXT
 from magi_video.pipeline.inputs import check_seeds
 from magi_video.pipeline.pipeline import MagiVideoPipeline
 from magi_video.sampling.sampling import Sampling
@@ -233,14 +234,18 @@ class Generation:
         return np.stack(tracks, axis=1)
 
     def _captions(self) -> list[str]:
-        """The caption of each clip's video."""
+        """The caption of each clip's video, all of which the model's encoder takes."""
         captions = read_captions(self.videos)
-        found = [captions.texts[pick.video] for pick in self.picks]
-        for pick, caption in zip(self.picks, found, strict=True):
-            if caption is None:
+        found: list[str] = []
+        for pick in self.picks:
+            if (caption := captions.texts[pick.video]) is None:
                 path = self.videos.videos[pick.video].path
                 raise MagiError(f"{path}: no caption, which --captions asks for ({captions.summary()})")
-        return [caption for caption in found if caption is not None]
+            found.append(caption)
+        if TEXT in self.pipe.transformer.condition_tokens.specs:  # else refused as any text is
+            places = [captions.places[pick.video] for pick in self.picks]
+            check_each(found, places, self.pipe.find_text_encoder().check)
+        return found
 
     def _labels(self) -> list[int]:
         """The model's label for each clip's class, matched by name."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from magi_video.codecs.text_encoder import BATCH, TextEncoder, fetch_encoder
 from magi_video.codecs.words import WORDS, OneHot, WordEncoder
-from magi_video.data.captions import Captions, read_captions
+from magi_video.data.captions import Captions, check_each, read_captions
 from magi_video.data.folder import VideoFolder
 from magi_video.errors import MagiError, counted
 from magi_video.files.atomic import replacing
@@ -59,6 +59,11 @@ class CaptionTable:
         """Captions of the data set as their encoder gives them, but for the rounding to float16."""
         return self._vectors(torch.tensor([self.texts.index(text) for text in texts]))[:, :tokens]
 
+    def check(self, text: str) -> None:
+        """Raise a `MagiError` of a text that is no caption of the data set; see `Encoder`."""
+        if text not in self.texts:
+            raise MagiError(f"{text!r:.60} is no caption of the data set")
+
     def look_up(self, video_B: Tensor, frames: int) -> Tensor:
         """Of clips of these videos, float32 `[B, frames, tokens, size]`, NaN where there is no caption."""
         index_B = self.index_V[video_B.cpu()]
@@ -94,11 +99,7 @@ class Texts:
         Raises:
             MagiError: `read` refuses one; the message names its file.
         """
-        for text, place in zip(self.texts, self.places, strict=True):
-            try:
-                read(text)
-            except MagiError as error:
-                raise MagiError(f"{place}: {error}") from None
+        check_each(self.texts, self.places, read)
 
     def longer_than(self, tokens: int) -> str | None:
         """A line about videos with captions of more than so many words; None where there are none."""
@@ -158,7 +159,7 @@ def _check_words(found: Texts, out: Path, begun: bool) -> None:
     if holds_words(folder):
         encoder = WordEncoder(folder)
         try:
-            found.check(lambda text: encoder.number([text], 1))
+            found.check(encoder.check)
         except MagiError as error:
             raise MagiError(f"{error}; the run in {out} keeps its words: use another --out for others") from None
         return

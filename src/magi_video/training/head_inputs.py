@@ -157,7 +157,7 @@ def read_texts(pipe: MagiVideoPipeline, videos: VideoFolder) -> CaptionTable:
     vectors_UKA: Tensor | OneHot = pipe.encode_text([encoder.example])  # refuses an encoder that is not this model's
     tokens = vectors_UKA.shape[1]
     if isinstance(encoder, WordEncoder):
-        found.check(lambda text: encoder.number([text], tokens))
+        found.check(encoder.check)
         vectors_UKA = encoder.number(texts, tokens)
     else:
         vectors_UKA = pipe.encode_text(texts)
