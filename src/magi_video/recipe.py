@@ -44,6 +44,9 @@ class DataConfig:
     flip: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a clip is mirrored left to right; 0.5 in MAR. Not with actions or text, which may name a side.
     Cached latents are encoded both ways: twice the work and the disk."""
+    sparse_past: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of clips that begin with older frames, those that sink_frames, strided_frames and past_stride would keep in
+    sight, and end with the latest. For models with temporal_position "rope" (docs/worlds.md)."""
 
 
 @settings
@@ -239,6 +242,7 @@ class Preset:
             not self.data.flip or not (self.model.actions or self.model.text),
             "flip mirrors clips left to right, and actions or captions may name a side: give --flip 0 with them",
         )
+        check_sparse_past(self)
         if self.sample.first_step is not None:
             from magi_video.models.architecture import check_first_step  # --help does without its settings
 
@@ -305,6 +309,36 @@ def check_exposure(name: str, options: Mapping[str, str], forcing: str, head: st
         raise MagiError(f"exposure {name!r} is not for the paradigm {forcing}: {reasons[0]} (it is for {others})")
     heads = cure.get("heads", (head,))
     check(head in heads, f"exposure {name!r} needs a head {' or '.join(heads)}, got {head!r}")
+
+
+def check_sparse_past(preset: Preset) -> None:
+    """Refuse clips with a sparse past where generation can have none, or would never see it so.
+
+    Raises:
+        MagiError: why not, and what to give.
+    """
+    if not preset.data.sparse_past:
+        return
+    sample, window = preset.sample, preset.data.num_frames
+    kept = (sample.sink_frames or 0) + (sample.strided_frames or 0)
+    check(
+        0 < kept <= window - 2,
+        f"sparse_past shows what sink_frames and strided_frames keep in sight: give 1 to {window - 2} of them together "
+        f"for clips of {window} frames, got {kept}",
+    )
+    check(
+        preset.model.temporal_position == "rope",
+        "sparse_past is for models with relative positions (temporal_position rope): others see their whole past",
+    )
+    check(
+        declared("paradigms")[preset.forcing].get("frame_cache", True),
+        f"sparse_past needs a paradigm that makes frames one by one over the frame cache; {preset.forcing} does not",
+    )
+    check(
+        declared("exposure")[preset.exposure.exposure].get("reconstructs") != "all",
+        f"exposure {preset.exposure.exposure!r} makes every frame from the one before it, and with sparse_past some "
+        "follow no neighbour",
+    )
 
 
 PLAIN_SHARE = 0.4

@@ -14,7 +14,7 @@ from magi_video.files.shapes import parameters_by_part
 from magi_video.models.architecture import Architecture
 from magi_video.recipe import Preset, check_cure_begins
 from magi_video.registry import declared
-from magi_video.training.sizing import attends_flat, find_architecture, loss_share, read_frames
+from magi_video.training.sizing import attends_flat, find_architecture, loss_share, read_frames, unlearned_frames
 
 MFU = 0.4
 """Share of the peaks that is assumed where none is given."""
@@ -167,12 +167,12 @@ def make_plan(
     sizes = Sizes.of(model)
     repeats = declared("paradigms")[preset.forcing].get("draws") or preset.exposure.diffusion_batch_mul
     latent_frames, exposure = model.num_frames, preset.exposure
-    hidden, spread = loss_share(
-        preset.forcing, exposure.mask_ratio_min, exposure.mask_ratio_std, sizes.tokens, latent_frames
-    )
+    loss_of = preset.forcing, exposure.mask_ratio_min, exposure.mask_ratio_std, sizes.tokens, latent_frames
+    hidden, spread = loss_share(*loss_of)  # of a batch without a sparse past, which needs the most memory
+    learned, _ = loss_share(*loss_of, unlearned_frames(preset))
     frames = read_frames(preset.forcing, preset.forcing_options, latent_frames)
     flat = attends_flat(preset.forcing, preset.forcing_options)
-    predicted = round(batch * latent_frames * sizes.tokens * hidden)
+    predicted = round(batch * latent_frames * sizes.tokens * learned)
     ahead, back = training_flops(sizes, batch, frames, predicted, repeats, flat)
     cure = declared("exposure")[exposure.exposure]
     more = exposure_flops(cure, sizes, batch, frames, latent_frames)

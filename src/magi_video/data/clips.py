@@ -1,8 +1,8 @@
 """Clips for training: T frames of a video at a random start and a random interval, with the actions between them.
 
-The frames are start, start + k, …, start + (T−1)·k, exactly. Which clip is drawn at which position of the training is
-a pure function of the seed, so a resumed run goes on with the clips the uninterrupted one would have seen, whatever
-the number of loader processes.
+The frames are start, start + k, …, start + (T−1)·k, exactly; a share of the clips may begin with older ones
+(`sparse_past`). Which clip is drawn at which position of the training is a pure function of the seed, so a resumed run
+goes on with the clips the uninterrupted one would have seen, whatever the number of loader processes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from magi_video.data.folder import VideoFolder
+from magi_video.data.sparse_past import SparsePast, follow_each_other
 from magi_video.errors import MagiError
 from magi_video.latents.grid import ClipGrid
 from magi_video.video.image import fit_frames, to_model_range
@@ -39,19 +40,21 @@ def clip_frames(start: int, interval: int, length: int) -> list[int]:
     return list(range(start, start + interval * length, interval))
 
 
-def clip_actions(recorded: np.ndarray, frames: Sequence[int]) -> np.ndarray:
-    """The actions that lead to each frame of a clip, float32 `[T, A]`: the mean of those since the frame before.
+def clip_actions(recorded: np.ndarray, frames: Sequence[int], interval: int | None = None) -> np.ndarray:
+    """The actions that lead to each frame of a clip, float32 `[T, A]`: the mean of those in the interval before it.
 
     Row 0 is 0.
 
     Args:
         recorded: of the whole video, `[frames, A]`; row i leads from frame i to frame i + 1.
-        frames: of the clip, evenly spaced.
+        frames: of the clip, increasing.
+        interval: in frames of the video; the distance of the first two frames if not given.
     """
     actions_TA = np.zeros((len(frames), recorded.shape[1]), np.float32)
-    steps = frames[1] - frames[0] if len(frames) > 1 else 1
-    ways_TKA = recorded[frames[0] : frames[-1]].reshape(len(frames) - 1, steps, recorded.shape[1])
-    actions_TA[1:] = ways_TKA.mean(axis=1)
+    if len(frames) > 1:
+        steps = frames[1] - frames[0] if interval is None else interval
+        ways_TK = np.array(frames[1:])[:, None] + np.arange(-steps, 0)
+        actions_TA[1:] = recorded[ways_TK].mean(axis=1)
     return actions_TA
 
 
@@ -127,6 +130,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         action_names: the columns of `action`; the folder's own if not given.
         temporal_factor: frames c that a latent frame holds, c ≥ 1 and T = 1 + a multiple of it; the first stands alone.
         flip: probability that a clip is mirrored, all of its frames; nothing is drawn for it at 0.
+        sparse_past: which clips show one; None for none, and then nothing is drawn for it.
 
     Attributes:
         videos: the folder's numbers of the videos in use.
@@ -148,6 +152,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         action_names: Sequence[str] | None = None,
         temporal_factor: int = 1,
         flip: float = 0.0,
+        sparse_past: SparsePast | None = None,
     ) -> None:
         if clip_length < 1 or not 1 <= min_interval <= max_interval:
             raise MagiError(
@@ -159,6 +164,12 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
                 f"clips of {clip_length} frames for a codec that compresses time by {temporal_factor}; "
                 f"expected 1 + a multiple of {temporal_factor}"
             )
+        if sparse_past is not None and (temporal_factor > 1 or sparse_past.memory.window != clip_length):
+            raise MagiError(
+                f"clips of {clip_length} frames, {temporal_factor} in a latent one, with a sparse past of "
+                f"{sparse_past.memory.window}; expected as many, and a codec that encodes every frame by itself"
+            )
+        self.sparse_past = sparse_past
         if reader.grid is not None and reader.grid.length != clip_length:
             raise MagiError(f"clips of {clip_length} frames; expected what the reader holds: {reader.grid}")
         self.min_interval, self.max_interval, self.temporal_factor = min_interval, max_interval, temporal_factor
@@ -190,7 +201,9 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             label: the class, int64 scalar, -1 where unknown;
             action: float32 [t, A] for the t = 1 + (T−1)/c latent frames, a row the mean of the actions on the way from
                 the latent frame before (its last frame) to this one (its last frame); row 0: zeros;
-            action_known: bool [t], False in row 0 and throughout a video without actions.
+            action_known: bool [t], False in row 0 and throughout a video without actions;
+            learned: bool [t], whether the latent frame has a loss: False for one that lies further from the frame
+                before it than the interval (`sparse_past`).
         """
         video = self.videos[request.index]
         info = self.folder.videos[video]
@@ -202,8 +215,11 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             starts = self.reader.grid.starts(info.num_frames, interval)
         start = starts[int(random.integers(len(starts)))]
         frames = clip_frames(start, interval, self.clip_length)
+        if self.sparse_past is not None:
+            frames = self.sparse_past.draw(random, info.num_frames, interval) or frames
         mirrored = self.flip > 0 and random.random() < self.flip
-        action, known = self._actions_between(video, frames)
+        latent, steps = frames[:: self.temporal_factor], interval * self.temporal_factor
+        action, known = self._actions_between(video, latent, steps)
         return {
             "frames": self.reader.read(video, frames, mirrored),
             "interval": torch.tensor(interval, dtype=torch.int64),
@@ -211,15 +227,16 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             "label": torch.tensor(-1 if info.label is None else info.label, dtype=torch.int64),
             "action": action,
             "action_known": known,
+            "learned": torch.tensor(follow_each_other(latent, steps)),
         }
 
-    def _actions_between(self, video: int, frames: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        latent = frames[:: self.temporal_factor]
+    def _actions_between(self, video: int, latent: list[int], steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of latent frames so many frames of the video apart."""
         action = torch.zeros(len(latent), len(self.action_names))
         known = torch.zeros(len(latent), dtype=torch.bool)
         recorded = self.folder.actions(video, self.action_names)
         if recorded is not None:
-            action = torch.from_numpy(clip_actions(recorded, latent))
+            action = torch.from_numpy(clip_actions(recorded, latent, steps))
             known[1:] = True
         return action, known
 

@@ -4,14 +4,12 @@
 """
 
 from dataclasses import dataclass
+from itertools import islice
 
 from magi_video.errors import MagiError
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.paradigms.base import Paradigm
-from magi_video.sampling.sampling import Sampling
-
-STRIDE = 4
-"""Of the strided past, where none is given."""
+from magi_video.sampling.sampling import PAST_STRIDE, Sampling
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class FrameMemory:
     def of(cls, window: int, sampling: Sampling) -> "FrameMemory | None":
         """What a sampling asks for in a window of so many frames; None for the latest frames alone."""
         sink, strided = sampling.sink_frames or 0, sampling.strided_frames or 0
-        return cls(window, sink, strided, sampling.past_stride or STRIDE) if sink + strided else None
+        return cls(window, sink, strided, sampling.past_stride or PAST_STRIDE) if sink + strided else None
 
     @property
     def latest(self) -> int:
@@ -66,6 +64,18 @@ class FrameMemory:
                 strided += 1
             del frames[self.sink if strided > self.kept else strided]
         return frames
+
+    def in_sight(self, newest: int) -> list[int]:
+        """What `seen_by` comes to after all frames up to a newest one, without going through them.
+
+        Returns:
+            The sink, the strided past, and as many of the latest frames as are left of the window.
+        """
+        first = newest - self.latest + 1
+        strided = range(-(-self.sink // self.stride) * self.stride, max(first, 0), self.stride)
+        kept = {*range(min(self.sink, newest + 1)), *(strided[-self.strided :] if self.strided else ())}
+        others = (frame for frame in range(newest, -1, -1) if frame not in kept)
+        return sorted([*kept, *islice(others, self.window - len(kept))])
 
     @staticmethod
     def positions(frames: list[int]) -> list[int]:

@@ -21,6 +21,7 @@ class Clip:
         conditions: name → `[B, T]` or `[B, T, size]`; all but those that the paradigm sets (the noise level).
         past_BTND: the frames as those after them see them, where that is not as they are (`exposure`).
         level_BT: the noise level of each of them, a condition; 0 if not given.
+        learned_BT: True for the frames that may have a loss; None for all. The others are only seen.
     """
 
     tokens_BTND: Tensor
@@ -28,6 +29,7 @@ class Clip:
     conditions: dict[str, Tensor] = field(default_factory=dict)
     past_BTND: Tensor | None = None
     level_BT: Tensor | None = None
+    learned_BT: Tensor | None = None
 
     @property
     def shown(self) -> tuple[Tensor, Tensor]:

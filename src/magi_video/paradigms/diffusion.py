@@ -113,7 +113,8 @@ class DiffusionForcing(Paradigm):
     ) -> tuple[Tensor, Tensor]:
         """Over all tokens; what the head is given is what the transformer has read."""
         tokens_BTND, device = clip.tokens_BTND.float(), clip.tokens_BTND.device
-        clip = Clip(tokens_BTND, clip.interval_B, model.condition_tokens.drop(clip.conditions, generator))
+        conditions = model.condition_tokens.drop(clip.conditions, generator)
+        clip = replace(clip, tokens_BTND=tokens_BTND, conditions=conditions)
         uniform_BT = draw(torch.rand, tokens_BTND.shape[:2], generator, device)
         eps_BTND = draw(torch.randn, tokens_BTND.shape, generator, device)
         head = levels_of(model.diffusion_head).head
@@ -129,8 +130,10 @@ class DiffusionForcing(Paradigm):
                 uniform_BT[..., None].expand_as(time_BTN).reshape(1, -1),
                 eps_BTND.flatten(0, 2)[None],
             )
-            weight_BTN = self.weights(time_BT)[..., None].expand_as(time_BTN)
-            return (losses_1M[0] * weight_BTN.flatten()).sum(), losses_1M.new_tensor(float(time_BTN.numel()))
+            weight_BT, count = self.weights(time_BT), losses_1M.new_tensor(float(time_BTN.numel()))
+            if clip.learned_BT is not None:
+                weight_BT, count = weight_BT * clip.learned_BT, clip.learned_BT.sum() * time_BTN.shape[-1]
+            return (losses_1M[0] * weight_BT[..., None].expand_as(time_BTN).flatten()).sum(), count.float()
 
     def weights(self, time_BT: Tensor) -> Tensor:
         """Weight of every frame's loss, by the times of the clip's frames; the head's own, 1."""

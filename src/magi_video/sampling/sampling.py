@@ -21,6 +21,9 @@ Order = Literal["random", "sparse-to-dense", "confidence"]
 Schedule = Literal["autoregressive", "pyramid", "full-sequence"]
 Guided = Literal["label", "text", "action"]
 
+PAST_STRIDE = 4
+"""Of the strided past, where none is given."""
+
 
 class Saving(NamedTuple):
     """What a speed makes of a model's own sampling."""

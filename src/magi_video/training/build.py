@@ -13,9 +13,11 @@ from magi_video.codecs.base import Codec
 from magi_video.codecs.discrete import DiscreteCodec
 from magi_video.data.clips import USUAL_RATE, ClipDataset, FrameReader
 from magi_video.data.folder import VideoFolder
+from magi_video.data.sparse_past import SparsePast
 from magi_video.distributed import Processes
 from magi_video.errors import MagiError
 from magi_video.exposure import CURES, Cure
+from magi_video.exposure.memory import FrameMemory
 from magi_video.fast.allocator import keep_freed_memory
 from magi_video.fast.kernel_choice import LINEAR_KERNELS, settle_kernels, training_kernels
 from magi_video.fast.kernels import use_training_kernels
@@ -132,7 +134,14 @@ def build_clips(preset: Preset, data: TrainingData, model: MagiVideoTransformer)
         action_names=data.action_names(preset),
         temporal_factor=data.codec.temporal_factor,
         flip=preset.data.flip,
+        sparse_past=build_sparse_past(preset, model.config.num_frames),
     )
+
+
+def build_sparse_past(preset: Preset, window: int) -> SparsePast | None:
+    """Which clips of so many frames show a sparse past, as the recipe's sampling will; None for none."""
+    memory = FrameMemory.of(window, preset.sample)
+    return SparsePast(preset.data.sparse_past, memory) if preset.data.sparse_past and memory else None
 
 
 def build_pipeline(

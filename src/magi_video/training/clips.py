@@ -26,4 +26,4 @@ def as_clip(
         conditions[LABEL] = batch["label"][:, None].expand(-1, frames)
     if text_BTLW is not None:
         conditions[TEXT] = text_BTLW
-    return Clip(model.patchify(latents_BTCHW), batch["interval"], conditions)
+    return Clip(model.patchify(latents_BTCHW), batch["interval"], conditions, learned_BT=batch["learned"])

@@ -192,7 +192,9 @@ def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, A
         preset[group].pop("precision", None)  # the codec's own record keeps to it
     if "checkpoints" in made:
         kept = {name: value for name, value in preset["train"].items() if name not in FREE}
-        return preset | {"train": kept, "sample": None, "seed": record.get("seed")}
+        shown = [name for name in ("sink_frames", "strided_frames", "past_stride") if preset["data"]["sparse_past"]]
+        sample = {name: preset["sample"][name] for name in shown}
+        return preset | {"train": kept, "sample": sample, "seed": record.get("seed")}
     kept = {}
     if "codec" in made:
         kept |= {name: preset[name] for name in ("data", "codec", *codec_groups())} | {"seed": record.get("seed")}

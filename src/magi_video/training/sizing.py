@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from magi_video.codecs.sizes import LatentSizes, untrained_codec
+from magi_video.errors import MagiError
 from magi_video.models.architecture import ACTION, CATEGORICAL, LABEL, NOISE_LEVEL, TEXT, Architecture
 from magi_video.recipe import Preset, check_learnable
 from magi_video.registry import declared
+from magi_video.sampling.sampling import PAST_STRIDE
 
 ACTIONS, CLASSES, WORD_SIZE = 6, 101, 384
 """Of data that is not there yet: as many actions as the shipped Doom model has, classes as UCF-101 has, and numbers of
@@ -50,6 +52,10 @@ def find_architecture(
         conditions[TEXT] = {"size": word_size, "kind": "sequence", "tokens": model.text_tokens, "drop": drop}
     if model.labels:
         conditions[LABEL] = {"size": classes, "drop": drop}
+    if preset.data.sparse_past and codec.temporal_factor > 1:
+        raise MagiError(
+            "sparse_past is for codecs that encode every frame by itself; this one encodes clips as a whole"
+        )
     frames = codec.num_latent_frames(preset.data.num_frames)
     kind = "latent frames" if codec.temporal_factor > 1 else "frames"
     check_learnable(preset.forcing, preset.forcing_options, model.head, frames, kind)
@@ -122,16 +128,33 @@ def attends_flat(forcing: str, options: Mapping[str, str]) -> bool:
     return own_options(forcing, options).get("attention") == "flat"
 
 
-def loss_share(forcing: str, minimum: float, std: float, tokens: int, frames: int) -> tuple[float, float]:
+def unlearned_frames(preset: Preset) -> float:
+    """Frames of a clip, on average, that have no loss since their neighbour is not before them (`sparse_past`).
+
+    Of videos much longer than a clip: the shorter ones have fewer, those too short for a sparse past none.
+    """
+    if not preset.data.sparse_past:
+        return 0.0
+    sample = preset.sample
+    sink, strided, stride = sample.sink_frames or 0, sample.strided_frames or 0, sample.past_stride or PAST_STRIDE
+    # The strided ones, but for a first frame, and the first of the latest, unless a strided one is its neighbour.
+    gaps = strided + 1 - 1 / stride - (not sink) if strided else 1.0
+    return preset.data.sparse_past * gaps
+
+
+def loss_share(
+    forcing: str, minimum: float, std: float, tokens: int, frames: int, unlearned: float = 0.0
+) -> tuple[float, float]:
     """Share of a clip's tokens that have a loss, on average, and its standard deviation from frame to frame.
 
     Args:
         forcing: name of the paradigm.
         minimum, std, tokens: as of `hidden_share`.
         frames: of the clip.
+        unlearned: as of `unlearned_frames`.
     """
     values = declared("paradigms")[forcing]
-    learned = {"all": frames, "later": frames - 1, "one": 1}[values.get("loss_frames", "all")]
+    learned = {"all": frames - unlearned, "later": frames - 1 - unlearned, "one": 1}[values.get("loss_frames", "all")]
     share = values.get("loss_share")
     mean, spread = hidden_share(minimum, std, tokens) if share is None else (share, 0.0)
     return mean * learned / frames, spread
