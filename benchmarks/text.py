@@ -10,7 +10,7 @@ itself, the same through the model's codec, and videos that the model makes with
 The guidance scale is the best of `--scales` by the share that has all three right, on captions of their own (seen
 scenes alone; of equal ones by the three shares together, then the smallest). Writes text.json and a contact sheet,
 text.png. How the later half of the frames reads tells whether the first frames, which are made from nothing, are what
-is wrong.
+is wrong. A pretrained sentence encoder, in an older and smaller world, is measured by control.py.
 """
 
 import argparse
