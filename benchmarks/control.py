@@ -7,8 +7,9 @@
 Makes the videos and trains a small model, minutes on one CPU core (the same command again goes on), generates from
 nothing but the condition at several guidance scales, and looks: colours by the mean colour of what is bright,
 directions by where its centre goes, classes and shapes by a probe, a small network that was trained on drawn videos.
-"text" asks what a pretrained sentence encoder gives, in 16×16 pixels; words that the model learns itself, in the world
-of `magi record shapes`, are measured by text.py. Classes are warm and cool colours ("label") or the four directions ("movement"). Writes control_label.json and the like,
+Classes are warm and cool colours ("label") or the four directions ("movement"). "text" asks what a pretrained sentence
+encoder gives, in 16×16 pixels; words that the model learns itself, in the world of `magi record shapes`, are measured
+by text.py. Writes control_label.json and the like,
 and a contact sheet.
 """
 

@@ -1,4 +1,4 @@
-"""CUDA graphs without a GPU: what is captured is recorded as operators on memory, and replayed on that very memory."""
+"""CUDA graphs without a GPU: a recorder stands in for the capture (`graph_recorder.py`)."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from magi_video.codecs.autoencoder_tiny import AutoencoderTiny
 from magi_video.codecs.image_vae import ImageVAECodec
@@ -26,80 +24,8 @@ from magi_video.models.epsilon import EpsilonHead
 from magi_video.models.transformer import MagiVideoTransformer
 from magi_video.sampling.rollout import Rollout
 from magi_video.sampling.sampling import Sampling
+from tests.fast.graph_recorder import Recorder, aten, make_engine
 from tests.fast.jobs import CASES, FRAMES, Make, begin, make_job, roll
-
-aten = torch.ops.aten
-WAITS = {aten.lift_fresh, aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.randn, aten.rand}
-"""What a stream that is being captured forbids: values of the host, and those that the host would wait for or draw."""
-
-
-class Recorded(TorchDispatchMode):
-    """The operators of some work, with the memory of their arguments and results."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, Any, Any, list[Tensor]]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        chosen = [one for one in tree_leaves(args) if isinstance(one, Tensor) and one.dtype == torch.bool]
-        if func.overloadpacket in WAITS or (func.overloadpacket in (aten.index, aten.index_put) and chosen):
-            raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
-        made = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, tree_leaves(made)))
-        return made
-
-    def replay(self) -> None:
-        """The same operators; what they made before is overwritten, and what nobody else holds is lost at the end."""
-        own: list[Tensor] = []
-        for func, args, kwargs, made in self.calls:
-            for held, new in zip(made, tree_leaves(func(*args, **kwargs)), strict=True):
-                if isinstance(held, Tensor) and held.data_ptr() != new.data_ptr():
-                    held.copy_(new)
-                    own.append(held)
-        for one in own:  # the next graph in the pool takes the memory
-            if one.is_floating_point():
-                one.fill_(torch.nan)
-
-
-class Recorder(Capture):
-    """Stands in for `CudaCapture`.
-
-    Args:
-        failing_ends: captures, of the first ones, that fail when all work is recorded.
-        drops: whether an operator that writes to its first argument is left out of the recording.
-    """
-
-    device_type = "cpu"
-
-    def __init__(
-        self, failing_ends: int = 0, drops: Callable[[Any, Tensor], bool] = lambda func, written: False
-    ) -> None:
-        self.made = self.replays = 0
-        self.failing_ends, self.drops = failing_ends, drops
-
-    def __call__(self, work: Callable[[], object], device: torch.device) -> Callable[[], object]:
-        work()
-        with Recorded() as recorded:
-            work()
-        if self.failing_ends:
-            self.failing_ends -= 1
-            raise RuntimeError("operation failed due to a previous error during capture\nat its end")
-        self.made += 1
-        recorded.calls = [
-            one for one in recorded.calls if not (one[1] and self.drops(one[0].overloadpacket, one[1][0]))
-        ]
-
-        def replay() -> None:
-            self.replays += 1
-            with torch.no_grad():  # a graph knows nothing of gradients
-                recorded.replay()
-
-        return replay
-
-
-def make_engine(**options: Any) -> tuple[CudaGraphEngine, Recorder]:
-    recorder = Recorder()
-    return CudaGraphEngine(capture=recorder, **options), recorder
 
 
 def check(job: Job, engine: CudaGraphEngine, given: int = 2, tolerance: float = 1e-5) -> None:
