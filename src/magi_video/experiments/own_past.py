@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import copy_last
 from magi_video.experiments.measure import Measures, Scores
-from magi_video.experiments.plots import new_figure
+from magi_video.experiments.plots import legend_beside, new_figure
 from magi_video.experiments.rows import Row, all_rows
 from magi_video.experiments.starts import sample_name, samples
 from magi_video.experiments.table1 import Keep, refusal
@@ -113,5 +113,5 @@ def curves(figures: Figures) -> Figure:
     axis.set_xlabel("frame; a cross: the last one behind the true past")
     axis.set_ylabel(f"error of {score}")
     axis.set_ylim(bottom=0)
-    axis.legend(fontsize=7)
+    legend_beside(figure, axis)
     return figure

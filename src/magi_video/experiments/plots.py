@@ -44,6 +44,12 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
+def legend_beside(figure: Figure, axis: Axes) -> None:
+    """The legend of one panel, right of all of them: many curves leave no room inside."""
+    figure.set_figwidth(figure.get_figwidth() + 1.7)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+
+
 def compare(figures: Figures) -> Figure:
     """FVD of every seed with the references, and the curves over the frame index."""
     curves = [

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from magi_video.experiments import by_frame
-from magi_video.experiments.plots import new_figure
+from magi_video.experiments.plots import legend_beside, new_figure
 from magi_video.experiments.tables import table
 from magi_video.experiments.verdicts import FEWEST_SEEDS, References, Verdict, beats, joined, span, verdict
 
@@ -387,6 +387,6 @@ def curves(world: str, figures: Figures) -> Figure:
         axis.axhline(references[key].copy_last, color="0.35", linestyle="--", linewidth=1, label="copy-last")
         axis.set_xlabel("training steps" if by == "step" else "training TFLOP")
         axis.set_ylabel(key if key == "FVD" else f"error of {key} (% of the side)")
-    axes[0].legend(fontsize=8)
+    legend_beside(figure, axes[0])
     axes[0].set_title(world)
     return figure
