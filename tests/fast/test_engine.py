@@ -249,3 +249,6 @@ def test_the_decoder_is_a_graph_too(make_model: Make, folder: Path) -> None:
     by_graph = torch.cat(list(engine.decode_stream(job.codec, iter(latents))), dim=1)
     assert plain.shape == (2, 2, 3, 16, 16)
     assert torch.allclose(by_graph, plain, atol=1e-5)
+    job.codec.set_statistics([2.0] * 3, [3.0] * 3)  # buffers, of which sessions hold copies as of weights
+    plain, by_graph = [next(one.decode_stream(job.codec, iter(latents))) for one in (Engine(), engine)]
+    assert torch.allclose(by_graph, plain, atol=1e-5)

@@ -301,7 +301,11 @@ class CudaGraphEngine(GraphEngine):
         return (self._decode(codec, latents_BCHW) for latents_BCHW in latents)
 
     def _decode(self, codec: Codec, latents_BCHW: Tensor) -> Tensor:
-        """Pixels `[B, 1, 3, height, width]`; by PyTorch where there is no graph that gives its result."""
+        """Pixels `[B, 1, 3, height, width]`; by PyTorch where there is no graph that gives its result.
+
+        The graph is looked for once a frame, as those of mask steps are: it reads weights where they were, which may
+        have moved, and memory that it shares with other graphs.
+        """
         kind = latents_BCHW.shape, latents_BCHW.dtype
         with self._lock:
             decoder = self._decoders.find(codec, kind, partial(self._checked_decoder, codec, latents_BCHW))

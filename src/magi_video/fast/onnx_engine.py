@@ -21,7 +21,7 @@ from magi_video.fast.graph import DecodeFunction, MaskStepFunction, StepForm, ex
 from magi_video.fast.graph_engine import TOLERANCE, GraphEngine, decodes_frames, step_forms
 from magi_video.fast.graph_past import FunctionPast, GraphPast, Run
 from magi_video.fast.job import Job, describe
-from magi_video.fast.onnx_graph import Graph, GraphFiles, Session, export_graph
+from magi_video.fast.onnx_graph import Graph, GraphFiles, Session, export_graph, tensors_of
 from magi_video.fast.speed import prepare
 from magi_video.files.cache import report_unusable_cache
 from magi_video.installation import install_command
@@ -90,6 +90,10 @@ class OnnxEngine(GraphEngine):
 
     @override
     def decode_by_graph(self, codec: Codec, latents: Iterator[Tensor]) -> Iterator[Tensor]:
+        """See `GraphEngine.decode_by_graph`.
+
+        The session is looked for once a stream, as those of mask steps are once a rollout: it holds weights of its own.
+        """
         first = next(latents, None)
         if first is None:
             return
@@ -173,8 +177,9 @@ class OnnxEngine(GraphEngine):
 
 
 def stamp_of(function: nn.Module) -> Stamp:
-    """Changes when weights are replaced or changed: sessions hold copies of them."""
-    return tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in function.parameters())
+    """Changes when weights or buffers are replaced or changed: sessions hold copies of them."""
+    held = tensors_of(function).values()
+    return tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in held)
 
 
 def step_name(model: MagiVideoTransformer, form: StepForm) -> str:
