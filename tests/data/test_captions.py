@@ -96,7 +96,8 @@ def test_names_are_matched_as_users_write_them_and_the_rest_is_told(videos: Vide
     path.write_text(listing("b.mp4", "gone.mp4", "/b.mp4", "../b.mp4", "x\n"))
     captions = read_captions(videos)
     assert captions.texts == ["of b.mp4", None, None]
-    assert captions.summary() == ("captions: 1 of 3 videos; 4 lines name no video (gone.mp4, /b.mp4, ../b.mp4, …)")
+    unmatched = f"4 lines name no video (gone.mp4, /b.mp4, ../b.mp4, …; the first in {path}: line 2)"
+    assert captions.summary() == f"captions: 1 of 3 videos; {unmatched}"
     path.write_text(listing("b.mp4", "./b.mp4"))
     with pytest.raises(MagiError, match=r"line 2: '\./b\.mp4' a second time"):
         read_captions(videos)

@@ -39,14 +39,17 @@ class Captions:
         texts: of every video, None of those that have none.
         unmatched: names in metadata files, as written there, that no video has.
         places: of every video, the file of its caption and the line in it, for messages; "" where it has none.
+        first_unmatched: the file and the line of the first of `unmatched`.
     """
 
     texts: list[str | None]
     unmatched: list[str]
     places: list[str]
+    first_unmatched: str = ""
 
     def summary(self) -> str:
-        """ "captions: 2 of 6 videos; 4 lines name no video (v2.mp4, clips/v3.mp4, v4.mp4, …)"."""
+        """ "captions: 2 of 6 videos; 4 lines name no video (v2.mp4, clips/v3.mp4, v4.mp4, …; the first in
+        videos/metadata.jsonl: line 3)"."""
         line = f"captions: {sum(text is not None for text in self.texts)} of {len(self.texts)} videos"
         if not self.unmatched:
             return line
@@ -55,7 +58,7 @@ class Captions:
             + (["…"] if len(self.unmatched) > MOST_NAMED else [])
         )
         lines = "1 line names" if len(self.unmatched) == 1 else f"{len(self.unmatched)} lines name"
-        return f"{line}; {lines} no video ({names})"
+        return f"{line}; {lines} no video ({names}; the first in {self.first_unmatched})"
 
 
 class Found(NamedTuple):
@@ -97,6 +100,7 @@ def read_captions(videos: VideoFolder) -> Captions:
         folded.setdefault(_fold(name), []).append(i)
     found: list[Found | None] = [None] * len(paths)
     unmatched: list[str] = []
+    first_unmatched = ""
     folders = {folder for name in names for folder in _folders_of(name)} or {""}
     for folder in sorted(folders, key=lambda folder: (folder.count("/") + bool(folder), folder)):  # nearer ones later
         listed = _read_folder(videos, folder)
@@ -107,6 +111,7 @@ def read_captions(videos: VideoFolder) -> Captions:
             video = number.get(key, alike[0] if len(alike) == 1 else None)
             if video is None:
                 unmatched.append(name)
+                first_unmatched = first_unmatched or caption.place
             else:
                 found[video] = caption
     found = [_beside(path, videos) or listed for path, listed in zip(paths, found, strict=True)]
@@ -114,6 +119,7 @@ def read_captions(videos: VideoFolder) -> Captions:
         [None if one is None else one.text for one in found],
         unmatched,
         ["" if one is None else one.place for one in found],
+        first_unmatched,
     )
 
 
