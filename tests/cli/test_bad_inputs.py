@@ -295,6 +295,7 @@ generate run --out out --schedule sideways
 compare =run b=run --data videos --out out
 reproduce drift --out out --rows nosuch
 reproduce drift --out out --worlds ucf101
+reproduce kv-cache --out out --rows noise
 reproduce ablation --out out --rows noise
 bench run --out text.txt
 bench run --plot empty

@@ -155,7 +155,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path) -> 
         ],
         "drift has no row 'nosuch'": [["reproduce", "drift", *out, "--rows", "nosuch"]],
         "forcing must be one of": [["reproduce", "table1", *out, "--rows", "nosuch"]],
-        "rows are of the recipes": [["reproduce", "ablation", *out, "--rows", "noise"]],
+        "rows are of the recipes": [["reproduce", "kv-cache", *out, "--rows", "noise"]],
         "different numbers from 0": [["reproduce", "drift", *out, "--seeds", "1", "1"]],
         "is a run, not a recipe: to go on with it": [["train", begun, *out], ["plan", begun, "--devices", "1"]],
         "is a folder, not a recipe": [["train", empty, *out]],

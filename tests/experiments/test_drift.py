@@ -10,10 +10,11 @@ import pytest
 from magi_video.errors import MagiError
 from magi_video.experiments import drift_report
 from magi_video.experiments.asked import DRIFT_ROWS
-from magi_video.experiments.drift import Windows, drift
+from magi_video.experiments.drift import drift, windows_of
 from magi_video.experiments.long import hold
 from magi_video.experiments.measure import Measures
 from magi_video.experiments.publish import publish
+from magi_video.experiments.rollouts import Rollouts
 from magi_video.experiments.run import reproduce, write_result
 from magi_video.experiments.runs import VARIANTS, Workplace, changed
 from magi_video.experiments.worlds import CPU_WORLDS, World
@@ -29,12 +30,11 @@ def measures(world: World, tmp_path_factory: pytest.TempPathFactory) -> Measures
 
 
 def test_windows_lie_behind_the_given_frames_and_at_the_end_of_each_length() -> None:
-    windows = Windows(5, 16, (16, 64, 1000))
-    assert windows.early == [5, 21]
-    assert [windows.late(length) for length in windows.lengths] == [[0], [32, 48], [968, 984]]
-    assert windows.frames == [*range(64), *range(968, 1000)]
+    windows = windows_of(5, 16, (16, 64, 1000))
+    assert windows.spans == {"early": (5, 21), "16": (0,), "64": (32, 48), "1000": (968, 984)}
+    assert windows.frames == [*range(64), *range(968, 1000)] and windows.end("early") == 37
     rollouts = np.broadcast_to(np.array(windows.frames)[None, :, None, None, None], (3, len(windows.frames), 1, 1, 3))
-    cut = windows.cut(rollouts, [968, 984])
+    cut = windows.cut(rollouts, "1000")
     assert (
         cut.shape[:2] == (6, 16) and cut[0, :, 0, 0, 0].tolist() == list(range(968, 984)) and cut[3, 0, 0, 0, 0] == 984
     )
@@ -66,11 +66,12 @@ def test_two_cures_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPat
     assert early != noisy, "the same model, another past"
     assert not (measures.folder / "runs" / "noisy-past-seed0").exists()
     monkeypatch.setattr("magi_video.experiments.runs.train", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr("magi_video.experiments.drift.roll_part", lambda *_: pytest.fail("rolled out again"))
+    monkeypatch.setattr(Rollouts, "roll_part", lambda *_: pytest.fail("rolled out again"))
     assert json.dumps(drift(measures, [0], ["noise"])) == json.dumps(figures), "all is kept"
     real = figures["references"]["real"]
     assert real["early"]["oracle"]["position"] == 0 and set(real["late"]) == {"10", "24", "40"}
-    assert figures["references"]["still"]["late"] == {}
+    assert figures["references"]["shuffled"]["late"] == {}
+    assert set(figures["references"]["still"]["late"]) == set(real["late"])
     assert figures["references"]["copy_last"]["early"]["change"] == 0 < real["early"]["change"]
 
     out = measures.folder.parent
@@ -97,7 +98,7 @@ def test_the_rule_of_the_verdict() -> None:
     figures = {
         "oracle": "balls", "lengths": [16, 64], "window": 16, "rollouts": 2,
         "references": {"real": {"early": scores(5, 0.1)}, "shuffled": {"early": scores(300, 9.0)},
-                       "copy_last": {"early": scores(200, 2.0)}},
+                       "copy_last": {"early": scores(97, 2.0), "late": {"64": scores(200, 2.0)}}},
         "runs": {"none": runs([(90, 0.9), (95, 1.0), (99, 0.8)]), "canvas": runs([(50, 0.5), (60, 0.4), (55, 0.7)])},
     }  # fmt: skip
     assert drift_report.compared("canvas", "none", 64, figures).answer == "confirmed"
@@ -105,6 +106,14 @@ def test_the_rule_of_the_verdict() -> None:
     figures["runs"]["none"] = runs([(90, None), (95, 0.3), (99, 0.8)])
     assert drift_report.compared("canvas", "none", 64, figures).answer == "confirmed", "by FVD; speed cannot tell"
     assert drift_report.pairs(figures) == [("canvas", "none", 64)]
+    assert drift_report.throughout("canvas", "none", [64], figures).answer == "confirmed"
+    figures["lengths"].append(256)
+    for name in ("none", "canvas"):
+        for run, (fvd, speed) in zip(figures["runs"][name], [(90, 0.9), (95, 1.0), (99, 0.8)], strict=True):
+            run["late"]["256"] = scores(fvd - (name == "canvas"), speed)
+    assert drift_report.compared("canvas", "none", 256, figures).answer == "cannot tell", "the seeds overlap"
+    assert drift_report.throughout("canvas", "none", [64, 256], figures).answer == "cannot tell"
+    assert list(drift_report.claims(figures)) == ["canvas is better than none in long rollouts"]
 
 
 def test_other_worlds_and_rows_are_refused(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import torch
 from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import baselines
 from magi_video.evaluation.features import Detectors
-from magi_video.experiments import recipes, rollout, tables, timing
+from magi_video.experiments import recipes, tables, timing
 from magi_video.experiments.clips import every, real_sets, ucf101_picks
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.experiments.measure import Measures
 from magi_video.experiments.publish import publish, summarise
+from magi_video.experiments.rows import GUARDS
 from magi_video.experiments.run import find_worlds, reproduce
-from magi_video.experiments.runs import VARIANTS, Workplace
+from magi_video.experiments.runs import VARIANTS, Workplace, changed
 from magi_video.experiments.verdicts import cache_verdict
 from magi_video.experiments.worlds import CPU_WORLDS, GPU_WORLDS, World
 from magi_video.files.json import read_json
@@ -29,15 +30,15 @@ from tests.files.test_lock import other_process
 
 def test_a_variant_changes_what_its_name_says() -> None:
     base = CPU_WORLDS[0].preset
-    made = {name: change(base) for name, change in VARIANTS.items()}
+    made = {name: changed(base, name) for name in (*VARIANTS, *(f"complete-{guard}" for guard in GUARDS))}
     assert made["ctf"] == base
     assert replace(made["mtf"], forcing="complete") == base
-    assert made["ctf-no-interval"].data.max_interval == 1 < base.data.max_interval
-    assert replace(made["ctf-no-interval"], data=base.data) == base
-    assert made["ctf-no-noise"].exposure.noise_levels == 0 < base.exposure.noise_levels
-    assert replace(made["ctf-no-noise"], exposure=base.exposure) == base
-    assert made["ctf-no-both"].data == made["ctf-no-interval"].data
-    assert made["ctf-no-both"].exposure == made["ctf-no-noise"].exposure
+    assert made["complete-no-interval"].data.max_interval == 1 < base.data.max_interval
+    assert replace(made["complete-no-interval"], data=base.data) == base
+    assert made["complete-no-noise"].exposure.noise_levels == 0 < base.exposure.noise_levels
+    assert replace(made["complete-no-noise"], exposure=base.exposure) == base
+    assert made["complete-no-both"].data == made["complete-no-interval"].data
+    assert made["complete-no-both"].exposure == made["complete-no-noise"].exposure
 
 
 def test_both_scales_have_the_same_worlds() -> None:
@@ -264,19 +265,22 @@ def test_ucf101_sets_are_balanced_and_share_no_group() -> None:
     assert len(few[0]) == len(few[1]) < 60, "as many on both sides"
 
 
-def test_sampling_steps_and_a_long_rollout(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_another_version_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "rollout-balls.json").write_text('{"frame": [0, 32], "fvd": {"ctf": [208.2, 275.6]}}')
+    with pytest.raises(
+        MagiError, match=r"one of rollout-balls\.json lacks 'runs': another version of its recipe"
+    ) as told:
+        publish(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_sampling_steps(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "MASK_STEPS", (1, 2))
     monkeypatch.setattr(recipes, "DENOISE_STEPS", (2,))
     grid = recipes.sampling_steps(measures, [0])["grid"]
     assert [(entry["mask_steps"], entry["denoise_steps"]) for entry in grid] == [(1, 2), (2, 2)]
     assert all(entry["seconds_per_frame"] > 0 and "fvd" in entry and "lpips" in entry for entry in grid)
-    for name, value in {"FRAMES": 22, "WINDOW": 10, "STARTS": (0, 12), "ROLLOUTS": 3}.items():
-        monkeypatch.setattr(rollout, name, value)
-    figures = recipes.rollout(measures, [0])
-    assert figures["frame"] == [0, 12] and figures["clips"] == 3
-    sets = (*recipes.ROLLED_OUT, "copy_last", "true")
-    assert {name: len(values) for name, values in figures["fvd"].items()} == dict.fromkeys(sets, 2)
-    assert figures["speed"]["copy_last"][1] == 0 < figures["speed"]["true"][1]
 
 
 def test_what_is_missing_to_record_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,20 @@ def test_every_paradigm_is_a_row() -> None:
         assert "/" not in row.key and ":" not in row.key
 
 
+def test_a_row_without_a_guard_is_compared_with_complete_without_it() -> None:
+    base = CPU_WORLDS[0].preset
+    row = Row.parse("raster-no-noise:attention=flat")
+    assert (row.forcing, row.guard, row.base, row.key) == (
+        "raster", "no-noise", "complete-no-noise", "raster-no-noise-attention-flat",
+    )  # fmt: skip
+    bare = row.preset(base)
+    assert bare.exposure.noise_levels == 0 and base.exposure.noise_levels > 0
+    assert replace(bare, exposure=base.exposure) == Row.parse("raster:attention=flat").preset(base)
+    assert Row.parse("complete-no-noise").base == "complete-no-noise" and Row.parse("masked").base == "complete"
+    with pytest.raises(MagiError, match="masked-no-hope"):
+        Row.parse("masked-no-hope")
+
+
 def test_the_budgets_cost_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     base = SMOKE_WORLDS[0].preset
     base = replace(base, train=replace(base.train, steps=1000))
@@ -142,6 +156,6 @@ def test_the_interval_over_clips_holds_the_mean() -> None:
 def test_bad_rows_are_one_line(tmp_path: Path, rows: tuple[str, ...], message: str) -> None:
     with pytest.raises(MagiError, match=message):
         reproduce("table1", tmp_path, rows=rows)
-    with pytest.raises(MagiError, match="rows are of the recipes table1, starts, own-past, drift, not of kv-cache"):
+    with pytest.raises(MagiError, match=r"rows are of the recipes table1, .*drift, rollout, ablation, not of kv-cache"):
         reproduce("kv-cache", tmp_path, rows=("complete",))
     assert not list(tmp_path.iterdir())

@@ -17,11 +17,11 @@ Recipe = Literal[
     "starts",
     "own-past",
     "drift",
+    "rollout",
+    "ablation",
     "sensitivity",
     "ctf-vs-mtf",
-    "ablation",
     "kv-cache",
-    "rollout",
     "sampling-steps",
     "all",
     "report",
@@ -34,18 +34,19 @@ class Reproduce:
 
     table1: every paradigm of the paper's Table 1 on one backbone, at equal steps and at equal operations, with what
     it costs. starts: its models, after equal steps, from no frame, one and five. own-past: their last frame behind the
-    true past and behind their own. drift: cures for drift in rollouts of up to 1,000 frames.
-    sensitivity: what FVD says of real, shuffled, frozen and noisy clips. ctf-vs-mtf:
-    complete against masked teacher forcing at equal steps and at equal time. ablation: without dynamic intervals,
-    noise, both. kv-cache: seconds and memory against frames, with and without the cache, every paradigm.
-    rollout: quality over 120 frames. sampling-steps: quality against seconds.
-    all: each of these but table1, starts, own-past and drift, on the worlds that it is meant for.
+    true past and behind their own. drift: cures for drift in rollouts of up to 1,000 frames. rollout: 256 frames from
+    models trained on 16, with rotary and with the paper's interpolated positions. ablation: complete and masked teacher
+    forcing without dynamic intervals, noise, both; at four intervals and in rollouts of up to 256 frames.
+    sensitivity: what FVD says of real, shuffled, frozen and noisy clips. ctf-vs-mtf: complete against masked teacher
+    forcing at equal steps and at equal time. kv-cache: seconds and memory against frames, with and without the cache,
+    every paradigm. sampling-steps: quality against seconds.
+    all: the last four of these, on the worlds that each is meant for.
     report: tables, plots and reproduction.json from what the folder holds.
     """
 
     recipe: Annotated[Positional[Recipe], arg(metavar="RECIPE")]
-    """table1, starts, own-past, drift, sensitivity, ctf-vs-mtf, ablation, kv-cache, rollout, sampling-steps, report, or
-    all: every one but the first four."""
+    """table1, starts, own-past, drift, rollout, ablation, sensitivity, ctf-vs-mtf, kv-cache, sampling-steps, report, or
+    all: those four before report."""
     out: OutFolder
     """Folder for data, models, samples, and results/*.json."""
     scale: Literal["smoke", "cpu", "gpu"] = "cpu"
@@ -57,9 +58,10 @@ class Reproduce:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the training runs."""
     rows: tuple[str, ...] = ()
-    """Of table1, starts and own-past: paradigms by name, with their own options as in
-    raster:attention=flat; all if not said. What the folder holds of other rows stays in the table of table1. Of
-    drift: none, noise, noisy-past, resampling, error-bank, canvas."""
+    """Of table1, starts and own-past: paradigms by name, with their own options as in raster:attention=flat, or without
+    a guard as in masked-no-noise; all paradigms if not said. What the folder holds of other rows stays in the table. Of
+    drift: none, noise, noisy-past, resampling, error-bank, canvas. Of rollout: rope, interpolate. Of ablation: complete
+    and masked, and both with -no-interval, -no-noise and -no-both."""
     budget: Literal["both", "equal-steps"] = "both"
     """Of table1: a run ends at the longer of both budgets, or at equal steps; a later call with both goes on."""
     data: Videos | None = None

@@ -1,15 +1,18 @@
 """What may be asked of `magi reproduce`: recipes with rows, drift's rows, and the checks that need no PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from magi_video.errors import MagiError
 from magi_video.experiments.rows import Row
 
-TABLE1, STARTS, OWN_PAST, DRIFT = BY_ROWS = ("table1", "starts", "own-past", "drift")
+TABLE1, STARTS, OWN_PAST, DRIFT, ROLLOUT, ABLATION = BY_ROWS = (
+    "table1", "starts", "own-past", "drift", "rollout", "ablation",
+)  # fmt: skip
 """Recipes whose rows can be chosen, and which "all" leaves out."""
-DRIFT_WORLDS = ("balls", "coinrun")
+WORLDS = {DRIFT: ("balls", "coinrun"), ROLLOUT: ("balls",), ABLATION: ("balls",)}
+"""Where a recipe is measured; the others of `BY_ROWS` in every world."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,15 @@ DRIFT_ROWS = {
 """By name. `noise` is table 1's row `complete`; `noisy-past` the same models with a past of level 2 of 5 in
 rollouts."""
 
+ROLLOUT_ROWS = {"rope": "complete", "interpolate": "complete-interpolate"}
+"""Row of `rollout` → what is trained, as `experiments.runs` names it."""
+ABLATION_ROWS = tuple(
+    f"{forcing}{guard}" for forcing in ("complete", "masked") for guard in ("", "-no-interval", "-no-noise", "-no-both")
+)
+"""Rows of `ablation`, which are what is trained."""
+OWN_ROWS: dict[str, Iterable[str]] = {DRIFT: DRIFT_ROWS, ROLLOUT: ROLLOUT_ROWS, ABLATION: ABLATION_ROWS}
+"""Recipes whose rows are not paradigms."""
+
 
 def check_asked(recipe: str, seeds: Sequence[int], rows: Sequence[str] | None, worlds: Sequence[str]) -> None:
     """Refuse seeds, rows or worlds that a recipe cannot have.
@@ -54,9 +66,9 @@ def check_asked(recipe: str, seeds: Sequence[int], rows: Sequence[str] | None, w
     if rows is not None and recipe not in BY_ROWS:
         raise MagiError(f"rows are of the recipes {', '.join(BY_ROWS)}, not of {recipe}")
     for row in rows or ():
-        if recipe != DRIFT:
+        if recipe not in OWN_ROWS:
             Row.parse(row)
-        elif row not in DRIFT_ROWS:
-            raise MagiError(f"{DRIFT} has no row {row!r}; expected some of {', '.join(DRIFT_ROWS)}")
-    if recipe == DRIFT and not set(worlds) & set(DRIFT_WORLDS):
-        raise MagiError(f"{DRIFT} is measured in {' and '.join(DRIFT_WORLDS)}; got worlds {', '.join(worlds)}")
+        elif row not in OWN_ROWS[recipe]:
+            raise MagiError(f"{recipe} has no row {row!r}; expected some of {', '.join(OWN_ROWS[recipe])}")
+    if (meant := WORLDS.get(recipe)) and not set(worlds) & set(meant):
+        raise MagiError(f"{recipe} is measured in {' and '.join(meant)}; got worlds {', '.join(worlds)}")

@@ -58,19 +58,24 @@ def real_sets(workplace: Workplace) -> tuple[RealSet, RealSet]:
     else:
         workplace.record()
         videos = VideoFolder(workplace.folder / "test")
-        count = world.clips_per_video
-        spread = [
-            [(i, round((part + 0.5) / count * (v.num_frames - span))) for part in range(count)]
-            for i, v in enumerate(videos.videos)
-            if v.num_frames >= span
-        ]
-        evens, odds = ([one for video in spread[half::2] for one in video][: world.num_clips] for half in (0, 1))
-        picked = evens, odds
+        picked = recorded_picks(videos, world)
     named = ([f"{videos.names[video]}@{start}" for video, start in chosen] for chosen in picked)
     record = dict(zip(("reference", "context"), named, strict=True))
     write_json(workplace.folder / "sets.json", record if world.game else record | {"seed": UCF101_SEED})
     reference, context = (read_set(videos, chosen, world) for chosen in picked)
     return reference, context
+
+
+def recorded_picks(videos: VideoFolder, world: World) -> tuple[list[Pick], list[Pick]]:
+    """Clips for both sets: of the videos with even and with odd numbers, those long enough, evenly spread over each."""
+    span, count = (world.frames - 1) * world.interval + 1, world.clips_per_video
+    spread = [
+        [(i, round((part + 0.5) / count * (v.num_frames - span))) for part in range(count)]
+        for i, v in enumerate(videos.videos)
+        if v.num_frames >= span
+    ]
+    evens, odds = ([one for video in spread[half::2] for one in video][: world.num_clips] for half in (0, 1))
+    return evens, odds
 
 
 def read_set(videos: VideoFolder, chosen: Sequence[Pick], world: World) -> RealSet:

@@ -1,6 +1,6 @@
 """The comparison of cures for drift as figures for scripts, and as a page in Markdown with the rule's answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -8,19 +8,21 @@ import numpy as np
 
 from magi_video.experiments.table1_report import flat, interval_over_clips, number
 from magi_video.experiments.tables import table
-from magi_video.experiments.verdicts import References, Verdict, joined, span, verdict
+from magi_video.experiments.verdicts import Answer, References, Verdict, joined, span, verdict
 
 Figures = dict[str, Any]
+FROM = 256
+"""Frames of the shortest rollout that counts."""
 AGAINST = ("noise", "none")
 """Rows that every other one is claimed to be better than."""
 DECIDING = {"balls": "speed"}
 """Oracle → its score that decides beside FVD; the others are reported (docs/preregistration.md, claim g)."""
 
 
-def values_of(scores: Figures, oracle: str) -> dict[str, float]:
+def values_of(scores: Figures, oracle: str, deciding: Mapping[str, str] = DECIDING) -> dict[str, float]:
     """The scores of windows that decide, by name; lower is better. A value that there is not is infinitely bad."""
     found = {"FVD": scores["fvd"]}
-    if name := DECIDING.get(oracle):
+    if name := deciding.get(oracle):
         value = scores["oracle"][name]
         found[name] = float("inf") if value is None else value
     return found
@@ -32,17 +34,16 @@ def deltas(run: Figures, length: int, oracle: str) -> dict[str, float]:
     return {name: round(late[name] - early[name], 4) for name in early}
 
 
-def references_of(figures: Figures) -> dict[str, References]:
-    """What the deciding scores say of clips that need no model."""
+def references_of(figures: Figures, length: int, deciding: Mapping[str, str] = DECIDING) -> dict[str, References]:
+    """What the deciding scores say of clips that need no model: the floor and shuffled clips at the beginning, the last
+    given frame held until the end of a length, where the true videos go so far."""
     rows, oracle = figures["references"], figures["oracle"]
-    early = {name: rows[name]["early"] for name in ("real", "shuffled", "copy_last")}
-    real, mixed = (tuple(early[name]["fvd_interval"]) for name in ("real", "shuffled"))
-    found = {"FVD": References(real, mixed, early["copy_last"]["fvd"])}
-    if name := DECIDING.get(oracle):
-        floor, shuffled = (
-            interval_over_rollouts(early[one]["oracle"]["per_clip"][name], figures) for one in ("real", "shuffled")
-        )
-        found[name] = References(floor, shuffled, values_of(early["copy_last"], oracle)[name])
+    real, mixed = (rows[name]["early"] for name in ("real", "shuffled"))
+    held = values_of(rows["copy_last"]["late"].get(str(length), rows["copy_last"]["early"]), oracle, deciding)
+    found = {"FVD": References(tuple(real["fvd_interval"]), tuple(mixed["fvd_interval"]), held["FVD"])}
+    if name := deciding.get(oracle):
+        floor, shuffled = (interval_over_rollouts(one["oracle"]["per_clip"][name], figures) for one in (real, mixed))
+        found[name] = References(floor, shuffled, held[name])
     return found
 
 
@@ -53,17 +54,39 @@ def interval_over_rollouts(per_clip: Sequence[float | None], figures: Figures) -
     return interval_over_clips(list(np.nanmean(known, axis=0)))
 
 
-def compared(first: str, second: str, length: int, figures: Figures) -> Verdict:
+def compared(first: str, second: str, length: int, figures: Figures, deciding: Mapping[str, str] = DECIDING) -> Verdict:
     """Whether one row is better than another at the end of a length: by the rule, over the deciding scores."""
     oracle, answers = figures["oracle"], []
-    for name, references in references_of(figures).items():
+    for name, references in references_of(figures, length, deciding).items():
         a, b = (
-            [values_of(run["late"][str(length)], oracle)[name] for run in figures["runs"].get(row, [])]
+            [values_of(run["late"][str(length)], oracle, deciding)[name] for run in figures["runs"].get(row, [])]
             for row in (first, second)
         )
         one = verdict(a, b, references, (first, second))
         answers.append(Verdict(one.answer, f"{name}: {one.why}"))
     return joined(answers)
+
+
+def throughout(
+    first: str, second: str, lengths: Sequence[int], figures: Figures, deciding: Mapping[str, str] = DECIDING
+) -> Verdict:
+    """Whether one row is better than another at the end of each of several lengths."""
+    if not lengths:
+        return Verdict("cannot tell", "no rollout is so long")
+    at = {length: compared(first, second, length, figures, deciding) for length in lengths}
+    said = {one.answer for one in at.values()}
+    answer: Answer = said.pop() if len(said) == 1 else "cannot tell"
+    return Verdict(answer, " | ".join(f"at {length}, {one.answer}: {one.why}" for length, one in at.items()))
+
+
+def claims(figures: Figures) -> dict[str, Verdict]:
+    """Claim g of docs/preregistration.md, for every pair of rows."""
+    lengths = [length for length in compared_lengths(figures) if length >= FROM]
+    rows = dict.fromkeys((name, other) for name, other, _ in pairs(figures))
+    return {
+        f"{name} is better than {other} in long rollouts": throughout(name, other, lengths, figures)
+        for name, other in rows
+    }
 
 
 def compared_lengths(figures: Figures) -> list[int]:

@@ -12,7 +12,6 @@ from magi_video.experiments.clips import Clips, read_clips
 from magi_video.experiments.runs import Workplace
 
 LONG_SEED = 2000
-FOLDER = "long"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +35,16 @@ class LongSet:
         return None if self.actions is None else self.actions[:, :, [self.names.index(name) for name in names]]
 
 
-def long_set(workplace: Workplace, length: int, least: int) -> LongSet:
+def long_set(workplace: Workplace, count: int, length: int, least: int) -> LongSet:
     """The set of a world.
 
-    A world without end (`World.endless`) is recorded once more, in videos of `length` frames under OUT/WORLD/long. In
-    another, the context half of the test videos is taken, the longest first; where one ends, the keys of the next are
-    held.
+    A world without end (`World.endless`) is recorded once more, in videos of `length` frames under
+    OUT/WORLD/long-LENGTH. In another, the context half of the test videos is taken, the longest first; where one ends,
+    the keys of the next are held.
 
     Args:
         workplace: the world's.
+        count: rollouts.
         length: frames of a rollout.
         least: frames that every true video must have.
 
@@ -54,15 +54,16 @@ def long_set(workplace: Workplace, length: int, least: int) -> LongSet:
     world = workplace.world
     workplace.record()
     if world.endless:
-        workplace.record_episodes(FOLDER, LONG_SEED, world.rollouts, length)
-        videos = VideoFolder(workplace.folder / FOLDER)
+        folder = f"long-{length}"
+        workplace.record_episodes(folder, LONG_SEED, count, length)
+        videos = VideoFolder(workplace.folder / folder)
         chosen = list(range(len(videos.videos)))
     else:
         videos = VideoFolder(workplace.folder / "test")
         chosen = sorted(range(1, len(videos.videos), 2), key=lambda index: -videos.videos[index].num_frames)
-    chosen = [index for index in chosen if videos.videos[index].num_frames >= least][: world.rollouts]
-    if len(chosen) < world.rollouts:
-        raise MagiError(f"{videos.root}: {len(chosen)} videos of {least} frames or more; expected {world.rollouts}")
+    chosen = [index for index in chosen if videos.videos[index].num_frames >= least][:count]
+    if len(chosen) < count:
+        raise MagiError(f"{videos.root}: {len(chosen)} videos of {least} frames or more; expected {count}")
     shortest = min(length, *(videos.videos[index].num_frames for index in chosen))
     true = read_clips(videos, [(index, 0) for index in chosen], world, shortest)
     if not world.actions:

@@ -58,6 +58,10 @@ class Measures:
         given, frames = self.world.given, self.world.frames
         self.fid_frames = [int(t) for t in np.linspace(given, frames - 1, fid_frames).round()]
 
+    def at(self, workplace: Workplace) -> "Measures":
+        """The same of another folder."""
+        return Measures(workplace, len(self.fid_frames), self._detectors)
+
     @cached_property
     def sets(self) -> tuple[RealSet, RealSet]:
         """Reference set and context set."""
@@ -135,10 +139,9 @@ class Measures:
                 video=batch if count else None,
                 num_videos=1 if count else len(batch),
                 num_frames=length,
-                interval=self.world.interval,
                 actions=None if actions_TNA is None else actions_TNA[:length, first : first + len(batch)],
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                **settings,
+                **{"interval": self.world.interval} | settings,
             ).frames
             done.append((frames * 255).round().astype(np.uint8))
             display.advance(first + len(batch))
@@ -263,10 +266,13 @@ class Measures:
             save_file(network.state_dict(), part)
         return network
 
-    def frechet(self, name: str, clips: Callable[[], Clips], parts: int = 1) -> Scores:
-        """FVD against the reference set, and its 95 % interval; of windows of the same videos, so many after one
-        another, the interval over videos."""
-        real = self.features("reference", lambda: self.reference)
+    def frechet(
+        self, name: str, clips: Callable[[], Clips], parts: int = 1, reference: tuple[str, Clips] | None = None
+    ) -> Scores:
+        """FVD against the reference set, or another one by its name, and its 95 % interval; of windows of the same
+        videos, so many after one another, the interval over videos."""
+        against, chosen = reference or ("reference", None)
+        real = self.features(against, lambda: self.reference if chosen is None else chosen)
         fake = self.features(name, clips)
         rule: Any = {"ddof": PROTOCOL.ddof, "root": PROTOCOL.root}
         result = frechet_distance(Moments.from_features(real), Moments.from_features(fake), **rule)

@@ -18,13 +18,8 @@ def write(summary: Figures, folder: Path) -> None:
     if "ctf_vs_mtf" in summary:
         for world, figures in summary["ctf_vs_mtf"]["worlds"].items():
             save(compare(figures), folder / f"ctf_vs_mtf_{world}.png")
-    if "ablation" in summary:
-        save(ablate(summary["ablation"]), folder / "ablation.png")
     if "kv_cache" in summary:
         save(time_curves(summary["kv_cache"]), folder / "kv_cache.png")
-    if "rollout" in summary:
-        for world, figures in summary["rollout"]["worlds"].items():
-            save(roll(figures), folder / f"rollout_{world}.png")
     if "sampling_steps" in summary:
         save(front(summary["sampling_steps"]), folder / "sampling_steps.png")
 
@@ -85,22 +80,6 @@ def compare(figures: Figures) -> Figure:
     return figure
 
 
-def ablate(figures: Figures) -> Figure:
-    """FVD of every variant, a point a seed."""
-    figure, (axis,) = new_figure(1)
-    for place, values in enumerate(figures["fvd_per_seed"].values()):
-        axis.bar(place, sum(values) / len(values), color="#0072b2", alpha=0.35, width=0.6)
-        axis.scatter([place] * len(values), values, color="#0072b2", zorder=3)
-    if figures.get("floor") is not None:
-        axis.axhline(figures["floor"], color="0.35", linestyle=":", linewidth=1, label="real (floor)")
-        axis.legend(fontsize=8)
-    names = [name.removeprefix("ctf-").replace("ctf", "CTF").replace("-", " ") for name in figures["fvd_per_seed"]]
-    axis.set_xticks(range(len(names)), names, fontsize=8)
-    axis.set_ylabel("FVD (points: seeds)")
-    axis.set_title(figures["world"])
-    return figure
-
-
 def time_curves(figures: Figures) -> Figure:
     """Seconds against frames: complete teacher forcing with and without its cache, and every row as it generates."""
     figure, (own, all_rows) = new_figure(2)
@@ -115,27 +94,6 @@ def time_curves(figures: Figures) -> Figure:
         axis.set_xlabel("frames")
         axis.set_ylabel("seconds")
         axis.legend(fontsize=7)
-    return figure
-
-
-def roll(figures: Figures) -> Figure:
-    """FVD, speed and sharpness of windows of a long rollout."""
-    figure, axes = new_figure(3)
-    colours = {"ctf": "#0072b2", "ctf-no-both": "#cc79a7", "copy_last": "#d55e00", "true": "#009e73"}
-    labels = {"ctf": "CTF", "ctf-no-both": "CTF, no guards", "copy_last": "copy last frame", "true": "true video"}
-    texts = {
-        "fvd": "FVD of the 16-frame window",
-        "speed": "change from frame to frame (grey levels)",
-        "sharpness": "difference of neighbouring pixels (grey levels)",
-    }
-    for axis, (key, text) in zip(axes, texts.items(), strict=True):
-        for name, colour in colours.items():
-            axis.plot(figures["frame"], figures[key][name], "o-", ms=3, color=colour, label=labels[name])
-        axis.set_xlabel("first frame of the window")
-        axis.set_ylabel(text, fontsize=8)
-        axis.set_ylim(bottom=0)
-        axis.legend(fontsize=8)
-    axes[0].set_title(figures["world"])
     return figure
 
 

@@ -1,11 +1,21 @@
 """From the figures of the recipes to `reproduction.json`, tables in Markdown and plots: `magi reproduce report`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from magi_video.experiments import answers, drift_report, own_past, plots, table1_report, tables
-from magi_video.experiments.asked import BY_ROWS, DRIFT, OWN_PAST, STARTS, TABLE1
+from magi_video.errors import MagiError
+from magi_video.experiments import (
+    ablation_report,
+    answers,
+    drift_report,
+    own_past,
+    plots,
+    rollout_report,
+    table1_report,
+    tables,
+)
+from magi_video.experiments.asked import ABLATION, BY_ROWS, DRIFT, OWN_PAST, ROLLOUT, STARTS, TABLE1
 from magi_video.experiments.recipes import RECIPES, mean_and_deviation
 from magi_video.experiments.results import find_results
 from magi_video.experiments.worlds import CPU_WORLDS
@@ -21,14 +31,30 @@ def publish(out: str | Path) -> Path:
     """Write OUT/report: `reproduction.json`, `tables.md` and plots, from every result that OUT holds.
 
     Raises:
-        MagiError: OUT holds no results.
+        MagiError: OUT holds no results, or some that another version of a recipe has left.
     """
     out = Path(out)
     found = {
         recipe: {world: read_json(path) for world, path in worlds.items()}
         for recipe, worlds in find_results(out, (*RECIPES, *BY_ROWS)).items()
     }
-    report = out / "report"
+    try:
+        return write(found, out / "report")
+    except (KeyError, IndexError, TypeError) as error:
+        files = ", ".join(f"{recipe}-{world}.json" for recipe, worlds in found.items() for world in worlds)
+        raise MagiError(
+            f"{out / 'results'}: one of {files} lacks {error}: another version of its recipe has left it; "
+            "run the recipe again, or take the file away"
+        ) from error
+
+
+def write(found: dict[str, dict[str, Figures]], report: Path) -> Path:
+    """Everything that figures are made into; returns the folder.
+
+    Args:
+        found: recipe → world → figures.
+        report: folder to write.
+    """
     ensure_folder(report)
     summary = summarise(found)
     write_json(report / "reproduction.json", summary)
@@ -39,6 +65,11 @@ def publish(out: str | Path) -> Path:
         plots.save(table1_report.curves(world, figures), report / f"table1_{world}.png")
     for world, figures in found.get(DRIFT, {}).items():
         (report / f"drift_{world}.md").write_text(drift_report.page(figures), encoding="utf-8")
+    for world, figures in found.get(ROLLOUT, {}).items():
+        (report / f"rollout_{world}.md").write_text(rollout_report.page(figures), encoding="utf-8")
+        plots.save(rollout_report.curves(figures), report / f"rollout_{world}.png")
+    for world, figures in found.get(ABLATION, {}).items():
+        (report / f"ablation_{world}.md").write_text(ablation_report.page(figures), encoding="utf-8")
     for world, figures in found.get(OWN_PAST, {}).items():
         (report / f"own_past_{world}.md").write_text(own_past.page(figures) + "\n", encoding="utf-8")
         plots.save(own_past.curves(figures), report / f"own_past_{world}.png")
@@ -56,13 +87,13 @@ def summarise(found: dict[str, dict[str, Figures]]) -> Figures:
             world: comparison_of(world, figures, sensitivity.get(world, {})) for world, figures in compared.items()
         }
         summary["ctf_vs_mtf"] = worlds.get(PRIMARY, next(iter(worlds.values()))) | {"worlds": worlds}
-    if ablated := found.get("ablation"):
-        worlds = {world: ablation_of(world, figures, sensitivity.get(world, {})) for world, figures in ablated.items()}
-        summary["ablation"] = worlds.get(PRIMARY, next(iter(worlds.values())))
+    if ablated := found.get(ABLATION):
+        world = PRIMARY if PRIMARY in ablated else next(iter(ablated))
+        summary["ablation"] = ablation_report.summarise(world, ablated[world])
     if timed := found.get("kv-cache"):
         summary["kv_cache"] = timed.get(PRIMARY, next(iter(timed.values())))
-    if rolled := found.get("rollout"):
-        summary["rollout"] = rolled.get(PRIMARY, next(iter(rolled.values()))) | {"worlds": rolled}
+    if rolled := found.get(ROLLOUT):
+        summary["rollout"] = {world: rollout_report.summarise(figures) for world, figures in rolled.items()}
     if rows := found.get(TABLE1):
         summary["table1"] = {world: table1_report.summarise(world, figures) for world, figures in rows.items()}
     if drifted := found.get(DRIFT):
@@ -140,20 +171,3 @@ def mean_of(values: Sequence[Any]) -> Any:
     if isinstance(values[0], list):
         return [mean_of(point) for point in zip(*values, strict=True)]
     return round(sum(values) / len(values), 4)
-
-
-def ablation_of(world: str, figures: Figures, sensitivity: Figures) -> Figures:
-    """FVD and the other scores of every variant."""
-    mean: Callable[[str], tuple[float, float]] = lambda name: mean_and_deviation(  # noqa: E731
-        [run["fvd"] for run in figures["runs"][name]]
-    )
-    return {
-        "world": world,
-        "seeds": figures["seeds"],
-        "steps": figures["steps"],
-        "floor": sensitivity.get("floor", {}).get("fvd"),
-        "fvd": {name: round(mean(name)[0], 2) for name in figures["runs"]},
-        "fvd_deviation": {name: round(mean(name)[1], 2) for name in figures["runs"]},
-        "fvd_per_seed": {name: [run["fvd"] for run in runs] for name, runs in figures["runs"].items()},
-        "other": {name: other_scores(runs) for name, runs in figures["runs"].items()},
-    }

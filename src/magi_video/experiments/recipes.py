@@ -10,14 +10,11 @@ from magi_video.evaluation.baselines import baselines
 from magi_video.experiments.clips import Clips, every, noise
 from magi_video.experiments.gap import last_frame_loss
 from magi_video.experiments.measure import Measures, Scores
-from magi_video.experiments.rollout import long_rollout
 from magi_video.experiments.rows import Row, all_rows
 from magi_video.experiments.timing import time_against_frames
 from magi_video.experiments.verdicts import cache_verdict
 from magi_video.sampling.sampling import Sampling
 
-ABLATIONS = ("ctf-no-interval", "ctf-no-noise", "ctf-no-both")
-ROLLED_OUT = ("ctf", "ctf-no-both")
 GAP_CLIPS = 64
 MASK_STEPS = (1, 4, 8, 16)
 DENOISE_STEPS = (5, 10, 20)
@@ -57,17 +54,6 @@ def ctf_vs_mtf(m: Measures, seeds: Sequence[int]) -> Scores:
     }
 
 
-def ablation(m: Measures, seeds: Sequence[int]) -> Scores:
-    """CTF without dynamic intervals, without noise injection, without both (paper: Fig. 5c)."""
-    steps = m.world.preset.train.steps
-    variants = ("ctf", *ABLATIONS)
-    return {
-        "seeds": list(seeds),
-        "steps": steps,
-        "runs": {name: [score_model(m, name, seed, steps) for seed in seeds] for name in variants},
-    }
-
-
 def score_model(m: Measures, variant: str, seed: int, steps: int) -> Scores:
     """One model's continuations of the context set."""
     name = f"{variant}-seed{seed}-step{steps}"
@@ -96,13 +82,6 @@ def kv_cache(m: Measures, seeds: Sequence[int]) -> Scores:
     return rows["complete"] | {"rows": rows}
 
 
-def rollout(m: Measures, seeds: Sequence[int]) -> Scores:
-    """More than 100 frames from models trained on 16 (paper: Fig. 6), with and without guards against exposure bias."""
-    steps = m.world.preset.train.steps
-    models = {name: m.workplace.model(name, seeds[0], steps) for name in ROLLED_OUT}
-    return m.kept_figures("rollout", lambda: long_rollout(m, models))
-
-
 def sampling_steps(m: Measures, seeds: Sequence[int]) -> Scores:
     """Mask steps × denoise steps: quality against seconds a frame."""
     steps, own = m.world.preset.train.steps, m.world.preset.own_sampling
@@ -127,9 +106,7 @@ def score_steps(m: Measures, seed: int, steps: int, one: Sampling) -> Scores:
 RECIPES: dict[str, Callable[[Measures, Sequence[int]], Scores]] = {
     "sensitivity": sensitivity,
     "ctf-vs-mtf": ctf_vs_mtf,
-    "ablation": ablation,
     "kv-cache": kv_cache,
-    "rollout": rollout,
     "sampling-steps": sampling_steps,
 }
 """In the order in which they are worth running."""

@@ -1,86 +1,95 @@
-"""Quality over the frame index of rollouts far longer than the training clips (paper, Fig. 6)."""
+"""`magi reproduce rollout`: models trained on 16 frames generate 256 (paper, Fig. 6), with the paper's interpolated
+positions and with rotary ones.
 
+Windows of frames are scored along the rollouts, against the world's reference clips and the true videos' own windows.
+"""
+
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from magi_video.data.folder import VideoFolder
-from magi_video.evaluation.baselines import baselines
-from magi_video.evaluation.frechet import Moments, frechet_distance
-from magi_video.evaluation.measures import clip_motion
-from magi_video.experiments.clips import Clips, every, read_clips
-from magi_video.video.image import contact_sheet, write_image
-
-if TYPE_CHECKING:
-    from magi_video.experiments.measure import Measures
+from magi_video.experiments.asked import ROLLOUT, ROLLOUT_ROWS, check_asked
+from magi_video.experiments.drift import SHEET_ROLLOUTS, SHEET_STRIDE, Keep, run_name
+from magi_video.experiments.measure import Measures, Scores
+from magi_video.experiments.rollouts import Rollouts, Windows, kept_runs
+from magi_video.experiments.sheets import write_sheet
+from magi_video.files.atomic import write_json
 
 ROLLOUTS = 48
-FRAMES = 120
-WINDOW = 16
-STARTS = (0, 32, 64, 104)
-"""First frames of the windows that are compared; the last one ends with the rollout."""
+STARTS = (32, 64, 104, 240)
+"""First frames of the windows, besides the one behind the given frames."""
 
 
-def long_rollout(m: "Measures", models: dict[str, Path]) -> dict[str, Any]:
-    """Roll models out to 120 frames and compare windows of 16 frames with the true videos' at the same index.
+def rollout(
+    m: Measures, seeds: Sequence[int], rows: Sequence[str] | None = None, keep: Keep = lambda figures: None
+) -> Scores:
+    """Train, roll out and score; what is there already is kept.
 
-    The windows of one half of the long test videos are the reference; those of the other half are continued. Besides
-    the model: the last given frame held for ever, and the other half's own true windows, which is as close as the real
-    thing comes with so few clips.
+    Args:
+        m: the world's measures.
+        seeds: of the training runs.
+        rows: names of `ROLLOUT_ROWS`; all if not given.
+        keep: called with the figures as they stand whenever a run has been scored.
 
     Returns:
-        frame: first frame of each window; fvd: {a model's name, copy_last, true} per window; speed: {…} mean grey-level
-        change from frame to frame per window; sharpness: {…} mean gradient magnitude per window.
+        The figures of everything that the world's folder holds; see `collect`.
+
+    Raises:
+        MagiError: the world is none that the recipe is meant for, or a row is none of `ROLLOUT_ROWS`.
     """
-    reference, truth = long_sets(m)
-    given = m.world.given
-    sets = {"true": truth, "copy_last": every(baselines(given, None)["copy_last"])(truth)}
-    for name, model in models.items():
-        sets[name] = m.samples(f"rollout-{name}", model, context=truth, num_frames=FRAMES)
-        sheet = contact_sheet(list(sets[name][:4]), columns=20, max_frames=20)
-        write_image(m.folder / f"rollout-{name}.png", sheet)
-    starts = list(STARTS)
-    figures: dict[str, Any] = {"frame": starts, "clips": len(truth), "fvd": {}, "speed": {}, "sharpness": {}}
-    real = window_features(m, "reference", reference, starts)
-    for name, clips in sets.items():
-        windows = [clips[:, start : start + WINDOW] for start in starts]
-        features = window_features(m, name, clips, starts)
-        figures["fvd"][name] = [
-            round(frechet_distance(Moments.from_features(r), Moments.from_features(f), ddof=1).value, 1)
-            for r, f in zip(real, features, strict=True)
-        ]
-        figures["speed"][name] = [round(speed(window), 3) for window in windows]
-        figures["sharpness"][name] = [round(sharpness(window), 3) for window in windows]
+    world = m.world
+    check_asked(ROLLOUT, seeds, rows, [world.name])
+    starts = [world.given, *(start for start in STARTS if start + world.frames <= world.long_frames)]
+    windows = Windows(world.frames, {str(start): [start] for start in starts})
+    count = min(ROLLOUTS, world.episodes)
+    rollouts = Rollouts(m, ROLLOUT, windows, count=count, length=world.long_frames, least_true=world.long_frames)
+    references = rollouts.references()
+    steps = world.preset.train.steps
+    for seed in seeds:
+        for name in ROLLOUT_ROWS if rows is None else rows:
+            model = partial(m.workplace.model, ROLLOUT_ROWS[name], seed, steps)
+            scores = rollouts.score(run_name(name, seed, steps), model)
+            figures = {"row": name, "seed": seed, "steps": steps, "windows": scores}
+            write_json(m.folder / ROLLOUT / f"{name}-seed{seed}.json", figures)
+            keep(collect(rollouts, references))
+    figures = collect(rollouts, references)
+    frames = len(starts) * -(-windows.size // SHEET_STRIDE)
+    write_sheet(m.folder / f"{ROLLOUT}.png", sheet_rows(rollouts, figures), frames)
     return figures
 
 
-def window_features(m: "Measures", name: str, clips: Clips, starts: list[int]) -> list[np.ndarray]:
-    """I3D logits [N, 400] of every window."""
-    return [m.features(f"rollout-{name}-{s}", partial(_window, clips, s)) for s in starts]
+def collect(rollouts: Rollouts, references: Scores) -> Scores:
+    """The figures of everything that the world's folder holds.
+
+    Returns:
+        references: name → first frame of a window → scores; rollouts; length; given, window, steps; oracle: its name;
+        runs: row → list of what each seed left (`windows`: first frame → scores), in the order of seeds.
+    """
+    world = rollouts.m.world
+    return {
+        "references": references,
+        "rollouts": len(rollouts.real.given),
+        "length": rollouts.length,
+        "given": world.given,
+        "window": world.frames,
+        "steps": world.preset.train.steps,
+        "oracle": world.oracle,
+        "runs": kept_runs(rollouts.m.folder / ROLLOUT, ROLLOUT_ROWS),
+    }
 
 
-def _window(clips: Clips, start: int) -> Clips:
-    return clips[:, start : start + WINDOW]
-
-
-def long_sets(m: "Measures") -> tuple[Clips, Clips]:
-    """The beginnings of the test videos that are long enough: even numbers, odd numbers."""
-    world = m.world
-    videos = VideoFolder(m.folder / "test")
-    span = (FRAMES - 1) * world.interval + 1
-    long = [(i, 0) for i, video in enumerate(videos.videos) if video.num_frames >= span]
-    count = min(ROLLOUTS, len(long) // 2)
-    return tuple(read_clips(videos, long[half::2][:count], world, FRAMES) for half in (0, 1))  # type: ignore[return-value]
-
-
-def speed(clips_NTHWC: Clips) -> float:
-    """Mean absolute change from frame to frame, in grey levels."""
-    return float(np.mean([clip_motion(clip).speed_T.mean() for clip in clips_NTHWC]))
-
-
-def sharpness(clips_NTHWC: Clips) -> float:
-    """Mean absolute difference of neighbouring pixels, in grey levels: blur lowers it, noise raises it."""
-    values = clips_NTHWC.astype(np.int16)
-    return float((np.abs(np.diff(values, axis=2)).mean() + np.abs(np.diff(values, axis=3)).mean()) / 2)
+def sheet_rows(rollouts: Rollouts, figures: Scores) -> Iterator[tuple[str, np.ndarray]]:
+    """Some frames of every window: of the first true videos, and of the first rollouts of each row."""
+    windows, real = rollouts.windows, rollouts.real.true
+    starts = ", ".join(windows.spans)
+    for place in range(SHEET_ROLLOUTS):
+        kept = {"true": real[place : place + 1][:, windows.frames]}
+        for name, runs in figures["runs"].items():
+            part = rollouts.part(run_name(name, runs[0]["seed"], runs[0]["steps"]))
+            path = rollouts.m.folder / "samples" / f"{part}.npy"
+            if path.is_file():
+                kept[name] = np.load(path, allow_pickle=False, mmap_mode="r")[place : place + 1]
+        for name, frames in kept.items():
+            shown = [windows.cut(frames, label)[0, ::SHEET_STRIDE] for label in windows.spans]
+            yield f"{name}, rollout {place}: every {SHEET_STRIDE}th frame from {starts}", np.concatenate(shown)

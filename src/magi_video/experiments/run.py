@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 
 from magi_video.errors import MagiError
-from magi_video.experiments.asked import BY_ROWS, DRIFT, DRIFT_WORLDS, TABLE1, check_asked
+from magi_video.experiments.ablation import ablation
+from magi_video.experiments.asked import BY_ROWS, TABLE1, WORLDS, check_asked
 from magi_video.experiments.drift import drift
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.own_past import own_past
 from magi_video.experiments.recipes import RECIPES
+from magi_video.experiments.rollout import rollout
 from magi_video.experiments.runs import Workplace
 from magi_video.experiments.starts import starts
 from magi_video.experiments.table1 import FID_FRAMES, Budget, table1
@@ -25,14 +27,11 @@ from magi_video.recordings.environments import open_game
 from magi_video.training.display import Display, Silent
 from magi_video.training.stopping import StopSignals
 
-APPLIES = {
-    "ablation": ("balls",),
-    "kv-cache": ("balls",),
-    "sampling-steps": ("balls",),
-    "rollout": ("balls", "gameplay"),
-}
+APPLIES = {"kv-cache": ("balls",), "sampling-steps": ("balls",)}
 """Recipes that are run on some worlds only; the others are run on all."""
-ROW_RECIPES: dict[str, Callable[..., Scores]] = dict(zip(BY_ROWS, (table1, starts, own_past, drift), strict=True))
+ROW_RECIPES: dict[str, Callable[..., Scores]] = dict(
+    zip(BY_ROWS, (table1, starts, own_past, drift, rollout, ablation), strict=True)
+)
 """Called with the measures, the seeds, the rows, and what keeps the figures as they stand."""
 
 
@@ -60,13 +59,13 @@ def reproduce(
     """Run one recipe; the same call again goes on where it stopped.
 
     Args:
-        recipe: one of `RECIPES`, "all" of them, "table1", "starts", "own-past" or "drift".
+        recipe: one of `RECIPES` or "all" of them, or one of `BY_ROWS`.
         out: folder for everything; figures in OUT/results/RECIPE-WORLD.json.
         scale: "smoke", "cpu" or "gpu".
         worlds: where it is run, as far as it applies to them.
         seeds: of the training runs.
-        rows: of the recipes "table1", "starts" and "own-past", as `experiments.rows` writes them; of "drift", its own
-            names; all if not given.
+        rows: of the recipes "table1", "starts" and "own-past", as `experiments.rows` writes them; of the other recipes
+            of `BY_ROWS`, their own names (`OWN_ROWS`); all if not given.
         budget: of the recipe "table1": where a run ends, at "equal-steps" or at the longer of "both" budgets.
         data: UCF-101 in its official layout, for the world of that name.
         display: shows progress.
@@ -85,8 +84,8 @@ def reproduce(
     check_asked(recipe, seeds, rows, worlds)
     out, display, signals = Path(out), display or Silent(), signals or StopSignals()
     chosen = find_worlds(scale, worlds)
-    if recipe == DRIFT:
-        chosen = [world for world in chosen if world.name in DRIFT_WORLDS]
+    if meant := WORLDS.get(recipe):
+        chosen = [world for world in chosen if world.name in meant]
     Artifact(out / "reproduce.json", "results").settle({"scale": scale})
     with ExitStack() as held:
         for world in chosen:  # not the whole folder: a call for each world is how several devices are used

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from magi_video.experiments import by_frame
 from magi_video.experiments.plots import legend_beside, new_figure
+from magi_video.experiments.rows import Row
 from magi_video.experiments.tables import table
 from magi_video.experiments.verdicts import FEWEST_SEEDS, References, Verdict, beats, joined, span, verdict
 
 Figures = dict[str, Any]
-BASE = "complete"
 BUDGETS = {"equal_steps": "equal steps", "equal_operations": "equal operations"}
 REFERENCES = {
     "floor": "real (floor)", "codec": "codec", "still": "still", "copy_last": "copy-last", "shuffled": "shuffled",
@@ -184,27 +184,29 @@ def against_copy_last(points: Sequence[Figures], references: Figures) -> dict[st
 
 
 def compared(name: str, budget: str, figures: Figures) -> Verdict:
-    """Whether complete teacher forcing is better than a row, by every deciding score."""
-    runs = figures["runs"]
-    ends = [ends_of(runs[BASE], "equal_steps"), ends_of(runs[name], budget)]
+    """Whether complete teacher forcing is better than a row, by every deciding score; without a guard that the row goes
+    without."""
+    runs, base = figures["runs"], Row.parse(name).base
+    ends = [ends_of(runs[base], "equal_steps"), ends_of(runs[name], budget)]
     if not ends[1]:
         return Verdict("cannot tell", "no run has reached the end of this budget")
     answers = []
     for score, references in deciding(figures).items():
-        one = verdict(values_of(ends[0], score), values_of(ends[1], score), references, (BASE, name))
+        one = verdict(values_of(ends[0], score), values_of(ends[1], score), references, (base, name))
         answers.append(Verdict(one.answer, f"{score}: {one.why}"))
     return joined(answers)
 
 
 def words(name: str, figures: Figures) -> str:
-    """A row's sentence: whether it beats copying the last frame, and what can be said of it against `complete`."""
+    """A row's sentence: whether it beats copying the last frame, and what can be said of it against `Row.base`."""
     runs = figures["runs"][name]
     against = against_copy_last(ends_of(runs, "equal_steps"), figures["references"])
     answers = ", ".join(f"{answer} by {score}" for score, answer in against.items())
     sentence = f"beats copying the last frame: {answers}"
-    if name != BASE and BASE in figures["runs"]:
+    base = Row.parse(name).base
+    if name != base and base in figures["runs"]:
         for budget, label in BUDGETS.items():
-            sentence += f"; complete better at {label}: {compared(name, budget, figures)}"
+            sentence += f"; {base} better at {label}: {compared(name, budget, figures)}"
     return sentence
 
 

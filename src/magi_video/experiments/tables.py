@@ -15,9 +15,6 @@ NAMES = {
     "ctf": "CTF",
     "mtf_equal_steps": "MTF, equal steps",
     "mtf_equal_time": "MTF, equal time",
-    "ctf-no-interval": "without interval training",
-    "ctf-no-noise": "without noise injection",
-    "ctf-no-both": "without both",
 }
 
 
@@ -28,14 +25,8 @@ def write(summary: Figures) -> str:
         parts.append("## Can the score tell?\n\n" + sensitivity(summary["sensitivity"]))
     if "ctf_vs_mtf" in summary:
         parts.append("## CTF against MTF\n\n" + comparison(summary["ctf_vs_mtf"]["worlds"]))
-    if "ablation" in summary:
-        parts.append("## Ablation\n\n" + ablation(summary["ablation"]))
     if "kv_cache" in summary:
         parts.append("## Time against frames\n\n" + time(summary["kv_cache"]))
-    if "rollout" in summary:
-        parts += [
-            f"## Rollout, {world}\n\n" + rollout(figures) for world, figures in summary["rollout"]["worlds"].items()
-        ]
     for world, figures in summary.get("starts", {}).items():
         parts.append(f"## Starts, {world}\n\n" + starts(figures))
     if "sampling_steps" in summary:
@@ -93,22 +84,6 @@ def comparison(worlds: Figures) -> str:
 SCORES = (("fid", 1), ("psnr", 2), ("lpips", 3))
 
 
-def ablation(figures: Figures) -> str:
-    """One row a variant."""
-    rows = []
-    for name, values in figures["fvd_per_seed"].items():
-        other = figures["other"][name]
-        rows.append(
-            [
-                NAMES[name],
-                f"{figures['fvd'][name]:.1f}" + (f" ± {figures['fvd_deviation'][name]:.1f}" if len(values) > 1 else ""),
-                " ".join(f"{value:.0f}" for value in values),
-                *(f"{other[key]:.{digits}f}" if key in other else "" for key, digits in SCORES),
-            ]
-        )
-    return table(["", "FVD", "seeds", "FID", "PSNR", "LPIPS"], rows)
-
-
 def time(figures: Figures) -> str:
     """Seconds of every row for every number of frames, with and without the cache, and memory at the most frames."""
     head = ["row", "cache", *(f"{n} frames, s" for n in figures["frames"]), "R²", "past, MB", "peak, MB", "answer"]
@@ -123,19 +98,6 @@ def time(figures: Figures) -> str:
                 "" if end else one["verdict"],
             ])  # fmt: skip
     return table(head, cells)
-
-
-def rollout(figures: Figures) -> str:
-    """FVD, speed and sharpness of every window."""
-    sets = list(figures["fvd"])
-    names = {"ctf": "CTF", "ctf-no-both": "CTF without both", "copy_last": "copy last", "true": "true"}
-    keys = ("fvd", "speed", "sharpness")
-    head = ["frames from", *(f"{key}: {names[name]}" for key in keys for name in sets)]
-    rows = [
-        [first, *(f"{figures[key][name][place]:.1f}" for key in keys for name in sets)]
-        for place, first in enumerate(figures["frame"])
-    ]
-    return table(head, rows)
 
 
 def starts(figures: Figures) -> str:

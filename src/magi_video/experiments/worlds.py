@@ -56,9 +56,11 @@ class World:
     oracle_steps: int = 1000
     """Training steps of an oracle that is a network."""
     rollouts: int = 32
-    """Of the recipe `drift`: rollouts of each model."""
+    """Of the recipes `drift` and `ablation`: rollouts of each model."""
     rollout_lengths: tuple[int, ...] = (16, 64, 256, 1000)
     """Of the recipe `drift`: the lengths that are compared, in frames."""
+    long_frames: int = 256
+    """Of the recipes `rollout` and `ablation`: the longest rollout, in frames."""
     endless: bool = False
     """Whether an episode goes on for as long as it is recorded."""
 
@@ -198,6 +200,7 @@ SMOKE_WORLDS = tuple(
         oracle_steps=20,
         rollouts=3,
         rollout_lengths=(10, 30, 40),
+        long_frames=42,
     )
     for world in CPU_WORLDS
 )
