@@ -163,8 +163,8 @@ def test_the_random_order_is_a_permutation(model: MagiVideoTransformer) -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"order": "confidence"}, "choose among codes; this model's tokens are continuous"),
-    ({"top_k": 5}, "choose among codes"), ({"top_p": 0.9}, "choose among codes"),
+    ({"order": "confidence"}, "are for codes; this model's tokens are continuous"),
+    ({"top_k": 5}, "are for codes"), ({"top_p": 0.9}, "are for codes"),
 ])  # fmt: skip
 def test_choosing_codes_is_refused_of_a_continuous_head(
     make_model: Callable[..., MagiVideoTransformer], options: dict[str, Any], message: str

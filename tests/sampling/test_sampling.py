@@ -150,7 +150,7 @@ def test_denoise_steps_fall_over_the_mask_steps() -> None:
     assert Sampling().resolve(EPSILON, OWN).denoise_steps_at(7, 8) == 20
     fewer = Sampling("realtime").resolve(EPSILON, Sampling(mask_steps=8, denoise_steps=20, last_denoise_steps=12))
     assert (fewer.denoise_steps, fewer.last_denoise_steps) == (8, 8), "a model's own are for its own steps"
-    with pytest.raises(MagiError, match="last_denoise_steps must be at most the 20 denoise steps of the first, got 21"):
+    with pytest.raises(MagiError, match="last_denoise_steps must be at most 20 denoise steps, got 21"):
         Sampling(last_denoise_steps=21).resolve(EPSILON, OWN)
     with pytest.raises(MagiError, match="a positive multiple of 2 for midpoint"):
         Sampling(sampler="midpoint", denoise_steps=8, last_denoise_steps=2).resolve(FLOW)

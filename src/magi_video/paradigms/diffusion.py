@@ -112,9 +112,8 @@ class DiffusionForcing(Paradigm):
         self, model: MagiVideoTransformer, clip: Clip, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
         """Over all tokens; what the head is given is what the transformer has read."""
-        tokens_BTND, device = clip.tokens_BTND.float(), clip.tokens_BTND.device
-        conditions = model.condition_tokens.drop(clip.conditions, generator)
-        clip = replace(clip, tokens_BTND=tokens_BTND, conditions=conditions)
+        tokens_BTND, conditions = clip.tokens_BTND.float(), model.condition_tokens.drop(clip.conditions, generator)
+        clip, device = replace(clip, tokens_BTND=tokens_BTND, conditions=conditions), tokens_BTND.device
         uniform_BT = draw(torch.rand, tokens_BTND.shape[:2], generator, device)
         eps_BTND = draw(torch.randn, tokens_BTND.shape, generator, device)
         head = levels_of(model.diffusion_head).head
@@ -130,10 +129,9 @@ class DiffusionForcing(Paradigm):
                 uniform_BT[..., None].expand_as(time_BTN).reshape(1, -1),
                 eps_BTND.flatten(0, 2)[None],
             )
-            weight_BT, count = self.weights(time_BT), losses_1M.new_tensor(float(time_BTN.numel()))
-            if clip.learned_BT is not None:
-                weight_BT, count = weight_BT * clip.learned_BT, clip.learned_BT.sum() * time_BTN.shape[-1]
-            return (losses_1M[0] * weight_BT[..., None].expand_as(time_BTN).flatten()).sum(), count.float()
+            learned_BT = torch.ones_like(time_BT) if clip.learned_BT is None else clip.learned_BT.to(time_BT)
+            weight_BTN = (self.weights(time_BT) * learned_BT)[..., None].expand_as(time_BTN)
+            return (losses_1M[0] * weight_BTN.flatten()).sum(), learned_BT.sum() * time_BTN.shape[-1]
 
     def weights(self, time_BT: Tensor) -> Tensor:
         """Weight of every frame's loss, by the times of the clip's frames; the head's own, 1."""

@@ -57,10 +57,8 @@ class MaskedFrames(Paradigm):
         z_BPNW = self.read(model, sequence, generator)
         predicted = z_BPNW.shape[1]  # the frames before them are only seen
         target = Clip(clip.tokens_BTND[:, -predicted:], clip.interval_B)
-        counted_BTN = self.counted(masked_BTN)
-        if clip.learned_BT is not None:
-            counted_BTN = counted_BTN & clip.learned_BT[..., None]
-        counted_BPN = counted_BTN[:, -predicted:]
+        learned_BT1 = True if clip.learned_BT is None else clip.learned_BT[..., None]
+        counted_BPN = (self.counted(masked_BTN) & learned_BT1)[:, -predicted:]
         total, count = head_loss(model, target, z_BPNW, counted_BPN, self.diffusion_batch_mul, generator)
         learned = self.exposure.learn(model.diffusion_head, target.tokens_BTND, z_BPNW, counted_BPN, generator)
         return total + learned, count

@@ -41,14 +41,11 @@ class VideoMAR(MaskedFrames):
     @override
     def draw_masks(self, clip: Clip, generator: Generators) -> Tensor:
         """`mask_ratio` of frame f, one that may have a loss, and all of the frames after it."""
-        batch, frames, tokens, _ = clip.tokens_BTND.shape
-        device = clip.tokens_BTND.device
-        uniform_B = draw(torch.rand, (batch,), generator, device)
-        if clip.learned_BT is None:
-            f_B = (uniform_B * frames).long()
-        else:
-            rank_BT = clip.learned_BT.cumsum(1)
-            f_B = (rank_BT <= (uniform_B * rank_BT[:, -1]).long()[:, None]).sum(1)
+        (batch, frames, tokens, _), device = clip.tokens_BTND.shape, clip.tokens_BTND.device
+        learned_BT = torch.ones(batch, frames, device=device) if clip.learned_BT is None else clip.learned_BT
+        rank_BT = learned_BT.cumsum(1)
+        chosen_B = (draw(torch.rand, (batch,), generator, device) * rank_BT[:, -1]).long()
+        f_B = (rank_BT <= chosen_B[:, None]).sum(1)
         masked_BTN = self.mask_ratio.draw(batch, 1, tokens, generator, device).repeat(1, frames, 1)
         t = torch.arange(frames, device=device)
         after_BT1, before_BT1 = (t > f_B[:, None])[..., None], (t < f_B[:, None])[..., None]

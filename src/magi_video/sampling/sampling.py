@@ -182,14 +182,11 @@ class Sampling:
         resolved = ResolvedSampling(**fields)
         if (last := resolved.last_denoise_steps) is not None:
             if last > steps:
-                most = counted(steps, "denoise step")
-                raise MagiError(f"last_denoise_steps must be at most the {most} of the first, got {last}")
+                raise MagiError(f"last_denoise_steps must be at most {counted(steps, 'denoise step')}, got {last}")
             for fewer in range(last, steps):
                 head.find_first_step(fields["sampler"], fewer, resolved.first_step)
         if resolved.chooses_codes and "top_k" not in head.options:
-            raise MagiError(
-                "top_k, top_p and order 'confidence' choose among codes; this model's tokens are continuous"
-            )
+            raise MagiError("top_k, top_p and order 'confidence' are for codes; this model's tokens are continuous")
         return resolved
 
 
