@@ -160,8 +160,10 @@ def step_forms(job: Job) -> list[StepForm]:
     forms = []
     for finished, reuses in [(True, False), *((False, one) for one in sorted(later))]:
         follows = True in later and (not reuses or len(counts) > 2)
-        common = (options, job.batch, max(counts), slots)
-        forms.append(StepForm(*common, finished, reuses, remembers=follows, guided=sampling.guided))
+        count = counts[0] if finished else max(counts[1:])  # the first mask step alone reads a finished frame
+        forms.append(
+            StepForm(options, job.batch, count, slots, finished, reuses, remembers=follows, guided=sampling.guided)
+        )
     return forms
 
 

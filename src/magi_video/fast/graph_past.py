@@ -33,7 +33,7 @@ class GraphPast(FastPast):
         reuse = any(form.reuses for form in forms)
         super().__init__(model, forms[0].rows, None if slides else forms[0].slots, reuse)
         self.forms = {(form.finished, form.reuses): form for form in forms}
-        self._shapes: dict[StepForm, list[tuple[int, ...]]] = {}
+        self._shapes: dict[int, list[tuple[int, ...]]] = {}
 
     @abstractmethod
     def step(self, form: StepForm, inputs: StepInputs) -> Tensor:
@@ -71,23 +71,24 @@ class GraphPast(FastPast):
 
     def _number(self, value: float) -> Tensor:
         """A number where the model is, without waiting for it."""
-        return torch.full((), float(value), device=self.model.device)
+        return torch.full((), float(value), device=self.cache.device)
 
     def _draw(self, noise: Noise, form: StepForm, count: int) -> list[Tensor]:
         """What the head would draw for so many tokens, padded with zeros to those of the form."""
-        drawn = [noise.normal(*shape) for shape in self._drawn(replace(form, count=count))]
+        drawn = [noise.normal(*shape) for shape in self._drawn(form, count)]
         if count == form.count:
             return drawn
         draws = []
-        for one, shape in zip(drawn, self._drawn(form), strict=True):
+        for one, shape in zip(drawn, self._drawn(form, form.count), strict=True):
             draws.append(one.new_zeros(len(one), *shape))
             draws[-1][tuple(slice(side) for side in one.shape)] = one
         return draws
 
-    def _drawn(self, form: StepForm) -> list[tuple[int, ...]]:
-        if form not in self._shapes:
-            self._shapes[form] = drawn_shapes(self.model, form)
-        return self._shapes[form]
+    def _drawn(self, form: StepForm, count: int) -> list[tuple[int, ...]]:
+        """`drawn_shapes` of so many tokens: the same for all forms of a rollout."""
+        if count not in self._shapes:
+            self._shapes[count] = drawn_shapes(self.model, replace(form, count=count))
+        return self._shapes[count]
 
 
 class FunctionPast(GraphPast):
@@ -101,6 +102,7 @@ class FunctionPast(GraphPast):
     def __init__(self, model: MagiVideoTransformer, total_frames: int | None, runs: Mapping[StepForm, Run]) -> None:
         super().__init__(model, total_frames, list(runs))
         self.runs = runs
+        self._seen: tuple[tuple[int, int], Tensor] | None = None  # what the last mask step may see, and of when
 
     @override
     def step(self, form: StepForm, inputs: StepInputs) -> Tensor:
@@ -123,13 +125,19 @@ class FunctionPast(GraphPast):
         return tokens_BnD
 
     def _visible(self, frames: int, slots: int) -> Tensor:
-        """`[S, F]`: which slots of the past each of the next frames may see; never those that they will take."""
-        mask_SH = self.cache.begin(frames)
-        one = self.cache.layers[0]
-        visible_SF = torch.zeros(frames, slots, dtype=torch.bool)
-        visible_SF[:, : one.held] = True if mask_SH is None else mask_SH
-        visible_SF[:, one.slots] = False
-        return visible_SF
+        """`[S, F]`: which slots of the past each of the next frames may see; never those that they will take.
+
+        The same in all mask steps over one past.
+        """
+        now = self.cache.length, frames
+        if self._seen is None or self._seen[0] != now:
+            mask_SH = self.cache.begin(frames)
+            one = self.cache.layers[0]
+            visible_SF = torch.zeros(frames, slots, dtype=torch.bool)
+            visible_SF[:, : one.held] = True if mask_SH is None else mask_SH
+            visible_SF[:, one.slots] = False
+            self._seen = now, visible_SF
+        return self._seen[1]
 
 
 def padded(places_Rn: Tensor, count: int) -> Tensor:

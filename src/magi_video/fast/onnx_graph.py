@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from magi_video.errors import MagiError, first_line
 from magi_video.fast.graph_engine import largest_difference
+from magi_video.fast.huge_pages import huge_pages
 from magi_video.files.atomic import write_bytes
 
 SUFFIX = ".graph"
@@ -94,7 +95,9 @@ def export_graph(function: nn.Module, inputs: tuple[Any, ...]) -> Graph:
         inputs: an example of its arguments.
     """
     import onnx_ir
-    from onnxscript.optimizer import fold_constants, remove_unused_nodes
+    from onnxscript.optimizer import fold_constants
+
+    from magi_video.fast.onnx_simplify import simplify
 
     with quiet():
         program = torch.export.export(function, inputs)
@@ -116,7 +119,7 @@ def export_graph(function: nn.Module, inputs: tuple[Any, ...]) -> Graph:
         output_size_limit=MOST_FOLDED,
         should_fold=lambda node: False if any(one is not None and one.name in weights for one in node.inputs) else None,
     )
-    remove_unused_nodes(exported.model)
+    simplify(exported.model)
     for node in graph.all_nodes():  # where in the source it comes from
         node.doc_string = None
         node.metadata_props.clear()
@@ -192,7 +195,8 @@ class Session:
         self._weights = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in named.values()]
         options.add_external_initializers(list(named), self._weights)
         try:
-            self._session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+            with huge_pages():
+                self._session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common class
             raise MagiError(f"ONNX Runtime: {first_line(error)}") from None
         self._names = [one.name for one in self._session.get_inputs()]
