@@ -3,7 +3,8 @@
 magi serve doom --port 8000 &
 python benchmarks/serve.py http://127.0.0.1:8000 --interval 1 --seconds 20 --players 1
 python benchmarks/serve.py http://127.0.0.1:8000 --interval 2 --browser      # what the page itself shows, in Chromium
-python benchmarks/serve.py http://127.0.0.1:8000 --beside vizdoom/deathmatch
+python benchmarks/serve.py http://127.0.0.1:8000 --beside vizdoom/deathmatch              # how long the model keeps up
+python benchmarks/serve.py http://127.0.0.1:8000 --beside ALE/Boxing-v5 --browser         # with the real game beside it
 
 A player here is a WebSocket client that speaks as the page does: it presses or lets go a key at random moments and
 waits for the first frame that was made with it. Latency is counted to the arrival of that frame's JPEG; with --browser,
@@ -110,7 +111,7 @@ def cpu_seconds(process: int | None) -> dict[str, float]:
     return seconds
 
 
-def show_page(url: str, interval: int, speed: str, seconds: float) -> None:
+def show_page(url: str, interval: int, speed: str, seconds: float, game: str | None) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -120,6 +121,10 @@ def show_page(url: str, interval: int, speed: str, seconds: float) -> None:
         page.wait_for_selector("#play:not([hidden])")
         page.select_option("#play-interval", str(interval))
         page.select_option("#play-speed", speed)
+        if game is not None:
+            page.check("#beside", force=True)
+            if page.is_visible("#beside-which"):  # of several games
+                page.select_option("#beside-which", game)
         page.click("#enter")
         page.wait_for_timeout(1000 * WARM_UP_SECONDS)
         rates = []
@@ -132,7 +137,7 @@ def show_page(url: str, interval: int, speed: str, seconds: float) -> None:
             rates.append(float(page.inner_text("#rate")))
         print(
             f"page: {np.median(rates):.1f} {page.inner_text('#rate-of')} frames/s, "
-            f"key to picture {page.inner_text('#latency')} ms"
+            f"key to picture {page.inner_text('#latency')} ms" + (f", beside {game}" if game is not None else "")
         )
         browser.close()
 
@@ -146,14 +151,17 @@ def main() -> None:
     parser.add_argument("--players", type=int, default=1)
     parser.add_argument("--server", type=int, help="process id of magi serve: tells its CPU time a frame, by thread")
     parser.add_argument("--browser", action="store_true", help="read the figures that the page shows in Chromium")
-    parser.add_argument("--beside", help="a game that the page offers: how long the model keeps up with it")
+    parser.add_argument(
+        "--beside",
+        help="a game that the page offers: how long the model keeps up with it; with --browser, that it runs beside",
+    )
     arguments = parser.parse_args()
     url = arguments.url.rstrip("/")
     asked = (url, arguments.interval, arguments.speed, arguments.seconds)
-    if arguments.beside:
+    if arguments.browser:
+        show_page(*asked, arguments.beside)
+    elif arguments.beside:
         compare(url, arguments.interval, arguments.speed, arguments.beside)
-    elif arguments.browser:
-        show_page(*asked)
     else:
         results: list[dict[str, list[float]]] = []
         threads = [threading.Thread(target=play, args=(*asked, results)) for _ in range(arguments.players)]
