@@ -197,11 +197,11 @@ def starting_views(options: argparse.Namespace, size: tuple[int, int]) -> dict[s
     return dict(np.load(kept))
 
 
-def interval(values: np.ndarray) -> list[float]:
+def interval(values: np.ndarray, digits: int = 3) -> list[float]:
     """Mean of one value a start with its 95 % interval (bootstrap over starts)."""
     drawn = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
     low, high = np.quantile(values[drawn].mean(1), (0.025, 0.975))
-    return [round(float(value), 3) for value in (values.mean(), low, high)]
+    return [round(float(value), digits) for value in (values.mean(), low, high)]
 
 
 def main() -> None:

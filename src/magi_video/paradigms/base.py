@@ -148,7 +148,7 @@ class Paradigm(ABC):
 
         Args:
             model: the transformer; runs under the caller's autocast.
-            clip: what to learn from.
+            clip: what to learn from; frames that are not learned (`Clip.learned_BT`) are seen and have no loss.
             generator: source of every draw (ratios, orders, noise, dropout, dropped conditions), on the clip's device.
         """
 

@@ -33,6 +33,9 @@ FREE = {"steps", "workers", "log_every", "sample_every", "checkpoint_every", "ke
 }  # fmt: skip
 """Settings of training that a run may change when it goes on."""
 
+KEPT_IN_SIGHT = ("sink_frames", "strided_frames", "past_stride")
+"""Settings of sampling that say what training shows, where it shows a sparse past."""
+
 
 def train(
     preset: Preset,
@@ -192,8 +195,7 @@ def lasting(record: dict[str, Any], made: Collection[str] = MADE) -> dict[str, A
         preset[group].pop("precision", None)  # the codec's own record keeps to it
     if "checkpoints" in made:
         kept = {name: value for name, value in preset["train"].items() if name not in FREE}
-        shown = [name for name in ("sink_frames", "strided_frames", "past_stride") if preset["data"]["sparse_past"]]
-        sample = {name: preset["sample"][name] for name in shown}
+        sample = {name: preset["sample"][name] for name in KEPT_IN_SIGHT} if preset["data"]["sparse_past"] else None
         return preset | {"train": kept, "sample": sample, "seed": record.get("seed")}
     kept = {}
     if "codec" in made:
