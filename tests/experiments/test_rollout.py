@@ -17,7 +17,7 @@ from magi_video.experiments.intervals import IntervalClips
 from magi_video.experiments.measure import Measures
 from magi_video.experiments.publish import publish
 from magi_video.experiments.rollout import rollout
-from magi_video.experiments.rollouts import Rollouts
+from magi_video.experiments.rollouts import Rollouts, Windows
 from magi_video.experiments.run import reproduce, write_result
 from magi_video.experiments.runs import Workplace, changed
 from magi_video.experiments.worlds import CPU_WORLDS, SMOKE_WORLDS, World
@@ -57,6 +57,9 @@ def test_the_test_videos_hold_a_clip_at_every_interval_of_training(world: World)
 
 
 def test_long_rollouts_to_the_page(measures: Measures, monkeypatch: pytest.MonkeyPatch) -> None:
+    (measures.folder / "features").mkdir(parents=True)
+    for start in (2, 32):  # an earlier recipe called its features so; of them no score can be made
+        np.save(measures.folder / "features" / f"rollout-copy_last-{start}.npy", np.full((8, 12), np.nan))
     kept: list[list[str]] = []
     rollout(measures, [0], ["rope"], lambda figures: kept.append(list(figures["runs"])))
     figures = rollout(measures, [0], ["interpolate"])
@@ -79,6 +82,16 @@ def test_long_rollouts_to_the_page(measures: Measures, monkeypatch: pytest.Monke
     page = (out / "report" / "rollout_balls.md").read_text()
     assert "| *copy_last* |" in page and "- `rope`: cannot tell: there is no window from frame 104" in page
     assert (out / "report" / "rollout_balls.png").is_file() and (measures.folder / "rollout.png").is_file()
+
+
+def test_rollouts_of_other_windows_are_refused(measures: Measures) -> None:
+    windows = Windows(10, {"2": [2]})
+    rollouts = Rollouts(measures, "other", windows, count=3, length=42, least_true=42)
+    folder = measures.folder / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "other-name-part0.npy", np.zeros((3, 20, 1, 1, 3), np.uint8))
+    with pytest.raises(MagiError, match=r"other-name-part0.npy: 20 frames of 3 rollouts; expected 10 of 3: another"):
+        rollouts.frames_of("name", lambda: pytest.fail("trained"), {})
 
 
 def window(fvd: float, apart: float, hue: float | None = 1.0, area: float = 0.1) -> dict[str, Any]:

@@ -55,6 +55,10 @@ def test_the_last_frame_behind_both_pasts(measures: Measures) -> None:
     page = own_past.page(figures)
     assert "| error of position | 9 true frames before | 2 true, then its own |" in page and "| `complete` | " in page
     own_past.curves(figures).savefig(measures.folder / "curves.png")
+    figures["errors"] |= dict.fromkeys(["complete-no-noise", "raster:attention=flat"], figures["errors"]["complete"])
+    rows = own_past.page(figures).splitlines()[2:]
+    labels = ["*copy-last*", "`complete`", "`complete-no-noise`", "`raster:attention=flat`"]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {label}" for label in labels]
 
 
 @pytest.mark.parametrize(

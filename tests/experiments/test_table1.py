@@ -9,6 +9,7 @@ from magi_video.errors import MagiError
 from magi_video.experiments import costs, table1_report
 from magi_video.experiments.costs import equal_steps, spread, training_step_flops
 from magi_video.experiments.measure import Measures
+from magi_video.experiments.plots import line_of
 from magi_video.experiments.publish import publish
 from magi_video.experiments.rows import BUILDS, Row, all_rows
 from magi_video.experiments.run import reproduce, write_result
@@ -52,6 +53,11 @@ def test_a_row_without_a_guard_is_compared_with_complete_without_it() -> None:
     assert Row.parse("complete-no-noise").base == "complete-no-noise" and Row.parse("masked").base == "complete"
     with pytest.raises(MagiError, match="masked-no-hope"):
         Row.parse("masked-no-hope")
+
+
+def test_many_curves_look_different() -> None:
+    assert len({tuple(line_of(place).values()) for place in range(30)}) == 30
+    assert line_of(0) == {"color": "C0", "linestyle": "-"} != line_of(10)
 
 
 def test_the_budgets_cost_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

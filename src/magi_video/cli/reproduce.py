@@ -59,9 +59,9 @@ class Reproduce:
     """Of the training runs."""
     rows: tuple[str, ...] = ()
     """Of table1, starts and own-past: paradigms by name, with their own options as in raster:attention=flat, or without
-    a guard as in masked-no-noise; all paradigms if not said. What the folder holds of other rows stays in the table. Of
-    drift: none, noise, noisy-past, resampling, error-bank, canvas. Of rollout: rope, interpolate. Of ablation: complete
-    and masked, and both with -no-interval, -no-noise and -no-both."""
+    a guard as in masked-no-noise; all paradigms if not said. Of drift: none, noise, noisy-past, resampling, error-bank,
+    canvas. Of rollout: rope, interpolate. Of ablation: complete and masked, and both with -no-interval, -no-noise and
+    -no-both. What the folder holds of other rows stays in the table, but for starts and own-past."""
     budget: Literal["both", "equal-steps"] = "both"
     """Of table1: a run ends at the longer of both budgets, or at equal steps; a later call with both goes on."""
     data: Videos | None = None

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import copy_last
 from magi_video.experiments.measure import Measures, Scores
-from magi_video.experiments.plots import legend_beside, new_figure
+from magi_video.experiments.plots import legend_beside, line_of, new_figure
 from magi_video.experiments.rows import Row, all_rows
 from magi_video.experiments.starts import sample_name, samples
 from magi_video.experiments.table1 import Keep, refusal
@@ -87,7 +87,7 @@ def page(figures: Figures) -> str:
     lines = []
     for name, runs in figures["errors"].items():
         true, own = (mean_known([run[past][score] for run in runs]) for past in ("true", "own"))
-        lines.append([f"`{name}`" if name in all_rows() else "*copy-last*", cell(true), cell(own)])
+        lines.append(["*copy-last*" if name == "copy_last" else f"`{name}`", cell(true), cell(own)])
     start, true_frames = figures["given"]
     head = [f"error of {score}", f"{true_frames} true frames before", f"{start} true, then its own"]
     return table(head, lines)
@@ -105,11 +105,11 @@ def curves(figures: Figures) -> Figure:
     figure, (axis,) = new_figure(1)
     start, last = figures["given"]
     for place, (name, runs) in enumerate(figures["errors"].items()):
-        colour = "0.35" if name == "copy_last" else f"C{place - 1}"
+        look: dict[str, Any] = {"color": "0.35"} if name == "copy_last" else line_of(place - 1)
         for which, run in enumerate(runs):
             values = [np.nan if value is None else value for value in run["by_frame"][score]]
-            axis.plot(range(start, last + 1), values, color=colour, label=name if which == 0 else None)
-            axis.plot([last], [run["true"][score]], "x", color=colour)
+            axis.plot(range(start, last + 1), values, label=name if which == 0 else None, **look)
+            axis.plot([last], [run["true"][score]], "x", color=look["color"])
     axis.set_xlabel("frame; a cross: the last one behind the true past")
     axis.set_ylabel(f"error of {score}")
     axis.set_ylim(bottom=0)

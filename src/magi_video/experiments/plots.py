@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 Figures = dict[str, Any]
 COLOURS = {"ctf": "#0072b2", "mtf_equal_steps": "#e69f00", "mtf_equal_time": "#d55e00"}  # Okabe and Ito
 LABELS = {"ctf": "CTF", "mtf_equal_steps": "MTF, equal steps", "mtf_equal_time": "MTF, equal time"}
+CYCLE, STYLES = 10, ("-", ":", "-.")
+"""Colours of Matplotlib's cycle, and what tells the curves of one colour apart; "--" is for references."""
 REFERENCES = {"floor": "real (floor)", "copy_last": "copy last frame", "shuffled": "shuffled"}
 
 
@@ -37,6 +39,11 @@ def new_figure(panels: int) -> tuple[Figure, list[Axes]]:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     return figure, list(axes)
+
+
+def line_of(place: int) -> dict[str, Any]:
+    """Colour and style of the curve at a place of many: no two of the first thirty look alike."""
+    return {"color": f"C{place % CYCLE}", "linestyle": STYLES[place // CYCLE % len(STYLES)]}
 
 
 def legend_beside(figure: Figure, axis: Axes) -> None:

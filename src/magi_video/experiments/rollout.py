@@ -43,7 +43,9 @@ def rollout(
     starts = [world.given, *(start for start in STARTS if start + world.frames <= world.long_frames)]
     windows = Windows(world.frames, {str(start): [start] for start in starts})
     count = min(ROLLOUTS, world.episodes)
-    rollouts = Rollouts(m, ROLLOUT, windows, count=count, length=world.long_frames, least_true=world.long_frames)
+    length = world.long_frames
+    files = f"{ROLLOUT}-{length}"  # not "rollout" alone, which an earlier recipe's files of the same windows have
+    rollouts = Rollouts(m, files, windows, count=count, length=length, least_true=length)
     references = rollouts.references()
     steps = world.preset.train.steps
     for seed in seeds:

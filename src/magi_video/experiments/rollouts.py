@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from magi_video.errors import MagiError
 from magi_video.evaluation.baselines import baselines
 from magi_video.evaluation.measures import clip_motion
 from magi_video.experiments.clips import Clips, every
@@ -60,7 +61,7 @@ class Rollouts:
 
     Args:
         m: the world's measures.
-        recipe: its name.
+        recipe: its name, with which those of its files begin.
         windows: what is scored.
         count: rollouts of each model.
         length: frames of a rollout, given ones included.
@@ -89,11 +90,22 @@ class Rollouts:
         }
 
     def frames_of(self, name: str, model: Callable[[], Path], sampling: dict[str, Any]) -> Clips:
-        """The kept frames of a model's rollouts, uint8 `[N, K, H, W, 3]`; a part that is there is not made again."""
-        parts = [
-            self.m.array("samples", self.part(name, first), partial(self.roll_part, name, model, sampling, first))
-            for first in range(0, len(self.real.given), PART)
-        ]
+        """The kept frames of a model's rollouts, uint8 `[N, K, H, W, 3]`; a part that is there is not made again.
+
+        Raises:
+            MagiError: a part that is there holds other windows or rollouts.
+        """
+        parts = []
+        for first in range(0, len(self.real.given), PART):
+            file = self.part(name, first)
+            part = self.m.array("samples", file, partial(self.roll_part, name, model, sampling, first))
+            count, frames = len(self.real.given[first : first + PART]), len(self.windows.frames)
+            if part.shape[:2] != (count, frames):
+                raise MagiError(
+                    f"{self.m.folder / 'samples' / file}.npy: {part.shape[1]} frames of {part.shape[0]} rollouts; "
+                    f"expected {frames} of {count}: another version has made it, take it away"
+                )
+            parts.append(part)
         return np.concatenate(parts)
 
     def part(self, name: str, first: int = 0) -> str:

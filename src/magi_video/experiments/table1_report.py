@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from magi_video.experiments import by_frame
-from magi_video.experiments.plots import legend_beside, new_figure
+from magi_video.experiments.plots import legend_beside, line_of, new_figure
 from magi_video.experiments.rows import Row
 from magi_video.experiments.tables import table
 from magi_video.experiments.verdicts import FEWEST_SEEDS, References, Verdict, beats, joined, span, verdict
@@ -378,14 +378,13 @@ def curves(world: str, figures: Figures) -> Figure:
     references = deciding(figures)
     for place, (key, by) in enumerate([(key, by) for key in keys for by in ("step", "tflop")]):
         axis = axes[place]
-        for colour, (name, runs) in enumerate(figures["runs"].items()):
+        for row, (name, runs) in enumerate(figures["runs"].items()):
             for which, run in enumerate(runs):
                 points = curve_of(run)
                 values = [point["fvd"] if key == "FVD" else point["oracle"][key] for point in points]
                 label = name if which == 0 else None
-                axis.plot(
-                    [point[by] for point in points], values, marker="o", markersize=3, color=f"C{colour}", label=label
-                )
+                steps = [point[by] for point in points]
+                axis.plot(steps, values, marker="o", markersize=3, label=label, **line_of(row))
         axis.axhline(references[key].copy_last, color="0.35", linestyle="--", linewidth=1, label="copy-last")
         axis.set_xlabel("training steps" if by == "step" else "training TFLOP")
         axis.set_ylabel(key if key == "FVD" else f"error of {key} (% of the side)")
