@@ -269,7 +269,7 @@ def test_results_of_another_version_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "rollout-balls.json").write_text('{"frame": [0, 32], "fvd": {"ctf": [208.2, 275.6]}}')
     with pytest.raises(
-        MagiError, match=r"one of rollout-balls\.json lacks 'runs': another version of its recipe"
+        MagiError, match=r"rollout-balls\.json: has no 'references': another version of the recipe has left it"
     ) as told:
         publish(tmp_path)
     assert "\n" not in str(told.value)

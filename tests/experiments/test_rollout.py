@@ -172,7 +172,8 @@ def test_the_rule_of_the_ablation() -> None:
     shuffled, held = window(300, 1), window(400, 1)
     figures: dict[str, Any] = {
         "oracle": "balls", "lengths": [16, 64, 256], "window": 16, "rollouts": 24,
-        "references": {"real": {"early": window(5, 1)}, "shuffled": {"early": shuffled},
+        "references": {"real": {"early": window(5, 1)}, "codec": {"early": window(6, 1)},
+                       "shuffled": {"early": shuffled},
                        "copy_last": {"early": held, "late": {"64": held, "256": held}}},
         "runs": {"masked": runs(50, 60, 55, 65, 52, 61), "masked-no-noise": runs(90, 95, 91, 92, 99, 98)},
     }  # fmt: skip

@@ -274,8 +274,8 @@ def test_pictures_of_another_size_are_cropped_and_resized(pipe: MagiVideoPipelin
     ({"interval": 26}, "1…25"),
     ({"num_frames": 0}, "num_frames"),
     ({"image": picture(), "video": picture()[None]}, "not both"),
-    ({"video": picture()[None].astype(float)}, "uint8"),
-    ({"video": np.zeros((0, 8, 8, 3), np.uint8)}, "uint8"),
+    ({"video": picture()[None].astype(float)}, r"video: floating-point pixels must lie in \[0, 1\], got 0 to 2"),
+    ({"video": np.zeros((0, 8, 8, 3), np.uint8)}, r"video must be an array .*; got \[0, 8, 8, 3\]"),
     ({"num_videos": 0}, "num_videos"),
     ({"label": 1}, "no label"),
     ({"actions": [None, np.zeros(7)]}, "vector of 3"),
@@ -293,9 +293,9 @@ def test_pictures_of_another_size_are_cropped_and_resized(pipe: MagiVideoPipelin
     ({"num_frames": 2.5}, "num_frames must be a whole number, got 2.5"),
     ({"num_videos": "2"}, "num_videos must be a whole number, got '2'"),
     ({"interval": 1.5}, "interval must be a whole number"),
-    ({"image": "first.png"}, "must be a PIL image or an array, as of read_image; got str"),
+    ({"image": "first.png"}, r"expected PIL pictures, arrays or tensors \(read_image reads a file\), got str"),
     ({"image": []}, "empty list"),
-    ({"image": np.zeros((0, 8, 3), np.uint8)}, "uint8"),
+    ({"image": np.zeros((0, 8, 3), np.uint8)}, r"image must be an array .*; got \[0, 8, 3\]"),
     ({"actions": ["LEFT", "LEFT", "LEFT"]}, "vector of 3 .*, as of pipe.action; got 'LEFT'"),
 ])  # fmt: skip
 def test_bad_input_is_refused_in_one_line(pipe: MagiVideoPipeline, kwargs: dict[str, object], message: str) -> None:

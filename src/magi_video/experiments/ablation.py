@@ -105,5 +105,5 @@ def collect(m: Measures, references: Scores) -> Scores:
         "intervals": [interval for interval in INTERVALS if interval <= world.preset.data.max_interval],
         "steps": world.preset.train.steps,
         "oracle": world.oracle,
-        "runs": kept_runs(m.folder / "rows", ABLATION_ROWS),
+        "runs": kept_runs(m.folder / "rows", ABLATION_ROWS, world.preset.train.steps),
     }

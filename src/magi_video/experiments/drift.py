@@ -103,7 +103,7 @@ def collect(m: Measures, references: Scores) -> Scores:
         "lengths": list(world.rollout_lengths),
         "steps": world.preset.train.steps,
         "oracle": world.oracle,
-        "runs": kept_runs(m.folder / DRIFT, DRIFT_ROWS),
+        "runs": kept_runs(m.folder / DRIFT, DRIFT_ROWS, world.preset.train.steps),
     }
 
 

@@ -36,13 +36,17 @@ def deltas(run: Figures, length: int, oracle: str) -> dict[str, float]:
 
 def references_of(figures: Figures, length: int, deciding: Mapping[str, str] = DECIDING) -> dict[str, References]:
     """What the deciding scores say of clips that need no model: the floor and shuffled clips at the beginning, the last
-    given frame held until the end of a length, where the true videos go so far."""
+    given frame held until the end of a length, where the true videos go so far.
+
+    The floor of an error of position is that of the codec: the true clips have none against themselves.
+    """
     rows, oracle = figures["references"], figures["oracle"]
     real, mixed = (rows[name]["early"] for name in ("real", "shuffled"))
     held = values_of(rows["copy_last"]["late"].get(str(length), rows["copy_last"]["early"]), oracle, deciding)
     found = {"FVD": References(tuple(real["fvd_interval"]), tuple(mixed["fvd_interval"]), held["FVD"])}
     if name := deciding.get(oracle):
-        floor, shuffled = (interval_over_rollouts(one["oracle"]["per_clip"][name], figures) for one in (real, mixed))
+        least = rows["codec"]["early"] if name == "position" else real
+        floor, shuffled = (interval_over_rollouts(one["oracle"]["per_clip"][name], figures) for one in (least, mixed))
         found[name] = References(floor, shuffled, held[name])
     return found
 

@@ -77,7 +77,7 @@ def collect(rollouts: Rollouts, references: Scores) -> Scores:
         "window": world.frames,
         "steps": world.preset.train.steps,
         "oracle": world.oracle,
-        "runs": kept_runs(rollouts.m.folder / ROLLOUT, ROLLOUT_ROWS),
+        "runs": kept_runs(rollouts.m.folder / ROLLOUT, ROLLOUT_ROWS, world.preset.train.steps),
     }
 
 

@@ -203,7 +203,12 @@ def sharpness(clips_NTHWC: Clips) -> float:
     return float((np.abs(np.diff(values, axis=2)).mean() + np.abs(np.diff(values, axis=3)).mean()) / 2)
 
 
-def kept_runs(folder: Path, rows: Iterable[str]) -> dict[str, list[Scores]]:
-    """Row → what each seed left in a folder, in the order of seeds; rows that have left something."""
-    found = {name: [read_json(path) for path in folder.glob(f"{name}-seed*.json")] for name in rows}
-    return {name: sorted(runs, key=lambda one: one["seed"]) for name, runs in found.items() if runs}
+def kept_runs(folder: Path, rows: Iterable[str], steps: int) -> dict[str, list[Scores]]:
+    """Row → what each seed left in a folder after so many training steps, in the order of seeds; rows that have left
+    something."""
+    found: dict[str, list[Scores]] = {}
+    for name in rows:
+        read = (read_json(path) for path in folder.glob(f"{name}-seed*.json"))
+        if runs := sorted((run for run in read if run["steps"] == steps), key=lambda one: one["seed"]):
+            found[name] = runs
+    return found

@@ -135,14 +135,9 @@ class MaskStep:
 
     def _places(self, places_Bn: Tensor) -> tuple[Tensor, Tensor | None]:
         """Places of all rows, and those whose input has changed."""
-        places_Rn = for_halves(places_Bn, len(self.frames.tokens_BSND) // len(places_Bn))
+        places_Rn = places_Bn.repeat(len(self.frames.tokens_BSND) // len(places_Bn), 1)
         changed = None if self.appeared_Rm is None else torch.cat([self.appeared_Rm, places_Rn], dim=1)
         return places_Rn, changed
-
-
-def for_halves(of_samples: Tensor, halves: int) -> Tensor:
-    """What belongs to B samples for all rows, once a half."""
-    return of_samples if halves == 1 else torch.cat([of_samples] * halves)
 
 
 class RandomOrder:
@@ -204,6 +199,6 @@ def masked_generation(
         appeared_Rm = appeared_Rn if number % sampling.refresh > 0 else None  # what is read again, if not all is
         step = MaskStep(past, frames, head, noise, options, (number + 1) / len(counts), appeared_Rm)
         places_Bn, tokens_BnD = order.predict(step, count)
-        appeared_Rn, tokens_RnD = for_halves(places_Bn, halves), for_halves(tokens_BnD, halves)
+        appeared_Rn, tokens_RnD = places_Bn.repeat(halves, 1), tokens_BnD.repeat(halves, 1, 1)
         tokens_RMD.scatter_(1, appeared_Rn[..., None].expand_as(tokens_RnD), tokens_RnD)
         masked_RM.scatter_(1, appeared_Rn, False)
