@@ -73,3 +73,17 @@ def test_no_weight_is_transposed(function: Layer) -> None:
     model = onnx.load_model_from_string(exported(function, simplified=True).model)
     named = {one.name for one in model.graph.initializer}
     assert not [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in named]
+
+
+class Reversed(nn.Module):
+    """A slice that keeps the shape and changes the order."""
+
+    def forward(self, x_BSLW: Tensor, mask_SLL: Tensor) -> Tensor:
+        """`[2, 1, 6, 16]` → the same, tokens from last to first."""
+        return x_BSLW.flip(2).exp() + mask_SLL[0, 0, 0]
+
+
+def test_what_reverses_is_not_idle() -> None:
+    function = Reversed()
+    graph = exported(function, simplified=True)
+    assert Session(graph, function, threads=1).difference(inputs(), [function(*inputs())]) < 1e-6

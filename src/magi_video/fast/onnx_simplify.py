@@ -107,8 +107,9 @@ def drop_idle(editor: Editor) -> None:
         if not node.outputs or node.outputs[0].is_graph_output():
             continue
         output, stays = node.outputs[0], None
-        if node.op_type == "Slice" and shape_of(node.inputs[0]) == shape_of(output) is not None:
-            stays = node.inputs[0]
+        if node.op_type == "Slice":
+            forward = len(node.inputs) < 5 or node.inputs[4] is None or is_one(node.inputs[4])  # a step of −1 reverses
+            stays = node.inputs[0] if forward and shape_of(node.inputs[0]) == shape_of(output) is not None else None
         elif node.op_type == "Mul":
             one, other = node.inputs
             pairs = ((one, other), (other, one))
