@@ -10,11 +10,11 @@ import pytest
 from magi_video.errors import MagiError
 from magi_video.experiments import drift_report
 from magi_video.experiments.asked import DRIFT_ROWS
-from magi_video.experiments.drift import drift, windows_of
+from magi_video.experiments.drift import drift
 from magi_video.experiments.long import hold
 from magi_video.experiments.measure import Measures
 from magi_video.experiments.publish import publish
-from magi_video.experiments.rollouts import Rollouts
+from magi_video.experiments.rollouts import Rollouts, windows_of
 from magi_video.experiments.run import reproduce, write_result
 from magi_video.experiments.runs import VARIANTS, Workplace, changed
 from magi_video.experiments.worlds import CPU_WORLDS, World

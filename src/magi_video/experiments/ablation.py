@@ -11,10 +11,9 @@ from dataclasses import replace
 from functools import partial
 
 from magi_video.experiments.asked import ABLATION, ABLATION_ROWS, check_asked
-from magi_video.experiments.drift import Keep, run_name, split, windows_of
 from magi_video.experiments.intervals import IntervalClips
 from magi_video.experiments.measure import Measures, Scores
-from magi_video.experiments.rollouts import Rollouts, kept_runs
+from magi_video.experiments.rollouts import Keep, Rollouts, described, kept_runs, run_name, split, windows_of
 from magi_video.experiments.runs import changed
 from magi_video.experiments.worlds import World
 from magi_video.files.atomic import write_json
@@ -32,6 +31,11 @@ def ablation_world(world: World) -> World:
     largest = max(interval for interval in INTERVALS if (world.frames - 1) * interval < world.test_frames)
     preset = replace(world.preset, data=replace(world.preset.data, max_interval=largest))
     return replace(world, preset=preset, train_frames=world.test_frames, num_clips=min(CLIPS, world.num_clips))
+
+
+def intervals_of(world: World) -> list[int]:
+    """At which clips of such a world are continued."""
+    return [interval for interval in INTERVALS if interval <= world.preset.data.max_interval]
 
 
 def lengths_of(world: World) -> list[int]:
@@ -61,8 +65,7 @@ def ablation(
     world, lengths = own.world, lengths_of(own.world)
     windows = windows_of(world.given, world.frames, lengths)
     rollouts = Rollouts(own, ABLATION, windows, count=world.rollouts, length=lengths[-1], least_true=lengths[-1])
-    largest = world.preset.data.max_interval
-    clips = {interval: IntervalClips(own, interval) for interval in INTERVALS if interval <= largest}
+    clips = {interval: IntervalClips(own, interval) for interval in intervals_of(world)}
     references = {name: split(scores) | {"intervals": {}} for name, scores in rollouts.references().items()}
     for interval, one in clips.items():
         for name, scores in one.references().items():
@@ -99,11 +102,8 @@ def collect(m: Measures, references: Scores) -> Scores:
         "references": references,
         "rollouts": world.rollouts,
         "clips": world.num_clips,
-        "given": world.given,
-        "window": world.frames,
         "lengths": lengths_of(world),
-        "intervals": [interval for interval in INTERVALS if interval <= world.preset.data.max_interval],
-        "steps": world.preset.train.steps,
-        "oracle": world.oracle,
+        "intervals": intervals_of(world),
+        **described(world),
         "runs": kept_runs(m.folder / "rows", ABLATION_ROWS, world.preset.train.steps),
     }

@@ -7,33 +7,27 @@ clips, so that late minus early is what was lost on the way: the drift Δ.
 `--rows` and `--seeds` may come in any order; the table is made of what is there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
 from magi_video.experiments.asked import DRIFT, DRIFT_ROWS, check_asked
 from magi_video.experiments.measure import Measures, Scores
-from magi_video.experiments.rollouts import Rollouts, Windows, kept_runs
+from magi_video.experiments.rollouts import (
+    EARLY,
+    SHEET_ROLLOUTS,
+    SHEET_STRIDE,
+    Keep,
+    Rollouts,
+    described,
+    kept_runs,
+    run_name,
+    split,
+    windows_of,
+)
 from magi_video.experiments.sheets import write_sheet
 from magi_video.files.atomic import write_json
-
-WINDOWS = 2
-"""Of a rollout, one after the other, at its beginning and at each end."""
-EARLY = "early"
-SHEET_ROLLOUTS, SHEET_STRIDE = 2, 4
-Keep = Callable[[Scores], None]
-
-
-def windows_of(given: int, size: int, lengths: Sequence[int]) -> Windows:
-    """Two windows behind the given frames, and two at the end of each length, or one where two do not fit."""
-    return Windows(size, {EARLY: [given + place * size for place in range(WINDOWS)]} | ends(size, lengths))
-
-
-def ends(size: int, lengths: Sequence[int]) -> dict[str, list[int]]:
-    """First frames of the windows at the end of each length, under its name."""
-    places = range(WINDOWS, 0, -1)
-    return {str(length): [start for place in places if (start := length - place * size) >= 0] for length in lengths}
 
 
 def drift(
@@ -68,11 +62,6 @@ def drift(
     return figures
 
 
-def split(scores: Scores) -> Scores:
-    """Scores by label as those of the beginning and those at the end of each length."""
-    return {"early": scores[EARLY], "late": {label: one for label, one in scores.items() if label != EARLY}}
-
-
 def score_row(rollouts: Rollouts, name: str, seed: int) -> None:
     """Roll one model out and score it at its beginning and at every length."""
     m, row = rollouts.m, DRIFT_ROWS[name]
@@ -80,11 +69,6 @@ def score_row(rollouts: Rollouts, name: str, seed: int) -> None:
     model = partial(m.workplace.model, row.variant, seed, steps)
     scores = split(rollouts.score(run_name(name, seed, steps), model, row.sampling))
     write_json(m.folder / DRIFT / f"{name}-seed{seed}.json", {"row": name, "seed": seed, "steps": steps} | scores)
-
-
-def run_name(name: str, seed: int, steps: int) -> str:
-    """Of a row's rollouts, in file names."""
-    return f"{name}-seed{seed}-step{steps}"
 
 
 def collect(m: Measures, references: Scores) -> Scores:
@@ -98,11 +82,8 @@ def collect(m: Measures, references: Scores) -> Scores:
     return {
         "references": references,
         "rollouts": world.rollouts,
-        "given": world.given,
-        "window": world.frames,
         "lengths": list(world.rollout_lengths),
-        "steps": world.preset.train.steps,
-        "oracle": world.oracle,
+        **described(world),
         "runs": kept_runs(m.folder / DRIFT, DRIFT_ROWS, world.preset.train.steps),
     }
 

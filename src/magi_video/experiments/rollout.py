@@ -10,9 +10,17 @@ from functools import partial
 import numpy as np
 
 from magi_video.experiments.asked import ROLLOUT, ROLLOUT_ROWS, check_asked
-from magi_video.experiments.drift import SHEET_ROLLOUTS, SHEET_STRIDE, Keep, run_name
 from magi_video.experiments.measure import Measures, Scores
-from magi_video.experiments.rollouts import Rollouts, Windows, kept_runs
+from magi_video.experiments.rollouts import (
+    SHEET_ROLLOUTS,
+    SHEET_STRIDE,
+    Keep,
+    Rollouts,
+    Windows,
+    described,
+    kept_runs,
+    run_name,
+)
 from magi_video.experiments.sheets import write_sheet
 from magi_video.files.atomic import write_json
 
@@ -73,10 +81,7 @@ def collect(rollouts: Rollouts, references: Scores) -> Scores:
         "references": references,
         "rollouts": len(rollouts.real.given),
         "length": rollouts.length,
-        "given": world.given,
-        "window": world.frames,
-        "steps": world.preset.train.steps,
-        "oracle": world.oracle,
+        **described(world),
         "runs": kept_runs(rollouts.m.folder / ROLLOUT, ROLLOUT_ROWS, world.preset.train.steps),
     }
 

@@ -19,8 +19,14 @@ from magi_video.experiments.inverse import Keys, score_keys
 from magi_video.experiments.long import LongSet, long_set
 from magi_video.experiments.measure import Measures, Scores
 from magi_video.experiments.oracle import balls
+from magi_video.experiments.worlds import World
 from magi_video.files.json import read_json
 
+WINDOWS = 2
+"""Of a rollout, one after the other, at its beginning and at each end."""
+EARLY = "early"
+SHEET_ROLLOUTS, SHEET_STRIDE = 2, 4
+Keep = Callable[[Scores], None]
 PART = 8
 """Rollouts that are made together and kept in one file."""
 UNTIL_NOW = ("still", "copy_last")
@@ -212,3 +218,34 @@ def kept_runs(folder: Path, rows: Iterable[str], steps: int) -> dict[str, list[S
         if runs := sorted((run for run in read if run["steps"] == steps), key=lambda one: one["seed"]):
             found[name] = runs
     return found
+
+
+def windows_of(given: int, size: int, lengths: Sequence[int]) -> Windows:
+    """Two windows behind the given frames, and two at the end of each length, or one where two do not fit."""
+    return Windows(size, {EARLY: [given + place * size for place in range(WINDOWS)]} | ends(size, lengths))
+
+
+def ends(size: int, lengths: Sequence[int]) -> dict[str, list[int]]:
+    """First frames of the windows at the end of each length, under its name."""
+    places = range(WINDOWS, 0, -1)
+    return {str(length): [start for place in places if (start := length - place * size) >= 0] for length in lengths}
+
+
+def split(scores: Scores) -> Scores:
+    """Scores by label as those of the beginning and those at the end of each length."""
+    return {"early": scores[EARLY], "late": {label: one for label, one in scores.items() if label != EARLY}}
+
+
+def run_name(name: str, seed: int, steps: int) -> str:
+    """Of a row's rollouts, in file names."""
+    return f"{name}-seed{seed}-step{steps}"
+
+
+def described(world: World) -> Scores:
+    """What the figures of every recipe of rollouts say of themselves."""
+    return {
+        "given": world.given,
+        "window": world.frames,
+        "steps": world.preset.train.steps,
+        "oracle": world.oracle,
+    }

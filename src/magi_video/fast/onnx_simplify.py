@@ -28,7 +28,7 @@ def simplify(model: ir.Model) -> None:
     for rewrite in (drop_idle, multiply_rows, join_views):
         rewrite(editor)
         RemoveUnusedNodesPass()(model)
-    for node in model.graph:  # shapes of intermediate values are inferred by whoever reads the graph
+    for node in model.graph:  # ONNX Runtime infers the shapes of intermediate values
         for value in node.outputs:
             if not value.is_graph_output():
                 value.shape = value.type = None

@@ -112,7 +112,7 @@ def workers_ended(batches: Any, step: Callable[[], int]) -> Iterator[None]:
         step: gives the optimiser steps done.
 
     Raises:
-        MagiError: a process died, and PyTorch told it (in a signal handler) while something else was under way.
+        MagiError: a process died, and PyTorch reported it (in a signal handler) while something else was being done.
     """
     workers = list(getattr(batches, "_workers", ()))  # none where this process itself loads
     at_exit = multiprocessing.util.Finalize(None, _kill, args=(workers,), exitpriority=0)
@@ -125,7 +125,7 @@ def workers_ended(batches: Any, step: Callable[[], int]) -> Iterator[None]:
     finally:
         at_exit.cancel()
         if workers:
-            with suppress(RuntimeError):  # an earlier death may be told only now; the error that ends the run stays
+            with suppress(RuntimeError):  # a death may be reported only now; the error that ends the run stays
                 batches._shutdown_workers()  # PyTorch no longer watches them, and their death is no error
         _kill(workers)
 
